@@ -1,0 +1,172 @@
+"""The one file to edit: where results go, what runs on what, and the entries to choose from.
+
+Every setting of `CONFIG` is only a default: `with args.dataset=my_images` on the command line of a
+script wins. `python pred_images.py -h` lists what a script takes. Importing this file only defines
+names; it reads and writes nothing.
+
+An entry names a class, and the arguments to build it with. The class may live in this repository,
+in the folder you start a script from, or in any installed package.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+HERE = Path(__file__).parent
+IO_PATH = Path(os.environ.get("OODRETRIEVAL_IO_PATH", HERE / "results"))
+
+
+class ModelConfig(NamedTuple):
+    """A network: `class_name` of `module_name`, built with `kwargs`, then given its weights."""
+
+    name: str  # names the folders of its results
+    module_name: str | None
+    class_name: str | None
+    kwargs: dict[str, Any]
+    model_weights: str | Path | None  # file to read, for a meta model also to write; None: none
+
+
+class DatasetConfig(NamedTuple):
+    """A data set: `class_name` of `module_name`, built with `kwargs` and `transform`."""
+
+    name: str  # names the folders of its results
+    module_name: str
+    class_name: str
+    kwargs: dict[str, Any]
+
+
+def _by_name(*entries):
+    return {entry.name: entry for entry in entries}
+
+
+# ---- Segmentation networks ---------------------------------------------------------------------
+models = _by_name(
+    ModelConfig(  # the demo's: the architecture below, an eighth as wide
+        name="deeplabv3plus_streets",
+        module_name="src.model.deepv3",
+        class_name="DeepWV3Plus",
+        kwargs={"num_classes": 19, "width": 0.125},
+        model_weights=HERE / "weights" / "deeplabv3plus_streets.pth",
+    ),
+    ModelConfig(  # the published one; its weights: https://tu-dortmund.sciebo.de/s/g9ywugdg7J5GHSf
+        name="deeplabv3plus",
+        module_name="src.model.deepv3",
+        class_name="DeepWV3Plus",
+        kwargs={"num_classes": 19},
+        model_weights=HERE / "weights" / "cityscapes_best.pth",  # save the download here
+    ),
+)
+
+# ---- Meta models: from the metrics of a segment to its predicted IoU ---------------------------
+# Built with the number of input features as first argument; train_meta_nn.py writes the weights.
+meta_models = _by_name(
+    ModelConfig(
+        name="meta_nn",
+        module_name="src.MetaSeg.meta_nn",
+        class_name="MetaNN",
+        kwargs={},
+        model_weights=HERE / "weights" / "meta_nn_streets.pth",
+    ),
+)
+
+# ---- Data sets ---------------------------------------------------------------------------------
+datasets = _by_name(
+    # The demo's rendered streets; `streets_ood` holds objects that no network here was trained on.
+    DatasetConfig(
+        name="streets",
+        module_name="src.datasets.streets",
+        class_name="Streets",
+        kwargs={"root": IO_PATH / "streets", "split": "train"},
+    ),
+    DatasetConfig(
+        name="streets_val",
+        module_name="src.datasets.streets",
+        class_name="Streets",
+        kwargs={"root": IO_PATH / "streets", "split": "val"},
+    ),
+    DatasetConfig(
+        name="streets_ood",
+        module_name="src.datasets.streets",
+        class_name="Streets",
+        kwargs={"root": IO_PATH / "streets", "split": "ood"},
+    ),
+    # Your own photographs: any folder of images, no ground truth needed.
+    DatasetConfig(
+        name="custom_dataset",
+        module_name="src.datasets.custom",
+        class_name="CustomDataset",
+        kwargs={"root": "/path/to/images"},
+    ),
+    # Published data sets: fetch them from their owners, then change the root.
+    DatasetConfig(
+        name="cityscapes_train",
+        module_name="src.datasets.cityscapes",
+        class_name="Cityscapes",
+        kwargs={"root": "/path/to/cityscapes", "split": "train"},
+    ),
+    DatasetConfig(
+        name="cityscapes_val",
+        module_name="src.datasets.cityscapes",
+        class_name="Cityscapes",
+        kwargs={"root": "/path/to/cityscapes", "split": "val"},
+    ),
+    DatasetConfig(
+        name="cityscapes_test",
+        module_name="src.datasets.cityscapes",
+        class_name="Cityscapes",
+        kwargs={"root": "/path/to/cityscapes", "split": "test"},
+    ),
+    DatasetConfig(
+        name="cityscapes_laf",
+        module_name="src.datasets.cityscapes_laf",
+        class_name="CityscapesLAF",
+        kwargs={"root": "/path/to/cityscapes_laf", "split": "test"},
+    ),
+    DatasetConfig(
+        name="a2d2",
+        module_name="src.datasets.a2d2",
+        class_name="A2D2",
+        kwargs={"root": "/path/to/a2d2"},
+    ),
+)
+
+# ---- Networks that turn a segment into a feature vector ----------------------------------------
+# Those of torchvision were trained on ImageNet; it downloads their weights on first use.
+IMAGENET = {"weights": "IMAGENET1K_V1"}
+embedding_networks = _by_name(
+    # No class: the features of the segmentation network itself, averaged over the segment.
+    ModelConfig("segmentation", None, None, {}, None),
+    ModelConfig("vgg16", "torchvision.models", "vgg16", IMAGENET, None),
+    ModelConfig("resnet18", "torchvision.models", "resnet18", IMAGENET, None),
+    ModelConfig("resnet101", "torchvision.models", "resnet101", IMAGENET, None),
+    ModelConfig("resnet152", "torchvision.models", "resnet152", IMAGENET, None),
+    ModelConfig("wide_resnet101", "torchvision.models", "wide_resnet101_2", IMAGENET, None),
+    ModelConfig("densenet201", "torchvision.models", "densenet201", IMAGENET, None),
+)
+
+
+# ---- The choices -------------------------------------------------------------------------------
+class CONFIG:
+    """Defaults of the scripts' settings."""
+
+    metaseg_io_path = IO_PATH  # folder of all results; the variable OODRETRIEVAL_IO_PATH moves it
+
+    TRAIN_DATASET = datasets["streets"]  # what the networks learnt on; names the predicted classes
+    VAL_DATASET = datasets["streets_val"]  # same classes, other images: to judge the meta model by
+    DATASET = datasets["streets_ood"]  # where to look for objects that the network has never seen
+
+    MODEL_NAME = "deeplabv3plus_streets"  # entry of `models`: the segmentation network
+    META_MODEL_NAME = "meta_nn"  # entry of `meta_models`: predicts the IoU of a segment
+    META_MODEL_TYPE = "neural"  # kind of meta model; "neural": the network above
+    EMBEDDING_NETWORK = "segmentation"  # entry of `embedding_networks`
+
+    IOU_THRESHOLD = 0.5  # segments with a predicted IoU below it are suspects
+    MIN_HEIGHT = None  # pixels, smaller segments are left out; None: what suits the data set
+    MIN_WIDTH = None  # pixels, as above; without a `min_segment_size` of the data set: 128
+    MIN_CROP_HEIGHT = None  # pixels, smaller crops grow to it; None: what suits the data set
+    MIN_CROP_WIDTH = None  # pixels, as above; without a `min_crop_size` of the data set: 128
+
+    GPU_ID = 0  # index of the GPU; None: the CPU, which is also used where there is no GPU
+    NUM_CORES = os.cpu_count()  # processes that may work at the same time
+    NUM_IMAGES = None  # only the first so many images; None: all
+    SEED = 0  # same seed, same result

@@ -1,0 +1,358 @@
+"""Every file between the stages: its name, its format, how it is written whole and read safely.
+
+Arrays with a value a pixel are HDF5 files, tables are pickles of one plain dict. Each file says
+what it was made from. Files of the original system can be read as well.
+"""
+
+import hashlib
+import json
+import os
+import pickle
+import re
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import hdf5plugin
+import numpy as np
+
+from src.records import Prediction
+
+NO_LABEL = 255
+_MAKERS = {
+    "input": "pred_images.py",
+    "metrics": "src/MetaSeg/main.py",
+    "components": "src/MetaSeg/main.py",
+    "embeddings": "compute_embeddings.py",
+}
+
+
+# names
+
+
+def prediction_path(io_path, model, dataset, index):
+    """Path of one image's class probabilities, written by stage 1."""
+    return Path(io_path, "input", model, dataset, f"input{index}.hdf5")
+
+
+def metrics_path(io_path, model, dataset, index):
+    """Path of the table of one image's segments, written by stage 2."""
+    return Path(io_path, "metrics", model, dataset, f"metrics{index}.p")
+
+
+def components_path(io_path, model, dataset, index):
+    """Path of one image's component map, written by stage 2."""
+    return Path(io_path, "components", model, dataset, f"components{index}.hdf5")
+
+
+def embeddings_path(io_path, model, dataset, min_height, min_width, net):
+    """Path of the table of embedded segments, written by stage 4; sizes in pixels."""
+    name = f"embeddings_{min_height}_{min_width}_{net}.p"
+    return Path(io_path, "embeddings", model, dataset, name)
+
+
+def image_indices(folder, stem):
+    """Indices of the images that have a file in a folder.
+
+    Parameters
+    ----------
+    folder : path
+        The folder of one model and dataset, for example that of `prediction_path`.
+    stem : {"input", "metrics", "components"}
+        The file name up to its number.
+
+    Returns
+    -------
+    indices : list of int
+        Ascending; empty where the folder does not exist. Other files in it do not matter.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        return []
+    stems = f"(?:{stem}|probs_)" if stem == "input" else stem
+    names = (re.fullmatch(rf"{stems}(\d+)\.(?:hdf5|p)", path.name) for path in folder.iterdir())
+    return sorted({int(name[1]) for name in names if name})
+
+
+# predictions and component maps
+
+
+def write_prediction(path, prediction, made_from):
+    """Store what stage 1 knows about one image, without loss.
+
+    Parameters
+    ----------
+    path : path
+        See `prediction_path`; folders are made as needed.
+    prediction : Prediction
+        An unknown ground truth (None) is stored as 255 everywhere.
+    made_from : dict
+        What the file depends on, in values that JSON can hold.
+    """
+    truth = prediction.ground_truth
+    if truth is None:
+        truth = np.full(prediction.prediction.shape, NO_LABEL, np.uint8)
+    with _new_hdf5(path, made_from) as file:
+        _store(file, "probabilities", np.asarray(prediction.probabilities, np.float32))
+        _store(file, "prediction", _as_ids(prediction.prediction))
+        _store(file, "ground_truths", _as_ids(truth))
+        file.create_dataset(
+            "image_path", data=[os.fsencode(prediction.image_path)], dtype=h5py.string_dtype()
+        )
+
+
+def read_prediction(path, probabilities=True):
+    """Read what stage 1 knows about one image.
+
+    Parameters
+    ----------
+    path : path
+        See `prediction_path`; older trees' `probs_<index>.hdf5` is found where it is missing.
+    probabilities : bool
+        False: leave out the probabilities, which are nearly all of the file.
+
+    Returns
+    -------
+    prediction : Prediction
+        `ground_truth` is None where no pixel has a label; `probabilities` is None if left out.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        The file is missing; it is broken.
+    """
+    with _open_hdf5(path) as file:
+        truth = _as_ids(file["ground_truths"][()])
+        # older files: `file_names`; other library versions: fixed-length bytes
+        names = file["image_path" if "image_path" in file else "file_names"][()]
+        return Prediction(
+            probabilities=np.asarray(file["probabilities"], np.float32) if probabilities else None,
+            prediction=_as_ids(file["prediction"][()]),
+            ground_truth=None if (truth == NO_LABEL).all() else truth,
+            image_path=os.fsdecode(np.ravel(names)[0]),
+        )
+
+
+def write_components(path, components, made_from):
+    """Store a component map: (H, W) int32, +k inside segment k and -k on its boundary."""
+    with _new_hdf5(path, made_from) as file:
+        _store(file, "components", np.asarray(components, np.int32))
+
+
+def read_components(path):
+    """Read a component map, (H, W) int32: +k inside segment k and -k on its boundary.
+
+    Where the HDF5 file is missing, the original's pickle of the same name is read.
+    """
+    if _existing(path).suffix == ".p":
+        return np.asarray(_read_pickle(path), np.int32)
+    with _open_hdf5(path) as file:
+        return np.asarray(file["components"], np.int32)
+
+
+# tables
+
+
+def write_table(path, table, made_from):
+    """Store a table.
+
+    Parameters
+    ----------
+    path : path
+        See `metrics_path` and `embeddings_path`; folders are made as needed.
+    table : dict
+        Name -> NumPy array, or plain lists, tuples, dicts, str, bytes and numbers.
+    made_from : dict
+        What the file depends on, in values that JSON can hold. Stored under the key "made_from".
+
+    Raises
+    ------
+    TypeError
+        The table holds something that `read_table` would refuse.
+    """
+    with _whole_file(path) as part, part.open("wb") as file:
+        _Pickler(file, protocol=4).dump({**table, "made_from": _plain(made_from)})
+
+
+def read_table(path):
+    """Read a table as it was given to `write_table`; the original's tables are dicts of lists.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        The file is missing; it is broken, or holds anything but NumPy arrays and plain values.
+    """
+    table = _read_pickle(path)
+    if not isinstance(table, dict):
+        raise ValueError(f"{path} must hold a dict, got {type(table).__name__}; {_advice(path)}")
+    table.pop("made_from", None)
+    return table
+
+
+# what a file was made from
+
+
+def made_from(path):
+    """What a file says it was made from: a dict, or None where it does not say."""
+    if _existing(path).suffix == ".hdf5":
+        with _open_hdf5(path) as file:
+            return json.loads(file.attrs.get("made_from", "null"))
+    table = _read_pickle(path)
+    return table.get("made_from") if isinstance(table, dict) else None
+
+
+def is_made_from(path, expected):
+    """Whether a file is there, readable and made from `expected`, a dict as given to its writer."""
+    try:
+        return made_from(path) == _plain(expected)
+    except (OSError, ValueError):
+        return False
+
+
+def digest(made_from):
+    """SHA-256, as text, of what many files were made from: plain values."""
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+
+
+def _plain(made_from):
+    """The dict as JSON gives it back: keys are str, tuples are lists."""
+    return json.loads(json.dumps(made_from))
+
+
+# writing: whole or not at all
+
+
+@contextmanager
+def _whole_file(path):
+    """Give the name of a file beside `path`, which takes its place once it is complete."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _new_hdf5(path, made_from):
+    with _whole_file(path) as part, h5py.File(part, "w") as file:
+        file.attrs["made_from"] = json.dumps(made_from)
+        yield file
+
+
+def _store(file, name, array):
+    """Store an array with a value (or C values) a pixel, compressed without loss."""
+    blosc = hdf5plugin.Blosc2
+    # whole numbers come in long runs of the same value: a shuffle doubles their size
+    rows, shuffle = (16, blosc.SHUFFLE) if array.dtype.kind == "f" else (128, blosc.NOFILTER)
+    file.create_dataset(
+        name,
+        data=array,
+        chunks=(min(rows, array.shape[0]), *array.shape[1:]),
+        compression=blosc(cname="zstd", clevel=1, filters=shuffle),
+    )
+
+
+def _as_ids(ids):
+    """Class ids as uint8, or as uint16 where there are more than 256."""
+    if ids.dtype in (np.uint8, np.uint16):
+        return ids
+    low, high = ids.min(), ids.max()
+    if low < 0 or high > np.iinfo(np.uint16).max:
+        raise ValueError(f"class ids must be in 0..65535, got {low}..{high}")
+    return ids.astype(np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16)
+
+
+# reading: clear errors, and nothing that runs
+
+
+def _existing(path):
+    """The file itself, or where it is missing the one that an older tree has in its place."""
+    path = Path(path)
+    older = {
+        "input": path.with_name(path.name.replace("input", "probs_", 1)),
+        "components": path.with_suffix(".p"),
+    }
+    candidates = [path, older.get(_stem(path), path)]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise FileNotFoundError(f"{path} is missing; {_advice(path)}")
+
+
+def _stem(path):
+    """The letters that a file name begins with: "input" of "input3.hdf5"."""
+    return re.match("[a-z]*", Path(path).name)[0]
+
+
+def _advice(path):
+    maker = _MAKERS.get(_stem(path), "the script that writes it")
+    return f"run {maker} for {Path(path).parent.name!r} first"
+
+
+def _broken(path, error):
+    reason = f"{type(error).__name__}: {error}"
+    return ValueError(f"{path} cannot be read ({reason}); delete it, then {_advice(path)}")
+
+
+@contextmanager
+def _open_hdf5(path):
+    path = _existing(path)
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except PermissionError:
+        raise
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise _broken(path, error) from error
+
+
+def _read_pickle(path):
+    path = _existing(path)
+    with path.open("rb") as file:
+        try:
+            return _Unpickler(file).load()
+        except Exception as error:  # a broken pickle raises nearly anything
+            raise _broken(path, error) from error
+
+
+def _known_globals():
+    """What pickles of NumPy arrays, scalars and dtypes refer to, under its names in NumPy 1 and 2.
+
+    The functions are taken from NumPy's own answer to how an array is pickled, so that no private
+    module has to be imported.
+    """
+    known = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
+    for core in ("numpy.core", "numpy._core"):
+        known[f"{core}.multiarray", "_reconstruct"] = np.zeros(1).__reduce__()[0]
+        known[f"{core}.multiarray", "scalar"] = np.float64(0).__reduce__()[0]
+        known[f"{core}.numeric", "_frombuffer"] = np.zeros(1).__reduce_ex__(5)[0]
+    return known
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads NumPy arrays and plain values; refuses by name what could run code."""
+
+    known = _known_globals()
+
+    def find_class(self, module, name):
+        if (module, name) not in self.known:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is refused")
+        return self.known[module, name]
+
+
+class _Pickler(pickle.Pickler):
+    """Writes only what `_Unpickler` reads."""
+
+    def reducer_override(self, value):
+        is_known = any(value is known for known in _Unpickler.known.values())
+        if is_known or type(value) is np.ndarray or isinstance(value, (np.generic, np.dtype)):
+            return NotImplemented
+        raise TypeError(
+            "a table holds NumPy arrays, lists, tuples, dicts, str, bytes and numbers, "
+            f"got {type(value).__name__}: {value!r}"
+        )

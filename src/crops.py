@@ -1,0 +1,134 @@
+"""Which segments of an image to cut out, and which box around each; pure geometry."""
+
+import numpy as np
+from scipy import ndimage
+
+from src.records import Selection
+
+NO_LABEL = 255
+
+
+def segment_boxes(components):
+    """Smallest box around each segment, its boundary included.
+
+    Parameters
+    ----------
+    components : ndarray of shape (H, W), int32
+        Segment number from 1; negative on the segment's own boundary.
+
+    Returns
+    -------
+    boxes : ndarray of shape (S, 4), int64
+        Left, upper, right, lower in pixels; right and lower exclusive. Row k - 1 is segment k;
+        zeros for a number that does not occur.
+    """
+    boxes = [
+        (0, 0, 0, 0)
+        if found is None
+        else (found[1].start, found[0].start, found[1].stop, found[0].stop)
+        for found in ndimage.find_objects(np.abs(components))
+    ]
+    return np.array(boxes, np.int64).reshape(-1, 4)
+
+
+def grow_boxes(boxes, image_size, min_height, min_width):
+    """Grow small boxes around their centre and shift them back inside the image.
+
+    Parameters
+    ----------
+    boxes : ndarray of shape (N, 4), int64
+        Left, upper, right, lower in pixels, inside the image; right and lower exclusive.
+    image_size : (int, int)
+        Height and width of the image in pixels.
+    min_height, min_width : int
+        Smallest size of a box in pixels. Where the image itself is smaller, the box spans all
+        of it.
+
+    Returns
+    -------
+    boxes : ndarray of shape (N, 4), int64
+        Each contains the box it came from. An odd number of missing pixels adds the last one to
+        the right or below.
+    """
+    left, upper, right, lower = np.asarray(boxes, np.int64).reshape(-1, 4).T
+    height, width = image_size
+    left, right = _grow(left, right, width, min_width)
+    upper, lower = _grow(upper, lower, height, min_height)
+    return np.stack([left, upper, right, lower], axis=1)
+
+
+def _grow(start, stop, length, minimum):
+    """Grow the intervals [start, stop) to `minimum` inside [0, length)."""
+    size = np.maximum(stop - start, min(minimum, length))
+    start = np.clip(start - (size - (stop - start)) // 2, 0, length - size)
+    return start, start + size
+
+
+def select_segments(
+    *, iou_pred, predicted_class, boxes, iou_threshold, classes, min_height, min_width
+):
+    """Choose the segments that are probably wrong, of a class of interest and large enough.
+
+    Parameters
+    ----------
+    iou_pred : ndarray of shape (S,), float
+        Predicted IoU in [0, 1]; kept below `iou_threshold`.
+    predicted_class : ndarray of shape (S,), int
+        Ids in the training set's `pred_mapping`; kept if among `classes`, a collection of ids or
+        None for all.
+    boxes : ndarray of shape (S, 4), int
+        See `segment_boxes`; kept from `min_height` x `min_width` pixels on.
+
+    Returns
+    -------
+    selection : Selection
+        The mask, and how many segments fell to which filter.
+    """
+    left, upper, right, lower = np.asarray(boxes).reshape(-1, 4).T
+    suspicious = np.asarray(iou_pred) < iou_threshold
+    wanted = np.ones_like(suspicious) if classes is None else np.isin(predicted_class, [*classes])
+    large = (lower - upper >= min_height) & (right - left >= min_width)
+    return Selection(
+        chosen=suspicious & wanted & large,
+        high_iou=int((~suspicious).sum()),
+        other_class=int((suspicious & ~wanted).sum()),
+        too_small=int((suspicious & wanted & ~large).sum()),
+    )
+
+
+def majority_label(components, ground_truth, chosen):
+    """Most frequent true id of each chosen segment.
+
+    Parameters
+    ----------
+    components : ndarray of shape (H, W), int32
+        Segment number from 1; negative on the segment's own boundary.
+    ground_truth : ndarray of shape (H, W), uint8 or uint16, or None
+        True ids; 255 = no label, an id like any other here. None: unknown.
+    chosen : array-like of shape (N,), int
+        Different segment numbers.
+
+    Returns
+    -------
+    labels : ndarray of shape (N,), int64
+        Counted over the inner pixels, over all pixels where there are none inside. The smallest
+        of equally frequent ids; 255 where the truth is unknown.
+    """
+    chosen = np.asarray(chosen, np.int64)
+    if ground_truth is None or not chosen.size:
+        return np.full(chosen.shape, NO_LABEL, np.int64)
+    number = np.abs(components)
+    row_of = np.full(max(number.max(), chosen.max()) + 1, -1)
+    row_of[chosen] = np.arange(len(chosen))
+    pixels = row_of[number] >= 0
+    rows, ids = row_of[number[pixels]], ground_truth[pixels].astype(np.int64)
+    inner = components[pixels] > 0
+    shape = len(chosen), int(ids.max(initial=NO_LABEL)) + 1
+    counts = _count(rows[inner], ids[inner], shape)
+    counts = np.where(counts.any(axis=1, keepdims=True), counts, _count(rows, ids, shape))
+    return np.where(counts.any(axis=1), counts.argmax(axis=1), NO_LABEL)
+
+
+def _count(rows, ids, shape):
+    """Table of how often each id occurs in each row."""
+    return np.bincount(rows * shape[1] + ids, minlength=shape[0] * shape[1]).reshape(shape)

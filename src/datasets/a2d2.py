@@ -1,0 +1,149 @@
+"""A2D2, the Audi Autonomous Driving Dataset: street scenes with 55 classes, labelled by colour."""
+
+import warnings
+from functools import cache
+
+import numpy as np
+
+from src.datasets import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    NO_LABEL,
+    LabelledImages,
+    check_choice,
+    list_images,
+    read_colours,
+)
+
+mean, std = IMAGENET_MEAN, IMAGENET_STD
+
+POSITIONS = (
+    "front_center",
+    "front_left",
+    "front_right",
+    "side_left",
+    "side_right",
+    "rear_center",
+)
+# name and colour in the label files; the id of a class is its place in this list
+_CLASSES = [
+    ("Animals", (204, 255, 153)),
+    ("Bicycle 1", (182, 89, 6)),
+    ("Bicycle 2", (150, 50, 4)),
+    ("Bicycle 3", (90, 30, 1)),
+    ("Bicycle 4", (90, 30, 30)),
+    ("Blurred area", (96, 69, 143)),
+    ("Buildings", (241, 230, 255)),
+    ("Car 1", (255, 0, 0)),
+    ("Car 2", (200, 0, 0)),
+    ("Car 3", (150, 0, 0)),
+    ("Car 4", (128, 0, 0)),
+    ("Curbstone", (128, 128, 0)),
+    ("Dashed line", (128, 0, 255)),
+    ("Drivable cobblestone", (180, 50, 180)),
+    ("Ego car", (72, 209, 204)),
+    ("Electronic traffic", (255, 70, 185)),
+    ("Grid structure", (238, 162, 173)),
+    ("Irrelevant signs", (64, 0, 64)),
+    ("Nature object", (147, 253, 194)),
+    ("Non-drivable street", (139, 99, 108)),
+    ("Obstacles / trash", (255, 0, 128)),
+    ("Painted driv. instr.", (200, 125, 210)),
+    ("Parking area", (150, 150, 200)),
+    ("Pedestrian 1", (204, 153, 255)),
+    ("Pedestrian 2", (189, 73, 155)),
+    ("Pedestrian 3", (239, 89, 191)),
+    ("Poles", (255, 246, 143)),
+    ("RD normal street", (255, 0, 255)),
+    ("RD restricted area", (150, 0, 150)),
+    ("Rain dirt", (53, 46, 82)),
+    ("Road blocks", (185, 122, 87)),
+    ("Sidebars", (233, 100, 0)),
+    ("Sidewalk", (180, 150, 200)),
+    ("Signal corpus", (33, 44, 177)),
+    ("Sky", (135, 206, 255)),
+    ("Slow drive area", (238, 233, 191)),
+    ("Small vehicles 1", (0, 255, 0)),
+    ("Small vehicles 2", (0, 200, 0)),
+    ("Small vehicles 3", (0, 150, 0)),
+    ("Solid line", (255, 193, 37)),
+    ("Speed bumper", (110, 110, 0)),
+    ("Tractor", (0, 0, 100)),
+    ("Traffic guide obj.", (159, 121, 238)),
+    ("Traffic sign 1", (0, 255, 255)),
+    ("Traffic sign 2", (30, 220, 220)),
+    ("Traffic sign 3", (60, 157, 199)),
+    ("Traffic signal 1", (0, 128, 255)),
+    ("Traffic signal 2", (30, 28, 158)),
+    ("Traffic signal 3", (60, 28, 100)),
+    ("Truck 1", (255, 128, 0)),
+    ("Truck 2", (200, 128, 0)),
+    ("Truck 3", (150, 128, 0)),
+    ("Utility vehicle 1", (255, 255, 0)),
+    ("Utility vehicle 2", (255, 255, 200)),
+    ("Zebra crossing", (210, 50, 115)),
+]
+_NO_LABEL_COLOUR = (0, 0, 0)
+_UNKNOWN = 254
+
+
+class A2D2(LabelledImages):
+    """Images and labels, in the ids 0 to 54 of the class list; black is "no label".
+
+    Images without a label file are left out.
+
+    Parameters
+    ----------
+    root : path
+        Folder that holds `camera_lidar_semantic`.
+    positions : sequence of str
+        Cameras to use, from `POSITIONS`.
+    transform : callable, optional
+        Takes image and ground truth, gives both back changed.
+    """
+
+    label_mapping = dict(enumerate(_CLASSES))
+
+    def __init__(self, root, positions=("front_center",), transform=None):
+        for position in positions:
+            check_choice("positions", position, POSITIONS)
+        wanted = {f"cam_{position}" for position in positions}
+        images = list_images(root, "*/camera/cam_*/*.png", folder="camera_lidar_semantic")
+        samples = [(path, _label_path(path)) for path in images if path.parent.name in wanted]
+        samples = [(image, labels) for image, labels in samples if labels.is_file()]
+        if not samples:
+            raise FileNotFoundError(f"no picture of {sorted(wanted)} in {root} has a label file")
+        super().__init__(samples, transform)
+        self._warned = False
+
+    def read_labels(self, path):
+        """Labels of one file as (H, W) uint8; colours of no class become 255, with one warning."""
+        red, green, blue = np.moveaxis(read_colours(path).astype(np.int32), 2, 0)
+        ids = _ids_of_colours()[red << 16 | green << 8 | blue]
+        unknown = ids == _UNKNOWN
+        if unknown.any() and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{path} has {unknown.sum()} pixels in a colour of no class; such pixels count "
+                "as not labelled, in other files too",
+                stacklevel=3,
+            )
+        ids[unknown] = NO_LABEL
+        return ids
+
+
+@cache
+def _ids_of_colours():
+    """Look-up table (2^24,) uint8 from 0xRRGGBB to ids: 16 MB, made once a process."""
+    table = np.full(1 << 24, _UNKNOWN, np.uint8)
+    for index, (_, (red, green, blue)) in [
+        *enumerate(_CLASSES),
+        (NO_LABEL, ("", _NO_LABEL_COLOUR)),
+    ]:
+        table[red << 16 | green << 8 | blue] = index
+    return table
+
+
+def _label_path(image):
+    recording, camera = image.parents[2], image.parent.name
+    return recording / "label" / camera / image.name.replace("camera", "label")

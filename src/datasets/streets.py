@@ -1,0 +1,102 @@
+"""The embedded demo: rendered street scenes with ground truth, written once as PNG files."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from src.datasets import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    LabelledImages,
+    check_choice,
+    street_scene,
+)
+from src.datasets.street_things import UNSEEN
+
+mean, std = IMAGENET_MEAN, IMAGENET_STD
+min_segment_size = min_crop_size = (16, 16)  # height, width in pixels: 1/8 of the usual 128
+
+HEIGHT, WIDTH = 256, 512  # pixels
+SPLITS = {"train": 100, "val": 40, "ood": 80}  # number of scenes
+FIRST_UNSEEN_ID = 100
+
+# Cityscapes train ids, names and colours
+KNOWN = {
+    0: ("road", (128, 64, 128)),
+    1: ("sidewalk", (244, 35, 232)),
+    2: ("building", (70, 70, 70)),
+    3: ("wall", (102, 102, 156)),
+    4: ("fence", (190, 153, 153)),
+    5: ("pole", (153, 153, 153)),
+    6: ("traffic light", (250, 170, 30)),
+    7: ("traffic sign", (220, 220, 0)),
+    8: ("vegetation", (107, 142, 35)),
+    9: ("terrain", (152, 251, 152)),
+    10: ("sky", (70, 130, 180)),
+    11: ("person", (220, 20, 60)),
+    12: ("rider", (255, 0, 0)),
+    13: ("car", (0, 0, 142)),
+    14: ("truck", (0, 0, 70)),
+    15: ("bus", (0, 60, 100)),
+    16: ("train", (0, 80, 100)),
+    17: ("motorcycle", (0, 0, 230)),
+    18: ("bicycle", (119, 11, 32)),
+}
+UNKNOWN = {
+    FIRST_UNSEEN_ID + k: (kind, colour) for k, (kind, (_, colour)) in enumerate(UNSEEN.items())
+}
+
+
+class Streets(LabelledImages):
+    """Scenes of one split; those not on disk yet are rendered first, the same for the same seed.
+
+    Parameters
+    ----------
+    root : path
+        Folder for all splits; made if missing.
+    split : {"train", "val", "ood"}
+        The scenes of "ood" also hold objects that are in no other split.
+    seed : int
+    transform : callable, optional
+        Takes image and ground truth, gives both back changed.
+    """
+
+    pred_mapping = KNOWN
+    label_mapping = {**KNOWN, **UNKNOWN}
+
+    def __init__(self, root, split="train", seed=0, transform=None):
+        check_choice("split", split, SPLITS)
+        folder = Path(root) / f"{split}_seed{seed}"
+        names = [f"{index:04d}" for index in range(SPLITS[split])]
+        samples = [(folder / f"{name}_image.png", folder / f"{name}_labels.png") for name in names]
+        _render_missing(samples, split, seed)
+        super().__init__(samples, transform)
+
+
+def _render_missing(samples, split, seed):
+    missing = [index for index, (image, _) in enumerate(samples) if not image.exists()]
+    for index in tqdm(missing, desc=f"rendering {split}", unit="scene", disable=not missing):
+        picture, labels = scene(split, seed, index)
+        image_path, label_path = samples[index]
+        image_path.parent.mkdir(parents=True, exist_ok=True)
+        _save(labels, label_path)
+        _save(picture, image_path)  # last: where there is a picture there are labels
+
+
+def scene(split, seed, index):
+    """Picture (H, W, 3) uint8 and labels (H, W) uint8 of one scene of a split."""
+    rng = np.random.default_rng([seed, list(SPLITS).index(split), index])
+    unseen = ()
+    if split == "ood":
+        kinds = rng.choice(len(UNSEEN), rng.integers(2, 5), replace=False)
+        unseen = [(FIRST_UNSEEN_ID + int(k), list(UNSEEN)[k]) for k in kinds]
+    return street_scene.render(rng, HEIGHT, WIDTH, unseen)
+
+
+def _save(array, path):
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    Image.fromarray(array).save(partial, format="PNG")
+    partial.replace(path)

@@ -1,0 +1,234 @@
+"""From an entry of the configuration to the object it names.
+
+The only module that imports by string. `configuration` itself is never imported here: whoever calls
+hands over the entry, which has the fields `name`, `module_name`, `class_name` and `kwargs`.
+"""
+
+import difflib
+import hashlib
+import importlib
+import inspect
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+with warnings.catch_warnings():  # sacred imports pkg_resources, which announces its end
+    warnings.simplefilter("ignore")
+    from sacred.utils import SacredError
+
+REPOSITORY = Path(__file__).parents[1]
+NO_LABEL = 255
+_REQUIRED = object()
+
+
+class SettingError(SacredError, ValueError):
+    """A setting that cannot work; the message says what is allowed, what came and what to do.
+
+    Raised inside a run, sacred prints the message without a traceback and exits with 1.
+    """
+
+    def __init__(self, message):
+        super().__init__(message, print_traceback=False)
+
+
+def choose(entries, name, kind):
+    """Entry of a dictionary of the configuration by its name.
+
+    Parameters
+    ----------
+    entries : dict of str to entry
+    name : str
+        Key to look up.
+    kind : str
+        What the entries are, in the singular and for the message: "dataset", "model", ...
+
+    Raises
+    ------
+    SettingError
+        If there is no such entry; lists those that exist and the nearest one.
+    """
+    if name in entries:
+        return entries[name]
+    nearest = difflib.get_close_matches(str(name), entries, n=1)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    known = ", ".join(map(repr, entries)) or "none"
+    raise SettingError(
+        f"there is no {kind} {name!r}.{hint} Entries in configuration.py: {known}; "
+        "choose one of them or add yours there"
+    )
+
+
+def build(entry, *args, **kwargs):
+    """Import the class of an entry and make an object of it.
+
+    The module may live anywhere on the Python path, in the current folder or in the repository.
+
+    Parameters
+    ----------
+    entry : ModelConfig or DatasetConfig
+        Has `name`, `module_name`, `class_name` and `kwargs`.
+    *args, **kwargs
+        Passed to the class; `kwargs` take precedence over `entry.kwargs`.
+
+    Raises
+    ------
+    SettingError
+        If the module or the class does not exist, the class does not take the arguments, or it
+        raises a FileNotFoundError or ValueError: a wrong root, say. Its other errors stay.
+    """
+    factory = find_class(entry)
+    kwargs = {**entry.kwargs, **kwargs}
+    _check_arguments(entry, factory, args, kwargs)
+    try:
+        return factory(*args, **kwargs)
+    except SettingError:
+        raise
+    except (FileNotFoundError, ValueError) as error:
+        raise SettingError(f"configuration entry {entry.name!r}: {error}") from error
+
+
+def find_class(entry):
+    """The class of an entry, or the function that builds the object, as in `torchvision.models`.
+
+    Raises
+    ------
+    SettingError
+        If the module or the class does not exist.
+    """
+    module = _module_of(entry)
+    factory = getattr(module, entry.class_name, None)
+    if callable(factory):
+        return factory
+    defined = [
+        name
+        for name, value in vars(module).items()
+        if inspect.isclass(value) and value.__module__ == module.__name__
+    ]
+    raise SettingError(
+        f"configuration entry {entry.name!r}: module {entry.module_name!r} has no class "
+        f"{entry.class_name!r}; it defines {', '.join(map(repr, defined)) or 'none'}"
+    )
+
+
+def identity(entry):
+    """What a network depends on: its class, arguments and weights.
+
+    Parameters
+    ----------
+    entry : ModelConfig
+
+    Returns
+    -------
+    identity : dict
+        Plain values; the weights as the SHA-256 of their file, None where there is none.
+    """
+    weights = entry.model_weights
+    if weights is not None and Path(weights).is_file():
+        digest = hashlib.sha256()
+        with Path(weights).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        weights = digest.hexdigest()
+    else:
+        weights = None
+    return {
+        "class": f"{entry.module_name}.{entry.class_name}",
+        "kwargs": entry.kwargs,
+        "weights": weights,
+    }
+
+
+def module_attribute(entry, name, default=_REQUIRED):
+    """Value of a module-level name beside the class of an entry, such as `mean` or `std`.
+
+    Parameters
+    ----------
+    entry : ModelConfig or DatasetConfig
+    name : str
+    default : optional
+        Returned where the module does not define `name`.
+
+    Raises
+    ------
+    SettingError
+        If the module does not exist, or does not define `name` and no default was given.
+    """
+    value = getattr(_module_of(entry), name, default)
+    if value is _REQUIRED:
+        raise SettingError(
+            f"configuration entry {entry.name!r}: module {entry.module_name!r} must define `{name}`"
+        )
+    return value
+
+
+def match_ids(label_mapping, pred_mapping):
+    """Look-up table from ground-truth ids to the predicted ids of the same class name.
+
+    Upper and lower case are not told apart.
+
+    Parameters
+    ----------
+    label_mapping, pred_mapping : dict of int to (str, (int, int, int))
+        Class name and RGB colour by id: those of the ground truth and those of the predictions.
+
+    Returns
+    -------
+    table : ndarray of shape (256,), uint8
+        `table[label id]` is the predicted id of that class; 255, "no label", where the network
+        does not predict the class or the id is not in `label_mapping`. `table[255]` is 255.
+
+    Raises
+    ------
+    ValueError
+        If an id lies outside 0..255, or two predicted ids share a name.
+    """
+    for mapping, what in ((label_mapping, "label_mapping"), (pred_mapping, "pred_mapping")):
+        wrong = [key for key in mapping if not 0 <= key <= NO_LABEL]
+        if wrong:
+            raise ValueError(f"ids of `{what}` must lie in 0..255, got {wrong}")
+    predicted = {}
+    for key, (name, _) in pred_mapping.items():
+        if predicted.setdefault(name.casefold(), key) != key:
+            raise ValueError(f"`pred_mapping` must name each class once, got {name!r} twice")
+    table = np.full(256, NO_LABEL, np.uint8)
+    for key, (name, _) in label_mapping.items():
+        table[key] = predicted.get(name.casefold(), NO_LABEL)
+    table[NO_LABEL] = NO_LABEL
+    return table
+
+
+def _module_of(entry):
+    for folder in (str(Path.cwd()), str(REPOSITORY)):  # a script's own folder is there already
+        if folder not in sys.path:
+            sys.path.append(folder)
+    module_name = entry.module_name
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if f"{module_name}.".startswith(f"{error.name}."):
+            message = (
+                f"configuration entry {entry.name!r}: there is no module {module_name!r}; looked "
+                f"in the current folder {Path.cwd()}, in {REPOSITORY} and on the Python path"
+            )
+        else:
+            message = (
+                f"configuration entry {entry.name!r}: module {module_name!r} needs "
+                f"{error.name!r}, which is not installed"
+            )
+        raise SettingError(message) from error
+
+
+def _check_arguments(entry, factory, args, kwargs):
+    try:
+        signature = inspect.signature(factory)
+    except ValueError:  # a class written in C need not say what it takes
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise SettingError(
+            f"configuration entry {entry.name!r}: {entry.class_name}{signature} does not take "
+            f"its `kwargs`: {error}"
+        ) from error

@@ -1,0 +1,239 @@
+"""Arrays to pictures: class colours, heat maps, boxes, the overview's panels, thumbnails.
+
+Pictures are RGB arrays of shape (H, W, 3), uint8. A box is (left, upper, right, lower) in pixels,
+right and lower exclusive.
+"""
+
+import io
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw
+
+NO_LABEL = 255
+RED = (255, 0, 0)
+WHITE = (255, 255, 255)
+ENTROPY_COLOURS = "inferno"  # dark = certain
+IOU_COLOURS = "RdYlGn"  # red = 0, green = 1
+THUMBNAIL_SIDE_PX = 128
+CONTEXT = 0.15  # of the box's longer side, on each side
+
+
+def colour_classes(ids, mapping):
+    """Paint class ids with the colours of their classes.
+
+    Parameters
+    ----------
+    ids : ndarray of shape (H, W), uint8 or uint16
+    mapping : dict of int to (str, (int, int, int))
+        `pred_mapping` or `label_mapping`. Ids that are not in it become black.
+
+    Returns
+    -------
+    picture : ndarray of shape (H, W, 3), uint8
+    """
+    ids = np.asarray(ids)
+    colours = np.zeros((max(int(ids.max(initial=0)), NO_LABEL) + 1, 3), np.uint8)
+    for class_id, (_, rgb) in mapping.items():
+        if 0 <= class_id < len(colours):
+            colours[class_id] = rgb
+    return colours[ids]
+
+
+def overlay_classes(image, ids, mapping, strength=0.55):
+    """Lay class colours over an image; pixels without a label (255) keep the image.
+
+    Parameters
+    ----------
+    image : ndarray of shape (H, W, 3), uint8
+    ids : ndarray of shape (H, W), uint8 or uint16
+    mapping : dict of int to (str, (int, int, int))
+    strength : float
+        Share of the class colour, in [0, 1].
+    """
+    mixed = (1 - strength) * image + strength * colour_classes(ids, mapping)
+    return np.where((ids == NO_LABEL)[..., None], image, np.rint(mixed).astype(np.uint8))
+
+
+def entropy_heatmap(probabilities):
+    """Show how uncertain each pixel is: entropy of its softmax over log(C), dark = 0.
+
+    Parameters
+    ----------
+    probabilities : ndarray of shape (H, W, C), float, C >= 2
+        In [0, 1].
+    """
+    p = np.asarray(probabilities, np.float32)
+    entropy = -(p * np.log(np.maximum(p, np.finfo(np.float32).tiny))).sum(axis=-1)
+    return _colour_values(entropy / np.log(p.shape[-1]), ENTROPY_COLOURS)
+
+
+def iou_map(components, iou_pred):
+    """Paint each segment by its predicted IoU, red (0) to green (1), its boundary darker.
+
+    Parameters
+    ----------
+    components : ndarray of shape (H, W), int32
+        +k inside segment k, -k on its boundary; 0 (no segment) becomes black.
+    iou_pred : ndarray of shape (S,), float
+        Predicted IoU of segment k at position k - 1; NaN (unknown) becomes grey.
+    """
+    iou_pred = np.asarray(iou_pred, np.float64)
+    colours = np.zeros((len(iou_pred) + 1, 3), np.uint8)
+    colours[1:] = _colour_values(np.nan_to_num(iou_pred), IOU_COLOURS)
+    colours[1:][np.isnan(iou_pred)] = 128
+    picture = colours[np.abs(components)]
+    boundary = components < 0
+    picture[boundary] = (picture[boundary] * 0.7).astype(np.uint8)
+    return picture
+
+
+def draw_box(picture, box, colour=RED):
+    """Copy a picture with a box around a segment.
+
+    The line lies outside the box, is as thick as the picture's size asks for (1/300 of the longer
+    side, at least 2 pixels) and has a white rim, so that it shows on every ground.
+    """
+    result = Image.fromarray(picture)
+    draw = ImageDraw.Draw(result)
+    thickness = max(2, round(max(picture.shape[:2]) / 300))
+    rim = max(1, thickness // 3)
+    draw.rectangle(_grown(box, thickness + rim), outline=WHITE, width=rim)
+    draw.rectangle(_grown(box, thickness), outline=colour, width=thickness)
+    return np.array(result)
+
+
+def overview_panels(image, prediction, components, iou_pred, box, label_mapping, pred_mapping):
+    """The four pictures that explain a segment, in reading order, with their titles.
+
+    Parameters
+    ----------
+    image : ndarray of shape (H, W, 3), uint8
+    prediction : Prediction
+    components : ndarray of shape (H, W), int32
+        +k inside segment k, -k on its boundary.
+    iou_pred : ndarray of shape (S,), float
+        Of every segment of the image.
+    box : sequence of 4 int
+        The segment's, drawn in each.
+    label_mapping, pred_mapping : dict of int to (str, (int, int, int))
+
+    Returns
+    -------
+    panels : dict of str to ndarray of shape (H, W, 3), uint8
+    """
+    truth = prediction.ground_truth
+    if truth is None:
+        truth_title, truth_picture = "Image (no ground truth)", image
+    else:
+        truth_title = "Image with ground truth"
+        truth_picture = overlay_classes(image, truth, label_mapping)
+    panels = {
+        "Entropy": entropy_heatmap(prediction.probabilities),
+        "Predicted IoU of each segment": iou_map(components, iou_pred),
+        truth_title: truth_picture,
+        "Predicted classes": colour_classes(prediction.prediction, pred_mapping),
+    }
+    return {title: draw_box(picture, box) for title, picture in panels.items()}
+
+
+def crop(image, box, context=0.0):
+    """Cut a box out of an image, grown by `context` times its longer side on each side.
+
+    Parameters
+    ----------
+    image : ndarray of shape (H, W, 3), uint8
+    box : sequence of 4 int
+    context : float
+        At least 0; what would lie outside the image is left out.
+    """
+    left, upper, right, lower = (int(edge) for edge in box)
+    margin = round(context * max(right - left, lower - upper))
+    return image[max(upper - margin, 0) : lower + margin, max(left - margin, 0) : right + margin]
+
+
+def thumbnail(image, box, side=THUMBNAIL_SIDE_PX):
+    """A segment with a little context as a small JPEG.
+
+    Parameters
+    ----------
+    image : ndarray of shape (H, W, 3), uint8
+    box : sequence of 4 int
+    side : int
+        The thumbnail's longer side is at most this many pixels; small crops are not enlarged.
+
+    Returns
+    -------
+    jpeg : bytes
+    """
+    picture = Image.fromarray(crop(image, box, CONTEXT))
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def decode(jpeg):
+    """Picture of shape (H, W, 3) from the bytes of an image file."""
+    return np.array(Image.open(io.BytesIO(jpeg)).convert("RGB"))
+
+
+def thumbnail_sheet(thumbnails, columns, frames, side=160, caption=40, ground=WHITE):
+    """Lay thumbnails out in a grid, row by row, each scaled into its cell and framed.
+
+    Parameters
+    ----------
+    thumbnails : sequence of bytes
+        N image files, N >= 1.
+    columns : int
+        Cells in a row.
+    frames : sequence of (int, int, int)
+        Colour of each frame.
+    side, caption : int
+        Pixels of a cell: `side` wide, `side` + `caption` high, the caption's part left empty.
+    ground : (int, int, int) or str
+        Colour between the thumbnails; a name or "#rrggbb" will do.
+
+    Returns
+    -------
+    sheet : ndarray of shape (ceil(N / columns) * (side + caption), columns * side, 3), uint8
+    """
+    rows = -(-len(thumbnails) // columns)
+    sheet = Image.new("RGB", (columns * side, rows * (side + caption)), ground)
+    draw = ImageDraw.Draw(sheet)
+    gap, frame = side // 20, max(2, side // 40)
+    room = side - 2 * (gap + frame)
+    for number, (data, colour) in enumerate(zip(thumbnails, frames, strict=True)):
+        picture = _fit(Image.open(io.BytesIO(data)).convert("RGB"), room)
+        left = number % columns * side + (side - picture.width) // 2
+        upper = number // columns * (side + caption) + (side - picture.height) // 2
+        box = (left, upper, left + picture.width, upper + picture.height)
+        draw.rectangle(_grown(box, frame), outline=tuple(colour), width=frame)
+        sheet.paste(picture, (left, upper))
+    return np.array(sheet)
+
+
+def distinct_colours(count):
+    """List of `count` RGB colours that are easy to tell apart (up to 20, then along a rainbow)."""
+    if count <= 20:
+        strong_first = [*range(0, 20, 2), *range(1, 20, 2)]
+        colours = _colour_values(np.array(strong_first[:count], int), "tab20")
+    else:
+        colours = _colour_values(np.linspace(0, 1, count), "turbo")
+    return [tuple(map(int, colour)) for colour in colours]
+
+
+def _colour_values(values, colours):
+    return matplotlib.colormaps[colours](values, bytes=True)[..., :3]
+
+
+def _grown(box, by):
+    """Corners for `ImageDraw.rectangle`, which draws the lower right one too."""
+    left, upper, right, lower = (int(edge) for edge in box)
+    return left - by, upper - by, right + by - 1, lower + by - 1
+
+
+def _fit(picture, side):
+    scale = side / max(picture.size)
+    size = tuple(max(1, round(length * scale)) for length in picture.size)
+    return picture.resize(size, Image.Resampling.BICUBIC)

@@ -1,0 +1,252 @@
+import os
+import pickle
+import re
+
+import h5py
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from src import cache
+from src.records import Prediction
+
+MADE_FROM = {"model": "narrow", "size": (4, 6), "iou_threshold": 0.5}
+
+
+@pytest.fixture
+def prediction():
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(3), size=(40, 6)).astype(np.float32)
+    truth = rng.integers(0, 3, size=(40, 6)).astype(np.uint8)
+    return Prediction(probabilities, probabilities.argmax(-1), truth, "/pictures/Köln 1.png")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return cache.prediction_path(tmp_path, "narrow", "streets", 7)
+
+
+def test_names_are_those_of_the_original_tree(tmp_path):
+    names = [
+        cache.prediction_path(tmp_path, "m", "d", 3),
+        cache.metrics_path(tmp_path, "m", "d", 3),
+        cache.components_path(tmp_path, "m", "d", 3),
+        cache.embeddings_path(tmp_path, "m", "d", 128, 64, "densenet201"),
+    ]
+    assert [name.relative_to(tmp_path).as_posix() for name in names] == [
+        "input/m/d/input3.hdf5",
+        "metrics/m/d/metrics3.p",
+        "components/m/d/components3.hdf5",
+        "embeddings/m/d/embeddings_128_64_densenet201.p",
+    ]
+
+
+def test_a_prediction_comes_back_bit_for_bit(path, prediction):
+    cache.write_prediction(path, prediction, MADE_FROM)
+    again = cache.read_prediction(path)
+    assert_array_equal(again.probabilities, prediction.probabilities)
+    assert_array_equal(again.prediction, prediction.prediction)
+    assert_array_equal(again.ground_truth, prediction.ground_truth)
+    assert again.image_path == prediction.image_path
+    assert again.probabilities.dtype == np.float32
+    assert again.prediction.dtype == again.ground_truth.dtype == np.uint8
+
+
+def test_the_probabilities_can_be_left_out(path, prediction):
+    cache.write_prediction(path, prediction, MADE_FROM)
+    again = cache.read_prediction(path, probabilities=False)
+    assert again.probabilities is None
+    assert_array_equal(again.prediction, prediction.prediction)
+
+
+def test_unknown_truth_is_stored_as_void_and_read_as_unknown(path, prediction):
+    unknown = Prediction(prediction.probabilities, prediction.prediction, None, "a.png")
+    cache.write_prediction(path, unknown, MADE_FROM)
+    with h5py.File(path) as file:
+        assert (file["ground_truths"][()] == 255).all()
+    assert cache.read_prediction(path).ground_truth is None
+
+
+def test_more_than_256_classes_need_16_bits(path, prediction):
+    many = np.full((40, 6), 300, np.int64)
+    cache.write_prediction(
+        path, Prediction(prediction.probabilities, many, many, "a.png"), MADE_FROM
+    )
+    assert cache.read_prediction(path).prediction.dtype == np.uint16
+    assert_array_equal(cache.read_prediction(path).ground_truth, many)
+
+
+@pytest.mark.parametrize("wrong", [-1, 70000])
+def test_ids_that_do_not_fit_are_refused(path, prediction, wrong):
+    ids = np.full((40, 6), wrong, np.int64)
+    with pytest.raises(ValueError, match=rf"0\.\.65535, got {wrong}"):
+        cache.write_prediction(
+            path, Prediction(prediction.probabilities, ids, None, "a.png"), MADE_FROM
+        )
+    assert not any(path.parent.iterdir())
+
+
+def test_a_component_map_comes_back(tmp_path):
+    path = cache.components_path(tmp_path, "m", "d", 0)
+    components = np.array([[1, 1, -1], [-1, -1, -2]]) * 40_000  # beyond int16
+    cache.write_components(path, components, MADE_FROM)
+    assert_array_equal(cache.read_components(path), components)
+    assert cache.read_components(path).dtype == np.int32
+
+
+@pytest.mark.parametrize("suffix", ["input0.hdf5", "components0.hdf5", "metrics0.p"])
+def test_a_file_says_what_it_was_made_from(tmp_path, prediction, suffix):
+    path = tmp_path / suffix
+    assert not cache.is_made_from(path, MADE_FROM)  # missing
+    if suffix.startswith("input"):
+        cache.write_prediction(path, prediction, MADE_FROM)
+    elif suffix.startswith("components"):
+        cache.write_components(path, np.ones((2, 2)), MADE_FROM)
+    else:
+        cache.write_table(path, {"S": [1]}, MADE_FROM)
+    assert cache.made_from(path) == {**MADE_FROM, "size": [4, 6]}
+    assert cache.is_made_from(path, MADE_FROM)
+    assert not cache.is_made_from(path, {**MADE_FROM, "iou_threshold": 0.6})
+    path.write_bytes(path.read_bytes()[:50])
+    assert not cache.is_made_from(path, MADE_FROM)
+
+
+def test_a_table_comes_back_as_it_was_given(tmp_path):
+    path = cache.metrics_path(tmp_path, "m", "d", 0)
+    table = {
+        "iou": np.array([0.5, np.nan]),
+        "name": ["wall", "Köln"],
+        "thumbnail": [b"\xff\xd8", b""],
+        "box": [(0, np.int64(1), 2, 3)],
+        "nested": {"k": 3, "p": 0.25, "none": None},
+        "ragged": [np.zeros(2, np.float32), np.zeros((0, 4))],
+    }
+    cache.write_table(path, table, MADE_FROM)
+    again = cache.read_table(path)
+    assert list(again) == list(table)
+    np.testing.assert_equal(again, table)
+    assert again["ragged"][0].dtype == np.float32
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(path, prediction):
+    cache.write_prediction(path, prediction, MADE_FROM)
+    before = path.read_bytes()
+    with pytest.raises(KeyboardInterrupt), cache._new_hdf5(path, {}) as file:
+        file["probabilities"] = np.zeros(3)
+        raise KeyboardInterrupt
+    assert path.read_bytes() == before
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_indices_are_numbers_in_order_and_other_files_do_not_matter(tmp_path):
+    names = ["metrics10.p", "metrics9.p", "metrics0.p"]
+    others = ["metrics_all.p", ".metrics3.p.17.tmp", "metrics4.p.bak", "old_metrics5.p", "notes"]
+    for name in names + others:
+        (tmp_path / name).touch()
+    assert cache.image_indices(tmp_path, "metrics") == [0, 9, 10]
+    assert cache.image_indices(tmp_path / "nowhere", "metrics") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "script"),
+    [("input", "pred_images.py"), ("metrics", "src/MetaSeg/main.py")],
+)
+def test_a_missing_file_names_the_script_that_makes_it(tmp_path, name, script):
+    path = tmp_path / "streets" / f"{name}3.hdf5"
+    with pytest.raises(FileNotFoundError, match=f"{name}3.hdf5 is missing; run {script} for 'str"):
+        cache.read_prediction(path)
+
+
+@pytest.mark.parametrize("kept", [0, 100, 0.5, 0.99])
+def test_a_cut_prediction_is_named(path, prediction, kept):
+    cache.write_prediction(path, prediction, MADE_FROM)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole)) if kept < 1 else kept])
+    with pytest.raises(ValueError, match="input7.hdf5 cannot be read .* run pred_images.py"):
+        cache.read_prediction(path)
+
+
+def test_a_file_of_another_kind_is_named(path, prediction):
+    cache.write_components(path, np.ones((2, 2)), MADE_FROM)
+    with pytest.raises(ValueError, match="input7.hdf5 cannot be read .*ground_truths"):
+        cache.read_prediction(path)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 30, -1])
+def test_a_cut_table_is_named(tmp_path, kept):
+    path = cache.metrics_path(tmp_path, "m", "streets", 2)
+    cache.write_table(path, {"S": np.arange(9)}, MADE_FROM)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(ValueError, match="metrics2.p cannot be read .* run src/MetaSeg/main.py"):
+        cache.read_table(path)
+
+
+class Hostile:
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_pickle_that_runs_code_is_refused_by_name(tmp_path, protocol):
+    path, trap = tmp_path / "metrics0.p", tmp_path / "trap"
+    path.write_bytes(pickle.dumps({"S": Hostile(str(trap))}, protocol))
+    with pytest.raises(ValueError, match=r"metrics0.p .*(posix|nt)\.mkdir, which is refused"):
+        cache.read_table(path)
+    assert not trap.exists()
+
+
+def test_a_table_that_could_not_be_read_back_is_not_written(tmp_path):
+    with pytest.raises(TypeError, match="a table holds NumPy arrays, .* got (Posix|Windows)Path"):
+        cache.write_table(tmp_path / "metrics0.p", {"path": [tmp_path]}, MADE_FROM)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+@pytest.mark.parametrize("core", [b"numpy.core", b"numpy._core"])
+def test_arrays_pickled_by_either_numpy_are_read(tmp_path, protocol, core):
+    path = tmp_path / "metrics0.p"
+    whole = pickle.dumps({"S": np.arange(3.0), "class": np.int64(4)}, protocol)
+    if protocol == 3:  # the only one of them whose names can be exchanged for longer ones
+        whole = re.sub(rb"numpy\._?core", core, whole)
+    path.write_bytes(whole)
+    np.testing.assert_equal(cache.read_table(path), {"S": np.arange(3.0), "class": 4})
+
+
+# the original's files
+
+
+def test_older_names_and_string_types_are_read(tmp_path, prediction):
+    with h5py.File(tmp_path / "probs_4.hdf5", "w") as file:
+        file["probabilities"] = prediction.probabilities
+        file["prediction"] = file["ground_truths"] = np.zeros((40, 6), np.int64)
+        file["file_names"] = np.array(["Köln.png".encode()])  # fixed length
+    assert cache.image_indices(tmp_path, "input") == [4]
+    again = cache.read_prediction(tmp_path / "input4.hdf5")
+    assert again.image_path == "Köln.png"
+    assert cache.made_from(tmp_path / "input4.hdf5") is None
+
+
+def test_the_original_tree_is_read(reference):
+    names = reference / "caches" / "tree", "deeplabv3plus", "cityscapes_val"
+    folder = cache.prediction_path(*names, 0).parent
+    assert cache.image_indices(folder, "input") == [0, 1, 2]
+    for index in range(3):
+        prediction = cache.read_prediction(cache.prediction_path(*names, index))
+        components = cache.read_components(cache.components_path(*names, index))
+        metrics = cache.read_table(cache.metrics_path(*names, index))
+        assert_array_equal(prediction.probabilities.argmax(-1), prediction.prediction)
+        assert prediction.prediction.dtype == prediction.ground_truth.dtype == np.uint8
+        assert prediction.image_path == f"images/cityscapes_val_00000{index}.png"
+        assert components.dtype == np.int32
+        sizes = np.bincount(np.abs(components).ravel())
+        assert_array_equal(sizes[1:], metrics["S"])
+        assert len(metrics) == 78
+
+
+def test_the_original_embeddings_are_read(reference):
+    table = cache.read_table(reference / "caches" / "tree" / "embeddings_32_32_densenet201.p")
+    assert np.shape(table["embeddings"]) == (5, 1920)
+    assert table["component_index"] == [2, 18, 1, 2, 8]

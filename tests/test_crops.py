@@ -1,0 +1,153 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from src import cache, crops
+
+COMPONENTS = np.array(
+    [
+        [1, -1, -2, 2],
+        [-1, -1, -2, -2],
+        [-3, -3, -3, -3],
+        [3, 3, 3, -3],
+        [3, 3, -3, -4],
+    ],
+    np.int32,
+)
+
+
+def test_a_box_covers_its_segment_and_its_boundary():
+    assert_array_equal(
+        crops.segment_boxes(COMPONENTS), [[0, 0, 2, 2], [2, 0, 4, 2], [0, 2, 4, 5], [3, 4, 4, 5]]
+    )
+
+
+def test_no_segment_no_box():
+    assert crops.segment_boxes(np.zeros((3, 4), np.int32)).shape == (0, 4)
+
+
+def test_small_boxes_grow_around_their_centre():
+    grown = crops.grow_boxes([[10, 10, 12, 14]], (40, 40), min_height=6, min_width=7)
+    assert_array_equal(grown, [[8, 9, 15, 15]])  # 5 columns more: 2 left, 3 right
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [
+        ((0, 0, 2, 2), (0, 0, 6, 6)),
+        ((38, 1, 40, 3), (34, 0, 40, 6)),
+        ((1, 27, 3, 29), (0, 24, 6, 30)),
+        ((5, 5, 25, 25), (5, 5, 25, 25)),  # large enough
+    ],
+)
+def test_grown_boxes_stay_inside_the_image(box, expected):
+    assert_array_equal(crops.grow_boxes([box], (30, 40), 6, 6), [expected])
+
+
+def test_an_image_below_the_minimum_gives_the_whole_image():
+    assert_array_equal(crops.grow_boxes([[3, 3, 5, 4]], (8, 9), 20, 20), [[0, 0, 9, 8]])
+
+
+def test_growing_nothing_gives_nothing():
+    assert crops.grow_boxes(np.zeros((0, 4), np.int64), (8, 9), 20, 20).shape == (0, 4)
+
+
+def test_random_boxes_grow_to_the_minimum_and_keep_what_they_held():
+    rng = np.random.default_rng(0)
+    upper_left = rng.integers(0, [50, 30], (300, 2))
+    lower_right = upper_left + rng.integers(1, [60 - 50, 40 - 30], (300, 2))
+    boxes = np.hstack([upper_left, lower_right])
+    grown = crops.grow_boxes(boxes, (40, 60), 17, 12)
+    assert (grown[:, :2] <= boxes[:, :2]).all() and (grown[:, 2:] >= boxes[:, 2:]).all()
+    assert (grown[:, :2] >= 0).all() and (grown[:, 2:] <= [60, 40]).all()
+    assert_array_equal(grown[:, 2] - grown[:, 0], np.maximum(12, boxes[:, 2] - boxes[:, 0]))
+    assert_array_equal(grown[:, 3] - grown[:, 1], np.maximum(17, boxes[:, 3] - boxes[:, 1]))
+
+
+def select(**changed):
+    settings = {
+        "iou_pred": np.array([0.1, 0.5, 0.2, 0.3]),
+        "predicted_class": np.array([11, 11, 0, 13]),
+        "boxes": np.array([[0, 0, 4, 3], [0, 0, 9, 9], [0, 0, 9, 9], [0, 0, 3, 3]]),
+        "iou_threshold": 0.5,
+        "classes": [11, 13],
+        "min_height": 3,
+        "min_width": 4,
+    }
+    return crops.select_segments(**{**settings, **changed})
+
+
+def test_each_segment_is_chosen_or_falls_to_one_filter():
+    selection = select()
+    assert_array_equal(selection.chosen, [True, False, False, False])
+    assert (selection.high_iou, selection.other_class, selection.too_small) == (1, 1, 1)
+
+
+def test_without_classes_every_class_is_wanted():
+    assert_array_equal(select(classes=None).chosen, [True, False, True, False])
+    assert_array_equal(select(classes=set()).chosen, [False] * 4)
+
+
+def test_an_unknown_iou_is_not_chosen():
+    assert not select(iou_pred=np.full(4, np.nan)).chosen.any()
+
+
+def test_the_label_is_the_most_frequent_one_inside():
+    truth = np.array(
+        [
+            [8, 7, 5, 6],
+            [7, 7, 5, 5],
+            [9, 9, 9, 9],
+            [4, 2, 4, 9],
+            [2, 255, 9, 7],
+        ],
+        np.uint8,
+    )
+    # 1, 2: the boundary does not count; 3: 4 and 2 are equally frequent; 4: only a boundary
+    assert_array_equal(crops.majority_label(COMPONENTS, truth, [4, 3, 2, 1]), [7, 2, 6, 8])
+
+
+def test_no_label_can_be_the_most_frequent_one():
+    truth = np.full(COMPONENTS.shape, 255, np.uint8)
+    assert_array_equal(crops.majority_label(COMPONENTS, truth, [3]), [255])
+    assert_array_equal(crops.majority_label(COMPONENTS, None, [3, 1]), [255, 255])
+
+
+def test_no_chosen_segment_no_label():
+    assert crops.majority_label(COMPONENTS, np.zeros((5, 4), np.uint8), []).shape == (0,)
+
+
+def test_the_recorded_selection_differs_only_by_the_stated_faults(reference):
+    """Recorded: boxes and sizes without boundary and last row, so our boxes hold theirs."""
+    folder = reference / "caches"
+    recorded = cache.read_table(folder / "tree" / "embeddings_32_32_densenet201.p")
+    expected = np.load(folder / "expected_features_and_iou.npz")
+    names = folder / "tree", "deeplabv3plus", "cityscapes_val"
+    for image in range(3):
+        components = cache.read_components(cache.components_path(*names, image))
+        truth = cache.read_prediction(cache.prediction_path(*names, image), False).ground_truth
+        boxes = crops.segment_boxes(components)
+        rows = slice(expected["start"][image], expected["start"][image + 1])
+        selection = crops.select_segments(
+            iou_pred=expected["iou_pred"][rows],
+            predicted_class=expected["segment_class"][rows],
+            boxes=boxes,
+            iou_threshold=0.5,
+            classes=[3, 4, 6, 7, *range(11, 19)],
+            min_height=32,
+            min_width=32,
+        )
+        level = np.asarray(recorded["image_level_index"]) == image
+        theirs = np.asarray(recorded["component_index"])[level]
+        ours = np.flatnonzero(selection.chosen) + 1
+        assert set(theirs) <= set(ours)
+        # what only ours holds is large enough because of its boundary and last row
+        inner = crops.segment_boxes(np.maximum(components, 0))
+        left, upper, right, lower = inner[np.setdiff1d(ours, theirs) - 1].T
+        assert (np.minimum(lower - upper, right - left) <= 32).all()
+        assert_array_equal(
+            crops.majority_label(components, truth, theirs), np.asarray(recorded["gt"])[level]
+        )
+        grown = crops.grow_boxes(boxes[theirs - 1], components.shape, 44, 48)
+        old = np.asarray(recorded["box"])[level]
+        assert (grown[:, :2] <= old[:, :2]).all() and (grown[:, 2:] >= old[:, 2:]).all()

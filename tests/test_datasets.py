@@ -1,0 +1,283 @@
+import json
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+from src import datasets
+from src.datasets import cityscapes
+from src.datasets.a2d2 import A2D2
+from src.datasets.cityscapes import Cityscapes
+from src.datasets.cityscapes_laf import CityscapesLAF
+from src.datasets.custom import CustomDataset
+
+
+def save(path, pixels=None, **options):
+    """Save a picture; without pixels 2 x 3 ones of one colour."""
+    pixels = np.full((2, 3, 3), 90, np.uint8) if pixels is None else np.asarray(pixels, np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def cityscapes_tree(root, split, stem, ids, kind="gtFine"):
+    city = stem.split("_")[0]
+    save(root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png")
+    save(root / kind / split / city / f"{stem}_{kind}_labelIds.png", ids)
+
+
+def a2d2_tree(root, recording, position, number, colours):
+    folder = root / "camera_lidar_semantic" / recording
+    short = position.replace("_", "")
+    name = f"{recording.replace('_', '')}_{{}}_{short}_{number:09d}.png"
+    save(folder / "camera" / f"cam_{position}" / name.format("camera"))
+    save(folder / "label" / f"cam_{position}" / name.format("label"), colours)
+
+
+# Cityscapes
+
+
+def test_cityscapes_gives_train_ids_in_the_order_of_the_names(tmp_path):
+    cityscapes_tree(tmp_path, "val", "ulm_000001_000019", [[7, 8, 11], [26, 33, 0]])
+    cityscapes_tree(tmp_path, "val", "bonn_000010_000019", [[24, 25, 4], [29, 30, 31]])
+    cityscapes_tree(tmp_path, "val", "bonn_000002_000019", [[1, 2, 3], [9, 10, 255]])
+    dataset = Cityscapes(tmp_path, split="val")
+    names = [path.rsplit("/", 1)[1] for _, _, path in dataset]
+    assert names == [
+        "bonn_000002_000019_leftImg8bit.png",
+        "bonn_000010_000019_leftImg8bit.png",
+        "ulm_000001_000019_leftImg8bit.png",
+    ]
+    image, truth, _ = dataset[2]
+    assert (image.mode, image.size) == ("RGB", (3, 2))
+    assert truth.dtype == np.uint8
+    assert_array_equal(truth, [[0, 1, 2], [13, 18, 255]])
+    assert_array_equal(dataset[1][1], [[11, 12, 255], [255, 255, 16]])
+    assert_array_equal(dataset[0][1], np.full((2, 3), 255))
+
+
+def test_the_test_split_of_cityscapes_has_no_truth(tmp_path):
+    cityscapes_tree(tmp_path, "test", "bonn_000002_000019", np.zeros((2, 3)))
+    ((_, truth, _),) = Cityscapes(tmp_path, split="test")
+    assert truth is None
+
+
+def test_the_cityscapes_table_is_the_recorded_one(reference):
+    table = json.loads((reference / "labels" / "cityscapes.json").read_text())
+    names, colours = table["predicted_train_id_to_name"], table["predicted_train_id_to_rgb"]
+    expected = {int(key): (names[key], tuple(colours[key])) for key in names}
+    assert expected == Cityscapes.pred_mapping == Cityscapes.label_mapping
+    assert cityscapes.pred_class_selection == table["predicted_class_selection"]
+    assert list(cityscapes.mean) == table["normalisation"]["mean"]
+    assert list(cityscapes.std) == table["normalisation"]["std"]
+    mapping = json.loads((reference / "labels" / "mappings.json").read_text())
+    for key, train_id in mapping["cityscapes_id_to_train_id"].items():
+        if int(key) >= 0:
+            assert Cityscapes._table[int(key)] == train_id
+
+
+# Lost and Found
+
+
+def test_lost_and_found_keeps_its_own_ids(tmp_path):
+    stem = "01_Hanns_Klemm_Str_45_000001_000240"
+    cityscapes_tree(tmp_path, "train", stem, [[0, 1, 2], [43, 31, 255]], kind="gtCoarse")
+    ((_, truth, path),) = CityscapesLAF(tmp_path, split="train")
+    assert path.endswith(f"{stem}_leftImg8bit.png")
+    assert_array_equal(truth, [[0, 1, 2], [43, 31, 255]])
+
+
+def test_the_lost_and_found_table_is_the_recorded_one(reference):
+    table = json.loads((reference / "labels" / "lost_and_found.json").read_text())
+    rows = {row["id"]: (row["name"], tuple(row["rgb"])) for row in table["classes"]}
+    del rows[255]
+    assert rows == CityscapesLAF.label_mapping  # of the five rows with id 0 the last one counts
+
+
+# A2D2
+
+
+def test_a2d2_turns_colours_into_ids(tmp_path):
+    colours = [
+        [(204, 255, 153), (182, 89, 6), (210, 50, 115)],
+        [(0, 0, 0), (255, 0, 0), (33, 44, 177)],
+    ]
+    a2d2_tree(tmp_path, "20181204_191844", "front_center", 7, colours)
+    ((_, truth, _),) = A2D2(tmp_path)
+    assert truth.dtype == np.uint8
+    assert_array_equal(truth, [[0, 1, 54], [255, 7, 33]])
+
+
+def test_a2d2_colours_of_no_class_are_no_label_with_one_warning(tmp_path):
+    colours = np.full((2, 3, 3), (1, 2, 3))
+    a2d2_tree(tmp_path, "20181204_191844", "front_center", 7, colours)
+    a2d2_tree(tmp_path, "20181204_191844", "front_center", 8, colours)
+    dataset = A2D2(tmp_path)
+    with pytest.warns(UserWarning, match="7.png has 6 pixels in a colour of no class") as warned:
+        truths = [truth for _, truth, _ in dataset]
+    assert len(warned) == 1
+    assert_array_equal(truths, np.full((2, 2, 3), 255))
+
+
+def test_a2d2_is_sorted_by_recording_camera_and_number(tmp_path):
+    black = np.zeros((2, 3, 3))
+    a2d2_tree(tmp_path, "20181204_191844", "front_center", 1, black)
+    a2d2_tree(tmp_path, "20181016_082154", "side_left", 1, black)
+    a2d2_tree(tmp_path, "20181016_082154", "front_center", 12, black)
+    a2d2_tree(tmp_path, "20181016_082154", "front_center", 3, black)
+    assert len(A2D2(tmp_path)) == 3  # without the camera on the left
+    paths = [path.rsplit("/", 1)[1] for _, _, path in A2D2(tmp_path, ["side_left", "front_center"])]
+    assert paths == [
+        "20181016082154_camera_frontcenter_000000003.png",
+        "20181016082154_camera_frontcenter_000000012.png",
+        "20181016082154_camera_sideleft_000000001.png",
+        "20181204191844_camera_frontcenter_000000001.png",
+    ]
+
+
+def test_a2d2_leaves_out_images_without_labels(tmp_path):
+    for number in (1, 2):
+        a2d2_tree(tmp_path, "20181204_191844", "front_center", number, np.zeros((2, 3, 3)))
+    first, second = sorted(tmp_path.rglob("*_label_*.png"))
+    first.unlink()
+    ((_, _, path),) = A2D2(tmp_path)
+    assert path.endswith("000000002.png")
+    second.unlink()
+    with pytest.raises(FileNotFoundError, match=r"no picture of \['cam_front_center'\] in "):
+        A2D2(tmp_path)
+
+
+def test_a2d2_knows_its_cameras(tmp_path):
+    with pytest.raises(ValueError, match="`positions` must be one of 'front_center', .*got 'top'"):
+        A2D2(tmp_path, positions=["top"])
+
+
+def test_the_a2d2_table_is_the_recorded_one(reference):
+    table = json.loads((reference / "labels" / "a2d2.json").read_text())
+    rows = {row["id"]: (row["name"], tuple(row["rgb"])) for row in table["classes"]}
+    assert rows.pop(255)[1] == (0, 0, 0)
+    assert rows == A2D2.label_mapping
+
+
+# your own pictures
+
+
+def test_custom_takes_every_kind_of_picture_in_order_and_nothing_else(tmp_path):
+    for name in ("c.JPG", "a.webp", "b.bmp", "d.tif", "e.jpeg", "f.png", "below/g.png"):
+        save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "._f.png").write_text("what macOS leaves behind")
+    names = [path.rsplit("/", 1)[1] for _, _, path in CustomDataset(tmp_path)]
+    assert names == ["a.webp", "b.bmp", "c.JPG", "d.tif", "e.jpeg", "f.png"]
+    image, truth, _ = CustomDataset(tmp_path)[0]
+    assert (image.mode, image.size, truth) == ("RGB", (3, 2), None)
+    assert len(CustomDataset(tmp_path, recursive=True)) == 7
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "rgb"),
+    [
+        ("L", 200, (200, 200, 200)),
+        ("1", 1, (255, 255, 255)),
+        ("LA", (200, 9), (200, 200, 200)),
+        ("RGBA", (1, 2, 3, 4), (1, 2, 3)),
+        ("I;16", 0x8001, (128, 128, 128)),
+        ("CMYK", (0, 255, 255, 0), (255, 0, 0)),
+        ("P", 5, (10, 20, 30)),
+    ],
+)
+def test_every_mode_becomes_rgb(tmp_path, mode, colour, rgb):
+    image = Image.new(mode, (3, 2), colour)
+    options = {}
+    if mode == "P":
+        image.putpalette([0] * 15 + [10, 20, 30])
+        options["transparency"] = bytes([255] * 5 + [7])
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    image.save(path, **options)
+    with Image.open(path) as saved:
+        assert saved.mode == mode
+    read = datasets.read_image(path)
+    assert read.mode == "RGB"
+    assert_array_equal(read, np.full((2, 3, 3), rgb))
+
+
+def test_a_turned_picture_is_set_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: a quarter turn clockwise is missing
+    pixels = np.zeros((2, 3, 3), np.uint8)
+    pixels[0, 0] = 255
+    save(tmp_path / "a.png", pixels, exif=exif)
+    read = np.asarray(datasets.read_image(tmp_path / "a.png"))
+    assert read.shape == (3, 2, 3)
+    assert (read[0, 1] == 255).all()
+
+
+# what holds for all
+
+
+def test_the_transform_changes_image_and_truth_together(tmp_path):
+    cityscapes_tree(tmp_path, "val", "bonn_000002_000019", [[7, 8, 11], [26, 33, 0]])
+    dataset = Cityscapes(tmp_path, transform=lambda image, truth: (image.size, truth[:, ::-1]))
+    image, truth, _ = dataset[0]
+    assert image == (3, 2)
+    assert_array_equal(truth, [[2, 1, 0], [255, 18, 13]])
+
+
+KINDS = [Cityscapes, CityscapesLAF, A2D2, CustomDataset]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_missing_root_says_where_it_is_set(tmp_path, kind):
+    with pytest.raises(FileNotFoundError, match="no folder .*nowhere; set the root .*configuratio"):
+        kind(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_empty_root_says_what_was_looked_for(tmp_path, kind):
+    with pytest.raises(FileNotFoundError, match="there are no pictures .*[*]"):
+        kind(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [Cityscapes, CityscapesLAF])
+def test_an_unknown_split_lists_the_known_ones(tmp_path, kind):
+    with pytest.raises(ValueError, match="`split` must be one of 'train', .*'test', got 'vall'"):
+        kind(tmp_path, split="vall")
+
+
+def test_pictures_without_labels_are_counted_and_the_first_is_named(tmp_path):
+    for city in ("aachen", "bonn", "ulm"):
+        cityscapes_tree(tmp_path, "val", f"{city}_000002_000019", np.zeros((2, 3)))
+        if city != "aachen":
+            (tmp_path / f"gtFine/val/{city}/{city}_000002_000019_gtFine_labelIds.png").unlink()
+    with pytest.raises(FileNotFoundError, match="2 of 3 pictures have no labels, .*/bonn_000002"):
+        Cityscapes(tmp_path)
+
+
+def test_labels_of_another_size_are_named(tmp_path):
+    cityscapes_tree(tmp_path, "val", "bonn_000002_000019", np.zeros((4, 3)))
+    with pytest.raises(ValueError, match=r"labelIds.png has .* \(4, 3\), .*8bit.png has \(2, 3\)"):
+        Cityscapes(tmp_path)[0]
+
+
+def test_labels_in_colour_are_no_ids(tmp_path):
+    cityscapes_tree(tmp_path, "val", "bonn_000002_000019", np.zeros((2, 3, 3)))
+    with pytest.raises(ValueError, match="labelIds.png cannot be used: .*8-bit.* mode 'RGB'"):
+        Cityscapes(tmp_path)[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"a text file", "cut"])
+def test_an_unreadable_picture_is_named(tmp_path, content):
+    rng = np.random.default_rng(0)
+    path = save(tmp_path / "a.png", rng.integers(0, 256, (50, 50, 3)))
+    path.write_bytes(path.read_bytes()[:3000] if content == "cut" else content)
+    with pytest.raises(ValueError, match=r"a\.png cannot be used: "):
+        CustomDataset(tmp_path)[0]
+
+
+def test_a_vanished_picture_is_named(tmp_path):
+    path = save(tmp_path / "a.png")
+    dataset = CustomDataset(tmp_path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"a\.png"):
+        dataset[0]

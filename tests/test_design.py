@@ -1,0 +1,144 @@
+"""The design's table of floors, held by reading the imports of every module."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+FLOORS = {  # a module imports only from floors below its own; a name counts for what it holds too
+    4: ["configuration"],
+    3: ["src.discover"],
+    2: [
+        "src.cache",
+        "src.inference",
+        "src.crops",
+        "src.embedding_networks",
+        "src.embedding_space",
+        "src.evaluation",
+        "src.pictures",
+        "src.MetaSeg.metrics",
+        "src.MetaSeg.meta_models",
+        "src.MetaSeg.analysis",
+    ],
+    1: [
+        "src.loading",
+        "src.experiment",
+        "src.parallel",
+        "src.MetaSeg._segments",
+        "src.MetaSeg.meta_nn",
+        "src.datasets",
+        "src.model",
+    ],
+    0: ["src.records"],
+}
+FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
+PACKAGES = ("src.datasets.", "src.model.", "src.discover.")  # inside, modules may use each other
+SCRIPTS = 5
+
+
+def module_name(path):
+    """Dotted name of a Python file of the repository."""
+    parts = path.relative_to(REPOSITORY).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def own_modules():
+    """Dotted names of the scripts, of `configuration` and of everything below `src`."""
+    paths = [*REPOSITORY.glob("*.py"), *REPOSITORY.glob("src/**/*.py")]
+    return {module_name(path): path for path in paths if path.stat().st_size}
+
+
+def floor_of(name):
+    """Number of the floor; a file that the table does not list must be a script."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        if (floor := FLOOR.get(".".join(parts[:length]))) is not None:
+            return floor
+    if parts[0] != "src" or name == "src.MetaSeg.main":
+        return SCRIPTS
+    raise AssertionError(f"{name} has no floor: add it to the table here and in the design")
+
+
+def imported_names(source, importer):
+    """Dotted names that a module's source imports, functions' own imports included."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = importer.split(".")[: -node.level] if node.level else []
+            origin = ".".join([*above, *filter(None, [node.module])])
+            names |= {f"{origin}.{alias.name}" for alias in node.names}
+    return names
+
+
+def own_imports(name, path, modules):
+    """Modules of the repository that a module imports."""
+    packages = {"src", "src.MetaSeg"}
+    found = set()
+    for imported in imported_names(path.read_text(), name):
+        candidates = (imported, imported.rpartition(".")[0])
+        known = [c for c in candidates if c in modules or c in FLOOR]
+        if known:
+            found.add(known[0])
+        elif imported.split(".")[0] == "src" and imported not in packages:
+            raise AssertionError(f"{name} imports {imported}, which does not exist")
+    return found - {name}
+
+
+MODULES = own_modules()
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_a_module_imports_only_from_floors_below_its_own(name):
+    for imported in own_imports(name, MODULES[name], MODULES):
+        same_package = any(
+            f"{name}.".startswith(package) and f"{imported}.".startswith(package)
+            for package in PACKAGES
+        )
+        assert same_package or floor_of(imported) < floor_of(name), f"{name} imports {imported}"
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_only_scripts_see_the_configuration(name):
+    if "configuration" in own_imports(name, MODULES[name], MODULES):
+        assert floor_of(name) == SCRIPTS
+
+
+def test_the_configuration_needs_the_standard_library_only():
+    imported = imported_names((REPOSITORY / "configuration.py").read_text(), "configuration")
+    assert {name.split(".")[0] for name in imported} <= sys.stdlib_module_names
+
+
+def test_importing_the_configuration_touches_no_disk():
+    code = """
+import os, sys, pathlib, typing
+source = open("configuration.py").read()  # not by import, which reads the file itself
+touched = []
+sys.addaudithook(lambda event, args: touched.append((event, args))
+                 if event.split(".")[0] in ("open", "os", "shutil", "glob", "pathlib") else None)
+for name in ("stat", "lstat", "access"):  # these raise no audit event
+    setattr(os, name, lambda *args, name=name, **kwargs: touched.append((name, args)))
+exec(compile(source, "configuration.py", "exec"), {"__name__": "x", "__file__": "/a/b.py"})
+sys.stdout.write(repr(touched))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]"
+
+
+def test_imports_are_read_in_every_spelling():
+    source = """
+import src.cache
+from src import loading, records as r
+from src.MetaSeg.metrics import compute
+def late():
+    from . import crops
+"""
+    expected = {"src.cache", "src.loading", "src.records", "src.MetaSeg.metrics.compute"}
+    assert imported_names(source, "src.here") == expected | {"src.crops"}

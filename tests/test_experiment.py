@@ -1,0 +1,410 @@
+"""Experiments as a user of the scripts meets them: on the command line, and by `run`."""
+
+import importlib.util
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from src.experiment import SacredError, create_experiment, explanations
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SCRIPT = '''
+"""Stage 9: count the images of a data set."""
+
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from src.experiment import create_experiment
+from src.loading import SettingError
+
+ex = create_experiment("count")
+
+
+@ex.config
+def config():
+    args = dict(  # noqa: F841 (sacred reads it)
+        dataset="streets",  # entry of `datasets` to run on
+        gpu=0,  # index of the GPU; None: the CPU
+        rate=0.5,  # share in [0, 1]
+        num_images=None,  # only the first so many
+        folder=Path("/results"),  # folder of all results
+        tsne=dict(perplexity=30),  # settings of the map
+    )
+
+
+@ex.automain
+def main(args, _log):
+    if args["dataset"] == "wrong":
+        raise SettingError("there is no dataset 'wrong'")
+    if args["dataset"] == "partial":
+        raise SystemExit("3 of 500 images failed")
+    if args["dataset"] == "broken":
+        raise RuntimeError("broken inside")
+    if args["dataset"] == "endless":
+        print("waiting", flush=True)
+        time.sleep(60)
+    for _ in tqdm(range(2)):
+        _log.info("counting on %s", args["gpu"])
+'''
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory):
+    path = tmp_path_factory.mktemp("scripts") / "count.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+def start(script, *words):
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.Popen(
+        [sys.executable, script.name, *map(str, words)],
+        cwd=script.parent,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def call(script, *words):
+    """Exit code, standard output and standard error of a command line."""
+    process = start(script, *words)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def run_entry(runs):
+    return json.loads((runs / "1" / "run.json").read_text())
+
+
+def test_help_shows_what_the_script_does_its_options_and_its_settings(script):
+    code, out, err = call(script, "-h")
+    assert (code, err) == (0, "")
+    assert "count.py" in out
+    assert "Stage 9: count the images of a data set." in out
+    assert "--file_storage" in out
+    settings = [" ".join(line.split()) for line in out.partition("Settings")[2].splitlines()]
+    assert "args.dataset='streets' entry of `datasets` to run on" in settings
+    assert "args.gpu=0 index of the GPU; None: the CPU" in settings
+    assert "args.folder='/results' folder of all results" in settings
+
+
+def test_the_terminal_shows_our_messages_and_no_warnings(script):
+    code, _, err = call(script, "with", "args.gpu=3", "args.num_images=5")
+    assert code == 0
+    assert "INFO counting on 3" in err
+    assert "arning" not in err
+
+
+def test_a_stored_run_has_its_settings_sources_and_output(script, tmp_path):
+    code, _, _ = call(script, "with", "args.gpu=None", "-F", tmp_path, "-n", "mine")
+    assert code == 0
+    entry = run_entry(tmp_path)
+    assert entry["status"] == "COMPLETED"
+    assert entry["experiment"]["name"] == "mine"
+    assert [name for name, _ in entry["experiment"]["sources"]] == ["count.py"]
+    config = json.loads((tmp_path / "1" / "config.json").read_text())
+    assert config["args"]["gpu"] is None
+    assert config["args"]["folder"] == "/results"
+    output = (tmp_path / "1" / "cout.txt").read_text()
+    assert output.count("counting on None") == 2 and "Completed" in output
+
+
+def test_a_wrong_key_stops_before_a_run_is_started(script, tmp_path):
+    code, out, err = call(script, "with", "args.gpuu=1", "-F", tmp_path / "runs")
+    assert (code, out) == (1, "")
+    assert err == (
+        "count: `args.gpuu` is not a setting; did you mean `args.gpu`? Settings: args.dataset, "
+        "args.folder, args.gpu, args.num_images, args.rate, args.tsne.perplexity, seed\n"
+    )
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_that_must_fail_says_so_in_one_line(script, tmp_path):
+    code, _, err = call(script, "with", "args.dataset=wrong", "-F", tmp_path)
+    assert code == 1
+    assert err.splitlines()[-1] == "count: there is no dataset 'wrong'"
+    assert "Traceback" not in err
+    assert run_entry(tmp_path)["status"] == "FAILED"
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_run_is_closed_as_interrupted(script, tmp_path, number, expected):
+    process = start(script, "with", "args.dataset=endless", "-F", tmp_path)
+    assert process.stdout.readline() == "waiting\n"
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == expected
+    assert "Traceback" not in err
+    assert run_entry(tmp_path)["status"] == "INTERRUPTED"
+
+
+# ---- In this process ----------------------------------------------------------------------------
+pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def counting(script):
+    """The experiment of the script, imported instead of started."""
+    specification = importlib.util.spec_from_file_location("count_script", script)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module.ex
+
+
+def test_print_config_shows_each_setting_with_its_explanation(counting, capsys):
+    counting.run_commandline("count.py print_config with args.gpu=3")
+    out = capsys.readouterr().out
+    (line,) = (line for line in out.splitlines() if "gpu" in line)
+    assert "gpu = 3" in line and "# index of the GPU; None: the CPU" in line
+    assert "settings of the map" in out
+    assert "noqa" not in out
+
+
+def test_the_log_level_can_be_set_for_one_run(counting, capsys):
+    counting.run_commandline("count.py -l WARNING")
+    assert "INFO" not in capsys.readouterr().err
+    counting.run_commandline("count.py")
+    assert "INFO counting on 0" in capsys.readouterr().err
+
+
+def test_a_run_may_end_as_failed_with_a_message_of_its_own(counting):
+    with pytest.raises(SystemExit, match="3 of 500 images failed"):  # Python prints it, exits 1
+        counting.run_commandline("count.py with args.dataset=partial")
+    assert counting.current_run.status == "FAILED"
+
+
+def test_other_errors_keep_their_traceback(counting, capsys):
+    with pytest.raises(SystemExit, match="1"):
+        counting.run_commandline("count.py with args.dataset=broken")
+    err = capsys.readouterr().err
+    assert "Traceback" in err and "RuntimeError: broken inside" in err
+
+
+def test_the_debug_option_keeps_the_traceback_of_a_wrong_setting(counting):
+    with pytest.raises(SacredError, match="there is no dataset 'wrong'"):
+        counting.run_commandline("count.py -d with args.dataset=wrong")
+
+
+def test_settings_from_a_file_are_read_and_checked(counting, tmp_path):
+    (tmp_path / "good.json").write_text('{"args": {"gpu": 2}}')
+    (tmp_path / "bad.json").write_text('{"args": {"gpuu": 2}}')
+    run = counting.run_commandline(["count.py", "with", str(tmp_path / "good.json")])
+    assert run.config["args"]["gpu"] == 2
+    with pytest.raises(SystemExit, match="did you mean `args.gpu`?"):
+        counting.run_commandline(["count.py", "with", str(tmp_path / "bad.json")])
+
+
+@pytest.fixture
+def ex():
+    """An experiment whose run returns its settings."""
+    experiment = create_experiment("small")
+
+    @experiment.config
+    def config():
+        args = dict(  # noqa: C408, F841
+            gpu=0,  # index of the GPU; None: the CPU
+            rate=0.5,  # share
+            name="a",
+            flag=False,
+            sizes=(1, 2),
+            limit=None,
+            folder=Path("/results"),
+            tsne=dict(perplexity=30),
+            options={},
+        )
+        iterations = 3  # noqa: F841
+
+    @experiment.main
+    def main(args):
+        return dict(args)
+
+    return experiment
+
+
+GOOD = [
+    ("gpu", 3),
+    ("gpu", None),  # its explanation mentions None
+    ("rate", 1),
+    ("rate", 0.25),
+    ("name", "b"),
+    ("flag", True),
+    ("sizes", [3]),
+    ("limit", 7),
+    ("limit", "anything"),
+    ("folder", "/elsewhere"),
+    ("tsne.perplexity", 5),
+    ("options.anything", 1),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), GOOD)
+def test_values_that_fit_are_taken(ex, key, value):
+    found = ex.run(config_updates={f"args.{key}": value}).result
+    for part in key.split("."):
+        found = found[part]
+    assert found == value
+
+
+BAD = [
+    ("gpu", 1.5, "must be int or None, got 1.5"),
+    ("gpu", True, "must be int or None, got True"),
+    ("rate", "x", "must be float, got 'x'"),
+    ("rate", None, "must be float, got None"),
+    ("rate", True, "must be float, got True"),
+    ("name", 2020, "must be str, got 2020 .*'args.name=\"2020\"'"),
+    ("flag", 1, "must be bool, got 1"),
+    ("sizes", 3, "must be tuple, got 3"),
+    ("folder", 3, "must be str, got 3"),
+    ("tsne", 3, "must be dict, got 3"),
+    ("gpu.x", 3, "must be int or None|is not a setting"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), BAD)
+def test_values_of_the_wrong_type_are_refused(ex, key, value, message):
+    with pytest.raises(SacredError, match=message):
+        ex.run(config_updates={f"args.{key}": value})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "nearest"),
+    [
+        ("args.gup", "args.gpu"),
+        ("gpu", "args.gpu"),
+        ("args.tsne.perplexty", "args.tsne.perplexity"),
+        ("perplexity", "args.tsne.perplexity"),
+        ("iteration", "iterations"),
+        ("sed", "seed"),
+    ],
+)
+def test_a_wrong_key_names_the_nearest_one(ex, wrong, nearest):
+    with pytest.raises(SacredError, match=f"`{wrong}` is not a setting; did you mean `{nearest}`"):
+        ex.run(config_updates={wrong: 1})
+
+
+def test_all_wrong_settings_can_be_forced(ex):
+    run = ex.run(config_updates={"args.gpuu": 1}, options={"--force": True})
+    assert run.result["gpuu"] == 1
+
+
+@pytest.mark.parametrize("seed", ["abc", -1, 0.5])
+def test_a_seed_must_be_a_whole_number(ex, seed):
+    with pytest.raises(SacredError, match="`seed` must be an int >= 0"):
+        ex.run(config_updates={"seed": seed})
+
+
+def test_a_run_leaves_the_root_logger_and_the_signals_alone(ex, capsys):
+    handlers, level = [*logging.root.handlers], logging.root.level
+    before = signal.getsignal(signal.SIGTERM)
+    ex.run()
+    ex.run()
+    assert logging.root.handlers == handlers and logging.root.level == level
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert capsys.readouterr().err.count("Started") == 2  # one handler, whatever the number of runs
+
+
+def test_the_command_line_gives_the_signals_back(ex):
+    before = signal.getsignal(signal.SIGTERM)
+    ex.run_commandline("small.py with args.gpu=1")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_creating_an_experiment_adds_no_handler():
+    create_experiment("silent")
+    assert not logging.getLogger("silent").handlers
+
+
+def test_an_experiment_belongs_to_the_script_that_makes_it():
+    experiment = create_experiment("own")
+    assert experiment.doc == __doc__
+    assert experiment.mainfile.filename == str(Path(__file__).resolve())
+    assert experiment.base_dir == str(REPOSITORY)
+
+
+@pytest.mark.parametrize("state", ["no repository", "no commit", "changed file"])
+def test_an_experiment_works_in_any_state_of_git(tmp_path, state):
+    script = tmp_path / "count.py"
+    script.write_text(SCRIPT)
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@y.z", "-C", tmp_path]
+    if state != "no repository":
+        subprocess.run([*git, "init", "-q"], check=True)
+    if state == "changed file":
+        subprocess.run([*git, "add", "."], check=True)
+        subprocess.run([*git, "commit", "-q", "-m", "first"], check=True)
+        script.write_text(SCRIPT + "# changed\n")
+    code, _, err = call(script, "-F", tmp_path / "runs")
+    assert code == 0, err
+    repositories = run_entry(tmp_path / "runs")["experiment"]["repositories"]
+    assert [entry["dirty"] for entry in repositories] == [True] * (state == "changed file")
+
+
+def test_explanations_are_the_comments_beside_nested_settings():
+    def config():
+        args = dict(  # noqa: F841
+            plain=1,  # a plain one
+            silent=2,
+            quoted="# no comment",
+            linted=3,  # noqa: E501
+            both=4,  # explained  # noqa: E501
+            several=[
+                1,
+                2,
+            ],  # a list over several lines
+            nested=dict(  # the nested one
+                inner=5,  # an inner one
+            ),
+            display={
+                "key": 6,  # in braces
+            },
+            one_line=dict(a=1, b=2),  # of the dictionary, not of its entries
+        )
+
+    assert explanations(config) == {
+        "args.plain": "a plain one",
+        "args.both": "explained",
+        "args.several": "a list over several lines",
+        "args.nested": "the nested one",
+        "args.nested.inner": "an inner one",
+        "args.display.key": "in braces",
+        "args.one_line": "of the dictionary, not of its entries",
+    }
+
+
+def test_a_repeated_sigterm_and_a_forked_worker_do_no_harm(tmp_path):
+    code = """
+        import os, signal, sys, time
+        from src.experiment import Terminated, _sigterm_raises
+        worker = None
+        try:
+            with _sigterm_raises():
+                worker = os.fork()
+                if worker == 0:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    os._exit(0)  # the default action ends it before
+                assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == -signal.SIGTERM
+                try:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                finally:
+                    os.kill(os.getpid(), signal.SIGTERM)  # while the first one is dealt with
+                    print("cleaned up")
+        except Terminated:
+            print("terminated once")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines() == ["cleaned up", "terminated once"], done.stderr

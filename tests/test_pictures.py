@@ -1,0 +1,125 @@
+"""Arrays to pictures."""
+
+import io
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+from src import pictures
+from src.records import Prediction
+
+MAPPING = {0: ("road", (128, 64, 128)), 13: ("car", (0, 0, 142)), 300: ("kite", (1, 2, 3))}
+
+
+def test_classes_get_their_colours_and_unknown_ids_are_black():
+    ids = np.array([[0, 13], [7, 255]], np.uint8)
+    expected = [[(128, 64, 128), (0, 0, 142)], [(0, 0, 0), (0, 0, 0)]]
+    assert_array_equal(pictures.colour_classes(ids, MAPPING), expected)
+
+
+def test_ids_beyond_a_byte_get_their_colours():
+    assert_array_equal(
+        pictures.colour_classes(np.array([[300]], np.uint16), MAPPING), [[[1, 2, 3]]]
+    )
+
+
+def test_the_overlay_mixes_colours_and_leaves_unlabelled_pixels_alone():
+    image = np.full((1, 2, 3), 100, np.uint8)
+    result = pictures.overlay_classes(image, np.array([[0, 255]], np.uint8), MAPPING, strength=0.5)
+    assert_array_equal(result, [[[114, 82, 114], [100, 100, 100]]])
+
+
+def test_entropy_is_dark_where_the_network_is_certain():
+    probabilities = np.array([[[1, 0, 0], [0.8, 0.1, 0.1], [1 / 3, 1 / 3, 1 / 3]]], np.float32)
+    brightness = pictures.entropy_heatmap(probabilities).sum(axis=-1)[0].astype(int)
+    assert (np.diff(brightness) > 100).all()
+
+
+def test_segments_go_from_red_to_green_with_a_darker_boundary():
+    components = np.array([[1, -1, 2, 3, 0]], np.int32)
+    picture = pictures.iou_map(components, np.array([0, 1, np.nan])).astype(int)[0]
+    assert picture[0, 0] > picture[0, 1] + 100  # IoU 0: red
+    assert picture[2, 1] > picture[2, 0] + 80  # IoU 1: green
+    assert (picture[1] < picture[0]).any()
+    assert_array_equal(picture[3:], [(128, 128, 128), (0, 0, 0)])
+
+
+@pytest.mark.parametrize(("size", "thickness"), [(64, 2), (1500, 5)])
+def test_a_box_surrounds_its_segment_with_a_line_that_fits_the_picture(size, thickness):
+    black = np.zeros((size, size, 3), np.uint8)
+    picture = pictures.draw_box(black, (20, 24, 40, 32))
+    assert not black.any()
+    assert not picture[24:32, 20:40].any()  # the segment itself is not covered
+    assert_array_equal(picture[28, 20 - thickness : 20], [pictures.RED] * thickness)
+    assert_array_equal(picture[32 : 32 + thickness, 30], [pictures.RED] * thickness)
+    assert_array_equal(picture[28, 19 - thickness], pictures.WHITE)
+
+
+def test_a_box_at_the_rim_of_the_picture_is_drawn_as_far_as_it_fits():
+    picture = pictures.draw_box(np.zeros((30, 30, 3), np.uint8), (0, 0, 30, 10))
+    assert_array_equal(picture[10, 15], pictures.RED)
+
+
+def prediction(truth):
+    probabilities = np.full((8, 8, 2), 0.5, np.float32)
+    return Prediction(probabilities, np.zeros((8, 8), np.uint8), truth, "a.png")
+
+
+@pytest.mark.parametrize(
+    ("truth", "title"),
+    [(np.zeros((8, 8), np.uint8), "Image with ground truth"), (None, "Image (no ground truth)")],
+)
+def test_the_overview_has_four_titled_panels_with_the_segment_boxed_in_each(truth, title):
+    panels = pictures.overview_panels(
+        np.zeros((8, 8, 3), np.uint8),
+        prediction(truth),
+        np.ones((8, 8), np.int32),
+        [0.25],
+        (3, 3, 5, 5),
+        MAPPING,
+        MAPPING,
+    )
+    titles = ["Entropy", "Predicted IoU of each segment", title, "Predicted classes"]
+    assert list(panels) == titles
+    for picture in panels.values():
+        assert_array_equal(picture[4, 2], pictures.RED)
+
+
+def test_a_thumbnail_is_a_small_jpeg_with_a_little_context():
+    image = np.zeros((400, 600, 3), np.uint8)
+    data = pictures.thumbnail(image, (100, 100, 300, 200))
+    assert Image.open(io.BytesIO(data)).format == "JPEG"
+    assert pictures.decode(data).shape == (79, 128, 3)  # 260 x 160 pixels with the context
+
+
+def test_small_crops_are_not_enlarged_and_end_at_the_rim():
+    data = pictures.thumbnail(np.zeros((50, 50, 3), np.uint8), (0, 0, 20, 20))
+    assert pictures.decode(data).shape == (23, 23, 3)
+
+
+def test_a_crop_without_context_is_the_box():
+    image = np.arange(5 * 6 * 3, dtype=np.uint8).reshape(5, 6, 3)
+    assert_array_equal(pictures.crop(image, (1, 2, 4, 3)), image[2:3, 1:4])
+
+
+def test_a_sheet_holds_every_thumbnail_in_its_frame_and_leaves_room_for_captions():
+    colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
+    images = [np.full((10, 20, 3), colour, np.uint8) for colour in colours]
+    thumbnails = [pictures.thumbnail(image, (0, 0, 20, 10)) for image in images]
+    frames = [(1, 1, 1), (2, 2, 2), (3, 3, 3)]
+    sheet = pictures.thumbnail_sheet(thumbnails, 2, frames, side=100, caption=20)
+    assert sheet.shape == (240, 200, 3)
+    for number, colour in enumerate(colours):
+        cell = sheet[number // 2 * 120 :, number % 2 * 100 :]
+        assert np.abs(cell[50, 50].astype(int) - colour).max() < 8
+        assert_array_equal(cell[50, 6], frames[number])
+        assert_array_equal(cell[110, 50], pictures.WHITE)
+    assert_array_equal(sheet[170, 150], pictures.WHITE)  # no fourth thumbnail
+
+
+@pytest.mark.parametrize("count", [1, 20, 45])
+def test_distinct_colours_differ(count):
+    colours = pictures.distinct_colours(count)
+    assert len(colours) == len(set(colours)) == count
