@@ -1,0 +1,93 @@
+"""Stage 3 (optional): train the network that predicts the IoU of a segment from its metrics.
+
+Writes the weights to `args.meta_weights` and prints how well they predict on other images.
+"""
+
+from sklearn.metrics import r2_score
+
+from configuration import CONFIG, datasets, meta_models
+from src import cache, loading
+from src.experiment import create_experiment
+from src.loading import SettingError
+from src.MetaSeg import meta_models as fitting
+
+ex = create_experiment("train_meta_nn")
+
+
+@ex.config
+def config():
+    args = dict(  # noqa: F841 (sacred reads it)
+        dataset=CONFIG.TRAIN_DATASET.name,  # entry of `datasets` to learn from
+        val_dataset=CONFIG.VAL_DATASET.name,  # entry of `datasets` to judge by
+        model_name=CONFIG.MODEL_NAME,  # entry of `models` that made the predictions
+        meta_model=CONFIG.META_MODEL_NAME,  # entry of `meta_models` to train
+        meta_weights="",  # file to write; empty: `model_weights` of the meta model's entry
+        io_path=CONFIG.metaseg_io_path,  # folder of all results
+        epochs=50,  # times that every segment is seen
+        batch_size=256,  # segments a step
+        learning_rate=1e-3,  # of Adam; 1e-4 suits 100,000 segments and more
+        seed=CONFIG.SEED,  # same seed, same weights
+        overwrite=False,  # train again even if the file was made from the same
+    )
+
+
+def train_meta_model(
+    log, run, *, dataset, val_dataset, model_name, meta_model, meta_weights, io_path, overwrite,
+    **training,
+):  # fmt: skip
+    """Train the meta model unless it is there already, and judge it.
+
+    Returns
+    -------
+    r2 : float
+        Coefficient of determination of the predicted IoU on `val_dataset`.
+    """
+    entry = loading.choose(meta_models, meta_model, "meta model")
+    path = meta_weights or entry.model_weights
+    tables = {
+        name: read_segments(io_path, model_name, loading.choose(datasets, name, "dataset").name)
+        for name in (dataset, val_dataset)
+    }
+    made_from = {"model": model_name, "dataset": dataset, "val_dataset": val_dataset, **training}
+    if not overwrite and fitting.is_made_from(path, made_from):
+        log.info("%s was made from the same settings: not trained again", path)
+        model = fitting.load_meta_model(entry, path)
+    else:
+        model = fitting.fit_meta_model(
+            entry, tables[dataset], tables[val_dataset], report=_logging_to(run), **training
+        )
+        fitting.save_meta_model(path, model, made_from)
+        log.info("wrote %s", path)
+    table = tables[val_dataset]
+    r2 = float(r2_score(table.iou, model.predict_table(table)))
+    log.info("R^2 of the predicted IoU on %s: %.3f (%d segments)", val_dataset, r2, len(table.iou))
+    return r2
+
+
+def read_segments(io_path, model_name, dataset):
+    """Table of all segments of a dataset; every one has a known IoU."""
+    folder = cache.metrics_path(io_path, model_name, dataset, 0).parent
+    indices = cache.image_indices(folder, "metrics")
+    if not indices:
+        raise SettingError(
+            f"there are no segment metrics in {folder}; run pred_images.py, then "
+            f"src/MetaSeg/main.py with args.dataset={dataset}"
+        )
+    table = fitting.segment_table(
+        (index, cache.read_table(cache.metrics_path(io_path, model_name, dataset, index)))
+        for index in indices
+    )
+    return fitting.with_known_iou(table)
+
+
+def _logging_to(run):
+    def report(epoch, training_loss, validation_loss):
+        run.log_scalar("training.loss", training_loss, epoch)
+        run.log_scalar("validation.loss", validation_loss, epoch)
+
+    return report
+
+
+@ex.automain
+def main(args, _log, _run):
+    return train_meta_model(_log, _run, **args)
