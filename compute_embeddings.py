@@ -57,8 +57,8 @@ def embed_dataset(
     data = loading.choose(datasets, dataset, "dataset")
     meta_entry = loading.choose(meta_models, meta_model, "meta model")
     meta_entry = meta_entry._replace(model_weights=meta_weights or meta_entry.model_weights)
-    min_height, min_width = _size(data, "min_segment_size", min_height, min_width)
-    crop_size = _size(data, "min_crop_size", min_crop_height, min_crop_width)
+    min_height, min_width = loading.size_for(data, "min_segment_size", min_height, min_width)
+    crop_size = loading.size_for(data, "min_crop_size", min_crop_height, min_crop_width)
     rule = dict(
         iou_threshold=iou_threshold,
         classes=loading.module_attribute(CONFIG.TRAIN_DATASET, "pred_class_selection", None),
@@ -239,12 +239,6 @@ def embeddings_table(parts, dataset, model_name):
         "iou": column([image.iou_pred[at] for image, at in rows], np.float32),
         "thumbnail": [jpeg for jpegs in thumbnails for jpeg in jpegs],
     }
-
-
-def _size(data, name, height, width):
-    """Height and width in pixels as set, or as the dataset's module has them, or 128."""
-    own = loading.module_attribute(data, name, (128, 128))
-    return [own[0] if height is None else height, own[1] if width is None else width]
 
 
 def _own_features(network, io_path, model_name, dataset):

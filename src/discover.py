@@ -515,8 +515,10 @@ class Explorer:
     def change_neighbours(self, by):
         """Show more or fewer neighbours from now on, and in the open grids."""
         highest = max(1, self.n_segments - 1)
-        self.n_neighbours = min(max(self.n_neighbours + by, 1), highest)
-        self._fill_grids()
+        count = min(max(self.n_neighbours + by, 1), highest)
+        if count != self.n_neighbours:
+            self.n_neighbours = count
+            self._fill_grids()
         self._say(f"neighbours: {self.n_neighbours} (of at most {highest})")
 
     def toggle_density(self):
@@ -526,7 +528,7 @@ class Explorer:
             self._say("density off")
             return
         self._busy(self.map, "estimating the density ...")
-        lower, upper = _extent(self.map.points, 0.25)
+        lower, upper = _extent(self.map.points, 0.5)
         x, y = np.linspace(lower, upper, DENSITY_GRID).T
         values = embedding_space.density(self.map.points, (x, y))
         self.map.show_banner("")

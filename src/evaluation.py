@@ -77,3 +77,41 @@ def _block_average_precision(measure, labels, annotated, rows):
     count = relevant.sum(axis=1)
     total = (precision * relevant).sum(axis=1)
     return np.divide(total, count, out=np.full(len(rows), np.nan), where=count > 0)
+
+
+def confusion_matrix(prediction, ground_truth, classes):
+    """Count the pixels of each pair of true and predicted class.
+
+    Parameters
+    ----------
+    prediction, ground_truth : ndarray of shape (H, W), int
+        Class ids; pixels whose true id is `classes` or more, 255 among them, are left out.
+    classes : int
+        Number of classes C.
+
+    Returns
+    -------
+    confusion : ndarray of shape (C, C), int64
+        Row = true class, column = predicted class.
+    """
+    counted = ground_truth < classes
+    pairs = ground_truth[counted].astype(np.int64) * classes + prediction[counted]
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+def class_iou(confusion):
+    """Intersection over union of each class.
+
+    Parameters
+    ----------
+    confusion : ndarray of shape (C, C), int
+        See `confusion_matrix`; those of several images add up.
+
+    Returns
+    -------
+    iou : ndarray of shape (C,), float64
+        tp / (tp + fp + fn) in [0, 1]; NaN for a class that does not occur in the ground truth.
+    """
+    hits, true = confusion.diagonal(), confusion.sum(axis=1)
+    union = true + confusion.sum(axis=0) - hits
+    return np.where(true > 0, hits / np.maximum(union, 1), np.nan)

@@ -163,6 +163,25 @@ def module_attribute(entry, name, default=_REQUIRED):
     return value
 
 
+def size_for(entry, name, height, width):
+    """Height and width in pixels: as given, or where None as the dataset's module has them.
+
+    Parameters
+    ----------
+    entry : DatasetConfig
+    name : str
+        Optional module-level name of a pair (height, width), such as `min_segment_size`; without
+        it 128 x 128.
+    height, width : int or None
+
+    Returns
+    -------
+    size : list of two int
+    """
+    own = module_attribute(entry, name, (128, 128))
+    return [own[0] if height is None else height, own[1] if width is None else width]
+
+
 def match_ids(label_mapping, pred_mapping):
     """Look-up table from ground-truth ids to the predicted ids of the same class name.
 

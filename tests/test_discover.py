@@ -71,10 +71,10 @@ class Hand:
             table, LABEL, PRED, files, out_dir, new_figure=self._new_figure, **settings
         )
         self.out_dir = out_dir
-        self.map.figure.canvas.draw()
 
     def _new_figure(self, size_in, title):
         self.opened.append((title, discover.picture_figure(size_in, title)))
+        self.opened[-1][1].set_dpi(60)  # small pictures are drawn faster
         return self.opened[-1][1]
 
     @property
@@ -342,10 +342,10 @@ def test_the_wheel_changes_the_number_of_neighbours_within_what_exists(hand):
         hand.wheel(-1, hand.grid)
         assert hand.explorer.n_neighbours == expected
         assert len(hand.grid.rows) == expected + 1
-    for _ in range(9):
+    for _ in range(3):
         hand.wheel(-1)
     assert hand.explorer.n_neighbours == 1
-    for _ in range(9):
+    for _ in range(5):
         hand.wheel(1)
     assert hand.explorer.n_neighbours == 5
     assert hand.message() == "neighbours: 5 (of at most 5)"

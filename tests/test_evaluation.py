@@ -76,3 +76,14 @@ def test_wrong_arguments_are_named(change, message):
     arguments = {"embeddings": LINE, "labels": [1, 0, 1, 1], "queries": [0], **change}
     with pytest.raises(ValueError, match=message):
         retrieval_average_precision(**arguments)
+
+
+def test_pixels_without_a_known_class_are_not_counted():
+    ground_truth = np.array([[0, 0, 1], [1, 7, 255]], np.uint8)
+    prediction = np.array([[0, 1, 1], [1, 1, 0]], np.uint8)
+    assert_array_equal(evaluation.confusion_matrix(prediction, ground_truth, 2), [[1, 1], [0, 2]])
+
+
+def test_class_iou_is_worked_out_from_hits_misses_and_false_alarms():
+    confusion = np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
+    assert_allclose(evaluation.class_iou(confusion), [3 / 6, 4 / 7, np.nan])

@@ -15,16 +15,18 @@ from src.datasets.street_canvas import Face, drop_shadow, scaled
 )
 SKY, PERSON, RIDER, CAR, TRUCK, BUS, TRAIN, MOTORCYCLE, BICYCLE = range(10, 19)
 
+# the corners of a shape read best side by side
+# fmt: off
 SKINS = [(236, 188, 160), (198, 134, 100), (141, 85, 54), (224, 172, 138), (92, 58, 40)]
 HAIRS = [(40, 28, 22), (90, 60, 35), (190, 150, 90), (20, 20, 22), (140, 140, 140)]
 CLOTHES = [
     (170, 40, 45), (40, 70, 140), (45, 45, 50), (215, 210, 200), (60, 110, 70), (200, 160, 60),
     (120, 60, 110), (90, 130, 170), (230, 120, 50), (110, 85, 65),
-]  # fmt: skip
+]
 PAINTS = [
     (190, 190, 195), (35, 37, 42), (235, 235, 235), (150, 25, 30), (30, 60, 120), (90, 95, 100),
     (40, 90, 60), (200, 170, 90), (120, 150, 175), (80, 50, 40),
-]  # fmt: skip
+]
 GLASS, RUBBER, CHROME = (52, 66, 80), (24, 24, 26), (170, 172, 175)
 
 
@@ -56,7 +58,7 @@ def building(canvas, rng, side, x, z0, z1, height):
     colours = [
         (186, 160, 130), (150, 92, 72), (200, 190, 175), (140, 140, 145), (170, 120, 95),
         (205, 180, 140), (120, 110, 105), (160, 170, 180), (190, 140, 120), (110, 125, 140),
-    ]  # fmt: skip
+    ]
     wall = vary(rng, pick(rng, colours))
     lit = canvas.sun * side < 0
     front = Face(canvas, BUILDING, side * x, z0, turn=math.pi / 2, light=1.05 if lit else 0.75)
@@ -69,15 +71,15 @@ def building(canvas, rng, side, x, z0, z1, height):
     if rng.random() < 0.5:
         roof = vary(rng, pick(rng, [(120, 60, 48), (85, 80, 85), (100, 75, 60), (70, 75, 85)]))
         rise = rng.uniform(1.5, 3.5)
-        front.polygon([(0, height), (z1 - z0, height), (z1 - z0, height + rise), (0, height + rise)],
-                      roof)  # fmt: skip
+        front.box(0, height, z1 - z0, height + rise, roof)
         end.polygon([(0, height), (depth, height), (depth / 2, height + rise * 1.3)], wall)
 
 
 def _windows(face, rng, width, height, wall):
     floor = rng.uniform(2.9, 3.6)
     columns = max(1, int(width / rng.uniform(1.9, 3.2)))
-    pane_width, pane_height = width / columns * rng.uniform(0.4, 0.7), floor * rng.uniform(0.45, 0.65)
+    pane_width = width / columns * rng.uniform(0.4, 0.7)
+    pane_height = floor * rng.uniform(0.45, 0.65)
     glass = vary(rng, pick(rng, [(70, 85, 100), (45, 52, 62), (110, 130, 150), (60, 60, 58)]), 12)
     frame = scaled(wall, rng.choice([0.65, 1.2]))
     shop = rng.random() < 0.45
@@ -235,15 +237,15 @@ def person(canvas, rng, x, z):
         face.stroke([(foot, 0.05), (foot + 0.13, 0.05)], 0.1 * size, (30, 28, 28))
     if rng.random() < 0.25:  # coat or dress
         hem = 0.45 * size
-        face.polygon([(-0.2 * size, hip), (0.2 * size, hip), (0.27 * size, hem), (-0.27 * size, hem)],
-                     top)  # fmt: skip
+        waist, flare = 0.2 * size, 0.27 * size
+        face.polygon([(-waist, hip), (waist, hip), (flare, hem), (-flare, hem)], top)
     face.polygon([(-0.2 * size, hip - 0.08), (0.2 * size, hip - 0.08), (0.24 * size, shoulder),
-                  (-0.24 * size, shoulder)], top)  # fmt: skip
+                  (-0.24 * size, shoulder)], top)
     swing = rng.uniform(0, 0.3)
     for hand in (-1, 1):
         elbow = (hand * 0.3 * size + swing * hand * 0.3, 1.12 * size)
         face.stroke([(hand * 0.22 * size, shoulder - 0.04), elbow, (elbow[0] + swing, 0.85 * size)],
-                    0.11 * size, scaled(top, 0.85))  # fmt: skip
+                    0.11 * size, scaled(top, 0.85))
     if rng.random() < 0.3:
         face.box(-0.36 * size, 0.95 * size, -0.16 * size, 1.4 * size, vary(rng, pick(rng, CLOTHES)))
     _head(face, 0.0, 1.6 * size, size, skin, hair)
@@ -252,8 +254,9 @@ def person(canvas, rng, x, z):
 def _head(face, a, b, size, skin, hair):
     face.box(a - 0.05 * size, b - 0.2 * size, a + 0.05 * size, b, scaled(skin, 0.85))
     face.disc(a, b, 0.115 * size, skin, tall=1.2)
-    face.polygon([(a - 0.12 * size, b), (a + 0.12 * size, b + 0.03), (a + 0.09 * size, b + 0.15 * size),
-                  (a - 0.1 * size, b + 0.15 * size)], hair)  # fmt: skip
+    top = b + 0.15 * size
+    face.polygon([(a - 0.12 * size, b), (a + 0.12 * size, b + 0.03), (a + 0.09 * size, top),
+                  (a - 0.1 * size, top)], hair)
 
 
 def bicycle(canvas, rng, x, z, *, ridden=False):
@@ -263,7 +266,8 @@ def bicycle(canvas, rng, x, z, *, ridden=False):
     drop_shadow(canvas, x, z, 0.8, 0.25, 70)
     face = Face(canvas, BICYCLE, x, z, turn=turn, mirror=mirror)
     paint = vary(rng, pick(rng, CLOTHES + PAINTS[:3]))
-    back, front, pedals, saddle, bar = (-0.55, 0.35), (0.55, 0.35), (-0.05, 0.32), (-0.2, 0.95), (0.42, 0.98)
+    back, front, pedals = (-0.55, 0.35), (0.55, 0.35), (-0.05, 0.32)
+    saddle, bar = (-0.2, 0.95), (0.42, 0.98)
     for a, b in (back, front):
         face.disc(a, b, 0.34, (70, 70, 72), alpha=90)
         face.ring(a, b, 0.36, 0.075, RUBBER)
@@ -299,7 +303,7 @@ def _driver(seat, rng, pedals, saddle, bar):
     a, b = shoulder[0] + 0.06, shoulder[1] + 0.22
     seat.disc(a, b, 0.12, pick(rng, SKINS), tall=1.2, label=RIDER)
     seat.polygon([(a - 0.15, b), (a + 0.15, b + 0.02), (a + 0.1, b + 0.18), (a - 0.11, b + 0.18)],
-                 helmet, label=RIDER)  # fmt: skip
+                 helmet, label=RIDER)
 
 
 def motorcycle(canvas, rng, x, z):
@@ -325,21 +329,22 @@ def car(canvas, rng, x, z):
     near, side = solid(canvas, CAR, x, z, width, length)
     front, back = length * rng.uniform(0.02, 0.2), length * rng.uniform(0.75, 0.95)
     side.polygon([(0, 0.28), (length, 0.28), (length, waist * 0.92), (back, waist), (front, waist),
-                  (0, waist * 0.95)], paint)  # fmt: skip
+                  (0, waist * 0.95)], paint)
     lean = length * 0.1
-    side.polygon([(front, waist), (back, waist), (back - lean * 1.4, height), (front + lean, height)],
-                 paint)  # fmt: skip
+    side.polygon([(front, waist), (back, waist), (back - lean * 1.4, height),
+                  (front + lean, height)], paint)
     side.polygon([(front + lean * 0.7, waist + 0.03), (back - lean * 0.9, waist + 0.03),
-                  (back - lean * 1.7, height - 0.08), (front + lean * 1.3, height - 0.08)], GLASS)  # fmt: skip
+                  (back - lean * 1.7, height - 0.08), (front + lean * 1.3, height - 0.08)],
+                 GLASS)
     side.box((front + back) / 2 - 0.05, waist, (front + back) / 2 + 0.06, height - 0.05, paint)
     for a in (length * 0.18, length * 0.8):
         side.disc(a, 0.32, 0.34, RUBBER)
         side.disc(a, 0.32, 0.19, CHROME)
     cabin = Face(canvas, CAR, x - width / 2, z + front)
-    cabin.polygon([(0.03, waist), (width - 0.03, waist), (width * 0.86, height), (width * 0.14, height)],
-                  scaled(paint, 1.05))  # fmt: skip
+    cabin.polygon([(0.03, waist), (width - 0.03, waist), (width * 0.86, height),
+                   (width * 0.14, height)], scaled(paint, 1.05))
     cabin.polygon([(width * 0.1, waist + 0.02), (width * 0.9, waist + 0.02),
-                   (width * 0.82, height - 0.1), (width * 0.18, height - 0.1)], GLASS)  # fmt: skip
+                   (width * 0.82, height - 0.1), (width * 0.18, height - 0.1)], GLASS)
     _lid(canvas, CAR, x, z, width, front, waist, scaled(paint, 1.15))
     for a in (0.08, width - 0.3):
         near.box(a, 0.0, a + 0.22, 0.45, RUBBER)
@@ -360,12 +365,15 @@ def _lid(canvas, label, x, z, width, length, y, colour):
 def truck(canvas, rng, x, z):
     """A lorry with a closed body, or its cabin seen from the front."""
     width, length, height = 2.45, rng.uniform(5.5, 8.5), rng.uniform(3.0, 3.8)
-    body = vary(rng, pick(rng, [(235, 235, 232), (200, 120, 40), (60, 90, 140), (150, 155, 150)]), 12)
+    body = vary(rng, pick(rng, [
+        (235, 235, 232), (200, 120, 40), (60, 90, 140), (150, 155, 150)
+    ]), 12)
     drop_shadow(canvas, x, z + length / 2, width * 0.6, length * 0.55, 120)
     near, side = solid(canvas, TRUCK, x, z, width, length)
     side.box(0, 0.75, length, height, body)
     side.box(0, 0.6, length, 0.8, (50, 52, 55))
-    side.box(length * 0.1, height * 0.45, length * 0.9, height * 0.62, vary(rng, pick(rng, CLOTHES)))
+    stripe = vary(rng, pick(rng, CLOTHES))
+    side.box(length * 0.1, height * 0.45, length * 0.9, height * 0.62, stripe)
     for a in (length * 0.12, length * 0.28, length * 0.85):
         side.disc(a, 0.48, 0.48, RUBBER)
         side.disc(a, 0.48, 0.22, CHROME)
@@ -436,7 +444,9 @@ def ostrich(canvas, rng, x, z, label):
     """A tall bird."""
     drop_shadow(canvas, x, z, 0.6, 0.3)
     face = Face(canvas, label, x, z, mirror=bool(rng.integers(2)))
-    feathers = vary(rng, pick(rng, [(38, 34, 34), (120, 100, 85), (225, 140, 150), (235, 235, 235)]), 8)
+    feathers = vary(rng, pick(rng, [
+        (38, 34, 34), (120, 100, 85), (225, 140, 150), (235, 235, 235)
+    ]), 8)
     skin = (225, 175, 150)
     for a in (-0.12, 0.12):
         bend = rng.uniform(-0.15, 0.15)
@@ -452,7 +462,9 @@ def ostrich(canvas, rng, x, z, label):
 def dumpster(canvas, rng, x, z, label):
     """A skip on small wheels, lid open or closed."""
     width, length = rng.uniform(1.5, 2.2), 1.2
-    paint = vary(rng, pick(rng, [(40, 120, 70), (35, 80, 150), (210, 120, 30), (110, 115, 118)]), 14)
+    paint = vary(rng, pick(rng, [
+        (40, 120, 70), (35, 80, 150), (210, 120, 30), (110, 115, 118)
+    ]), 14)
     drop_shadow(canvas, x, z + length / 2, width * 0.6, 0.8, 120)
     near, side = solid(canvas, label, x, z, width, length)
     side.polygon([(0, 0.25), (length, 0.25), (length, 1.2), (0, 1.2)], paint)
@@ -488,12 +500,15 @@ def tyres(canvas, rng, x, z, label):
 def sofa(canvas, rng, x, z, label):
     """An upholstered couch."""
     width = rng.uniform(1.6, 2.3)
-    fabric = vary(rng, pick(rng, [(160, 50, 60), (70, 95, 130), (190, 165, 120), (85, 120, 85)]), 14)
+    fabric = vary(rng, pick(rng, [
+        (160, 50, 60), (70, 95, 130), (190, 165, 120), (85, 120, 85)
+    ]), 14)
     drop_shadow(canvas, x, z, width * 0.6, 0.5, 120)
     face = Face(canvas, label, x - width / 2, z)
     for a in (0.1, width - 0.2):
         face.box(a, 0, a + 0.1, 0.16, (70, 48, 32))
-    face.polygon([(0.1, 0.4), (width - 0.1, 0.4), (width - 0.16, 1.0), (0.16, 1.0)], scaled(fabric, 0.8))
+    face.polygon([(0.1, 0.4), (width - 0.1, 0.4), (width - 0.16, 1.0), (0.16, 1.0)],
+                 scaled(fabric, 0.8))
     seats = rng.integers(2, 4)
     for k in range(seats):
         a0, a1 = 0.2 + k * (width - 0.4) / seats, 0.2 + (k + 1) * (width - 0.4) / seats
@@ -527,7 +542,9 @@ def balloons(canvas, rng, x, z, label):
     for _ in range(rng.integers(5, 9)):
         a, b = rng.normal(0, 0.38), rng.uniform(1.3, 2.4)
         face.stroke([(0, 0.1), (a * 0.5, b * 0.5), (a, b - 0.3)], 0.03, (225, 225, 225))
-        vivid = pick(rng, [(235, 60, 70), (250, 205, 50), (60, 140, 235), (90, 200, 100), (235, 120, 200)])
+        vivid = pick(rng, [
+            (235, 60, 70), (250, 205, 50), (60, 140, 235), (90, 200, 100), (235, 120, 200)
+        ])
         face.disc(a, b, 0.3, vary(rng, vivid, 10), tall=1.2)
         face.disc(a - 0.09, b + 0.13, 0.07, (255, 255, 255), tall=1.3)
     face.disc(0, 0.1, 0.14, (180, 60, 60))
@@ -570,7 +587,9 @@ def tent(canvas, rng, x, z, label):
     """A ridge tent."""
     width, height = rng.uniform(2.0, 2.8), rng.uniform(1.3, 1.8)
     drop_shadow(canvas, x, z + 0.8, width * 0.6, 1.2, 90)
-    cloth = vary(rng, pick(rng, [(235, 130, 40), (70, 140, 80), (60, 110, 180), (220, 200, 60)]), 12)
+    cloth = vary(rng, pick(rng, [
+        (235, 130, 40), (70, 140, 80), (60, 110, 180), (220, 200, 60)
+    ]), 12)
     near, side = solid(canvas, label, x, z, width, 2.2)
     half = width / 2
     ridge_near, ridge_far = canvas.project(x, height, z), canvas.project(x, height, z + 2.2)
@@ -587,18 +606,21 @@ def beach_ball(canvas, rng, x, z, label):
     drop_shadow(canvas, x, z, radius, 0.4, 120)
     face = Face(canvas, label, x, z)
     tilt = rng.uniform(0, math.pi)
-    first, second = (240, 240, 240), vary(rng, pick(rng, CLOTHES[:1] + [(30, 110, 200), (250, 180, 40)]))
+    first = (240, 240, 240)
+    second = vary(rng, pick(rng, [(170, 40, 45), (30, 110, 200), (250, 180, 40)]))
     face.disc(0, radius, radius, first, corners=24)
     for k, share in enumerate((0.85, 0.55, 0.22)):
         face.disc(0, radius, radius * share, (second, first, second)[k], tall=1 / share, tilt=tilt,
-                  corners=24)  # fmt: skip
+                  corners=24)
     face.disc(-radius * 0.35, radius * 1.4, radius * 0.16, (255, 255, 255))
 
 
 def bathtub(canvas, rng, x, z, label):
     """A free-standing bathtub with feet."""
     drop_shadow(canvas, x, z, 1.0, 0.4, 120)
-    enamel = vary(rng, pick(rng, [(242, 242, 240), (225, 200, 205), (190, 215, 225), (90, 110, 120)]), 6)
+    enamel = vary(rng, pick(rng, [
+        (242, 242, 240), (225, 200, 205), (190, 215, 225), (90, 110, 120)
+    ]), 6)
     face = Face(canvas, label, x, z, mirror=bool(rng.integers(2)))
     for a in (-0.6, 0.5):
         face.disc(a, 0.1, 0.13, (190, 160, 80))

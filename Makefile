@@ -1,0 +1,32 @@
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+
+setup: $(READY) ## make .venv and install everything into it, the compiled kernel included
+
+demo: $(READY) ## run stages 1 to 5 on the embedded demo
+	$(BIN)/python tools/demo.py
+
+test: $(READY) ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/cython-lint src
+
+bench: $(READY) ## measure speed
+	$(BIN)/python benchmarks/kernel.py
+
+# the kernel is compiled by the installation, so a changed kernel installs again
+$(READY): pyproject.toml constraints.txt src/MetaSeg/_segments.pyx
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev,qt]'
+	@touch $@
+
+.PHONY: help setup demo test lint bench

@@ -1,0 +1,137 @@
+"""Stage 5: explore the embedding space: a map of all segments, their neighbours and clusters.
+
+Opens a window; `with mainplot.save_path=map.png` writes the map as a picture instead.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from configuration import CONFIG, datasets, embedding_networks, models
+from src import cache, embedding_space, loading
+from src.discover import Explorer, ImageFiles, require_display, show_explorer
+from src.evaluation import retrieval_average_precision
+from src.experiment import create_experiment
+
+ex = create_experiment("discover_embedding_space")
+
+
+@ex.config
+def config():
+    args = dict(  # noqa: F841 (sacred reads it)
+        dataset=CONFIG.DATASET.name,  # entry of `datasets` whose segments to show
+        model_name=CONFIG.MODEL_NAME,  # entry of `models` that made the predictions
+        net=CONFIG.EMBEDDING_NETWORK,  # entry of `embedding_networks` that made the vectors
+        io_path=CONFIG.metaseg_io_path,  # folder of all results
+        min_height=CONFIG.MIN_HEIGHT,  # pixels, as in stage 4; None: what suits the dataset
+        min_width=CONFIG.MIN_WIDTH,  # pixels, as in stage 4; None: what suits the dataset
+        method="tsne",  # how to reduce the vectors: tsne, isomap or pca
+        embedding_size=2,  # dimensions to find neighbours in; None: the vectors as they are
+        metric="euclid",  # distance between neighbours: euclid or cos
+        neighbours=24,  # number of neighbours shown at first
+        seed=CONFIG.SEED,  # same seed, same map
+    )
+    tsne = {}  # noqa: F841  # options of scikit-learn's TSNE, such as tsne.perplexity=50
+    mainplot = dict(  # noqa: F841
+        save_path="",  # write the map to this file, without a window; empty: open a window
+        segment=None,  # row of a segment: its neighbours and overview are written too; None: none
+    )
+
+
+def discover(
+    log, *, dataset, model_name, net, io_path, min_height, min_width, method, embedding_size,
+    metric, neighbours, seed, tsne, mainplot,
+):  # fmt: skip
+    """Reduce the vectors unless that is done already, then show or write the map.
+
+    Returns
+    -------
+    figures : dict of str to number
+        See `report_retrieval`.
+    """
+    data = loading.choose(datasets, dataset, "dataset")
+    loading.choose(models, model_name, "model")
+    loading.choose(embedding_networks, net, "embedding network")
+    if not mainplot["save_path"]:
+        require_display()
+    height, width = loading.size_for(data, "min_segment_size", min_height, min_width)
+    path = cache.embeddings_path(io_path, model_name, dataset, height, width, net)
+    table = cache.read_table(path)
+    settings = dict(method=method, size=embedding_size, seed=seed, tsne=tsne)
+    if table.get("reduced_by") != settings:
+        made_from = cache.made_from(path)
+        table |= reduce_table(log, table["embeddings"], **settings)
+        table["reduced_by"] = settings
+        cache.write_table(path, table, made_from)
+    known = loading.find_class(CONFIG.TRAIN_DATASET).pred_mapping
+    label_mapping = loading.find_class(data).label_mapping
+    figures = report_retrieval(log, table, label_mapping, known, metric)
+    options = dict(metric=metric, n_neighbours=neighbours, seed=seed)
+    out_dir = Path(io_path) / "pictures" / dataset
+    parts = table, label_mapping, known, ImageFiles(io_path), out_dir
+    if mainplot["save_path"]:
+        write_pictures(log, Explorer(*parts, **options), **mainplot)
+    else:
+        show_explorer(*parts, **options)
+    return figures
+
+
+def reduce_table(log, embeddings, *, method, size, seed, tsne):
+    """Columns `nn_embeddings` (N, size), for neighbours, and `plot_embeddings` (N, 2)."""
+    options = tsne if method == "tsne" else {}
+    log.info("reducing %d vectors of %d values by %s", *embeddings.shape, method)
+    plot = embedding_space.reduce(embeddings, method, 2, seed, **options)
+    if size is None:
+        neighbour = embeddings
+    elif size == 2:
+        neighbour = plot
+    else:
+        neighbour = embedding_space.reduce(embeddings, method, size, seed, **options)
+    return {"nn_embeddings": neighbour, "plot_embeddings": plot}
+
+
+def report_retrieval(log, table, label_mapping, known, metric):
+    """Log how well neighbours find the same kind of unknown object.
+
+    Returns
+    -------
+    figures : dict of str to number
+        `map`, the mean average precision over the kinds that the network does not predict and
+        that have two segments or more; empty where there are none.
+    """
+    labels = np.asarray(table["gt"])
+    predicted_ids = loading.match_ids(label_mapping, known)
+    unknown = (labels != cache.NO_LABEL) & (predicted_ids[labels] == cache.NO_LABEL)
+    kinds, counts = np.unique(labels[unknown], return_counts=True)
+    kinds = kinds[counts > 1]
+    if not kinds.size:
+        return {}
+    queries = np.flatnonzero(np.isin(labels, kinds))
+    precision = retrieval_average_precision(table["nn_embeddings"], labels, queries, metric)
+    means = {kind: precision[labels[queries] == kind].mean() for kind in kinds}
+    for kind, mean in means.items():
+        count = (labels == kind).sum()
+        log.info("average precision %-12s %.3f (%d segments)", label_mapping[kind][0], mean, count)
+    mean = float(np.mean(list(means.values())))
+    log.info("mAP over %d kinds of unknown objects: %.3f", len(kinds), mean)
+    return {"map": mean}
+
+
+def write_pictures(log, explorer, save_path, segment):
+    """Write the map, and beside it the neighbours and the overview of one segment."""
+    path = Path(save_path)
+    explorer.save(path)
+    log.info("wrote %s", path)
+    if segment is not None:
+        for save, what in (
+            (explorer.save_neighbours, "neighbours"),
+            (explorer.save_overview, "overview"),
+        ):
+            beside = path.with_name(f"{path.stem}_{what}_{segment}{path.suffix}")
+            save(segment, beside)
+            log.info("wrote %s", beside)
+
+
+@ex.automain
+def main(args, tsne, mainplot, _log):
+    return discover(_log, **args, tsne=dict(tsne), mainplot=mainplot)

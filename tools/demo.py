@@ -1,0 +1,90 @@
+"""Run the five stages on the embedded demo and gather their figures into one table.
+
+Each step is a command that can be typed as well; it is printed before it runs. What is there
+already is not computed again.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+import compute_embeddings
+import discover_embedding_space
+import pred_images
+import train_meta_nn
+from configuration import CONFIG
+from src import cache, evaluation, loading
+from src.MetaSeg import main as metaseg
+
+IO_PATH = Path(CONFIG.metaseg_io_path)
+META_WEIGHTS = IO_PATH / "meta_nn" / "meta_nn_streets.pth"
+MAP = IO_PATH / "pictures" / "map.png"
+
+
+def run(experiment, script, *settings):
+    """Run a script as from the command line; gives the result of its main function."""
+    arguments = [script, *(["with", *settings] if settings else [])]
+    print("\n$ python", *arguments, flush=True)
+    return experiment.run_commandline(arguments).result
+
+
+def largest_unknown():
+    """Row of the largest embedded segment of `streets_ood` on an object never seen in training."""
+    size = loading.size_for(CONFIG.DATASET, "min_segment_size", None, None)
+    place = IO_PATH, CONFIG.MODEL_NAME, CONFIG.DATASET.name, *size, CONFIG.EMBEDDING_NETWORK
+    table = cache.read_table(cache.embeddings_path(*place))
+    left, upper, right, lower = table["box"].T
+    known = loading.find_class(CONFIG.TRAIN_DATASET).pred_mapping
+    area = (right - left) * (lower - upper)
+    return int(np.where(np.isin(table["gt"], list(known)), 0, area).argmax())
+
+
+def validation_iou():
+    """IoU of each class in the predictions of `streets_val`; NaN where it does not occur."""
+    folder = cache.prediction_path(IO_PATH, CONFIG.MODEL_NAME, CONFIG.VAL_DATASET.name, 0).parent
+    classes = len(loading.find_class(CONFIG.TRAIN_DATASET).pred_mapping)
+    confusion = np.zeros((classes, classes), np.int64)
+    for index in cache.image_indices(folder, "input"):
+        prediction = cache.read_prediction(folder / f"input{index}.hdf5", probabilities=False)
+        confusion += evaluation.confusion_matrix(
+            prediction.prediction, prediction.ground_truth, classes
+        )
+    return evaluation.class_iou(confusion)
+
+
+def main():
+    """Run the stages, print the table."""
+    start = time.perf_counter()
+    train, val, ood = CONFIG.TRAIN_DATASET.name, CONFIG.VAL_DATASET.name, CONFIG.DATASET.name
+    for dataset in (train, val, ood):
+        run(pred_images.ex, "pred_images.py", f"args.dataset={dataset}")
+        run(metaseg.ex, "src/MetaSeg/main.py", f"args.dataset={dataset}")
+    weights = f"args.meta_weights={META_WEIGHTS}"
+    r2 = run(train_meta_nn.ex, "train_meta_nn.py", weights)
+    found = run(compute_embeddings.ex, "compute_embeddings.py", weights)
+    explored = run(
+        discover_embedding_space.ex,
+        "discover_embedding_space.py",
+        f"mainplot.save_path={MAP}",
+        f"mainplot.segment={largest_unknown()}",
+    )
+    iou = validation_iou()
+    print(f"""
+Segmentation, mIoU over the {np.isfinite(iou).sum()} classes of {val}: {np.nanmean(iou):.3f}
+Meta network, R^2 of the predicted IoU on {val}:    {r2:.3f}
+Out of distribution, AUROC of 1 - predicted IoU:        {found["auroc"]:.3f}
+Retrieval of unknown kinds, mAP on the map:             {explored["map"]:.3f}
+
+pictures  {MAP.parent}
+caches    {IO_PATH}
+time      {time.perf_counter() - start:.0f} s
+
+Explore it in a window:
+  {os.path.relpath(sys.executable)} discover_embedding_space.py""")
+
+
+if __name__ == "__main__":
+    main()
