@@ -1,5 +1,7 @@
 """Stage 4: turn the segments with low predicted IoU into crops and feature vectors.
 
+    python compute_embeddings.py with args.dataset=streets_ood args.iou_threshold=0.5
+
 Writes embeddings/<model>/<dataset>/embeddings_<min_height>_<min_width>_<net>.p below the results
 folder.
 """
@@ -14,7 +16,6 @@ from src import cache, crops, inference, loading, parallel, pictures
 from src import embedding_networks as embedding
 from src.datasets import read_image
 from src.experiment import create_experiment
-from src.loading import SettingError
 from src.MetaSeg.meta_models import load_meta_model
 from src.records import JudgedImage
 
@@ -27,7 +28,7 @@ def config():
         dataset=CONFIG.DATASET.name,  # entry of `datasets` to search
         model_name=CONFIG.MODEL_NAME,  # entry of `models` that made the predictions
         meta_model=CONFIG.META_MODEL_NAME,  # entry of `meta_models` that predicts the IoU
-        meta_weights="",  # its weights file; empty: `model_weights` of its entry
+        meta_weights=None,  # its weights file; None: `model_weights` of its entry
         net=CONFIG.EMBEDDING_NETWORK,  # entry of `embedding_networks`
         io_path=CONFIG.metaseg_io_path,  # folder of all results
         iou_threshold=CONFIG.IOU_THRESHOLD,  # segments with a predicted IoU below it are suspects
@@ -57,6 +58,7 @@ def embed_dataset(
     data = loading.choose(datasets, dataset, "dataset")
     meta_entry = loading.choose(meta_models, meta_model, "meta model")
     meta_entry = meta_entry._replace(model_weights=meta_weights or meta_entry.model_weights)
+    device = inference.choose_device(gpu, log)
     min_height, min_width = loading.size_for(data, "min_segment_size", min_height, min_width)
     crop_size = loading.size_for(data, "min_crop_size", min_crop_height, min_crop_width)
     rule = dict(
@@ -80,7 +82,6 @@ def embed_dataset(
         log.info("%s is up to date: not embedded again", path)
         parallel.close(log, tally)
         return figures
-    device = inference.choose_device(gpu, log)
     if is_own:
         embed = _own_features(inference.load_network(model, device), io_path, model_name, dataset)
     else:
@@ -105,11 +106,6 @@ def judge_images(log, io_path, model_name, dataset, meta_entry, rule):
     """
     folder = cache.metrics_path(io_path, model_name, dataset, 0).parent
     indices = cache.image_indices(folder, "metrics")
-    if not indices:
-        raise SettingError(
-            f"there are no segment metrics in {folder}; run pred_images.py, then "
-            f"src/MetaSeg/main.py with args.dataset={dataset}"
-        )
     meta_model = load_meta_model(meta_entry, meta_entry.model_weights)
     weights = loading.identity(meta_entry)
     images = []

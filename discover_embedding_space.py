@@ -1,5 +1,7 @@
 """Stage 5: explore the embedding space: a map of all segments, their neighbours and clusters.
 
+    python discover_embedding_space.py
+
 Opens a window; `with mainplot.save_path=map.png` writes the map as a picture instead.
 """
 
@@ -12,6 +14,7 @@ from src import cache, embedding_space, loading
 from src.discover import Explorer, ImageFiles, require_display, show_explorer
 from src.evaluation import retrieval_average_precision
 from src.experiment import create_experiment
+from src.loading import SettingError
 
 ex = create_experiment("discover_embedding_space")
 
@@ -31,9 +34,9 @@ def config():
         neighbours=24,  # number of neighbours shown at first
         seed=CONFIG.SEED,  # same seed, same map
     )
-    tsne = {}  # noqa: F841  # options of scikit-learn's TSNE, such as tsne.perplexity=50
+    tsne = {}  # options of scikit-learn's TSNE, such as tsne.perplexity=50  # noqa: F841
     mainplot = dict(  # noqa: F841
-        save_path="",  # write the map to this file, without a window; empty: open a window
+        save_path=None,  # write the map to this file, without a window; None: open a window
         segment=None,  # row of a segment: its neighbours and overview are written too; None: none
     )
 
@@ -52,11 +55,21 @@ def discover(
     data = loading.choose(datasets, dataset, "dataset")
     loading.choose(models, model_name, "model")
     loading.choose(embedding_networks, net, "embedding network")
+    for name, value, allowed in (
+        ("args.method", method, embedding_space.METHODS),
+        ("args.metric", metric, embedding_space.METRICS),
+    ):
+        if value not in allowed:
+            raise SettingError(f"`{name}` must be one of {', '.join(allowed)}, got {value!r}")
     if not mainplot["save_path"]:
         require_display()
     height, width = loading.size_for(data, "min_segment_size", min_height, min_width)
     path = cache.embeddings_path(io_path, model_name, dataset, height, width, net)
+    if not path.is_file():
+        raise SettingError(f"{path} is missing; run compute_embeddings.py for {dataset!r} first")
     table = cache.read_table(path)
+    if not len(table["embeddings"]):
+        raise SettingError(f"{path} holds no segment: raise args.iou_threshold in stage 4")
     settings = dict(method=method, size=embedding_size, seed=seed, tsne=tsne)
     if table.get("reduced_by") != settings:
         made_from = cache.made_from(path)
@@ -100,14 +113,16 @@ def report_retrieval(log, table, label_mapping, known, metric):
         that have two segments or more; empty where there are none.
     """
     labels = np.asarray(table["gt"])
+    labelled = labels != cache.NO_LABEL
+    embeddings, labels = np.asarray(table["nn_embeddings"])[labelled], labels[labelled]
     predicted_ids = loading.match_ids(label_mapping, known)
-    unknown = (labels != cache.NO_LABEL) & (predicted_ids[labels] == cache.NO_LABEL)
+    unknown = predicted_ids[labels] == cache.NO_LABEL
     kinds, counts = np.unique(labels[unknown], return_counts=True)
     kinds = kinds[counts > 1]
     if not kinds.size:
         return {}
     queries = np.flatnonzero(np.isin(labels, kinds))
-    precision = retrieval_average_precision(table["nn_embeddings"], labels, queries, metric)
+    precision = retrieval_average_precision(embeddings, labels, queries, metric)
     means = {kind: precision[labels[queries] == kind].mean() for kind in kinds}
     for kind, mean in means.items():
         count = (labels == kind).sum()

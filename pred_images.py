@@ -1,5 +1,7 @@
 """Stage 1: predict the class probabilities of every image of a dataset.
 
+    python pred_images.py with args.dataset=streets_val
+
 Writes input/<model>/<dataset>/input<i>.hdf5 below the results folder.
 """
 
@@ -34,12 +36,11 @@ def predict_dataset(log, *, dataset, model_name, io_path, gpu, num_images, overw
     tally : Tally
     """
     model = loading.choose(models, model_name, "model")
+    data = loading.choose(datasets, dataset, "dataset")
+    device = inference.choose_device(gpu, log)
     trained_on = CONFIG.TRAIN_DATASET
     mean, std = (loading.module_attribute(trained_on, name) for name in ("mean", "std"))
-    samples = loading.build(
-        loading.choose(datasets, dataset, "dataset"), transform=inference.to_input(mean, std)
-    )
-    device = inference.choose_device(gpu, log)
+    samples = loading.build(data, transform=inference.to_input(mean, std))
     source = {"network": loading.identity(model), "mean": mean, "std": std}
     network = None  # loaded when the first image needs it
 
@@ -64,7 +65,7 @@ def predict_dataset(log, *, dataset, model_name, io_path, gpu, num_images, overw
 
     return parallel.for_each_image(
         predict_image,
-        range(min(len(samples), num_images or len(samples))),
+        range(len(samples))[:num_images],
         num_cores=1,
         description=f"predicting {dataset}",
         is_done=is_done,

@@ -1,5 +1,7 @@
 """Stage 3 (optional): train the network that predicts the IoU of a segment from its metrics.
 
+    python train_meta_nn.py with args.epochs=50
+
 Writes the weights to `args.meta_weights` and prints how well they predict on other images.
 """
 
@@ -8,7 +10,6 @@ from sklearn.metrics import r2_score
 from configuration import CONFIG, datasets, meta_models
 from src import cache, loading
 from src.experiment import create_experiment
-from src.loading import SettingError
 from src.MetaSeg import meta_models as fitting
 
 ex = create_experiment("train_meta_nn")
@@ -21,7 +22,8 @@ def config():
         val_dataset=CONFIG.VAL_DATASET.name,  # entry of `datasets` to judge by
         model_name=CONFIG.MODEL_NAME,  # entry of `models` that made the predictions
         meta_model=CONFIG.META_MODEL_NAME,  # entry of `meta_models` to train
-        meta_weights="",  # file to write; empty: `model_weights` of the meta model's entry
+        meta_model_type=CONFIG.META_MODEL_TYPE,  # how it is trained: neural
+        meta_weights=None,  # file to write; None: `model_weights` of the meta model's entry
         io_path=CONFIG.metaseg_io_path,  # folder of all results
         epochs=50,  # times that every segment is seen
         batch_size=256,  # segments a step
@@ -32,7 +34,8 @@ def config():
 
 
 def train_meta_model(
-    log, run, *, dataset, val_dataset, model_name, meta_model, meta_weights, io_path, overwrite,
+    log, run, *, dataset, val_dataset, model_name, meta_model, meta_model_type, meta_weights,
+    io_path, overwrite,
     **training,
 ):  # fmt: skip
     """Train the meta model unless it is there already, and judge it.
@@ -43,6 +46,7 @@ def train_meta_model(
         Coefficient of determination of the predicted IoU on `val_dataset`.
     """
     entry = loading.choose(meta_models, meta_model, "meta model")
+    fit = loading.choose(fitting.KINDS, meta_model_type, "kind of meta model")
     path = meta_weights or entry.model_weights
     tables = {
         name: read_segments(io_path, model_name, loading.choose(datasets, name, "dataset").name)
@@ -53,7 +57,7 @@ def train_meta_model(
         log.info("%s was made from the same settings: not trained again", path)
         model = fitting.load_meta_model(entry, path)
     else:
-        model = fitting.fit_meta_model(
+        model = fit(
             entry, tables[dataset], tables[val_dataset], report=_logging_to(run), **training
         )
         fitting.save_meta_model(path, model, made_from)
@@ -67,15 +71,9 @@ def train_meta_model(
 def read_segments(io_path, model_name, dataset):
     """Table of all segments of a dataset; every one has a known IoU."""
     folder = cache.metrics_path(io_path, model_name, dataset, 0).parent
-    indices = cache.image_indices(folder, "metrics")
-    if not indices:
-        raise SettingError(
-            f"there are no segment metrics in {folder}; run pred_images.py, then "
-            f"src/MetaSeg/main.py with args.dataset={dataset}"
-        )
     table = fitting.segment_table(
         (index, cache.read_table(cache.metrics_path(io_path, model_name, dataset, index)))
-        for index in indices
+        for index in cache.image_indices(folder, "metrics")
     )
     return fitting.with_known_iou(table)
 

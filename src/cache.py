@@ -16,6 +16,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 
+from src.loading import SettingError
 from src.records import Prediction
 
 NO_LABEL = 255
@@ -64,14 +65,28 @@ def image_indices(folder, stem):
     Returns
     -------
     indices : list of int
-        Ascending; empty where the folder does not exist. Other files in it do not matter.
+        Ascending. Other files in the folder do not matter.
+
+    Raises
+    ------
+    SettingError
+        If there is no such file; lists the folders that exist.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        return []
     stems = f"(?:{stem}|probs_)" if stem == "input" else stem
-    names = (re.fullmatch(rf"{stems}(\d+)\.(?:hdf5|p)", path.name) for path in folder.iterdir())
-    return sorted({int(name[1]) for name in names if name})
+    names = (re.fullmatch(rf"{stems}(\d+)\.(?:hdf5|p)", path.name) for path in _files(folder))
+    indices = sorted({int(name[1]) for name in names if name})
+    if not indices:
+        others = ", ".join(sorted(path.name for path in _files(folder.parent))) or "nothing"
+        raise SettingError(
+            f"{folder} has no {stem} files; run {_MAKERS[stem]} with args.dataset={folder.name} "
+            f"first; {folder.parent} has {others}"
+        )
+    return indices
+
+
+def _files(folder):
+    return list(folder.iterdir()) if folder.is_dir() else []
 
 
 # predictions and component maps

@@ -1,6 +1,9 @@
 """The explorer's windows: events and state; numbers and pictures are made elsewhere."""
 
 import math
+import os
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from PIL import Image
 from scipy.spatial import KDTree
 
 from src import cache, embedding_space, pictures
+from src.datasets import read_image
 from src.loading import SettingError
 
 NO_LABEL = 255
@@ -73,8 +77,7 @@ class ImageFiles:
 
     def image(self, path):
         """The picture that was segmented, (H, W, 3) uint8."""
-        with Image.open(path) as picture:
-            return np.array(picture.convert("RGB"))
+        return np.array(read_image(path))
 
     def prediction(self, model, dataset, index):
         """Stage 1's `Prediction` of one image."""
@@ -103,7 +106,10 @@ def window_figure(size_in, title):
 
 
 def require_display():
-    """Check that windows can be opened here.
+    """Check that windows can be opened here, by matplotlib's own choice of toolkit or by Tk.
+
+    A toolkit is tried in a process of its own, because Qt aborts where it finds no display or
+    lacks a system library.
 
     Raises
     ------
@@ -112,16 +118,31 @@ def require_display():
     """
     import matplotlib.pyplot as plt
 
-    try:
-        plt.switch_backend(plt.get_backend())
-        reason = f"matplotlib's backend here is {plt.get_backend()!r}"
-    except ImportError as error:
-        reason = str(error)
-    if plt.get_backend().lower() in WINDOWLESS or reason.startswith("Cannot"):
-        raise SettingError(
-            f"no window can be opened on this machine ({reason}); run it where there is a display "
-            "and Tk or Qt for Python, or write a picture: `with mainplot.save_path=map.png`"
-        )
+    backend = plt.get_backend()
+    problem = f"matplotlib's backend here is {backend!r}"
+    if backend.lower() not in WINDOWLESS:
+        for candidate in dict.fromkeys((backend, "tkagg")):
+            problem = _problem_with_windows(candidate)
+            if not problem:
+                plt.switch_backend(candidate)
+                return
+    raise SettingError(
+        f"no window can be opened on this machine ({problem}); run it where there is a display "
+        "and Tk or Qt for Python, or write a picture: `with mainplot.save_path=map.png`"
+    )
+
+
+def _problem_with_windows(backend):
+    """Why a backend opens no window; empty where it does."""
+    probe = subprocess.run(
+        [sys.executable, "-c", "import matplotlib.pyplot as plt; plt.figure()"],
+        env={**os.environ, "MPLBACKEND": backend},
+        capture_output=True,
+        text=True,
+    )
+    if probe.returncode == 0:
+        return ""
+    return (probe.stderr.strip() or f"{backend} ended with {probe.returncode}").splitlines()[-1]
 
 
 def show_explorer(*args, **kwargs):

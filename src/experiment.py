@@ -73,7 +73,7 @@ class _ExplainedScope(ConfigScope):
 
     def __init__(self, function):
         super().__init__(function)
-        own = {key: text for key, text in self._var_docs.items() if not text.startswith("noqa")}
+        own = {key: _without_noqa(text) for key, text in self._var_docs.items()}
         self._var_docs = {**own, **explanations(function)}
 
     def __call__(self, *args, **kwargs):
@@ -185,7 +185,7 @@ def explanations(function):
     source = textwrap.dedent(inspect.getsource(function))
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     comments = {
-        token.start[0]: token.string.lstrip("#").partition("# noqa")[0].strip()
+        token.start[0]: _without_noqa(token.string.lstrip("# "))
         for token in tokens
         if token.type == tokenize.COMMENT
     }
@@ -199,12 +199,17 @@ def explanations(function):
     return docs
 
 
+def _without_noqa(comment):
+    """What a comment says to people."""
+    return re.split("#? ?noqa", comment)[0].strip()
+
+
 def _explain(name, node, comments, docs):
     """Collect the comments of the entries of one dictionary; each serves one entry."""
     for key, line, value in _entries(node):
         last = line if _entries(value) else value.end_lineno
         found = [comments.pop(number, "") for number in range(line, last + 1)]
-        text = next((text for text in found if text and not text.startswith("noqa")), None)
+        text = next((text for text in found if text), None)
         if text:
             docs[f"{name}.{key}"] = text
         _explain(f"{name}.{key}", value, comments, docs)

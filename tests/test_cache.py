@@ -8,6 +8,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from src import cache
+from src.loading import SettingError
 from src.records import Prediction
 
 MADE_FROM = {"model": "narrow", "size": (4, 6), "iou_threshold": 0.5}
@@ -144,7 +145,12 @@ def test_indices_are_numbers_in_order_and_other_files_do_not_matter(tmp_path):
     for name in names + others:
         (tmp_path / name).touch()
     assert cache.image_indices(tmp_path, "metrics") == [0, 9, 10]
-    assert cache.image_indices(tmp_path / "nowhere", "metrics") == []
+
+
+def test_a_dataset_that_a_stage_has_not_seen_is_an_error_that_lists_the_others(tmp_path):
+    (tmp_path / "streets_val").mkdir()
+    with pytest.raises(SettingError, match="run src/MetaSeg/main.py .*streets_ood first; .*val"):
+        cache.image_indices(tmp_path / "streets_ood", "metrics")
 
 
 @pytest.mark.parametrize(

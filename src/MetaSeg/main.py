@@ -1,5 +1,7 @@
 """Stage 2: split the predictions of a dataset into segments and measure each of them.
 
+    python src/MetaSeg/main.py with args.dataset=streets_val
+
 Writes metrics/<model>/<dataset>/metrics<i>.p and components/<model>/<dataset>/components<i>.hdf5
 below the results folder.
 """
@@ -9,7 +11,6 @@ import functools
 from configuration import CONFIG, datasets
 from src import cache, loading, parallel
 from src.experiment import create_experiment
-from src.loading import SettingError
 from src.MetaSeg.metrics import compute_metrics_components
 
 ex = create_experiment("metaseg")
@@ -43,8 +44,6 @@ def compute_metrics(
     """
     folder = cache.prediction_path(io_path, model_name, dataset, 0).parent
     indices = cache.image_indices(folder, "input")[:num_images]
-    if not indices:
-        raise SettingError(f"there are no predictions in {folder}; run pred_images.py first")
     options = dict(
         io_path=io_path, model_name=model_name, dataset=dataset, predicted_ids=predicted_ids
     )

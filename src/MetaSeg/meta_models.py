@@ -159,7 +159,7 @@ class MetaModel:
         return ((features - self.mean) / (self.std + 1e-10)).astype(np.float32)
 
 
-def fit_meta_model(
+def fit_neural(
     entry, training, validation, *, epochs, batch_size, learning_rate, seed, report=None
 ):
     """Train a meta network; the weights with the smallest validation loss are kept.
@@ -204,6 +204,9 @@ def fit_meta_model(
             best_loss, best_state = loss, copy.deepcopy(network.state_dict())
     network.load_state_dict(best_state)
     return model
+
+
+KINDS = {"neural": fit_neural}  # name of a way to train -> its function
 
 
 def _tensors(model, table):

@@ -1,0 +1,513 @@
+"""The five scripts in order, as a user starts them: a clone with own entries, in another folder.
+
+The data are coloured blocks and the network looks at the colour only, so that a stage takes little
+longer than its imports; the photographs are real ones.
+"""
+
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import skimage
+import sklearn
+import torch
+from PIL import Image
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PREDICT, MEASURE, TRAIN, EMBED, DISCOVER = SCRIPTS = (
+    "pred_images.py",
+    "src/MetaSeg/main.py",
+    "train_meta_nn.py",
+    "compute_embeddings.py",
+    "discover_embedding_space.py",
+)
+SPLITS = {"blocks": 4, "blocks_val": 3, "blocks_ood": 3}  # number of pictures
+MODULE = '''
+"""What a user brings: a dataset and a network."""
+
+import torch
+
+from src.datasets import LabelledImages, list_images, with_labels
+
+mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+min_segment_size = min_crop_size = (6, 6)
+KNOWN = {0: ("road", (128, 64, 128)), 1: ("car", (0, 0, 142)), 2: ("sky", (70, 130, 180))}
+UNKNOWN = {100: ("sofa", (200, 0, 60)), 101: ("boat", (0, 200, 255))}
+
+
+class Blocks(LabelledImages):
+    pred_mapping = KNOWN
+    label_mapping = {**KNOWN, **UNKNOWN}
+
+    def __init__(self, root, transform=None):
+        images = list_images(root, "*_image.png")
+        super().__init__(with_labels(images, self.labels_of), transform)
+
+    @staticmethod
+    def labels_of(image):
+        return image.with_name(image.name.replace("image", "labels"))
+
+
+class NearestColour(torch.nn.Module):
+    def __init__(self, softness):
+        super().__init__()
+        self.softness = softness
+        self.register_buffer("colours", torch.zeros(3, 3))  # the weights: (classes, channels)
+
+    def features(self, images):
+        return torch.nn.functional.avg_pool2d(images, 4)
+
+    def forward(self, images):
+        distances = (images[:, None] - self.colours[None, :, :, None, None]).square().sum(2)
+        return -distances / self.softness
+'''
+ENTRIES = """
+models |= _by_name(
+    ModelConfig(
+        "nearest_colour", "own", "NearestColour", {"softness": 0.05}, HERE / "weights/colours.pth"
+    )
+)
+datasets |= _by_name(
+    *(DatasetConfig(name, "own", "Blocks", {"root": HERE / "data" / name}) for name in SPLITS)
+)
+CONFIG.TRAIN_DATASET = datasets["blocks"]
+CONFIG.VAL_DATASET = datasets["blocks_val"]
+CONFIG.DATASET = datasets["blocks_ood"]
+CONFIG.MODEL_NAME = "nearest_colour"
+CONFIG.META_MODEL_NAME = "meta_nn"
+CONFIG.EMBEDDING_NETWORK = "segmentation"
+CONFIG.IOU_THRESHOLD = 1.1  # every segment
+CONFIG.GPU_ID = None
+CONFIG.NUM_CORES = 1
+"""
+TREE = {  # what the stages write below the results folder for one dataset; {} is the image
+    "input": "input/nearest_colour/{dataset}/input{}.hdf5",
+    "metrics": "metrics/nearest_colour/{dataset}/metrics{}.p",
+    "components": "components/nearest_colour/{dataset}/components{}.hdf5",
+}
+
+
+class Clone:
+    """A copy of the repository whose configuration its owner has edited."""
+
+    def __init__(self, folder):
+        self.folder, self.elsewhere = folder / "clone", folder / "elsewhere"
+        self.results = folder / "results"
+        self.elsewhere.mkdir(parents=True)
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(REPOSITORY / "src", self.folder / "src", ignore=ignored)
+        for script in SCRIPTS:
+            shutil.copy(REPOSITORY / script, self.folder / script)
+        default = (REPOSITORY / "configuration.py").read_text()
+        own = ENTRIES.replace("SPLITS", repr([*SPLITS]))
+        self.photographs = self.folder / "data" / "photographs"
+        default = default.replace("/path/to/images", str(self.photographs))
+        (self.folder / "configuration.py").write_text(default + own)
+        (self.folder / "own.py").write_text(MODULE)
+
+    def call(self, script, *words, results=None):
+        """Run a script to its end, away from the clone and from the network."""
+        settings = {
+            "PYTHONPATH": str(self.folder),
+            "OODRETRIEVAL_IO_PATH": str(results or self.results),
+            "OMP_NUM_THREADS": "1",
+            "TORCH_HOME": str(self.folder / "torch"),
+            **dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9"),  # closed
+            **dict.fromkeys(("no_proxy", "NO_PROXY"), ""),
+        }
+        return subprocess.run(
+            [sys.executable, str(self.folder / script), *map(str, words)],
+            cwd=self.elsewhere,
+            env={**os.environ, **settings},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def call_all(self, **calls):
+        """Run independent command lines side by side: name=(script, *words) or a function."""
+        with ThreadPoolExecutor(2) as pool:
+            futures = {name: pool.submit(self.call, *words) for name, words in calls.items()}
+            return {name: future.result() for name, future in futures.items()}
+
+
+def files_below(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def written_at(*folders):
+    """When each file was written."""
+    paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return {path: path.stat().st_mtime_ns for path in paths if "__pycache__" not in path.parts}
+
+
+def tree_of(dataset, indices):
+    return {name.format(i, dataset=dataset) for name in TREE.values() for i in indices}
+
+
+def table_at(path):
+    return pickle.loads(path.read_bytes())
+
+
+def paint(rng, colours, unknown):
+    """Picture and labels of a road below the sky, with blocks on it that the network may miss."""
+    labels = np.full((48, 64), 2, np.uint8)
+    labels[20:] = 0
+    seen = labels.copy()
+    for _ in range(4):
+        row, column = rng.integers(4, 36), rng.integers(0, 50)
+        block = np.s_[row : row + rng.integers(7, 12), column : column + rng.integers(7, 14)]
+        seen[block] = 1
+        labels[block] = rng.choice([1, 1, 0])  # some cars are only painted on the road
+    for label in unknown:
+        row, column = rng.integers(22, 36), rng.integers(0, 50)
+        block = np.s_[row : row + 10, column : column + 12]
+        labels[block] = seen[block] = label
+    picture = np.array([colours.get(i, (0, 0, 0)) for i in range(256)], np.uint8)[seen]
+    noise = rng.normal(0, 6, picture.shape)
+    return np.clip(picture + noise, 0, 255).astype(np.uint8), labels
+
+
+def paint_blocks(data):
+    known = {0: (128, 64, 128), 1: (0, 0, 142), 2: (70, 130, 180)}
+    colours = {**known, 100: (60, 95, 160), 101: (110, 110, 140)}
+    rng = np.random.default_rng(0)
+    for name, count in SPLITS.items():
+        (data / name).mkdir(parents=True)
+        for index in range(count):
+            unknown = [100, 101] if name == "blocks_ood" else []
+            for what, array in zip(("image", "labels"), paint(rng, colours, unknown), strict=True):
+                Image.fromarray(array).save(data / name / f"{index}_{what}.png")
+    return torch.tensor(list(known.values())) / 255
+
+
+def save_photographs(folder):
+    """Four photographs of different sizes and formats, one on its side, and a broken one."""
+    folder.mkdir(parents=True)
+    scikit_image, scikit_learn = (Path(m.__file__).parent for m in (skimage, sklearn))
+    sources = {
+        "china.jpg": scikit_learn / "datasets" / "images" / "china.jpg",
+        "coffee.png": scikit_image / "data" / "coffee.png",
+        "flower.JPG": scikit_learn / "datasets" / "images" / "flower.jpg",
+        "rocket.jpeg": scikit_image / "data" / "rocket.jpg",
+    }
+    for number, (name, source) in enumerate(sources.items()):
+        with Image.open(source) as picture:
+            picture.thumbnail((100 + 10 * number, 100))  # small ones are measured faster
+            exif = Image.Exif()
+            exif[0x0112] = 6 if name == "rocket.jpeg" else 1  # 6: to be turned by a right angle
+            picture.save(folder / name, exif=exif)
+    (folder / "broken.jpg").write_text("no picture")
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    clone = Clone(tmp_path_factory.mktemp("user"))
+    weights = clone.folder / "weights"
+    weights.mkdir()
+    torch.save({"colours": paint_blocks(clone.folder / "data")}, weights / "colours.pth")
+    save_photographs(clone.photographs)
+    return clone
+
+
+@pytest.fixture(scope="module")
+def runs(clone):
+    """Every stage on the blocks and on the photographs: name -> finished process."""
+    photographs = "args.dataset=custom_dataset"
+    every_size = ["args.min_height=6", "args.min_width=6"]
+    io_path = f"args.io_path={clone.results}_photographs"
+    runs = clone.call_all(
+        predict_train=(PREDICT, "with", "args.dataset=blocks"),
+        predict_val=(PREDICT, "with", "args.dataset=blocks_val"),
+        predict=(PREDICT,),
+        predict_photographs=(PREDICT, "with", photographs, io_path),
+    )
+    runs |= clone.call_all(
+        measure_train=(MEASURE, "with", "args.dataset=blocks"),
+        measure_val=(MEASURE, "with", "args.dataset=blocks_val"),
+        measure=(MEASURE, "with", "args.num_cores=2"),
+        measure_photographs=(MEASURE, "with", photographs, io_path),
+    )
+    runs |= clone.call_all(train=(TRAIN, "with", "args.epochs=3", "args.batch_size=8"))
+    runs |= clone.call_all(
+        embed=(EMBED,),
+        embed_photographs=(EMBED, "with", photographs, io_path, *every_size),
+    )
+    maps = [f"mainplot.save_path={name}/map.png" for name in ("blocks", "photographs")]
+    runs |= clone.call_all(
+        discover=(DISCOVER, "with", maps[0], "mainplot.segment=2"),
+        discover_photographs=(
+            DISCOVER, "with", photographs, io_path, *every_size, maps[1], "mainplot.segment=0",
+        ),
+    )  # fmt: skip
+    return runs
+
+
+@pytest.fixture(scope="module")
+def photograph_results(clone, runs):
+    return Path(f"{clone.results}_photographs")
+
+
+# In order
+
+
+def test_every_stage_ends_well(runs):
+    wrong = {name: run.stderr for name, run in runs.items() if run.returncode}
+    assert [*wrong] == ["predict_photographs"], wrong  # the broken picture
+    assert "arning" not in "".join(run.stderr for run in runs.values())
+
+
+def test_the_files_are_where_the_documents_say(clone, runs):
+    expected = {"embeddings/nearest_colour/blocks_ood/embeddings_6_6_segmentation.p"}
+    for dataset, count in SPLITS.items():
+        expected |= tree_of(dataset, range(count))
+    assert files_below(clone.results) == expected
+    assert (clone.folder / "weights" / "meta_nn_streets.pth").is_file()
+
+
+def test_a_prediction_holds_what_the_documents_say(clone, runs):
+    with h5py.File(clone.results / TREE["input"].format(1, dataset="blocks_ood")) as file:
+        assert set(file) == {"probabilities", "prediction", "ground_truths", "image_path"}
+        probabilities = file["probabilities"][()]
+        assert (probabilities.shape, probabilities.dtype) == ((48, 64, 3), np.float32)
+        np.testing.assert_array_equal(file["prediction"], probabilities.argmax(-1))
+        assert set(np.unique(file["ground_truths"])) >= {0, 2, 100, 101}
+        assert file["image_path"][0].decode().endswith("data/blocks_ood/1_image.png")
+
+
+def test_metrics_and_component_map_have_the_same_segments(clone, runs):
+    metrics = table_at(clone.results / TREE["metrics"].format(0, dataset="blocks_ood"))
+    with h5py.File(clone.results / TREE["components"].format(0, dataset="blocks_ood")) as file:
+        components = file["components"][()]
+    assert (components.shape, components.dtype) == ((48, 64), np.int32)
+    count = abs(components).max()
+    assert count > 2
+    assert {len(values) for name, values in metrics.items() if name != "made_from"} == {count}
+    assert {"iou", "iou0", "class", "E_bd", "S_rel", "cprob2", "ndist0"} <= metrics.keys()
+    assert all(0 <= iou <= 1 for iou in metrics["iou"])
+
+
+def test_the_embeddings_table_has_a_row_a_suspect(clone, runs):
+    (path,) = (clone.results / "embeddings").rglob("*.p")
+    table = table_at(path)
+    rows = len(table["gt"])
+    assert rows > 6
+    assert table["dataset"] == ["blocks_ood"] * 3 and table["model_name"] == ["nearest_colour"] * 3
+    assert table["embeddings"].shape == (rows, 3)
+    assert table["nn_embeddings"].shape == table["plot_embeddings"].shape == (rows, 2)
+    for name in ("box", "component_index", "image_level_index", "pred", "iou", "thumbnail"):
+        assert len(table[name]) == rows, name
+    left, upper, right, lower = table["box"].T
+    assert (right - left >= 6).all() and (lower - upper >= 6).all()
+    judged = [table["iou_pred"][image] for image in table["image_level_index"]]
+    expected = [iou[k - 1] for iou, k in zip(judged, table["component_index"], strict=True)]
+    np.testing.assert_array_equal(table["iou"], np.array(expected, np.float32))
+
+
+def test_the_log_gives_the_figures(runs):
+    assert re.search(r"R\^2 .* blocks_val: -?\d\.\d{3} \(\d+ segments\)", runs["train"].stderr)
+    assert re.search(r"AUROC of out of distribution .* [01]\.\d{3}", runs["embed"].stderr)
+    assert re.search(r"mAP over \d kinds .* [01]\.\d{3}", runs["discover"].stderr)
+    assert "3 done, 0 skipped (already there), 0 failed, 3 in total" in runs["predict"].stderr
+    assert "3 done, 0 skipped (already there), 0 failed, 3 in total" in runs["measure"].stderr
+
+
+@pytest.mark.parametrize(
+    ("folder", "row"), [("blocks", 2), ("photographs", 0)], ids=["blocks", "photographs"]
+)
+def test_the_map_and_the_pictures_of_a_segment_are_written(clone, runs, folder, row):
+    folder = clone.elsewhere / folder
+    names = ["map.png", f"map_neighbours_{row}.png", f"map_overview_{row}.png"]
+    assert sorted(files_below(folder)) == names
+    for name in names:
+        with Image.open(folder / name) as picture:
+            assert picture.width > 600 and picture.height > 400
+            assert len(picture.convert("L").getcolors()) > 20  # shades
+
+
+def test_a_second_run_of_every_stage_does_nothing(clone, runs):
+    before = written_at(clone.results, clone.folder)
+    again = clone.call_all(
+        predict=(PREDICT,),
+        measure=(MEASURE,),
+        train=(TRAIN, "with", "args.epochs=3", "args.batch_size=8"),
+        embed=(EMBED,),
+        discover=(DISCOVER, "with", "mainplot.save_path=again.png"),
+    )
+    assert {name: run.returncode for name, run in again.items()} == dict.fromkeys(again, 0)
+    assert written_at(clone.results, clone.folder) == before
+    for name in ("predict", "measure"):
+        assert "0 done, 3 skipped (already there), 0 failed, 3 in total" in again[name].stderr
+    assert "not trained again" in again["train"].stderr
+    assert "up to date" in again["embed"].stderr
+    assert "reducing" not in again["discover"].stderr
+    for name in ("train", "embed", "discover"):  # the figures are told again
+        figures = [
+            [line.split(" ", 1)[1] for line in run.stderr.splitlines() if "R^2" in line
+             or "AUROC" in line or "mAP" in line]
+            for run in (runs[name], again[name])
+        ]  # fmt: skip
+        assert figures[0] == figures[1] != []
+
+
+# Photographs
+
+
+def test_photographs_need_no_ground_truth(photograph_results):
+    indices = [1, 2, 3, 4]  # 0 is the broken one
+    table = "embeddings/nearest_colour/custom_dataset/embeddings_6_6_segmentation.p"
+    assert files_below(photograph_results) == tree_of("custom_dataset", indices) | {table}
+    for index in indices:
+        metrics = table_at(
+            photograph_results / TREE["metrics"].format(index, dataset="custom_dataset")
+        )
+        assert len(metrics["iou"]) and np.isnan(np.array(metrics["iou"], float)).all()
+    table = table_at(photograph_results / table)
+    assert len(table["gt"]) and set(table["gt"]) == {255}
+    names = [Path(path).name for path in table["image_path"]]
+    assert names == ["china.jpg", "coffee.png", "flower.JPG", "rocket.jpeg"]
+
+
+def test_nothing_is_claimed_that_needs_ground_truth(runs):
+    log = "".join(run.stderr for name, run in runs.items() if name.endswith("_photographs"))
+    assert "AUROC" not in log and "mAP" not in log and "R^2" not in log
+
+
+def test_a_picture_that_cannot_be_read_is_named_and_stops_no_other(clone, runs):
+    run = runs["predict_photographs"]
+    assert run.returncode == 1
+    assert "4 done, 0 skipped (already there), 1 failed, 5 in total" in run.stderr
+    last = run.stderr.splitlines()[-1]
+    assert last.startswith("  image 0: ") and str(clone.photographs / "broken.jpg") in last
+    assert "Traceback" not in run.stderr
+
+
+# When things change or break
+
+
+@pytest.fixture
+def copied_results(clone, runs, tmp_path):
+    return shutil.copytree(clone.results, tmp_path / "results")
+
+
+def test_a_prediction_that_cannot_be_read_is_named_and_stops_no_other(clone, copied_results):
+    broken = copied_results / TREE["input"].format(0, dataset="blocks_ood")
+    broken.write_bytes(broken.read_bytes()[:200])
+    run = clone.call(MEASURE, results=copied_results)
+    assert run.returncode == 1
+    assert "2 skipped (already there), 1 failed, 3 in total" in run.stderr
+    assert str(broken) in run.stderr and "Traceback" not in run.stderr
+
+
+def test_a_segment_that_could_not_be_embedded_is_tried_again(clone, copied_results, tmp_path):
+    (path,) = (copied_results / "embeddings").rglob("*.p")
+    rows = len(table_at(path)["gt"])
+    path.unlink()
+    picture = clone.folder / "data" / "blocks_ood" / "1_image.png"
+    hidden = picture.rename(tmp_path / "hidden.png")
+    run = clone.call(EMBED, results=copied_results)
+    hidden.rename(picture)
+    assert run.returncode == 1 and str(picture) in run.stderr
+    assert clone.call(EMBED, results=copied_results).returncode == 0
+    assert len(table_at(path)["gt"]) == rows
+
+
+def test_other_metrics_train_another_meta_model(clone, copied_results):
+    (copied_results / TREE["metrics"].format(0, dataset="blocks")).unlink()
+    words = ["args.epochs=3", "args.batch_size=8", "args.meta_weights=again.pth"]
+    weights = clone.elsewhere / "again.pth"
+    shutil.copy(clone.folder / "weights" / "meta_nn_streets.pth", weights)
+    before = weights.read_bytes()
+    run = clone.call(TRAIN, "with", *words, results=copied_results)
+    assert run.returncode == 0, run.stderr
+    assert weights.read_bytes() != before
+
+
+# Wrong settings
+
+WRONG = {
+    "predict a key": (PREDICT, "args.gpuu=1", "did you mean `args.gpu`"),
+    "predict a dataset": (PREDICT, "args.dataset=block", "Did you mean 'blocks'.*'cityscapes_val'"),
+    "predict a model": (PREDICT, "args.model_name=nearest", "Entries .*'deeplabv3plus'"),
+    "predict a root": (PREDICT, "args.dataset=a2d2", "no folder /path/to/a2d2"),
+    "measure a key": (MEASURE, "args.gpuu=1", "is not a setting"),
+    "measure a dataset": (MEASURE, "args.dataset=block", "Did you mean 'blocks'"),
+    "measure a model": (MEASURE, "args.model_name=nearest", "'nearest_colour'"),
+    "measure a type": (MEASURE, "args.num_cores=two", "must be int, got 'two'"),
+    "train a key": (TRAIN, "args.epoch=1", "did you mean `args.epochs`"),
+    "train a dataset": (TRAIN, "args.val_dataset=block", "Did you mean 'blocks'"),
+    "train too early": (TRAIN, "args.epochs=1", r"pred_images\.py|src/MetaSeg/main\.py"),
+    "embed a type": (EMBED, "args.iou_threshold=high", "must be float, got 'high'"),
+    "embed a network": (EMBED, "args.net=vgg", "Did you mean 'vgg16'"),
+    "embed too early": (EMBED, "args.iou_threshold=0.5", r"pred_images\.py|src/MetaSeg/main\.py"),
+    "discover a key": (DISCOVER, "mainplot.save=x", "did you mean `mainplot.save_path`"),
+    "discover a method": (DISCOVER, "args.method=umap", "'tsne'"),
+    "discover too early": (DISCOVER, "mainplot.save_path=x.png", r"compute_embeddings\.py"),
+}
+
+
+@pytest.fixture(scope="module")
+def wrong_runs(clone, runs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wrong")
+    calls = {
+        what: (script, "with", setting, f"args.io_path={folder / 'results'}")
+        for what, (script, setting, _) in WRONG.items()
+    }
+    before = written_at(clone.folder, clone.elsewhere)
+    finished = clone.call_all(**calls)
+    assert written_at(clone.folder, clone.elsewhere) == before
+    assert not files_below(folder)
+    return finished
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_setting_stops_before_any_work(wrong_runs, what):
+    run = wrong_runs[what]
+    assert run.returncode == 1
+    assert re.search(WRONG[what][2], run.stderr), run.stderr
+    assert "Traceback" not in run.stderr, run.stderr
+
+
+def test_weights_that_cannot_be_downloaded_are_asked_for(clone, runs):
+    before = written_at(clone.results)
+    run = clone.call(EMBED, "with", "args.net=densenet201")
+    assert run.returncode == 1
+    assert "https://download.pytorch.org/models/densenet201" in run.stderr
+    assert f"into {clone.folder / 'torch' / 'hub' / 'checkpoints'}" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert written_at(clone.results) == before
+
+
+# Help
+
+
+@pytest.fixture(scope="module")
+def helps(clone):
+    asked = {script: (script, "-h") for script in SCRIPTS}
+    return clone.call_all(**asked, print_config=(EMBED, "print_config"))
+
+
+@pytest.mark.parametrize(("number", "script"), enumerate(SCRIPTS, 1))
+def test_help_says_what_a_script_does_and_explains_every_setting(helps, number, script):
+    run = helps[script]
+    assert run.returncode == 0
+    assert f"Stage {number}" in run.stdout
+    settings = run.stdout.partition("Settings and their defaults")[2].splitlines()[1:]
+    explained = [line for line in settings if re.match(r"  (args|mainplot)\.\w+=.*\S  +\S", line)]
+    own = [line for line in settings if line.startswith(("  args.", "  mainplot."))]
+    assert explained == own != []
+
+
+def test_print_config_explains_every_setting(helps):
+    lines = helps["print_config"].stdout.partition("args:")[2].splitlines()
+    settings = [line for line in lines if line.startswith("    ")]
+    assert len(settings) > 10
+    assert all("# " in line for line in settings)
