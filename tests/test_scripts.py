@@ -449,7 +449,7 @@ WRONG = {
     "embed a network": (EMBED, "args.net=vgg", "Did you mean 'vgg16'"),
     "embed too early": (EMBED, "args.iou_threshold=0.5", r"pred_images\.py|src/MetaSeg/main\.py"),
     "discover a key": (DISCOVER, "mainplot.save=x", "did you mean `mainplot.save_path`"),
-    "discover a method": (DISCOVER, "args.method=umap", "'tsne'"),
+    "discover a method": (DISCOVER, "args.method=umap", "tsne, isomap, pca"),
     "discover too early": (DISCOVER, "mainplot.save_path=x.png", r"compute_embeddings\.py"),
 }
 
@@ -495,7 +495,7 @@ def helps(clone):
     return clone.call_all(**asked, print_config=(EMBED, "print_config"))
 
 
-@pytest.mark.parametrize(("number", "script"), enumerate(SCRIPTS, 1))
+@pytest.mark.parametrize(("number", "script"), [*enumerate(SCRIPTS, 1)])
 def test_help_says_what_a_script_does_and_explains_every_setting(helps, number, script):
     run = helps[script]
     assert run.returncode == 0

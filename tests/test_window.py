@@ -1,5 +1,6 @@
 """The explorer in a real window, with a real pointer and keyboard on a screen of its own."""
 
+import ctypes
 import importlib.util
 import os
 import shutil
@@ -44,16 +45,32 @@ def end(process):
 
 
 def wait_for(condition, what, process=None):
-    """Ask again until a condition gives something, and return that."""
+    """Ask again until a condition gives something but None, and return that."""
     deadline = time.monotonic() + DEADLINE
     while time.monotonic() < deadline:
         found = condition()
-        if found:
+        if found is not None:
             return found
         if process is not None and process.poll() is not None:
             pytest.fail(f"ended with {process.returncode} before {what}: {process.stderr.read()}")
         time.sleep(0.05)
     return pytest.fail(f"no {what} within {DEADLINE} s")
+
+
+class ClientMessage(ctypes.Structure):
+    """XClientMessageEvent of Xlib, padded to the size of an XEvent."""
+
+    _fields_ = [
+        ("type", ctypes.c_int),
+        ("serial", ctypes.c_ulong),
+        ("send_event", ctypes.c_int),
+        ("display", ctypes.c_void_p),
+        ("window", ctypes.c_ulong),
+        ("message_type", ctypes.c_ulong),
+        ("format", ctypes.c_int),
+        ("data", ctypes.c_long * 5),
+        ("padding", ctypes.c_long * 12),
+    ]
 
 
 class Screen:
@@ -77,9 +94,24 @@ class Screen:
         """What the screen shows, (H, W, 3) uint8."""
         return np.array(ImageGrab.grab(xdisplay=self.name).convert("RGB"))
 
+    def ask_to_close(self, window):
+        """Send what a window manager sends when its close button is pressed."""
+        x11 = ctypes.CDLL("libX11.so.6")
+        x11.XOpenDisplay.restype = ctypes.c_void_p
+        x11.XInternAtom.restype = ctypes.c_ulong
+        display = ctypes.c_void_p(x11.XOpenDisplay(self.name.encode()))
+        protocols, delete = (
+            x11.XInternAtom(display, name, 0) for name in (b"WM_PROTOCOLS", b"WM_DELETE_WINDOW")
+        )
+        message = ClientMessage(
+            type=33, send_event=1, window=window, message_type=protocols, format=32, data=(delete,)
+        )
+        x11.XSendEvent(display, ctypes.c_ulong(window), 0, ctypes.c_long(0), ctypes.byref(message))
+        x11.XCloseDisplay(display)
+
     def windows(self, title):
-        """Ids of the visible windows of a title."""
-        return self.do("search", "--onlyvisible", "--name", title).split()
+        """Ids of the visible windows of a title; None without any."""
+        return self.do("search", "--onlyvisible", "--name", title).split() or None
 
 
 @pytest.fixture
@@ -87,7 +119,7 @@ def screen():
     ours, theirs = os.pipe()
     size = "x".join(map(str, (*SCREEN, 24)))
     server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(theirs), "-screen", "0", size, "-nolisten", "tcp"],
+        ["Xvfb", "-displayfd", str(theirs), "-screen", "0", size, "-nolisten", "tcp", "-noreset"],
         pass_fds=[theirs],
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -160,50 +192,57 @@ def explorer(screen, results):
         process.stderr.close()
 
 
-def colours(picture):
-    return len(np.unique(picture.reshape(-1, 3), axis=0))
-
-
 def test_the_explorer_opens_answers_and_closes(explorer, screen, tmp_path):
-    (window,) = wait_for(lambda: screen.windows("^Embedding space$"), "window", explorer)
-    screen.do("windowmove", window, 0, 0, "windowfocus", window)
+    window = shown_window(explorer, screen)
+    before = screen.grab()
 
-    def shown():  # a map has points, names and their colours
-        picture = screen.grab()
-        return picture if colours(picture) > 100 else None
+    def act_until(condition, *words):
+        """Act, again if the window was not ready for it, until the screen is as expected."""
 
-    before = wait_for(shown, "map", explorer)
-
-    def changed_by(*words):
-        """Act once, and again if the window was not ready for it, until the screen changes."""
-        first = screen.grab()
-
-        def changed():
+        def shown():
             screen.do(*words)
             now = screen.grab()
-            return now if (now != first).any(axis=-1).sum() > 200 else None
+            return now if condition(now) else None
 
-        return wait_for(changed, f"answer to {words}", explorer)
+        return wait_for(shown, f"answer to {words}", explorer)
 
-    point = point_on(before)
-    screen.do("mousemove", 5, 5)
-    changed_by("mousemove", *point)  # the thumbnail of that segment
-    answered = changed_by("key", "b")  # all points blue
-    Image.fromarray(answered).save(tmp_path / "blue.png")
-    hovered = changed_by("key", "g")  # and by true class again
-    Image.fromarray(hovered).save(tmp_path / "window.png")
-    assert colours(hovered) > 100
+    def has_tip(now):  # the thumbnail of a segment covers a part of the map
+        return (now != before)[:800].any(axis=-1).sum() > 5000
 
-    screen.do("windowquit", window)
+    act_until(has_tip, "mousemove", *point_on(before))
+    act_until(lambda now: not has_tip(now), "mousemove", 600, 20)  # above the map
+    act_until(lambda now: not is_sofa(now).any(), "key", "b")  # all points blue
+    after = act_until(lambda now: is_sofa(now).any(), "key", "g")  # by true class again
+    Image.fromarray(after).save(tmp_path / "window.png")
+
+    screen.ask_to_close(window)
     explorer.wait(DEADLINE)
     log = explorer.stderr.read()
     assert explorer.returncode == 0, log
     assert "Traceback" not in log and "Completed" in log
 
 
+def test_an_open_window_can_be_stopped_from_outside(explorer, screen):
+    shown_window(explorer, screen)
+    explorer.terminate()
+    explorer.wait(DEADLINE)
+    assert explorer.returncode == 128 + signal.SIGTERM, explorer.stderr.read()
+
+
+def shown_window(explorer, screen):
+    """Id of the explorer's window, once it shows the map; it has the keyboard."""
+    (window,) = wait_for(lambda: screen.windows("^Embedding space$"), "window", explorer)
+    screen.do("windowmove", window, 0, 0, "windowfocus", window)
+    wait_for(lambda: is_sofa(screen.grab()).any() or None, "map", explorer)
+    return int(window)
+
+
+def is_sofa(picture):
+    """Pixels of the map in the colour of that kind in `label_mapping`."""
+    return (picture[:, : SCREEN[0] * 3 // 5] == (200, 0, 60)).all(axis=-1)
+
+
 def point_on(picture):
-    """A pixel (x, y) inside a point of the map, by the colour of its kind in `label_mapping`."""
-    sofa = (200, 0, 60)
-    rows, columns = np.nonzero((picture[:, : SCREEN[0] * 3 // 5] == sofa).all(axis=-1))
-    assert len(rows), "no point of the map is on the screen"
-    return columns[0] + 2, rows[0] + 2
+    """A pixel (x, y) inside a point of the map."""
+    row, column = np.argwhere(is_sofa(picture))[0]
+    return column + 2, row + 2

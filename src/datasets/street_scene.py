@@ -157,11 +157,12 @@ def _layout(canvas, rng, street, unseen):
     def put(distance, draw, *args, **options):
         items.append((distance, functools.partial(draw, canvas, rng, *args, **options)))
 
+    put(100, things.woods, 100)
     for side in (-1, 1):
         _edge_of_the_street(put, rng, side, road + street["walk"][side])
         _on_the_sidewalk(put, rng, side, road, street["walk"][side])
     _on_the_road(put, rng, road)
-    for z, (label, kind) in zip(_distances(rng, len(unseen), 4.5, 19), unseen, strict=True):
+    for z, (label, kind) in zip(_distances(rng, len(unseen), 4.5, 13), unseen, strict=True):
         x = rng.uniform(-1.05, 1.05) * road
         put(z - 0.3, UNSEEN[kind][0], x, z, label)
     return items
@@ -170,10 +171,10 @@ def _layout(canvas, rng, street, unseen):
 def _edge_of_the_street(put, rng, side, x):
     urban = rng.random() < 0.75
     z = rng.uniform(2, 7)
-    while z < 130:
+    while z < 80:
         length = rng.uniform(8, 20)
         if rng.random() < (0.75 if urban else 0.25):
-            setback = rng.uniform(0.2, 3.0)
+            setback = rng.choice([-0.1, rng.uniform(1.0, 3.0)])
             put(z + length, things.building, side, x + setback, z, z + length, rng.uniform(5, 19))
         else:
             for _ in range(rng.integers(2, 6)):
@@ -181,7 +182,7 @@ def _edge_of_the_street(put, rng, side, x):
                 put(far, things.tree, side * (x + rng.uniform(2, 9)), far, rng.uniform(4, 11))
         if z < 60 and rng.random() < 0.45:
             kind = pick(rng, [things.wall, things.fence, things.fence, things.hedge, things.wall])
-            put(z + length - 0.1, kind, side * x, z, z + length)
+            put(z + length - 0.1, kind, side * (x - 0.1), z, z + length)
         z += length + rng.choice([0.0, rng.uniform(1, 8)])
 
 
@@ -189,16 +190,16 @@ def _on_the_sidewalk(put, rng, side, road, walk):
     kerb = road + 0.45
     kinds = [things.lamp, things.traffic_sign, things.traffic_light, things.tree, things.bollard]
     shares = [0.24, 0.3, 0.24, 0.14, 0.08]
-    for z in np.arange(rng.uniform(5, 9), 60, rng.uniform(4.5, 9)):
+    for z in np.arange(rng.uniform(5, 9), 32, rng.uniform(6, 10)):
         put(z, kinds[rng.choice(5, p=shares)], side * kerb, z)
-    for z in _distances(rng, rng.integers(0, 5), 6, 40):
+    for z in _distances(rng, rng.integers(0, 4), 6, 22):
         put(z, things.person, side * (road + rng.uniform(0.7, walk)), z)
     if rng.random() < 0.3:  # a group
-        middle, start = rng.uniform(1, walk), rng.uniform(8, 25)
+        middle, start = rng.uniform(1, walk), rng.uniform(8, 18)
         for _ in range(rng.integers(2, 5)):
             z = start + rng.uniform(-1, 1)
             put(z, things.person, side * (road + middle + rng.normal(0, 0.5)), z)
-    for z in _distances(rng, rng.integers(0, 3), 6, 24):
+    for z in _distances(rng, rng.integers(0, 3), 6, 18):
         put(z, things.bicycle, side * (road + rng.uniform(0.8, walk)), z)
     for z in _distances(rng, rng.integers(0, 2), 6, 25):
         put(z, things.bush, side * (road + walk - 0.4), z)
@@ -210,17 +211,17 @@ def _on_the_road(put, rng, road):
     shares = [0.58, 0.13, 0.12, 0.11, 0.06]
     for side in (-1, 1):
         z = rng.uniform(7, 20)
-        while z < 75:
+        while z < 50:
             kind = kinds[rng.choice(5, p=shares)]
             put(z, kind, side * (lane + rng.normal(0, 0.25)), z)
             z += 9 + rng.exponential(16)
         if road > 4.4 and rng.random() < 0.6:  # parked along the kerb
-            for far in np.arange(rng.uniform(7, 12), 50, rng.uniform(6, 9)):
+            for far in np.arange(rng.uniform(7, 12), 32, rng.uniform(6, 9)):
                 if rng.random() < 0.6:
                     put(far, things.car, side * (road - 1.0), far)
-    for z in _distances(rng, rng.integers(0, 3), 7, 30):
+    for z in _distances(rng, rng.integers(0, 3), 7, 20):
         put(z, things.person, rng.uniform(-road, road), z)
-    for z in _distances(rng, rng.integers(0, 3), 6, 24):
+    for z in _distances(rng, rng.integers(0, 3), 6, 19):
         kind = things.cyclist if rng.random() < 0.6 else things.motorcyclist
         put(z, kind, rng.choice([-1, 1]) * rng.uniform(0.3, 0.85) * road, z)
     if rng.random() < 0.25:

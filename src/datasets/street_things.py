@@ -140,6 +140,16 @@ def _crown(face, rng, middle, radius, leaf, tall):
         face.disc(a, b, radius * rng.uniform(0.2, 0.38), scaled(leaf, shade), corners=9)
 
 
+def woods(canvas, rng, z):
+    """A line of trees that closes the view."""
+    leaf = scaled(vary(rng, pick(rng, canvas.leaves), 12), 0.85)
+    height = rng.uniform(4, 9)
+    face = Face(canvas, VEGETATION, 0, z)
+    face.box(-300, 0, 300, height, leaf)
+    for a in range(-150, 150, 6):
+        face.disc(a + rng.uniform(-2, 2), height, rng.uniform(3, 5), leaf, corners=9)
+
+
 def hedge(canvas, rng, x, z0, z1):
     """A clipped hedge along the road."""
     leaf = vary(rng, pick(rng, canvas.leaves), 12)
