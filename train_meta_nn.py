@@ -7,9 +7,10 @@ Writes the weights to `args.meta_weights` and prints how well they predict on ot
 
 from sklearn.metrics import r2_score
 
-from configuration import CONFIG, datasets, meta_models
+from configuration import CONFIG, datasets, meta_models, models
 from src import cache, loading
 from src.experiment import create_experiment
+from src.loading import SettingError
 from src.MetaSeg import meta_models as fitting
 
 ex = create_experiment("train_meta_nn")
@@ -35,35 +36,39 @@ def config():
 
 def train_meta_model(
     log, run, *, dataset, val_dataset, model_name, meta_model, meta_model_type, meta_weights,
-    io_path, overwrite,
-    **training,
+    io_path, overwrite, **training,
 ):  # fmt: skip
     """Train the meta model unless it is there already, and judge it.
 
     Returns
     -------
-    r2 : float
-        Coefficient of determination of the predicted IoU on `val_dataset`.
+    r2 : float or None
+        Coefficient of determination of the predicted IoU on `val_dataset`; None without its
+        segments, which training needs and a trained model does not.
     """
+    model = loading.choose(models, model_name, "model")
     entry = loading.choose(meta_models, meta_model, "meta model")
     fit = loading.choose(fitting.KINDS, meta_model_type, "kind of meta model")
+    for name in (dataset, val_dataset):
+        loading.choose(datasets, name, "dataset")
     path = meta_weights or entry.model_weights
-    tables = {
-        name: read_segments(io_path, model_name, loading.choose(datasets, name, "dataset").name)
-        for name in (dataset, val_dataset)
-    }
-    made_from = {"model": model_name, "dataset": dataset, "val_dataset": val_dataset, **training}
-    if not overwrite and fitting.is_made_from(path, made_from):
-        log.info("%s was made from the same settings: not trained again", path)
-        model = fitting.load_meta_model(entry, path)
-    else:
-        model = fit(
-            entry, tables[dataset], tables[val_dataset], report=_logging_to(run), **training
-        )
-        fitting.save_meta_model(path, model, made_from)
+    made_from = {
+        "network": loading.identity(model), "type": meta_model_type, "dataset": dataset,
+        "val_dataset": val_dataset, **training,
+    }  # fmt: skip
+    if overwrite or not fitting.is_made_from(path, made_from):
+        tables = [read_segments(io_path, model_name, name) for name in (dataset, val_dataset)]
+        trained = fit(entry, *tables, report=_logging_to(run), **training)
+        fitting.save_meta_model(path, trained, made_from)
         log.info("wrote %s", path)
-    table = tables[val_dataset]
-    r2 = float(r2_score(table.iou, model.predict_table(table)))
+    else:
+        log.info("%s was made from the same settings: not trained again", path)
+    try:
+        table = read_segments(io_path, model_name, val_dataset)
+    except SettingError as error:
+        log.warning("not judged: %s", error)
+        return None
+    r2 = float(r2_score(table.iou, fitting.load_meta_model(entry, path).predict_table(table)))
     log.info("R^2 of the predicted IoU on %s: %.3f (%d segments)", val_dataset, r2, len(table.iou))
     return r2
 

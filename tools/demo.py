@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 import compute_embeddings
 import discover_embedding_space
@@ -21,7 +22,7 @@ from src.MetaSeg import main as metaseg
 
 IO_PATH = Path(CONFIG.metaseg_io_path)
 META_WEIGHTS = IO_PATH / "meta_nn" / "meta_nn_streets.pth"
-MAP = IO_PATH / "pictures" / "map.png"
+PICTURES = IO_PATH / "pictures"
 
 
 def run(experiment, script, *settings):
@@ -40,6 +41,16 @@ def largest_unknown():
     known = loading.find_class(CONFIG.TRAIN_DATASET).pred_mapping
     area = (right - left) * (lower - upper)
     return int(np.where(np.isin(table["gt"], list(known)), 0, area).argmax())
+
+
+def write_contact_sheet():
+    """Six scenes of `streets_val` above six of `streets_ood`."""
+    scenes = []
+    for entry in (CONFIG.VAL_DATASET, CONFIG.DATASET):
+        samples = loading.build(entry)
+        scenes += [np.asarray(samples[index][0]) for index in range(6)]
+    rows = [np.hstack(scenes[start : start + 3]) for start in range(0, 12, 3)]
+    Image.fromarray(np.vstack(rows)).save(PICTURES / "streets.jpg", quality=88)
 
 
 def validation_iou():
@@ -68,9 +79,10 @@ def main():
     explored = run(
         discover_embedding_space.ex,
         "discover_embedding_space.py",
-        f"mainplot.save_path={MAP}",
+        f"mainplot.save_path={PICTURES / 'map.png'}",
         f"mainplot.segment={largest_unknown()}",
     )
+    write_contact_sheet()
     iou = validation_iou()
     print(f"""
 Segmentation, mIoU over the {np.isfinite(iou).sum()} classes of {val}: {np.nanmean(iou):.3f}
@@ -78,7 +90,7 @@ Meta network, R^2 of the predicted IoU on {val}:    {r2:.3f}
 Out of distribution, AUROC of 1 - predicted IoU:        {found["auroc"]:.3f}
 Retrieval of unknown kinds, mAP on the map:             {explored["map"]:.3f}
 
-pictures  {MAP.parent}
+pictures  {PICTURES}
 caches    {IO_PATH}
 time      {time.perf_counter() - start:.0f} s
 
