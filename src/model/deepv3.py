@@ -86,7 +86,10 @@ class DeepWV3Plus(WiderResNet38):
         -------
         logits : Tensor of shape (N, num_classes, H, W), in the dtype of `images`
         """
+        return enlarge(self.final[-1](self.features(images)), images.shape[2:])
+
+    def features(self, images):
+        """The map that the last layer classifies: (N, 256 * width, ceil(H / 2), ceil(W / 2))."""
         fine, deep = self.encode(images)
         coarse = enlarge(self.bot_aspp(self.aspp(deep)), fine.shape[2:])
-        logits = self.final(torch.cat([self.bot_fine(fine), coarse], dim=1))
-        return enlarge(logits, images.shape[2:])
+        return self.final[:-1](torch.cat([self.bot_fine(fine), coarse], dim=1))

@@ -124,7 +124,3 @@ class WiderResNet38(nn.Module):
         fine = self.mod2(self.pool2(self.mod1(images)))
         deep = self.mod4(self.mod3(self.pool3(fine)))
         return fine, self.mod7(self.mod6(self.mod5(deep)))
-
-    def features(self, images):
-        """The deep feature map alone, (N, 4096 * width, ceil(H / 8), ceil(W / 8)); see `encode`."""
-        return self.encode(images)[1]
