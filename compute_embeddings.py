@@ -88,6 +88,8 @@ def embed_dataset(
         network = embedding.load_embedding_network(net_entry, device)
         embed = functools.partial(_crop_features, network, device, batch_size)
     parts, embedded = embed_images(log, images, embed, crop_size)
+    if embedded.failed:  # not the same as the whole: the next run tries again
+        made_from["failed"] = [name for name, _ in embedded.failed]
     cache.write_table(path, embeddings_table(parts, dataset, model_name), made_from)
     log.info("wrote %s", path)
     parallel.close(log, embedded)

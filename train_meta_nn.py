@@ -5,6 +5,8 @@
 Writes the weights to `args.meta_weights` and prints how well they predict on other images.
 """
 
+from pathlib import Path
+
 from sklearn.metrics import r2_score
 
 from configuration import CONFIG, datasets, meta_models, models
@@ -51,36 +53,54 @@ def train_meta_model(
     fit = loading.choose(fitting.KINDS, meta_model_type, "kind of meta model")
     for name in (dataset, val_dataset):
         loading.choose(datasets, name, "dataset")
-    path = meta_weights or entry.model_weights
+    path = Path(meta_weights or entry.model_weights)
     made_from = {
-        "network": loading.identity(model), "type": meta_model_type, "dataset": dataset,
-        "val_dataset": val_dataset, **training,
-    }  # fmt: skip
-    if overwrite or not fitting.is_made_from(path, made_from):
+        "network": loading.identity(model),
+        "meta_model": loading.identity(entry._replace(model_weights=None)),
+        "type": meta_model_type,
+        "images": {
+            name: count_images(io_path, model_name, name) for name in (dataset, val_dataset)
+        },
+        **training,
+    }
+    if not overwrite and fitting.is_made_from(path, made_from):
+        log.info("%s was made from the same: not trained again", path)
+    elif path.is_file() and not made_from["images"][dataset]:
+        log.info("%s is there, and no segments of %r to train on: not trained", path, dataset)
+    else:
         tables = [read_segments(io_path, model_name, name) for name in (dataset, val_dataset)]
         trained = fit(entry, *tables, report=_logging_to(run), **training)
         fitting.save_meta_model(path, trained, made_from)
         log.info("wrote %s", path)
-    else:
-        log.info("%s was made from the same settings: not trained again", path)
-    try:
-        table = read_segments(io_path, model_name, val_dataset)
-    except SettingError as error:
-        log.warning("not judged: %s", error)
+    if not made_from["images"][val_dataset]:
         return None
+    table = read_segments(io_path, model_name, val_dataset)
     r2 = float(r2_score(table.iou, fitting.load_meta_model(entry, path).predict_table(table)))
     log.info("R^2 of the predicted IoU on %s: %.3f (%d segments)", val_dataset, r2, len(table.iou))
     return r2
 
 
+def count_images(io_path, model_name, dataset):
+    """Number of images whose segments are measured."""
+    try:
+        return len(_indices(io_path, model_name, dataset))
+    except SettingError:
+        return 0
+
+
 def read_segments(io_path, model_name, dataset):
     """Table of all segments of a dataset; every one has a known IoU."""
-    folder = cache.metrics_path(io_path, model_name, dataset, 0).parent
     table = fitting.segment_table(
         (index, cache.read_table(cache.metrics_path(io_path, model_name, dataset, index)))
-        for index in cache.image_indices(folder, "metrics")
+        for index in _indices(io_path, model_name, dataset)
     )
     return fitting.with_known_iou(table)
+
+
+def _indices(io_path, model_name, dataset):
+    return cache.image_indices(
+        cache.metrics_path(io_path, model_name, dataset, 0).parent, "metrics"
+    )
 
 
 def _logging_to(run):

@@ -2,8 +2,10 @@
 
 import math
 import os
+import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -155,7 +157,26 @@ def show_explorer(*args, **kwargs):
 
     explorer = Explorer(*args, **kwargs, new_figure=window_figure)
     explorer.map.figure.canvas.mpl_connect("close_event", lambda event: plt.close("all"))
-    plt.show()
+    with _sigterm_closes(plt):
+        plt.show()
+
+
+@contextmanager
+def _sigterm_closes(plt):
+    """Let SIGTERM close the windows: a toolkit swallows what a signal's handler raises in it."""
+    received = []
+
+    def close(number, _frame):
+        received.append(number)
+        plt.close("all")
+
+    before = signal.signal(signal.SIGTERM, close)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if received:
+        signal.raise_signal(signal.SIGTERM)
 
 
 class View:

@@ -51,7 +51,7 @@ def for_each_image(function, indices, *, num_cores, description, is_done=None, l
         raise ValueError(f"`num_cores` must be at least 1, got {num_cores}")
     start = time.monotonic()
     indices = list(indices)
-    todo = [index for index in indices if is_done is None or not is_done(index)]
+    todo = [index for index in indices if not _is_done(is_done, index)]
     skipped = len(indices) - len(todo)
     workers = min(num_cores, len(todo))
     results = _in_processes(function, todo, workers) if workers > 1 else _here(function, todo)
@@ -90,6 +90,16 @@ def close(log, tally):
         lines = [f"{name}: {reason}" for name, reason in tally.failed]
         message = f"{len(lines)} failed; the others are done:"
         raise SacredError("\n  ".join([message, *lines]), print_traceback=False)
+
+
+def _is_done(is_done, index):
+    """Whether an image is done; where that cannot be told, working on it will say why."""
+    try:
+        return is_done is not None and is_done(index)
+    except SacredError:
+        raise
+    except Exception:
+        return False
 
 
 def _here(function, indices):

@@ -8,7 +8,7 @@ below the results folder.
 
 import functools
 
-from configuration import CONFIG, datasets
+from configuration import CONFIG, datasets, models
 from src import cache, loading, parallel
 from src.experiment import create_experiment
 from src.MetaSeg.metrics import compute_metrics_components
@@ -86,6 +86,7 @@ def _made_from(place, predicted_ids):
 
 @ex.automain
 def main(args, _log):
+    loading.choose(models, args["model_name"], "model")
     label_class = loading.find_class(loading.choose(datasets, args["dataset"], "dataset"))
     train_class = loading.find_class(CONFIG.TRAIN_DATASET)
     predicted_ids = loading.match_ids(label_class.label_mapping, train_class.pred_mapping)

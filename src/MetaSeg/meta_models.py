@@ -200,7 +200,7 @@ def fit_neural(
             loss = binary_cross_entropy_with_logits(network(val_inputs), val_targets).item()
         if report is not None:
             report(epoch, training_loss, loss)
-        if loss < best_loss:
+        if best_state is None or loss < best_loss:
             best_loss, best_state = loss, copy.deepcopy(network.state_dict())
     network.load_state_dict(best_state)
     return model

@@ -77,7 +77,7 @@ class Streets(LabelledImages):
 
 
 def _render_missing(samples, split, seed):
-    missing = [index for index, (image, _) in enumerate(samples) if not image.exists()]
+    missing = [k for k, files in enumerate(samples) if not all(file.exists() for file in files)]
     for index in tqdm(missing, desc=f"rendering {split}", unit="scene", disable=not missing):
         picture, labels = scene(split, seed, index)
         image_path, label_path = samples[index]
