@@ -54,6 +54,7 @@ def train_meta_model(
     for name in (dataset, val_dataset):
         loading.choose(datasets, name, "dataset")
     path = Path(meta_weights or entry.model_weights)
+    images = {name: count_images(io_path, model_name, name) for name in (dataset, val_dataset)}
     made_from = {
         "network": loading.identity(model),
         "meta_model": loading.identity(entry._replace(model_weights=None)),
@@ -65,14 +66,14 @@ def train_meta_model(
     }
     if not overwrite and fitting.is_made_from(path, made_from):
         log.info("%s was made from the same: not trained again", path)
-    elif path.is_file() and not made_from["images"][dataset]:
+    elif path.is_file() and not images[dataset]:
         log.info("%s is there, and no segments of %r to train on: not trained", path, dataset)
     else:
         tables = [read_segments(io_path, model_name, name) for name in (dataset, val_dataset)]
         trained = fit(entry, *tables, report=_logging_to(run), **training)
         fitting.save_meta_model(path, trained, made_from)
         log.info("wrote %s", path)
-    if not made_from["images"][val_dataset]:
+    if not images[val_dataset]:
         return None
     table = read_segments(io_path, model_name, val_dataset)
     r2 = float(r2_score(table.iou, fitting.load_meta_model(entry, path).predict_table(table)))
