@@ -59,9 +59,7 @@ def train_meta_model(
         "network": loading.identity(model),
         "meta_model": loading.identity(entry._replace(model_weights=None)),
         "type": meta_model_type,
-        "images": {
-            name: count_images(io_path, model_name, name) for name in (dataset, val_dataset)
-        },
+        "images": images,
         **training,
     }
     if not overwrite and fitting.is_made_from(path, made_from):
