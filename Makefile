@@ -8,7 +8,7 @@ help: ## list the targets
 setup: $(READY) ## make .venv and install everything into it, the compiled kernel included
 
 demo: $(READY) ## run stages 1 to 5 on the embedded demo
-	$(BIN)/python tools/demo.py
+	$(BIN)/python -m tools.demo
 
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest
@@ -24,6 +24,7 @@ bench: $(READY) ## measure speed
 # the kernel is compiled by the installation, so a changed kernel installs again
 $(READY): pyproject.toml constraints.txt src/MetaSeg/_segments.pyx
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed")'
+	@$(PYTHON) -c 'import os, sys, sysconfig as s; sys.exit(not os.path.exists(os.path.join(s.get_path("include"), "Python.h")) and "Python.h is missing: install the headers of Python (Debian, Ubuntu: python3-dev)")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[dev,qt]'

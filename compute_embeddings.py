@@ -7,6 +7,7 @@ folder.
 """
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
@@ -16,8 +17,10 @@ from src import cache, crops, inference, loading, parallel, pictures
 from src import embedding_networks as embedding
 from src.datasets import read_image
 from src.experiment import create_experiment
-from src.MetaSeg.meta_models import load_meta_model
+from src.MetaSeg import meta_models as meta
 from src.records import JudgedImage
+
+SMALLEST_CROP = 32  # pixels; the ImageNet networks take nothing smaller
 
 ex = create_experiment("compute_embeddings")
 
@@ -53,6 +56,11 @@ def embed_dataset(
     figures : dict of str to number
         See `report`.
     """
+    for name, value in (
+        ("min_height", min_height), ("min_width", min_width), ("min_crop_height", min_crop_height),
+        ("min_crop_width", min_crop_width), ("batch_size", batch_size),
+    ):  # fmt: skip
+        loading.check_count(f"args.{name}", value)
     model = loading.choose(models, model_name, "model")
     net_entry = loading.choose(embedding_networks, net, "embedding network")
     data = loading.choose(datasets, dataset, "dataset")
@@ -67,15 +75,20 @@ def embed_dataset(
         min_height=min_height,
         min_width=min_width,
     )
-    images, tally = judge_images(log, io_path, model_name, dataset, meta_entry, rule)
+    is_own = net == "segmentation"  # the segmentation network's own features
+    identity = loading.identity(model)
+    if not is_own:
+        crop_size = [max(size, SMALLEST_CROP) for size in crop_size]
+    images, tally = judge_images(log, io_path, model_name, dataset, meta_entry, identity, rule)
+    if not images:
+        parallel.close(log, tally)
     figures = report(log, images, data)
 
-    is_own = net == "segmentation"  # the segmentation network's own features
     path = cache.embeddings_path(io_path, model_name, dataset, min_height, min_width, net)
     made_from = dict(
         rule,
         crop_size=crop_size,
-        net=loading.identity(model if is_own else net_entry),
+        net=identity if is_own else loading.identity(net_entry),
         segments=cache.digest([image.made_from for image in images]),
     )
     if not overwrite and cache.is_made_from(path, made_from):
@@ -88,17 +101,24 @@ def embed_dataset(
         network = embedding.load_embedding_network(net_entry, device)
         embed = functools.partial(_crop_features, network, device, batch_size)
     parts, embedded = embed_images(log, images, embed, crop_size)
-    if embedded.failed:  # not the same as the whole: the next run tries again
-        made_from["failed"] = [name for name, _ in embedded.failed]
+    failed = tally.failed + embedded.failed
+    if failed:  # not the same as the whole: the next run tries again
+        made_from["failed"] = [name for name, _ in failed]
     cache.write_table(path, embeddings_table(parts, dataset, model_name), made_from)
     log.info("wrote %s", path)
-    parallel.close(log, embedded)
-    parallel.close(log, tally)
+    parallel.close(log, replace(embedded, failed=failed))
     return figures
 
 
-def judge_images(log, io_path, model_name, dataset, meta_entry, rule):
+def judge_images(log, io_path, model_name, dataset, meta_entry, network, rule):
     """Predict the IoU of every segment of a dataset and choose the suspicious ones.
+
+    Parameters
+    ----------
+    network : dict
+        Identity of the segmentation network; a meta model trained on another one is warned of.
+    rule : dict
+        Arguments of `crops.select_segments`.
 
     Returns
     -------
@@ -108,12 +128,21 @@ def judge_images(log, io_path, model_name, dataset, meta_entry, rule):
     """
     folder = cache.metrics_path(io_path, model_name, dataset, 0).parent
     indices = cache.image_indices(folder, "metrics")
-    meta_model = load_meta_model(meta_entry, meta_entry.model_weights)
+    meta_model = meta.load_meta_model(meta_entry, meta_entry.model_weights)
     weights = loading.identity(meta_entry)
+    trained = meta.made_from(meta_entry.model_weights)
+    if trained and trained["network"] != network:
+        log.warning(
+            "%s was trained on another segmentation network than %r as it is now: its IoUs are "
+            "guesses until train_meta_nn.py has run", meta_entry.model_weights, model_name,
+        )  # fmt: skip
     images = []
 
     def judge(index):
         place = io_path, model_name, dataset, index
+        measured = cache.made_from(cache.metrics_path(*place))
+        if measured and measured["prediction"] != cache.made_from(cache.prediction_path(*place)):
+            raise ValueError("predicted again since it was measured; run src/MetaSeg/main.py again")
         metrics = cache.read_table(cache.metrics_path(*place))
         components = cache.read_components(cache.components_path(*place))
         prediction = cache.read_prediction(cache.prediction_path(*place), probabilities=False)
@@ -131,7 +160,7 @@ def judge_images(log, io_path, model_name, dataset, meta_entry, rule):
                 selection=crops.select_segments(
                     iou_pred=iou_pred, predicted_class=metrics["class"], boxes=boxes, **rule
                 ),
-                made_from=[cache.made_from(cache.metrics_path(*place)), weights],
+                made_from=[measured, weights],
             )
         )
 
@@ -150,13 +179,13 @@ def report(log, images, data):
         `segments`, `kept`; and `auroc` over all segments, where the ground truth has classes that
         the network does not predict.
     """
-    known = loading.find_class(CONFIG.TRAIN_DATASET).pred_mapping
+    known = loading.class_mapping(CONFIG.TRAIN_DATASET, "pred_mapping")
     classes = np.concatenate([image.predicted_class for image in images])
     chosen = np.concatenate([image.selection.chosen for image in images])
     log.info("%-16s %8s %8s", "predicted class", "kept", "total")
     for class_id in np.unique(classes):
         of_class = classes == class_id
-        name = known[class_id][0]
+        name = known.get(class_id, (f"class {class_id}",))[0]
         log.info("%-16s %8d %8d", name, (chosen & of_class).sum(), of_class.sum())
     log.info("%-16s %8d %8d", "all", chosen.sum(), len(chosen))
     for reason in ("high_iou", "other_class", "too_small"):
@@ -165,7 +194,7 @@ def report(log, images, data):
     figures = {"segments": len(chosen), "kept": int(chosen.sum())}
 
     labels = np.concatenate([image.label for image in images])
-    predicted_ids = loading.match_ids(loading.find_class(data).label_mapping, known)
+    predicted_ids = loading.match_ids(loading.class_mapping(data, "label_mapping"), known)
     labelled = labels != cache.NO_LABEL
     unknown = predicted_ids[labels[labelled]] == cache.NO_LABEL
     if unknown.any() and not unknown.all():
@@ -215,7 +244,7 @@ def embed_images(log, images, embed, crop_size):
 
 
 def embeddings_table(parts, dataset, model_name):
-    """The table of stage 4, with the keys of the original system; see `README.md`."""
+    """The table of stage 4, with the keys of the original system."""
     judged, numbers, boxes, vectors, thumbnails = zip(*parts, strict=True) if parts else [()] * 5
     rows = [(image, number - 1) for image, number in zip(judged, numbers, strict=True)]
 

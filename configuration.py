@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
-IO_PATH = Path(os.environ.get("OODRETRIEVAL_IO_PATH", HERE / "results"))
+IO_PATH = Path(os.environ.get("OODRETRIEVAL_IO_PATH") or HERE / "results")
 
 
 class ModelConfig(NamedTuple):
@@ -66,6 +66,13 @@ meta_models = _by_name(
         class_name="MetaNN",
         kwargs={},
         model_weights=HERE / "weights" / "meta_nn_streets.pth",
+    ),
+    ModelConfig(  # for the published network: train it with stage 3
+        name="meta_nn_cityscapes",
+        module_name="src.MetaSeg.meta_nn",
+        class_name="MetaNN",
+        kwargs={},
+        model_weights=HERE / "weights" / "meta_nn_cityscapes.pth",
     ),
 )
 

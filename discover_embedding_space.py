@@ -5,9 +5,12 @@
 Opens a window; `with mainplot.save_path=map.png` writes the map as a picture instead.
 """
 
+import inspect
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
+from sklearn.manifold import TSNE
 
 from configuration import CONFIG, datasets, embedding_networks, models
 from src import cache, embedding_space, loading
@@ -55,14 +58,18 @@ def discover(
     data = loading.choose(datasets, dataset, "dataset")
     loading.choose(models, model_name, "model")
     loading.choose(embedding_networks, net, "embedding network")
+    for name, value in (
+        ("min_height", min_height), ("min_width", min_width), ("neighbours", neighbours),
+        ("embedding_size", embedding_size),
+    ):  # fmt: skip
+        loading.check_count(f"args.{name}", value)
     for name, value, allowed in (
         ("args.method", method, embedding_space.METHODS),
         ("args.metric", metric, embedding_space.METRICS),
     ):
         if value not in allowed:
             raise SettingError(f"`{name}` must be one of {', '.join(allowed)}, got {value!r}")
-    if not mainplot["save_path"]:
-        require_display()
+    check_options(method, tsne, **mainplot)
     height, width = loading.size_for(data, "min_segment_size", min_height, min_width)
     path = cache.embeddings_path(io_path, model_name, dataset, height, width, net)
     if not path.is_file():
@@ -70,14 +77,21 @@ def discover(
     table = cache.read_table(path)
     if not len(table["embeddings"]):
         raise SettingError(f"{path} holds no segment: raise args.iou_threshold in stage 4")
+    segment = mainplot["segment"]
+    loading.check_count("mainplot.segment", segment, 0)
+    if segment is not None and segment >= len(table["embeddings"]):
+        raise SettingError(
+            f"`mainplot.segment` must be below {len(table['embeddings'])}, the number of segments "
+            f"in {path}, got {segment}"
+        )
     settings = dict(method=method, size=embedding_size, seed=seed, tsne=tsne)
     if table.get("reduced_by") != settings:
         made_from = cache.made_from(path)
         table |= reduce_table(log, table["embeddings"], **settings)
         table["reduced_by"] = settings
         cache.write_table(path, table, made_from)
-    known = loading.find_class(CONFIG.TRAIN_DATASET).pred_mapping
-    label_mapping = loading.find_class(data).label_mapping
+    known = loading.class_mapping(CONFIG.TRAIN_DATASET, "pred_mapping")
+    label_mapping = loading.class_mapping(data, "label_mapping")
     figures = report_retrieval(log, table, label_mapping, known, metric)
     options = dict(metric=metric, n_neighbours=neighbours, seed=seed)
     out_dir = Path(io_path) / "pictures" / dataset
@@ -87,6 +101,25 @@ def discover(
     else:
         show_explorer(*parts, **options)
     return figures
+
+
+def check_options(method, tsne, save_path, segment):
+    """Refuse options that do not fit together or do not exist, before any work."""
+    known = set(inspect.signature(TSNE).parameters)
+    if set(tsne) - known:
+        raise SettingError(f"tsne has {', '.join(sorted(known))}; got {', '.join(tsne)}")
+    if tsne and method != "tsne":
+        raise SettingError(f"tsne.* goes with args.method=tsne, got args.method={method}")
+    if save_path is None:
+        if segment is not None:
+            raise SettingError("mainplot.segment goes with mainplot.save_path: where to write")
+        require_display()
+    else:
+        suffixes = Figure().canvas.get_supported_filetypes()
+        if Path(save_path).suffix.removeprefix(".") not in suffixes:
+            raise SettingError(
+                f"`mainplot.save_path` must end in one of {', '.join(suffixes)}, got {save_path!r}"
+            )
 
 
 def reduce_table(log, embeddings, *, method, size, seed, tsne):

@@ -35,23 +35,23 @@ def predict_dataset(log, *, dataset, model_name, io_path, gpu, num_images, overw
     -------
     tally : Tally
     """
+    loading.check_count("args.num_images", num_images)
     model = loading.choose(models, model_name, "model")
+    source = {"network": loading.identity(model)}
     data = loading.choose(datasets, dataset, "dataset")
     device = inference.choose_device(gpu, log)
     trained_on = CONFIG.TRAIN_DATASET
     mean, std = (loading.module_attribute(trained_on, name) for name in ("mean", "std"))
     samples = loading.build(data, transform=inference.to_input(mean, std))
-    source = {"network": loading.identity(model), "mean": mean, "std": std}
+    source |= {"mean": mean, "std": std}
     network = None  # loaded when the first image needs it
 
     def path_of(index):
         return cache.prediction_path(io_path, model_name, dataset, index)
 
-    def made_from(index):
-        return {**source, "image": image_path(samples, index)}
-
     def is_done(index):
-        return not overwrite and cache.is_made_from(path_of(index), made_from(index))
+        made_from = {**source, "image": image_path(samples, index)}
+        return not overwrite and cache.is_made_from(path_of(index), made_from)
 
     def predict_image(index):
         nonlocal network
@@ -61,8 +61,15 @@ def predict_dataset(log, *, dataset, model_name, io_path, gpu, num_images, overw
             ground_truth = np.asarray(ground_truth)
         probabilities = inference.predict(network, image)
         prediction = Prediction(probabilities, probabilities.argmax(-1), ground_truth, path)
-        cache.write_prediction(path_of(index), prediction, made_from(index))
+        cache.write_prediction(path_of(index), prediction, {**source, "image": path})
 
+    left_over = [index for index in cache.image_indices(path_of(0).parent, "input", missing_ok=True)
+                 if index >= len(samples)]  # fmt: skip
+    if left_over:
+        log.warning(
+            "%s holds %d predictions of images that %r no longer has; delete them, and what later "
+            "stages made of them", path_of(0).parent, len(left_over), dataset,
+        )  # fmt: skip
     return parallel.for_each_image(
         predict_image,
         range(len(samples))[:num_images],

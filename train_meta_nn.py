@@ -5,6 +5,7 @@
 Writes the weights to `args.meta_weights` and prints how well they predict on other images.
 """
 
+import functools
 from pathlib import Path
 
 from sklearn.metrics import r2_score
@@ -48,58 +49,60 @@ def train_meta_model(
         Coefficient of determination of the predicted IoU on `val_dataset`; None without its
         segments, which training needs and a trained model does not.
     """
+    for name in ("epochs", "batch_size"):
+        loading.check_count(f"args.{name}", training[name])
     model = loading.choose(models, model_name, "model")
     entry = loading.choose(meta_models, meta_model, "meta model")
     fit = loading.choose(fitting.KINDS, meta_model_type, "kind of meta model")
     for name in (dataset, val_dataset):
         loading.choose(datasets, name, "dataset")
     path = Path(meta_weights or entry.model_weights)
-    images = {name: count_images(io_path, model_name, name) for name in (dataset, val_dataset)}
+    images = {name: len(measured(io_path, model_name, name)) for name in (dataset, val_dataset)}
     made_from = {
         "network": loading.identity(model),
         "meta_model": loading.identity(entry._replace(model_weights=None)),
         "type": meta_model_type,
-        "images": images,
+        "datasets": [dataset, val_dataset],
         **training,
     }
-    if not overwrite and fitting.is_made_from(path, made_from):
+    read = functools.partial(read_segments, io_path, model_name, network=made_from["network"])
+    there = fitting.made_from(path)
+    if not overwrite and there == {**made_from, "images": images}:
         log.info("%s was made from the same: not trained again", path)
-    elif path.is_file() and not images[dataset]:
-        log.info("%s is there, and no segments of %r to train on: not trained", path, dataset)
+    elif not overwrite and not images[dataset] and there and there | made_from == there:
+        log.info("%s is there already, and no segments to train on anew: kept", path)
     else:
-        tables = [read_segments(io_path, model_name, name) for name in (dataset, val_dataset)]
-        trained = fit(entry, *tables, report=_logging_to(run), **training)
-        fitting.save_meta_model(path, trained, made_from)
+        trained = fit(entry, read(dataset), read(val_dataset), report=_logging_to(run), **training)
+        fitting.save_meta_model(path, trained, {**made_from, "images": images})
         log.info("wrote %s", path)
     if not images[val_dataset]:
         return None
-    table = read_segments(io_path, model_name, val_dataset)
+    table = read(val_dataset)
     r2 = float(r2_score(table.iou, fitting.load_meta_model(entry, path).predict_table(table)))
     log.info("R^2 of the predicted IoU on %s: %.3f (%d segments)", val_dataset, r2, len(table.iou))
     return r2
 
 
-def count_images(io_path, model_name, dataset):
-    """Number of images whose segments are measured."""
-    try:
-        return len(_indices(io_path, model_name, dataset))
-    except SettingError:
-        return 0
+def measured(io_path, model_name, dataset):
+    """Indices of the images whose segments are measured; may be empty."""
+    folder = cache.metrics_path(io_path, model_name, dataset, 0).parent
+    return cache.image_indices(folder, "metrics", missing_ok=True)
 
 
-def read_segments(io_path, model_name, dataset):
-    """Table of all segments of a dataset; every one has a known IoU."""
-    table = fitting.segment_table(
-        (index, cache.read_table(cache.metrics_path(io_path, model_name, dataset, index)))
-        for index in _indices(io_path, model_name, dataset)
-    )
-    return fitting.with_known_iou(table)
-
-
-def _indices(io_path, model_name, dataset):
-    return cache.image_indices(
-        cache.metrics_path(io_path, model_name, dataset, 0).parent, "metrics"
-    )
+def read_segments(io_path, model_name, dataset, network):
+    """Table of all segments of a dataset; every one has a known IoU, by this network."""
+    folder = cache.metrics_path(io_path, model_name, dataset, 0).parent
+    metrics = []
+    for index in cache.image_indices(folder, "metrics"):
+        path = cache.metrics_path(io_path, model_name, dataset, index)
+        made_from = cache.made_from(path)
+        if made_from and made_from["prediction"]["network"] != network:
+            raise SettingError(
+                f"{path} was made with other weights or another class of {model_name!r}; run "
+                f"pred_images.py, then src/MetaSeg/main.py with args.dataset={dataset} again"
+            )
+        metrics.append((index, cache.read_table(path)))
+    return fitting.with_known_iou(fitting.segment_table(metrics))
 
 
 def _logging_to(run):

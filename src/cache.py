@@ -17,9 +17,8 @@ import hdf5plugin
 import numpy as np
 
 from src.loading import SettingError
-from src.records import Prediction
+from src.records import NO_LABEL, Prediction
 
-NO_LABEL = 255
 _MAKERS = {
     "input": "pred_images.py",
     "metrics": "src/MetaSeg/main.py",
@@ -52,7 +51,7 @@ def embeddings_path(io_path, model, dataset, min_height, min_width, net):
     return Path(io_path, "embeddings", model, dataset, name)
 
 
-def image_indices(folder, stem):
+def image_indices(folder, stem, missing_ok=False):
     """Indices of the images that have a file in a folder.
 
     Parameters
@@ -61,6 +60,8 @@ def image_indices(folder, stem):
         The folder of one model and dataset, for example that of `prediction_path`.
     stem : {"input", "metrics", "components"}
         The file name up to its number.
+    missing_ok : bool
+        Give an empty list where there is no such file.
 
     Returns
     -------
@@ -70,13 +71,13 @@ def image_indices(folder, stem):
     Raises
     ------
     SettingError
-        If there is no such file; lists the folders that exist.
+        If there is no such file and that is not `missing_ok`; lists the folders that exist.
     """
     folder = Path(folder)
     stems = f"(?:{stem}|probs_)" if stem == "input" else stem
     names = (re.fullmatch(rf"{stems}(\d+)\.(?:hdf5|p)", path.name) for path in _files(folder))
     indices = sorted({int(name[1]) for name in names if name})
-    if not indices:
+    if not indices and not missing_ok:
         others = ", ".join(sorted(path.name for path in _files(folder.parent))) or "nothing"
         raise SettingError(
             f"{folder} has no {stem} files; run {_MAKERS[stem]} with args.dataset={folder.name} "
@@ -226,12 +227,21 @@ def is_made_from(path, expected):
 
 def digest(made_from):
     """SHA-256, as text, of what many files were made from: plain values."""
-    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(_as_json(made_from).encode()).hexdigest()
 
 
 def _plain(made_from):
-    """The dict as JSON gives it back: keys are str, tuples are lists."""
-    return json.loads(json.dumps(made_from))
+    """The dict as JSON gives it back: keys are str, tuples and arrays are lists."""
+    return json.loads(_as_json(made_from))
+
+
+def _as_json(made_from):
+    def plain(value):
+        if isinstance(value, set | frozenset):
+            return sorted(value)
+        return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
+
+    return json.dumps(made_from, sort_keys=True, default=plain)
 
 
 # writing: whole or not at all
@@ -255,7 +265,7 @@ def _whole_file(path):
 @contextmanager
 def _new_hdf5(path, made_from):
     with _whole_file(path) as part, h5py.File(part, "w") as file:
-        file.attrs["made_from"] = json.dumps(made_from)
+        file.attrs["made_from"] = _as_json(made_from)
         yield file
 
 

@@ -3,9 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
-from src.records import Selection
-
-NO_LABEL = 255
+from src.records import NO_LABEL, Selection
 
 
 def segment_boxes(components):

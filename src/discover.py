@@ -21,8 +21,8 @@ from scipy.spatial import KDTree
 from src import cache, embedding_space, pictures
 from src.datasets import read_image
 from src.loading import SettingError
+from src.records import NO_LABEL
 
-NO_LABEL = 255
 PAPER, INK, MUTED = "#fbfbfd", "#1f2430", "#6b7280"
 BLUE = (31, 119, 180)
 GREY = (170, 174, 182)  # points without a label
@@ -150,9 +150,8 @@ def _problem_with_windows(backend):
 def show_explorer(*args, **kwargs):
     """Open the explorer in a window and wait until that is closed.
 
-    Takes the arguments of `Explorer`. Raises `SettingError` where there is no display.
+    Takes the arguments of `Explorer`. Call `require_display` first.
     """
-    require_display()
     import matplotlib.pyplot as plt
 
     explorer = Explorer(*args, **kwargs, new_figure=window_figure)

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from src.records import NO_LABEL
+
 with warnings.catch_warnings():  # sacred imports pkg_resources, which announces its end
     warnings.simplefilter("ignore")
     from sacred.utils import SacredError
 
 REPOSITORY = Path(__file__).parents[1]
-NO_LABEL = 255
 _REQUIRED = object()
 
 
@@ -122,22 +123,33 @@ def identity(entry):
     Returns
     -------
     identity : dict
-        Plain values; the weights as the SHA-256 of their file, None where there is none.
+        Plain values; the weights as the SHA-256 of their file, None where the entry has none.
+
+    Raises
+    ------
+    SettingError
+        If the weights file is missing.
     """
-    weights = entry.model_weights
-    if weights is not None and Path(weights).is_file():
-        digest = hashlib.sha256()
-        with Path(weights).open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        weights = digest.hexdigest()
-    else:
-        weights = None
     return {
         "class": f"{entry.module_name}.{entry.class_name}",
         "kwargs": entry.kwargs,
-        "weights": weights,
+        "weights": None if entry.model_weights is None else _sha256_of_weights(entry),
     }
+
+
+def _sha256_of_weights(entry):
+    path = Path(entry.model_weights)
+    if not path.is_file():
+        raise SettingError(
+            f"the weights of {entry.name!r} are missing: put them at {path} (README.md says where "
+            "the published ones are to be had; train_meta_nn.py trains those of a meta model), or "
+            "change `model_weights` in configuration.py"
+        )
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def module_attribute(entry, name, default=_REQUIRED):
@@ -161,6 +173,39 @@ def module_attribute(entry, name, default=_REQUIRED):
             f"configuration entry {entry.name!r}: module {entry.module_name!r} must define `{name}`"
         )
     return value
+
+
+def class_mapping(entry, name):
+    """`label_mapping` or `pred_mapping` of the class of a dataset entry.
+
+    Returns
+    -------
+    mapping : dict of int to (str, (int, int, int))
+        Class name and RGB colour by id. A class without `label_mapping` has an empty one.
+
+    Raises
+    ------
+    SettingError
+        If a class that a network was trained on has no `pred_mapping`.
+    """
+    mapping = getattr(find_class(entry), name, None)
+    if mapping is None and name == "pred_mapping":
+        raise SettingError(
+            f"{entry.class_name} of dataset {entry.name!r} has no `pred_mapping`, so it cannot be "
+            "the TRAIN_DATASET: add one, id -> (name, RGB colour), or choose another"
+        )
+    return mapping or {}
+
+
+def check_count(name, value, minimum=1):
+    """Refuse a setting that is neither None nor a whole number from `minimum` on.
+
+    Raises
+    ------
+    SettingError
+    """
+    if value is not None and (type(value) is not int or value < minimum):
+        raise SettingError(f"`{name}` must be a whole number >= {minimum}, got {value!r}")
 
 
 def size_for(entry, name, height, width):

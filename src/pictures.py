@@ -10,7 +10,8 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw
 
-NO_LABEL = 255
+from src.records import NO_LABEL
+
 RED = (255, 0, 0)
 WHITE = (255, 255, 255)
 ENTROPY_COLOURS = "inferno"  # dark = certain

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+NO_LABEL = 255  # ground truth id that means unknown
+
 
 @dataclass(frozen=True)
 class Prediction:

@@ -572,7 +572,7 @@ def test_matplotlibs_own_keys_are_off_in_the_explorers_windows_only(results, tmp
     plt.close("all")
 
 
-def test_without_a_display_the_way_on_is_told(results, tmp_path):
+def test_without_a_display_the_way_on_is_told():
     matplotlib.use("agg")
     with pytest.raises(SettingError, match="mainplot.save_path=map.png"):
-        discover.show_explorer(results[1], LABEL, PRED, None, tmp_path)
+        discover.require_display()

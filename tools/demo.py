@@ -16,12 +16,12 @@ import compute_embeddings
 import discover_embedding_space
 import pred_images
 import train_meta_nn
-from configuration import CONFIG
+from configuration import CONFIG, datasets
 from src import cache, evaluation, loading
 from src.MetaSeg import main as metaseg
 
+STREETS = datasets["streets"], datasets["streets_val"], datasets["streets_ood"]
 IO_PATH = Path(CONFIG.metaseg_io_path)
-META_WEIGHTS = IO_PATH / "meta_nn" / "meta_nn_streets.pth"
 PICTURES = IO_PATH / "pictures"
 
 
@@ -69,13 +69,14 @@ def validation_iou():
 def main():
     """Run the stages, print the table."""
     start = time.perf_counter()
-    train, val, ood = CONFIG.TRAIN_DATASET.name, CONFIG.VAL_DATASET.name, CONFIG.DATASET.name
-    for dataset in (train, val, ood):
+    if (CONFIG.TRAIN_DATASET, CONFIG.VAL_DATASET, CONFIG.DATASET) != STREETS:
+        sys.exit("the demo needs TRAIN_DATASET, VAL_DATASET and DATASET as configuration.py came")
+    val = CONFIG.VAL_DATASET.name
+    for dataset in (entry.name for entry in STREETS):
         run(pred_images.ex, "pred_images.py", f"args.dataset={dataset}")
         run(metaseg.ex, "src/MetaSeg/main.py", f"args.dataset={dataset}")
-    weights = f"args.meta_weights={META_WEIGHTS}"
-    r2 = run(train_meta_nn.ex, "train_meta_nn.py", weights)
-    found = run(compute_embeddings.ex, "compute_embeddings.py", weights)
+    r2 = run(train_meta_nn.ex, "train_meta_nn.py")
+    found = run(compute_embeddings.ex, "compute_embeddings.py")
     explored = run(
         discover_embedding_space.ex,
         "discover_embedding_space.py",

@@ -6,6 +6,7 @@ on from the last checkpoint. The finished weights (half precision, 4.4 MB) repla
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
@@ -68,9 +69,11 @@ def train(steps, seed, checkpoint, device):
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, steps, pct_start=0.15)
     parts = {"network": network, "optimiser": optimiser, "schedule": schedule}
-    done, losses = 0, []
+    done, losses, plan = 0, [], {"steps": steps, "seed": seed}
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
+        if state["plan"] != plan:
+            sys.exit(f"{checkpoint} belongs to {state['plan']}: finish it or delete it")
         for name, part in parts.items():
             part.load_state_dict(state[name])
         done = state["step"]
@@ -90,10 +93,15 @@ def train(steps, seed, checkpoint, device):
             progress.update()
             if step % CHECKPOINT_EVERY == 0 or step == steps:
                 state = {name: part.state_dict() for name, part in parts.items()}
-                partial = checkpoint.with_suffix(".partial")
-                torch.save({**state, "step": step}, partial)
-                partial.replace(checkpoint)
+                save({**state, "step": step, "plan": plan}, checkpoint)
     return network.eval()
+
+
+def save(content, path):
+    """Write a file whole or not at all."""
+    partial = path.with_suffix(".partial")
+    torch.save(content, partial)
+    partial.replace(path)
 
 
 def validation_iou(network):
@@ -121,10 +129,9 @@ def main():
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = train(options.steps, options.seed, checkpoint, device)
     state = {key: value.half() for key, value in network.state_dict().items()}
-    weights = Path(models["deeplabv3plus_streets"].model_weights)
-    weights.parent.mkdir(exist_ok=True)
-    torch.save(state, weights)
-    iou = validation_iou(network)
+    entry = models["deeplabv3plus_streets"]
+    save(state, Path(entry.model_weights))
+    iou = validation_iou(inference.load_network(entry, device))
     for label, (name, _) in streets.KNOWN.items():
         print(f"{name:15}{iou[label]:.3f}")
     print(f"mIoU {np.nanmean(iou):.3f}, {time.perf_counter() - start:.0f} s, {weights}")

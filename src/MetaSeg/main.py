@@ -86,8 +86,12 @@ def _made_from(place, predicted_ids):
 
 @ex.automain
 def main(args, _log):
+    for name in ("num_cores", "num_images"):
+        loading.check_count(f"args.{name}", args[name])
     loading.choose(models, args["model_name"], "model")
-    label_class = loading.find_class(loading.choose(datasets, args["dataset"], "dataset"))
-    train_class = loading.find_class(CONFIG.TRAIN_DATASET)
-    predicted_ids = loading.match_ids(label_class.label_mapping, train_class.pred_mapping)
+    data = loading.choose(datasets, args["dataset"], "dataset")
+    predicted_ids = loading.match_ids(
+        loading.class_mapping(data, "label_mapping"),
+        loading.class_mapping(CONFIG.TRAIN_DATASET, "pred_mapping"),
+    )
     parallel.close(_log, compute_metrics(_log, **args, predicted_ids=predicted_ids))

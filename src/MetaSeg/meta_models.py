@@ -5,6 +5,8 @@ arXiv 2005.06831.
 """
 
 import copy
+import json
+import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -245,9 +247,9 @@ def save_meta_model(path, model, made_from):
         "feature_names": list(model.feature_names),
         "mean": torch.from_numpy(model.mean),
         "std": torch.from_numpy(model.std),
-        "made_from": made_from,
+        "made_from": json.loads(json.dumps(made_from, default=str)),
     }
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     torch.save(checkpoint, partial)
     partial.replace(path)
 
@@ -289,10 +291,9 @@ def load_meta_model(entry, path):
         ) from error
 
 
-def is_made_from(path, made_from):
-    """Whether a checkpoint is there, readable and made from these settings."""
+def made_from(path):
+    """What a checkpoint says it was made from: a dict, or None if it is missing or broken."""
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        return checkpoint["made_from"] == made_from
-    except Exception:  # missing or broken: train again
-        return False
+        return torch.load(path, map_location="cpu", weights_only=True)["made_from"]
+    except Exception:  # a broken checkpoint raises nearly anything
+        return None

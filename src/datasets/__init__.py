@@ -11,7 +11,6 @@ from PIL import Image, ImageOps
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-NO_LABEL = 255
 
 
 class LabelledImages:

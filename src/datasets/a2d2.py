@@ -8,12 +8,12 @@ import numpy as np
 from src.datasets import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    NO_LABEL,
     LabelledImages,
     check_choice,
     list_images,
     read_colours,
 )
+from src.records import NO_LABEL
 
 mean, std = IMAGENET_MEAN, IMAGENET_STD
 

@@ -6,13 +6,13 @@ from torchvision import datasets as tables
 from src.datasets import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    NO_LABEL,
     LabelledImages,
     check_choice,
     list_images,
     read_ids,
     with_labels,
 )
+from src.records import NO_LABEL
 
 mean, std = IMAGENET_MEAN, IMAGENET_STD
 

@@ -22,6 +22,7 @@ min_segment_size = min_crop_size = (16, 16)  # height, width in pixels: 1/8 of t
 HEIGHT, WIDTH = 256, 512  # pixels
 SPLITS = {"train": 100, "val": 40, "ood": 80}  # number of scenes
 FIRST_UNSEEN_ID = 100
+DRAWING = 1  # raise it with every change of how scenes look: they are then drawn anew
 
 # Cityscapes train ids, names and colours
 KNOWN = {
@@ -69,7 +70,7 @@ class Streets(LabelledImages):
 
     def __init__(self, root, split="train", seed=0, transform=None):
         check_choice("split", split, SPLITS)
-        folder = Path(root) / f"{split}_seed{seed}"
+        folder = Path(root) / f"{split}_seed{seed}_drawing{DRAWING}"
         names = [f"{index:04d}" for index in range(SPLITS[split])]
         samples = [(folder / f"{name}_image.png", folder / f"{name}_labels.png") for name in names]
         _render_missing(samples, split, seed)
