@@ -103,11 +103,11 @@ def test_only_the_ood_split_plans_unknown_objects_of_many_kinds(monkeypatch):
 def test_the_files_are_the_same_for_the_same_seed(tmp_path, short_splits):
     for folder in ("one", "two"):
         Streets(tmp_path / folder, "val", seed=3)
-    first = contents(tmp_path / "one" / "val_seed3")
+    first = contents(tmp_path / "one" / "val_seed3_drawing1")
     assert sorted(first) == [
         "0000_image.png", "0000_labels.png", "0001_image.png", "0001_labels.png",
     ]  # fmt: skip
-    assert first == contents(tmp_path / "two" / "val_seed3")
+    assert first == contents(tmp_path / "two" / "val_seed3_drawing1")
 
 
 def test_a_dataset_gives_what_was_rendered(tmp_path, short_splits, scenes):
@@ -115,7 +115,7 @@ def test_a_dataset_gives_what_was_rendered(tmp_path, short_splits, scenes):
     image, ground_truth, path = dataset[1]
     assert len(dataset) == 2
     assert (image.mode, image.size) == ("RGB", (512, 256))
-    assert path == str(tmp_path / "ood_seed0" / "0001_image.png")
+    assert path == str(tmp_path / "ood_seed0_drawing1" / "0001_image.png")
     for found, rendered in zip((image, ground_truth), scenes["ood"][1], strict=True):
         assert_array_equal(found, rendered)
 
@@ -123,7 +123,7 @@ def test_a_dataset_gives_what_was_rendered(tmp_path, short_splits, scenes):
 @pytest.mark.parametrize("lost", ["0001_image.png", "0001_labels.png"])
 def test_a_half_written_split_is_completed(tmp_path, short_splits, lost):
     Streets(tmp_path, "train")
-    folder = tmp_path / "train_seed0"
+    folder = tmp_path / "train_seed0_drawing1"
     before = contents(folder)
     (folder / lost).unlink()
     kept = folder / "0000_image.png"

@@ -134,7 +134,7 @@ def main():
     iou = validation_iou(inference.load_network(entry, device))
     for label, (name, _) in streets.KNOWN.items():
         print(f"{name:15}{iou[label]:.3f}")
-    print(f"mIoU {np.nanmean(iou):.3f}, {time.perf_counter() - start:.0f} s, {weights}")
+    print(f"mIoU {np.nanmean(iou):.3f}, {time.perf_counter() - start:.0f} s, {entry.model_weights}")
 
 
 if __name__ == "__main__":
