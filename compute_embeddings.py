@@ -82,7 +82,7 @@ def embed_dataset(
     images, tally = judge_images(log, io_path, model_name, dataset, meta_entry, identity, rule)
     if not images:
         parallel.close(log, tally)
-    figures = report(log, images, data)
+    figures = report(log, images, data, (min_height, min_width))
 
     path = cache.embeddings_path(io_path, model_name, dataset, min_height, min_width, net)
     made_from = dict(
@@ -170,14 +170,17 @@ def judge_images(log, io_path, model_name, dataset, meta_entry, network, rule):
     return images, tally
 
 
-def report(log, images, data):
+def report(log, images, data, min_size):
     """Log what was chosen, and how well 1 - predicted IoU finds what is out of distribution.
+
+    Most segments are fragments of a few pixels, which are wrong whatever they lie on; so that is
+    told for all segments and for those of at least `min_size` (height, width in pixels).
 
     Returns
     -------
     figures : dict of str to number
-        `segments`, `kept`; and `auroc` over all segments, where the ground truth has classes that
-        the network does not predict.
+        `segments`, `kept`; and `auroc` (all segments) and `auroc_large`, where the ground truth
+        has classes that the network does not predict.
     """
     known = loading.class_mapping(CONFIG.TRAIN_DATASET, "pred_mapping")
     classes = np.concatenate([image.predicted_class for image in images])
@@ -193,17 +196,25 @@ def report(log, images, data):
         log.info("left out, %s: %d", reason.replace("_", " "), count)
     figures = {"segments": len(chosen), "kept": int(chosen.sum())}
 
-    labels = np.concatenate([image.label for image in images])
+    labels, boxes, iou_pred = (
+        np.concatenate([getattr(image, name) for image in images])
+        for name in ("label", "boxes", "iou_pred")
+    )
     predicted_ids = loading.match_ids(loading.class_mapping(data, "label_mapping"), known)
     labelled = labels != cache.NO_LABEL
-    unknown = predicted_ids[labels[labelled]] == cache.NO_LABEL
-    if unknown.any() and not unknown.all():
-        scores = 1 - np.concatenate([image.iou_pred for image in images])[labelled]
-        figures["auroc"] = float(roc_auc_score(unknown, scores))
-        log.info(
-            "AUROC of out of distribution by 1 - predicted IoU: %.3f (%d of %d segments)",
-            figures["auroc"], unknown.sum(), len(unknown),
-        )  # fmt: skip
+    unknown = predicted_ids[np.where(labelled, labels, 0)] == cache.NO_LABEL
+    left, upper, right, lower = boxes.T
+    large = (lower - upper >= min_size[0]) & (right - left >= min_size[1])
+    for name, counted, what in (
+        ("auroc", labelled, "all segments"),
+        ("auroc_large", labelled & large, "segments of at least {} x {} pixels".format(*min_size)),
+    ):
+        if 0 < unknown[counted].sum() < counted.sum():
+            figures[name] = float(roc_auc_score(unknown[counted], 1 - iou_pred[counted]))
+            log.info(
+                "AUROC of out of distribution by 1 - predicted IoU, %s: %.3f (%d of %d)",
+                what, figures[name], unknown[counted].sum(), counted.sum(),
+            )  # fmt: skip
     return figures
 
 

@@ -218,7 +218,7 @@ def test_segments_of_thin_images_have_features(shape):
 def test_no_chosen_segment_gives_no_features():
     network = DeepWV3Plus(num_classes=3, width=1 / 64).eval()
     image = torch.zeros(3, *COMPONENTS.shape)
-    assert segment_features(network, image, COMPONENTS, []).shape == (0, 4)
+    assert segment_features(network, image, COMPONENTS, []).shape == (0, 6)
 
 
 @pytest.mark.parametrize("k", [0, 5])

@@ -122,7 +122,7 @@ def test_logits_that_need_every_dilation_are_the_recorded_ones(filled, facts):
 def test_any_image_size_gives_logits_of_that_size(narrow, size):
     image = torch.zeros(1, 3, *size)
     assert narrow(image).shape == (1, 5, *size)
-    assert narrow.features(image).shape == (1, 32, -(-size[0] // 2), -(-size[1] // 2))
+    assert narrow.features(image).shape == (1, 48, -(-size[0] // 2), -(-size[1] // 2))
 
 
 def test_every_parameter_learns_from_one_step():

@@ -88,7 +88,9 @@ def main():
     print(f"""
 Segmentation, mIoU over the {np.isfinite(iou).sum()} classes of {val}: {np.nanmean(iou):.3f}
 Meta network, R^2 of the predicted IoU on {val}:    {r2:.3f}
-Out of distribution, AUROC of 1 - predicted IoU:        {found["auroc"]:.3f}
+Out of distribution, AUROC of 1 - predicted IoU
+  over segments large enough to be looked at:           {found["auroc_large"]:.3f}
+  over all, fragments of a few pixels included:         {found["auroc"]:.3f}
 Retrieval of unknown kinds, mAP on the map:             {explored["map"]:.3f}
 
 pictures  {PICTURES}

@@ -86,10 +86,19 @@ class DeepWV3Plus(WiderResNet38):
         -------
         logits : Tensor of shape (N, num_classes, H, W), in the dtype of `images`
         """
-        return enlarge(self.final[-1](self.features(images)), images.shape[2:])
+        _, decoded = self._decode(images)
+        return enlarge(self.final[-1](decoded), images.shape[2:])
 
     def features(self, images):
-        """The map that the last layer classifies: (N, 256 * width, ceil(H / 2), ceil(W / 2))."""
+        """A map to tell objects apart by: (N, (128 + 256) * width, ceil(H / 2), ceil(W / 2)).
+
+        The fine map, which keeps the colour and texture of unknown things as well, and the map
+        that the last layer classifies.
+        """
+        fine, decoded = self._decode(images)
+        return torch.cat([fine.relu(), decoded], dim=1)
+
+    def _decode(self, images):
         fine, deep = self.encode(images)
         coarse = enlarge(self.bot_aspp(self.aspp(deep)), fine.shape[2:])
-        return self.final[:-1](torch.cat([self.bot_fine(fine), coarse], dim=1))
+        return fine, self.final[:-1](torch.cat([self.bot_fine(fine), coarse], dim=1))
