@@ -156,6 +156,10 @@ def show_explorer(*args, **kwargs):
 
     explorer = Explorer(*args, **kwargs, new_figure=window_figure)
     explorer.map.figure.canvas.mpl_connect("close_event", lambda event: plt.close("all"))
+    # a toolkit's loop lets Python run, and so see a signal, only when something happens
+    heartbeat = explorer.map.figure.canvas.new_timer(interval=200)
+    heartbeat.add_callback(lambda: None)
+    heartbeat.start()
     with _sigterm_closes(plt):
         plt.show()
 
