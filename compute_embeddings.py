@@ -56,11 +56,10 @@ def embed_dataset(
     figures : dict of str to number
         See `report`.
     """
-    for name, value in (
-        ("min_height", min_height), ("min_width", min_width), ("min_crop_height", min_crop_height),
-        ("min_crop_width", min_crop_width), ("batch_size", batch_size),
-    ):  # fmt: skip
-        loading.check_count(f"args.{name}", value)
+    loading.check_counts(
+        min_height=min_height, min_width=min_width, min_crop_height=min_crop_height,
+        min_crop_width=min_crop_width, batch_size=batch_size,
+    )  # fmt: skip
     model = loading.choose(models, model_name, "model")
     net_entry = loading.choose(embedding_networks, net, "embedding network")
     data = loading.choose(datasets, dataset, "dataset")

@@ -58,18 +58,11 @@ def discover(
     data = loading.choose(datasets, dataset, "dataset")
     loading.choose(models, model_name, "model")
     loading.choose(embedding_networks, net, "embedding network")
-    for name, value in (
-        ("min_height", min_height), ("min_width", min_width), ("neighbours", neighbours),
-        ("embedding_size", embedding_size),
-    ):  # fmt: skip
-        loading.check_count(f"args.{name}", value)
-    for name, value, allowed in (
-        ("args.method", method, embedding_space.METHODS),
-        ("args.metric", metric, embedding_space.METRICS),
-    ):
-        if value not in allowed:
-            raise SettingError(f"`{name}` must be one of {', '.join(allowed)}, got {value!r}")
-    check_options(method, tsne, **mainplot)
+    loading.check_counts(
+        min_height=min_height, min_width=min_width, neighbours=neighbours,
+        embedding_size=embedding_size,
+    )  # fmt: skip
+    check_options(method, metric, tsne, **mainplot)
     height, width = loading.size_for(data, "min_segment_size", min_height, min_width)
     path = cache.embeddings_path(io_path, model_name, dataset, height, width, net)
     if not path.is_file():
@@ -78,11 +71,10 @@ def discover(
     if not len(table["embeddings"]):
         raise SettingError(f"{path} holds no segment: raise args.iou_threshold in stage 4")
     segment = mainplot["segment"]
-    loading.check_count("mainplot.segment", segment, 0)
-    if segment is not None and segment >= len(table["embeddings"]):
+    if segment is not None and segment not in range(len(table["embeddings"])):
         raise SettingError(
-            f"`mainplot.segment` must be below {len(table['embeddings'])}, the number of segments "
-            f"in {path}, got {segment}"
+            f"`mainplot.segment` must be a row from 0 to {len(table['embeddings']) - 1} of {path}, "
+            f"got {segment!r}"
         )
     settings = dict(method=method, size=embedding_size, seed=seed, tsne=tsne)
     if table.get("reduced_by") != settings:
@@ -103,8 +95,14 @@ def discover(
     return figures
 
 
-def check_options(method, tsne, save_path, segment):
+def check_options(method, metric, tsne, save_path, segment):
     """Refuse options that do not fit together or do not exist, before any work."""
+    for name, value, allowed in (
+        ("args.method", method, embedding_space.METHODS),
+        ("args.metric", metric, embedding_space.METRICS),
+    ):
+        if value not in allowed:
+            raise SettingError(f"`{name}` must be one of {', '.join(allowed)}, got {value!r}")
     known = set(inspect.signature(TSNE).parameters)
     if set(tsne) - known:
         raise SettingError(f"tsne has {', '.join(sorted(known))}; got {', '.join(tsne)}")

@@ -35,7 +35,7 @@ def predict_dataset(log, *, dataset, model_name, io_path, gpu, num_images, overw
     -------
     tally : Tally
     """
-    loading.check_count("args.num_images", num_images)
+    loading.check_counts(num_images=num_images)
     model = loading.choose(models, model_name, "model")
     source = {"network": loading.identity(model)}
     data = loading.choose(datasets, dataset, "dataset")
@@ -63,12 +63,11 @@ def predict_dataset(log, *, dataset, model_name, io_path, gpu, num_images, overw
         prediction = Prediction(probabilities, probabilities.argmax(-1), ground_truth, path)
         cache.write_prediction(path_of(index), prediction, {**source, "image": path})
 
-    left_over = [index for index in cache.image_indices(path_of(0).parent, "input", missing_ok=True)
-                 if index >= len(samples)]  # fmt: skip
-    if left_over:
+    folder = path_of(0).parent
+    if any(k >= len(samples) for k in cache.image_indices(folder, "input", missing_ok=True)):
         log.warning(
-            "%s holds %d predictions of images that %r no longer has; delete them, and what later "
-            "stages made of them", path_of(0).parent, len(left_over), dataset,
+            "%s holds predictions of more images than the %d of %r; delete them, and what later "
+            "stages made of them", folder, len(samples), dataset,
         )  # fmt: skip
     return parallel.for_each_image(
         predict_image,

@@ -49,8 +49,7 @@ def train_meta_model(
         Coefficient of determination of the predicted IoU on `val_dataset`; None without its
         segments, which training needs and a trained model does not.
     """
-    for name in ("epochs", "batch_size"):
-        loading.check_count(f"args.{name}", training[name])
+    loading.check_counts(epochs=training["epochs"], batch_size=training["batch_size"])
     model = loading.choose(models, model_name, "model")
     entry = loading.choose(meta_models, meta_model, "meta model")
     fit = loading.choose(fitting.KINDS, meta_model_type, "kind of meta model")
@@ -95,8 +94,8 @@ def read_segments(io_path, model_name, dataset, network):
     metrics = []
     for index in cache.image_indices(folder, "metrics"):
         path = cache.metrics_path(io_path, model_name, dataset, index)
-        made_from = cache.made_from(path)
-        if made_from and made_from["prediction"]["network"] != network:
+        prediction = (cache.made_from(path) or {}).get("prediction")  # None: the original's file
+        if prediction and prediction["network"] != network:
             raise SettingError(
                 f"{path} was made with other weights or another class of {model_name!r}; run "
                 f"pred_images.py, then src/MetaSeg/main.py with args.dataset={dataset} again"

@@ -8,6 +8,7 @@ import difflib
 import hashlib
 import importlib
 import inspect
+import json
 import sys
 import warnings
 from pathlib import Path
@@ -130,11 +131,12 @@ def identity(entry):
     SettingError
         If the weights file is missing.
     """
-    return {
+    identity = {
         "class": f"{entry.module_name}.{entry.class_name}",
         "kwargs": entry.kwargs,
         "weights": None if entry.model_weights is None else _sha256_of_weights(entry),
     }
+    return json.loads(json.dumps(identity, default=str))  # equal to what comes back from a file
 
 
 def _sha256_of_weights(entry):
@@ -197,15 +199,16 @@ def class_mapping(entry, name):
     return mapping or {}
 
 
-def check_count(name, value, minimum=1):
-    """Refuse a setting that is neither None nor a whole number from `minimum` on.
+def check_counts(**settings):
+    """Refuse settings of `args` that are neither None nor a whole number from 1 on.
 
     Raises
     ------
     SettingError
     """
-    if value is not None and (type(value) is not int or value < minimum):
-        raise SettingError(f"`{name}` must be a whole number >= {minimum}, got {value!r}")
+    for name, value in settings.items():
+        if value is not None and (type(value) is not int or value < 1):
+            raise SettingError(f"`args.{name}` must be a whole number >= 1, got {value!r}")
 
 
 def size_for(entry, name, height, width):

@@ -1,5 +1,6 @@
 """From entries of the configuration to objects."""
 
+import json
 import sys
 from collections import namedtuple
 from fractions import Fraction
@@ -11,6 +12,7 @@ from src import loading
 from src.loading import SettingError
 
 Entry = namedtuple("Entry", "name module_name class_name kwargs")
+Model = namedtuple("Model", [*Entry._fields, "model_weights"])
 HALF = Entry("half", "fractions", "Fraction", {"numerator": 1, "denominator": 2})
 
 
@@ -144,3 +146,16 @@ def test_ids_beyond_one_byte_are_refused(wrong):
 def test_two_predicted_ids_of_one_name_are_refused():
     with pytest.raises(ValueError, match="name each class once, got 'Road' twice"):
         loading.match_ids({}, {0: ("road", GREY), 1: ("Road", GREY)})
+
+
+def test_an_identity_equals_itself_after_a_way_through_a_file():
+    entry = Model("any", "torch.nn", "Conv2d", {"kernel_size": (3, 5)}, None)
+    identity = loading.identity(entry)
+    assert identity == json.loads(json.dumps(identity))
+    assert identity["kwargs"] == {"kernel_size": [3, 5]}
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.0, "two", True])
+def test_a_count_that_is_none_is_refused_by_its_name(value):
+    with pytest.raises(SettingError, match=r"`args.num_images` must be a whole number >= 1"):
+        loading.check_counts(num_images=value)

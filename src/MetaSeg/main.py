@@ -86,8 +86,7 @@ def _made_from(place, predicted_ids):
 
 @ex.automain
 def main(args, _log):
-    for name in ("num_cores", "num_images"):
-        loading.check_count(f"args.{name}", args[name])
+    loading.check_counts(num_cores=args["num_cores"], num_images=args["num_images"])
     loading.choose(models, args["model_name"], "model")
     data = loading.choose(datasets, args["dataset"], "dataset")
     predicted_ids = loading.match_ids(

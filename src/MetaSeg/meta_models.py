@@ -5,7 +5,6 @@ arXiv 2005.06831.
 """
 
 import copy
-import json
 import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -247,7 +246,7 @@ def save_meta_model(path, model, made_from):
         "feature_names": list(model.feature_names),
         "mean": torch.from_numpy(model.mean),
         "std": torch.from_numpy(model.std),
-        "made_from": json.loads(json.dumps(made_from, default=str)),
+        "made_from": made_from,
     }
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     torch.save(checkpoint, partial)
