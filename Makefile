@@ -22,7 +22,7 @@ bench: $(READY) ## measure speed
 	$(BIN)/python benchmarks/kernel.py
 
 # the kernel is compiled by the installation, so a changed kernel installs again
-$(READY): pyproject.toml constraints.txt src/MetaSeg/_segments.pyx
+$(READY): pyproject.toml constraints.txt src/MetaSeg/_segments.pyx src/MetaSeg/_pixels.h
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed")'
 	@$(PYTHON) -c 'import os, sys, sysconfig as s; sys.exit(not os.path.exists(os.path.join(s.get_path("include"), "Python.h")) and "Python.h is missing: install the headers of Python (Debian, Ubuntu: python3-dev)")'
 	$(PYTHON) -m venv .venv

@@ -1,6 +1,8 @@
 """The segment metrics against recorded values, a slow twin and cases worked by hand."""
 
+from contextlib import contextmanager
 from math import fsum, log
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
+from src.MetaSeg import metrics as metrics_module
 from src.MetaSeg.metrics import compute_metrics_components, heatmaps
 
 VOID = 255
@@ -28,6 +31,13 @@ def distinct_neighbours(height, width):
     """Four classes of which no two equal ones touch: every pixel is a segment."""
     rows, columns = np.indices((height, width))
     return 2 * (rows % 2) + columns % 2
+
+
+@contextmanager
+def strips_of(rows):
+    """Cut images into strips of so many rows, as large images are."""
+    with patch.multiple(metrics_module, STRIP_BYTES=0, MIN_STRIP_ROWS=rows):
+        yield
 
 
 def assert_close(actual, expected, name):
@@ -55,10 +65,12 @@ def test_every_recorded_case_is_listed(reference):
     assert sorted(p.stem for p in (reference / "metaseg").glob("*.npz")) == list(GOLDEN_CASES)
 
 
+@pytest.mark.parametrize("rows", [1, 7, 1000])
 @pytest.mark.parametrize("case", GOLDEN_CASES)
-def test_recorded_maps_and_metrics_are_reproduced(reference, case):
+def test_recorded_maps_and_metrics_are_reproduced(reference, case, rows):
     golden = load_golden(reference, case)
-    metrics, components = compute_metrics_components(golden["probs"], golden["gt"])
+    with strips_of(rows):
+        metrics, components = compute_metrics_components(golden["probs"], golden["gt"])
     assert components.dtype == np.int32
     assert_array_equal(components, golden["components"])
     for name, values in zip("EDV", heatmaps(golden["probs"]), strict=True):
@@ -177,8 +189,8 @@ def slow_metrics(probabilities, ground_truth, further):
 @st.composite
 def images(draw):
     """Probabilities, ground truth or None, and further maps, of every awkward kind."""
-    height, width = draw(st.integers(1, 8)), draw(st.integers(1, 8))
-    class_count = draw(st.integers(1, 12))
+    height, width = draw(st.integers(1, 12)), draw(st.integers(1, 12))
+    class_count = draw(st.integers(1, 40))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     kind = draw(st.sampled_from(["smooth", "confident", "coarse", "one-hot", "blocks"]))
     if kind == "coarse":  # ties for every place
@@ -187,7 +199,7 @@ def images(draw):
         p = one_hot(random.integers(0, class_count, (height, width)), class_count)
     elif kind == "blocks":  # segments large enough to have inner pixels
         corners = random.integers(0, class_count, (2, 2))
-        p = one_hot(corners.repeat(4, 0).repeat(4, 1)[:height, :width], class_count) * 0.75
+        p = one_hot(corners.repeat(6, 0).repeat(6, 1)[:height, :width], class_count) * 0.75
     else:
         p = np.exp(random.normal(0, 6 if kind == "confident" else 1, (height, width, class_count)))
         p /= p.sum(axis=-1, keepdims=True)
@@ -201,10 +213,11 @@ def images(draw):
 
 
 @settings(max_examples=300, deadline=None)
-@given(images())
-def test_random_images_give_what_the_definitions_say(image):
+@given(images(), st.sampled_from([1, 2, 3, 12]), st.integers(1, 3))
+def test_random_images_give_what_the_definitions_say(image, strip_rows, threads):
     probabilities, truth, further = image
-    metrics, components = compute_metrics_components(probabilities, truth, further)
+    with strips_of(strip_rows):
+        metrics, components = compute_metrics_components(probabilities, truth, further, threads)
     rows, expected_components = slow_metrics(probabilities, truth, further)
     assert_array_equal(components, expected_components)
     assert set(metrics) == set(rows[0])
@@ -376,6 +389,34 @@ def test_class_255_of_many_is_a_segment_that_no_truth_confirms():
 def test_truth_of_a_class_the_network_does_not_know_matches_nothing():
     metrics, _ = compute_metrics_components(one_hot([[0, 1, 1]], 2), [[256, 257, 2]])
     assert_array_equal(metrics["iou"], [0, 0])
+
+
+def test_a_segment_is_one_however_many_strips_it_runs_through():
+    classes = [[1, 0, 1], [1, 0, 1], [1, 0, 1], [1, 1, 1]]
+    truth = [[0, 0, 1], [0, 0, 1], [0, 0, 1], [0, 1, 1]]
+    with strips_of(1):
+        metrics, components = compute_metrics_components(one_hot(classes, 2), truth)
+    assert_array_equal(abs(components), [[1, 2, 1], [1, 2, 1], [1, 2, 1], [1, 1, 1]])
+    assert_array_equal(metrics["S"], [9, 3])
+    assert_array_equal(metrics["mean_x"], [(3 * 2 + 3 * 3) / 9, 1])
+    assert_array_equal(metrics["iou"], [5 / 9, 3 / (3 + 4)])  # 4 missed pixels in one column
+
+
+@pytest.mark.parametrize("threads", [2, 3, 16])
+def test_any_number_of_threads_gives_the_same_bits(threads):
+    random = np.random.default_rng(0)
+    p = random.dirichlet([0.3] * 5, (9, 12)).repeat(9, axis=0).repeat(7, axis=1)
+    p[random.random(p.shape[:2]) < 0.1] = np.eye(5)[3]
+    truth = np.roll(p.argmax(axis=-1), 3, axis=0)
+    further = {"depth": random.normal(size=truth.shape)}
+    with strips_of(4):
+        expected = compute_metrics_components(p, truth, further)
+        assert_same_result(compute_metrics_components(p, truth, further, threads), expected)
+
+
+def test_a_number_of_threads_below_one_is_refused():
+    with pytest.raises(ValueError, match="`threads` must be at least 1, got 0"):
+        compute_metrics_components(one_hot([[0, 1]], 2), threads=0)
 
 
 def test_inputs_are_read_however_they_lie_in_memory(tmp_path):

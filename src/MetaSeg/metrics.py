@@ -5,15 +5,24 @@ via Aggregated Dispersion Measures of Softmax Probabilities", arXiv 1811.00648.
 `compute_metrics_components` defines every metric; the loops are in _segments.pyx.
 """
 
+import functools
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
 import numpy as np
 
 from src.MetaSeg import _segments
 
 VOID = 255  # ground truth id that means no label
+NOTHING = 2**16 - 1  # where no true class is missed; no predicted class has this id
 EPSILON = 2.0**-23  # float32 machine epsilon: keeps the logarithm finite at p = 0
 ROUNDING = 1e-4  # how far outside [0, 1] a probability may lie
 MAX_CLASSES = MAX_ID = 2**16 - 1
 MAX_PIXELS = 2**31 - 1  # segments are numbered in int32
+STRIP_BYTES = 2**23  # of probabilities, which are read twice and should still be in the cache
+MIN_STRIP_ROWS = 16  # each strip looks at two rows more
+TABLE_ROWS = 4096  # segments whose metrics are worked out at once, in the cache too
+HITS, PIXELS, MAPS, FURTHER = 0, 1, 5, 17  # columns of sums, see `_define`
 
 
 def heatmaps(probabilities):
@@ -43,11 +52,15 @@ def heatmaps(probabilities):
     ValueError
         If `probabilities` is refused by `compute_metrics_components`.
     """
-    _, maps = _classify(_check_probabilities(probabilities))
-    return tuple(maps.values())
+    probabilities = _check_probabilities(probabilities)
+    height, width, _ = probabilities.shape
+    maps = np.empty((3, height, width), np.float32)
+    for top, bottom in _strip_rows(probabilities.shape):
+        maps[:, top:bottom] = np.moveaxis(_score(probabilities, slice(top, bottom))[2], 2, 0)
+    return tuple(maps)
 
 
-def compute_metrics_components(probabilities, ground_truth=None, heatmaps=None):
+def compute_metrics_components(probabilities, ground_truth=None, heatmaps=None, threads=1):
     """Split the predicted classes into segments and measure each of them.
 
     Parameters
@@ -62,6 +75,8 @@ def compute_metrics_components(probabilities, ground_truth=None, heatmaps=None):
         None: unknown, `iou` and `iou0` are NaN.
     heatmaps : dict of str to array_like of shape (H, W), optional
         Further finite maps to aggregate like E, D and V.
+    threads : int
+        How many share the work, from 1. The result is the same to the bit for any number.
 
     Returns
     -------
@@ -117,28 +132,22 @@ def compute_metrics_components(probabilities, ground_truth=None, heatmaps=None):
     further = {} if heatmaps is None else heatmaps
     further = {name: _check_map(name, further[name], (height, width)) for name in further}
     names = _metric_names(further, class_count)
+    if threads < 1:
+        raise ValueError(f"`threads` must be at least 1, got {threads}")
 
-    classes, maps = _classify(probabilities)
     components = np.empty((height, width), np.int32)
-    count = _segments.label_segments(classes, components)
-
-    segment_classes = np.empty(count, np.int64)
-    sizes, positions = np.zeros((2, count)), np.zeros((2, count))
-    neighbours, class_sums = np.zeros((count, class_count)), np.zeros((count, class_count))
-    _segments.measure_segments(classes, components, segment_classes, sizes, positions, neighbours)
-    _segments.sum_probabilities(probabilities, components, class_sums)
-
-    inner, boundary = sizes
-    size = inner + boundary
-    size_rel, inner_rel = size / np.maximum(boundary, 1), inner / np.maximum(boundary, 1)
-    iou = _adjusted_iou(classes, truth, components, size, class_count)
-    columns = [iou, np.where(np.isnan(iou), np.nan, iou == 0), segment_classes, *positions / size]
-    for values in (maps | further).values():
-        columns += _aggregate(values, components, sizes)
-    columns += [size, inner, boundary, size_rel, inner_rel]
-    columns += [*np.ascontiguousarray(class_sums.T) / size]
-    columns += [*np.ascontiguousarray(neighbours.T) / np.maximum(neighbours.sum(axis=1), 1)]
-    return dict(zip(names, columns, strict=True)), components
+    measure = functools.partial(_measure, probabilities, truth, further.values(), components)
+    with ThreadPoolExecutor(threads) as pool:
+        strips = list(pool.map(measure, _strip_rows(probabilities.shape)))
+        segments = _join([strip.segments for strip in strips])
+        missed = _missed_sizes(strips, segments)
+        _gather_sums(strips, segments)
+        values = np.empty((len(names), segments.count))
+        finish = functools.partial(_finish, segments, missed, 3 + len(further), values, components)
+        list(pool.map(finish, range(len(strips)), strips))
+    metrics = dict(zip(names, values, strict=True))
+    metrics["class"] = metrics["class"].astype(np.int64)
+    return metrics, components
 
 
 def _metric_names(further, class_count):
@@ -155,50 +164,227 @@ def _metric_names(further, class_count):
     return names
 
 
-def _classify(probabilities):
-    """Class (H, W) int32 of each pixel and its heat maps by name, (H, W) float32."""
-    *shape, class_count = probabilities.shape
-    classes = np.empty(shape, np.int32)
-    maps = {name: np.empty(shape, np.float32) for name in "EDV"}
+# strips of rows, one after the other or side by side
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """What hangs together within a strip, numbered from 0 in raster order."""
+
+    count: int
+    upper: np.ndarray  # labels of the runs in the first two rows, which the strip above has too
+    lower: np.ndarray  # labels of the runs in the last two rows, which the strip below has too
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """What is known of a strip by itself, without the two rows that it shares."""
+
+    top: int
+    bottom: int
+    segments: _Labels
+    classes: np.ndarray  # (S,) class of each segment
+    sums: np.ndarray  # (S, 5 + 4 M + 2 C) sums over M maps and C classes, see `_define`
+    regions: _Labels | None  # of true classes that were missed; None without a ground truth
+    region_sizes: np.ndarray | None  # (R,) in pixels
+    touching: np.ndarray | None  # (n, 2) pairs of a region and a segment of its class
+
+
+def _strip_rows(shape):
+    """First row and first row below of each strip; the same whoever does the work."""
+    height, width, class_count = shape
+    rows = max(STRIP_BYTES // (4 * width * class_count), MIN_STRIP_ROWS)
+    return [(top, min(top + rows, height)) for top in range(0, height, rows)]
+
+
+def _score(probabilities, rows):
+    """Probabilities (h, W, C), classes (h, W) and maps (h, W, 3) of some rows."""
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused
+        block = np.ascontiguousarray(probabilities[rows], np.float32)
+    height, width, class_count = block.shape
+    classes, maps = np.empty((height, width), np.uint16), np.empty((height, width, 3), np.float32)
     scale = 1 / np.log(class_count) if class_count > 1 else 0.0
-    _segments.score_pixels(probabilities, scale, EPSILON, classes, *maps.values())
-    return classes, maps
+    if not _segments.score_pixels(block, scale, EPSILON, -ROUNDING, 1 + ROUNDING, classes, maps):
+        _refuse_probabilities(probabilities)
+    return block, classes, maps
 
 
-def _adjusted_iou(classes, truth, components, size, class_count):
-    """The metric `iou`, (S,) float64; NaN without a ground truth."""
-    count = len(size)
-    if truth is None:
-        return np.full(count, np.nan)
-    hits, missed_sizes = np.zeros(count), np.zeros(count)
-    missed, regions = np.empty_like(classes), np.empty_like(classes)
-    _segments.compare_truth(classes, truth, components, class_count, VOID, hits, missed)
-    region_count = _segments.label_segments(missed, regions)
-    ends, charged = np.zeros(region_count + 2, np.int32), np.zeros(count, np.int32)
-    pixels = np.empty(classes.size, np.int32)
-    _segments.sum_touching_regions(
-        classes, components, missed, regions, ends, pixels, charged, missed_sizes
+def _label(values):
+    """Runs and labels of a map: starts and labels of the runs, first run of each row."""
+    height, width = values.shape
+    starts, rows = np.empty(height * width + 1, np.int32), np.empty(height + 1, np.int32)
+    count = _segments.find_runs(values, starts, rows)
+    starts, labels = starts[: count + 1], np.empty(count, np.int64)
+    number = _segments.label_runs(values, starts, rows, labels)
+    upper, lower = labels[: rows[min(2, height)]], labels[rows[max(height - 2, 0)] :]
+    return starts, rows, labels, _Labels(number, upper.copy(), lower.copy())
+
+
+def _measure(probabilities, truth, further, components, rows):
+    """Draw the segments of a strip into `components` and sum over them."""
+    top, bottom = rows
+    above, below = max(top - 1, 0), min(bottom + 1, len(probabilities))
+    around = slice(above, below)
+    own = top - above, bottom - above
+    probabilities, classes, maps = _score(probabilities, around)
+    starts, first, labels, segments = _label(classes)
+    runs = starts, first, labels
+    class_count = probabilities.shape[2]
+
+    column = FURTHER + 4 * len(further)
+    sums = np.zeros((segments.count, column + 2 * class_count))
+    boundary = np.empty(classes.shape, np.uint8)
+    _segments.find_boundary(classes, *own, boundary)
+    _segments.measure_segments(*runs, boundary, *own, above, sums, PIXELS, components[top:bottom])
+    _segments.sum_maps(maps, *runs, boundary, *own, sums, MAPS)
+    if further:
+        maps = np.stack([values[around] for values in further], axis=2)
+        _segments.sum_maps(maps, *runs, boundary, *own, sums, FURTHER)
+    _segments.sum_probabilities(probabilities, *runs, *own, sums, column)
+    _segments.count_neighbours(classes, *runs, *own, sums, column + class_count)
+    segment_classes = np.empty(segments.count, np.uint16)
+    segment_classes[labels] = classes.ravel()[starts[:-1]]
+    regions = region_sizes = touching = None
+    if truth is not None:
+        truth = np.ascontiguousarray(truth[around], np.uint16)
+        _segments.count_hits(classes, truth, VOID, *runs, *own, sums, HITS)
+        regions, region_sizes, touching = _miss(classes, truth, class_count, runs, own)
+    return _Strip(top, bottom, segments, segment_classes, sums, regions, region_sizes, touching)
+
+
+def _miss(classes, truth, class_count, runs, own):
+    """Regions of missed true classes in a strip, their sizes and the segments they touch."""
+    missed = np.empty_like(classes)
+    _segments.compare_truth(classes, truth, class_count, VOID, NOTHING, missed)
+    starts, first, labels, regions = _label(missed)
+    own_runs = slice(first[own[0]], first[own[1]])
+    lengths = np.diff(starts)
+    sizes = np.bincount(labels[own_runs], lengths[own_runs], regions.count)
+    pairs = np.empty((6 * classes.size, 2), np.int64)
+    last = np.full(regions.count, -1)
+    count = _segments.pair_regions(
+        missed, NOTHING, starts, first, labels, classes, *runs, *own, last, pairs
     )
-    return hits / (size + missed_sizes)
+    return regions, sizes, pairs[:count].copy()
 
 
-def _aggregate(values, components, sizes):
-    """The ten metrics of one map in order, each (S,) float64."""
-    sums = np.zeros((2, 2, sizes.shape[1]))
-    _segments.sum_map(values, components, sums)
-    counts = np.maximum([sizes.sum(axis=0), *sizes], 1)  # all, inner, boundary
-    sums, squares = np.stack([sums.sum(axis=0), *sums], axis=1)
-    means = sums / counts
-    variances = squares / counts - means**2
-    size_rel, inner_rel = counts[0] / counts[2], sizes[0] / counts[2]
-    return [
-        *(*means, means[0] * size_rel, means[1] * inner_rel),
-        *(*variances, variances[0] * size_rel, variances[1] * inner_rel),
+@dataclass(frozen=True)
+class _Joined:
+    """Labels of all strips, one strip after the other, and what they are in the whole image."""
+
+    first: np.ndarray  # index of the first label of each strip, then the number of labels
+    roots: np.ndarray  # (N,) index of the label that stands for the same thing, the first of all
+    numbers: np.ndarray  # (N,) its number in the image, from 0 in raster order
+    count: int
+
+
+def _join(strips):
+    """Join the `_Labels` of neighbouring strips over the rows that they share."""
+    first = np.cumsum([0, *(labels.count for labels in strips)])
+    parent = np.arange(first[-1])
+    for above, below, *firsts in zip(strips, strips[1:], first, first[1:], strict=False):
+        _segments.join_labels(parent, above.lower, below.upper, *firsts)
+    roots, numbers = np.empty_like(parent), np.empty_like(parent)
+    count = _segments.find_roots(parent, roots, numbers)
+    return _Joined(first, roots, numbers, count)
+
+
+def _gather_sums(strips, segments):
+    """Add the sums of each segment to those in the first strip that knows it."""
+    for strip, begin, end in zip(strips, segments.first, segments.first[1:], strict=False):
+        moved = np.flatnonzero(segments.roots[begin:end] != np.arange(begin, end))
+        targets = segments.roots[begin:end][moved]
+        homes = np.searchsorted(segments.first, targets, side="right") - 1
+        for home in np.unique(homes):
+            there = homes == home
+            _segments.add_rows(
+                strip.sums, moved[there], strips[home].sums, targets[there] - segments.first[home]
+            )
+
+
+def _missed_sizes(strips, segments):
+    """Pixels of the missed regions that touch each segment, (S,); NaN without a ground truth."""
+    if strips[0].regions is None:
+        return np.full(segments.count, np.nan)
+    regions = _join([strip.regions for strip in strips])
+    sizes = np.concatenate([strip.region_sizes for strip in strips])
+    sizes = np.bincount(regions.numbers, sizes, regions.count)
+    pairs = [
+        (regions.numbers[i + strip.touching[:, 0]], segments.numbers[j + strip.touching[:, 1]])
+        for strip, i, j in zip(strips, regions.first, segments.first, strict=False)
     ]
+    touching, touched = np.concatenate(pairs, axis=1)
+    pairs = np.sort(touching * segments.count + touched)
+    pairs = pairs[np.diff(pairs, prepend=-1) > 0]
+    return np.bincount(
+        pairs % segments.count, sizes[pairs // segments.count], minlength=segments.count
+    )
+
+
+def _finish(segments, missed, map_count, values, components, index, strip):
+    """Work out the metrics of a strip's segments and put their final numbers on its map."""
+    begin, end = segments.first[index : index + 2]
+    numbers = segments.numbers[begin:end]
+    _segments.renumber(numbers, components[strip.top : strip.bottom])
+    own = np.flatnonzero(segments.roots[begin:end] == np.arange(begin, end))
+    for k in range(0, len(own), TABLE_ROWS):
+        rows = own[k : k + TABLE_ROWS]
+        columns = slice(numbers[rows[0]], numbers[rows[-1]] + 1)
+        sums = np.ascontiguousarray(strip.sums[rows].T)
+        _define(sums, strip.classes[rows], missed[columns], map_count, values[:, columns])
+
+
+def _define(sums, classes, missed, map_count, values):
+    """All metrics of n segments, a row each, from their sums over pixels.
+
+    Parameters
+    ----------
+    sums : ndarray of shape (5 + 4 M + 2 C, n), float64
+        Pixels of the true class, inner pixels, boundary pixels, sum of rows, sum of columns;
+        of E, D and V each its sum and sum of squares on inner pixels, then on boundary pixels;
+        the same of the other M - 3 maps;
+        sums of probabilities by class; pairs with a pixel of another class by that class.
+    classes : ndarray of shape (n,)
+    missed : ndarray of shape (n,)
+        Pixels of the missed regions that touch; NaN without a ground truth.
+    values : ndarray of shape (10 + 10 M + 2 C, n), float64
+        Out: the metrics in the order of `_metric_names`.
+    """
+    hits, (inner, boundary, x, y) = sums[HITS], sums[PIXELS:MAPS]
+    end = MAPS + 4 * map_count
+    moments = [
+        part.reshape(2, -1, 2, len(classes)) for part in (sums[MAPS:FURTHER], sums[FURTHER:end])
+    ]
+    moments = np.concatenate(moments, axis=1)  # (inner or boundary, map, value or square, n)
+    probabilities, neighbours = np.split(sums[end:], 2)
+
+    size = inner + boundary
+    iou = hits / (size + missed)
+    iou0 = np.where(np.isnan(iou), np.nan, iou == 0)
+    counts = np.maximum([size, inner, boundary], 1)[:, None]
+    relative = np.stack([size, inner]) / counts[2]
+    moments = np.concatenate([moments.sum(axis=0, keepdims=True), moments])
+    means = moments[:, :, 0] / counts
+    variances = moments[:, :, 1] / counts - means**2
+    aggregates = [
+        means,
+        means[:2] * relative[:, None],
+        variances,
+        variances[:2] * relative[:, None],
+    ]
+    aggregates = np.concatenate(aggregates).swapaxes(0, 1)  # map by map
+    columns = [
+        [iou, iou0, classes, x / size, y / size],
+        aggregates.reshape(10 * map_count, -1),
+        [size, inner, boundary, *relative],
+        probabilities / size,
+        neighbours / np.maximum(neighbours.sum(axis=0), 1),
+    ]
+    np.concatenate(columns, out=values)
 
 
 def _check_probabilities(probabilities):
-    """The probabilities as float32 in C order, or a ValueError."""
+    """The probabilities as an array, or a ValueError; `_score` looks at the values."""
     probabilities = _real_array("probabilities", probabilities)
     if probabilities.ndim != 3 or probabilities.size == 0:
         raise ValueError(
@@ -216,36 +402,39 @@ def _check_probabilities(probabilities):
             f"`probabilities` must have at most {MAX_PIXELS} pixels, got {height} x {width}; "
             "cut the image"
         )
-    # NaN passes through minimum and maximum, so the common case makes no temporary array.
-    if not (probabilities.min() >= -ROUNDING and probabilities.max() <= 1 + ROUNDING):
-        allowed = (probabilities >= -ROUNDING) & (probabilities <= 1 + ROUNDING)
-        raise ValueError(
-            "`probabilities` must be finite and in [0, 1]; "
-            f"{_describe(~allowed, probabilities, 'row, column, class')}; "
-            "pass the softmax output, not logits"
-        )
-    return np.ascontiguousarray(probabilities, np.float32)
+    return probabilities
+
+
+def _refuse_probabilities(probabilities):
+    allowed = (probabilities >= -ROUNDING) & (probabilities <= 1 + ROUNDING)
+    raise ValueError(
+        "`probabilities` must be finite and in [0, 1]; "
+        f"{_describe(~allowed, probabilities, 'row, column, class')}; "
+        "pass the softmax output, not logits"
+    )
 
 
 def _check_truth(ground_truth, shape):
-    """The true classes as uint16 in C order, or a ValueError."""
+    """The true classes as an array of whole numbers that fit in uint16, or a ValueError."""
     truth = _real_array("ground_truth", ground_truth)
     if truth.shape != shape:
         raise ValueError(
             f"`ground_truth` must have the image's shape {shape}, got {truth.shape}; "
             "pass None where it is unknown"
         )
+    if truth.dtype in (np.uint8, np.uint16):
+        return truth
     allowed = (truth >= 0) & (truth <= MAX_ID) & (truth == np.floor(truth))
     if not allowed.all():
         raise ValueError(
             f"`ground_truth` must hold whole numbers from 0 to {MAX_ID}; "
             f"{_describe(~allowed, truth, 'row, column')}; use {VOID} for no label"
         )
-    return np.ascontiguousarray(truth, np.uint16)
+    return truth.astype(np.uint16)
 
 
 def _check_map(name, values, shape):
-    """A further heat map as float32 or float64 in C order, or a ValueError."""
+    """A further heat map as float64, or a ValueError."""
     values = _real_array(f"heatmaps[{name!r}]", values)
     if values.shape != shape:
         raise ValueError(
@@ -256,7 +445,7 @@ def _check_map(name, values, shape):
             f"`heatmaps[{name!r}]` must be finite; "
             f"{_describe(~np.isfinite(values), values, 'row, column')}"
         )
-    return np.ascontiguousarray(values, np.float32 if values.dtype == np.float32 else np.float64)
+    return values.astype(np.float64, copy=False)
 
 
 def _real_array(name, values):
