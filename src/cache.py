@@ -9,7 +9,7 @@ import json
 import os
 import pickle
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import h5py
@@ -96,6 +96,8 @@ def _files(folder):
 def write_prediction(path, prediction, made_from):
     """Store what stage 1 knows about one image, without loss.
 
+    The probabilities are not compressed: 20% smaller files would take five times as long to read.
+
     Parameters
     ----------
     path : path
@@ -109,9 +111,9 @@ def write_prediction(path, prediction, made_from):
     if truth is None:
         truth = np.full(prediction.prediction.shape, NO_LABEL, np.uint8)
     with _new_hdf5(path, made_from) as file:
-        _store(file, "probabilities", np.asarray(prediction.probabilities, np.float32))
-        _store(file, "prediction", _as_ids(prediction.prediction))
-        _store(file, "ground_truths", _as_ids(truth))
+        file["probabilities"] = np.asarray(prediction.probabilities, np.float32)
+        _store_ids(file, "prediction", _as_ids(prediction.prediction))
+        _store_ids(file, "ground_truths", _as_ids(truth))
         file.create_dataset(
             "image_path", data=[os.fsencode(prediction.image_path)], dtype=h5py.string_dtype()
         )
@@ -149,10 +151,22 @@ def read_prediction(path, probabilities=True):
         )
 
 
+def read_ahead(path):
+    """Ask the system to fetch a file from its disk while we work, where there is one and it can.
+
+    The system takes requests of about a megabyte and forgets the rest of larger ones.
+    """
+    if not hasattr(os, "posix_fadvise"):
+        return
+    with suppress(OSError), open(path, "rb") as file:
+        for start in range(0, os.fstat(file.fileno()).st_size, 2**20):
+            os.posix_fadvise(file.fileno(), start, 2**20, os.POSIX_FADV_WILLNEED)
+
+
 def write_components(path, components, made_from):
     """Store a component map: (H, W) int32, +k inside segment k and -k on its boundary."""
     with _new_hdf5(path, made_from) as file:
-        _store(file, "components", np.asarray(components, np.int32))
+        _store_ids(file, "components", np.asarray(components, np.int32))
 
 
 def read_components(path):
@@ -269,16 +283,14 @@ def _new_hdf5(path, made_from):
         yield file
 
 
-def _store(file, name, array):
-    """Store an array with a value (or C values) a pixel, compressed without loss."""
-    blosc = hdf5plugin.Blosc2
-    # whole numbers come in long runs of the same value: a shuffle doubles their size
-    rows, shuffle = (16, blosc.SHUFFLE) if array.dtype.kind == "f" else (128, blosc.NOFILTER)
+def _store_ids(file, name, array):
+    """Store whole numbers with a value a pixel, compressed: they come in long runs."""
     file.create_dataset(
         name,
         data=array,
-        chunks=(min(rows, array.shape[0]), *array.shape[1:]),
-        compression=blosc(cname="zstd", clevel=1, filters=shuffle),
+        chunks=(min(128, array.shape[0]), *array.shape[1:]),
+        # a shuffle of the bytes would double the size
+        compression=hdf5plugin.Blosc2(cname="zstd", clevel=1, filters=hdf5plugin.Blosc2.NOFILTER),
     )
 
 

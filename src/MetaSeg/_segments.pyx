@@ -146,34 +146,39 @@ def count_neighbours(
     double[:, ::1] sums,                   # (S, F) in and out: columns `column` to `column + C - 1`
     Py_ssize_t column,
 ):
-    """Count the pairs of a pixel and one of its 8 neighbours of another class, by that class."""
+    """Count the pairs of a pixel and one of its 8 neighbours of another class, by that class.
+
+    Counts the pairs within each row and with the row below it, for both pixels.
+    """
     cdef const unsigned short* value = &classes[0, 0]
-    cdef Py_ssize_t row, other
-    cdef int run, first, k, shift, left, right, own
+    cdef int width = <int>classes.shape[1]
+    cdef Py_ssize_t row
+    cdef int run, below, k, left, right, count, own, other
     with nogil:
         for row in range(top, bottom):
-            for run in range(rows[row], rows[row + 1] - 1):  # left and right neighbours
+            for run in range(rows[row], rows[row + 1] - 1):
                 sums[labels[run], column + value[starts[run + 1]]] += 1
                 sums[labels[run + 1], column + value[starts[run]]] += 1
-            for other in range(max(row - 1, 0), min(row + 2, classes.shape[0])):
-                if other == row:
-                    continue
-                shift = <int>((other - row) * classes.shape[1])
-                first = rows[other]
-                for run in range(rows[row], rows[row + 1]):
-                    own = value[starts[run]]
-                    left, right = starts[run] + shift, starts[run + 1] + shift
-                    while starts[first + 1] < left:
-                        first += 1
-                    k = first
-                    while k < rows[other + 1] and starts[k] <= right:
-                        if value[starts[k]] != own:
-                            sums[labels[run], column + value[starts[k]]] += (
-                                overlap(left, right, starts[k] - 1, starts[k + 1] - 1)
-                                + overlap(left, right, starts[k], starts[k + 1])
-                                + overlap(left, right, starts[k] + 1, starts[k + 1] + 1)
-                            )
-                        k += 1
+            if row + 1 == classes.shape[0]:
+                break
+            below = rows[row + 1]
+            for run in range(rows[row], rows[row + 1]):
+                own = value[starts[run]]
+                left, right = starts[run] + width, starts[run + 1] + width
+                while starts[below + 1] < left:
+                    below += 1
+                k = below
+                while k < rows[row + 2] and starts[k] <= right:
+                    other = value[starts[k]]
+                    if other != own:
+                        count = (
+                            overlap(left, right, starts[k] - 1, starts[k + 1] - 1)
+                            + overlap(left, right, starts[k], starts[k + 1])
+                            + overlap(left, right, starts[k] + 1, starts[k + 1] + 1)
+                        )
+                        sums[labels[run], column + other] += count
+                        sums[labels[k], column + own] += count
+                    k += 1
 
 
 cdef inline int overlap(int a, int a_end, int b, int b_end) noexcept nogil:
@@ -228,25 +233,20 @@ def measure_segments(
     Py_ssize_t first_row,                  # row of the image that is row 0 here
     double[:, ::1] sums,                   # (S, F) in and out: from `column` on inner pixels,
     Py_ssize_t column,                     # boundary pixels, sum of rows, sum of columns
-    int[:, ::1] components,                # (bottom - top, W) out: number of the segment from 1,
-                                           # negative on its boundary
 ):
-    """Draw the segments; sum their pixels and positions."""
+    """Sum the pixels of the segments and their positions."""
     cdef Py_ssize_t width = boundary.shape[1]
     cdef const unsigned char* on_boundary = &boundary[0, 0]
-    cdef int* component = &components[0, 0] - top * width
     cdef Py_ssize_t row
-    cdef int run, pixel, edge, number
+    cdef int run, pixel, edge
     cdef double size
     cdef double* own
     with nogil:
         for row in range(top, bottom):
             for run in range(rows[row], rows[row + 1]):
-                number = <int>labels[run] + 1
                 edge = 0
                 for pixel in range(starts[run], starts[run + 1]):
                     edge += on_boundary[pixel]
-                    component[pixel] = number - 2 * number * on_boundary[pixel]
                 size = starts[run + 1] - starts[run]
                 own = &sums[labels[run], column]
                 own[0] += size - edge
@@ -370,11 +370,12 @@ def pair_regions(
     const long long[::1] labels,
     Py_ssize_t top, Py_ssize_t bottom,
     long long[::1] last,                   # (regions,) scratch, -1 on entry
-    long long[:, ::1] pairs,               # (6 * (bottom - top) * W, 2) out: region, segment
+    long long[:, ::1] pairs,               # (H * W + 5 * runs of `missed`, 2) out: region, segment
 ):
     """List the missed regions and the segments of their class that touch; returns how many.
 
-    Most pairs come once, but not all.
+    Most pairs come once, but not all. A run of n pixels touches at most n + 5 runs of a class: one
+    on each side, and every other pixel of the n + 2 above and below.
     """
     cdef const unsigned short* missed_class = &missed[0, 0]
     cdef const unsigned short* predicted = &classes[0, 0]
@@ -455,16 +456,22 @@ def add_rows(
                 target[target_rows[i], column] += source[source_rows[i], column]
 
 
-def renumber(
-    const long long[::1] numbers,  # (S,) number of each segment in the image, from 0
-    int[:, ::1] components,        # (H, W) in and out: signed segment number from 1
+def draw_segments(
+    const int[::1] starts,
+    const int[::1] rows,
+    const long long[::1] labels,
+    const long long[::1] numbers,          # (S,) number of each segment in the image, from 0
+    const unsigned char[:, ::1] boundary,  # (H, W)
+    Py_ssize_t top, Py_ssize_t bottom,
+    int[:, ::1] components,                # (bottom - top, W) out: number from 1, negative on the
+                                           # boundary
 ):
-    """Put the image's segment numbers in the place of the strip's."""
-    cdef int* component = &components[0, 0]
-    cdef Py_ssize_t pixel
+    """Draw the component map."""
+    cdef const unsigned char* on_boundary = &boundary[0, 0]
+    cdef int* component = &components[0, 0] - top * boundary.shape[1]
+    cdef int run, pixel, number
     with nogil:
-        for pixel in range(components.shape[0] * components.shape[1]):
-            if component[pixel] > 0:
-                component[pixel] = <int>numbers[component[pixel] - 1] + 1
-            else:
-                component[pixel] = -<int>numbers[-component[pixel] - 1] - 1
+        for run in range(rows[top], rows[bottom]):
+            number = <int>numbers[labels[run]] + 1
+            for pixel in range(starts[run], starts[run + 1]):
+                component[pixel] = number - 2 * number * on_boundary[pixel]

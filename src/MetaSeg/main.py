@@ -48,7 +48,7 @@ def compute_metrics(
         io_path=io_path, model_name=model_name, dataset=dataset, predicted_ids=predicted_ids
     )
     return parallel.for_each_image(
-        functools.partial(measure_image, **options),
+        functools.partial(measure_image, ahead=num_cores, **options),
         indices,
         num_cores=num_cores,
         description=f"measuring {dataset}",
@@ -57,11 +57,15 @@ def compute_metrics(
     )
 
 
-def measure_image(index, *, io_path, model_name, dataset, predicted_ids):
-    """Read the prediction of one image, write its metrics and its component map."""
+def measure_image(index, *, io_path, model_name, dataset, predicted_ids, ahead):
+    """Read the prediction of one image, write its metrics and its component map.
+
+    The image so many places `ahead`, which comes next in this process, is fetched meanwhile.
+    """
     place = io_path, model_name, dataset, index
     made_from = _made_from(place, predicted_ids)
     prediction = cache.read_prediction(cache.prediction_path(*place))
+    cache.read_ahead(cache.prediction_path(io_path, model_name, dataset, index + ahead))
     ground_truth = prediction.ground_truth
     if ground_truth is not None:
         known = (predicted_ids != cache.NO_LABEL).any()

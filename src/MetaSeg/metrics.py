@@ -135,16 +135,17 @@ def compute_metrics_components(probabilities, ground_truth=None, heatmaps=None, 
     if threads < 1:
         raise ValueError(f"`threads` must be at least 1, got {threads}")
 
-    components = np.empty((height, width), np.int32)
-    measure = functools.partial(_measure, probabilities, truth, further.values(), components)
+    measure = functools.partial(_measure, probabilities, truth, further.values())
     with ThreadPoolExecutor(threads) as pool:
-        strips = list(pool.map(measure, _strip_rows(probabilities.shape)))
+        each = pool.map if threads > 1 else map  # a thread beside this one costs 5%
+        strips = list(each(measure, _strip_rows(probabilities.shape)))
         segments = _join([strip.segments for strip in strips])
         missed = _missed_sizes(strips, segments)
         _gather_sums(strips, segments)
         values = np.empty((len(names), segments.count))
+        components = np.empty((height, width), np.int32)
         finish = functools.partial(_finish, segments, missed, 3 + len(further), values, components)
-        list(pool.map(finish, range(len(strips)), strips))
+        list(each(finish, range(len(strips)), strips))
     metrics = dict(zip(names, values, strict=True))
     metrics["class"] = metrics["class"].astype(np.int64)
     return metrics, components
@@ -178,10 +179,12 @@ class _Labels:
 
 @dataclass(frozen=True)
 class _Strip:
-    """What is known of a strip by itself, without the two rows that it shares."""
+    """What is known of a strip of rows by itself."""
 
-    top: int
-    bottom: int
+    rows: slice  # of the image
+    own: tuple[int, int]  # first of these rows and first one below, counted from the row above
+    runs: tuple[np.ndarray, np.ndarray, np.ndarray]  # see `_label`
+    boundary: np.ndarray  # (h, W) uint8, 1 on the boundary
     segments: _Labels
     classes: np.ndarray  # (S,) class of each segment
     sums: np.ndarray  # (S, 5 + 4 M + 2 C) sums over M maps and C classes, see `_define`
@@ -220,8 +223,8 @@ def _label(values):
     return starts, rows, labels, _Labels(number, upper.copy(), lower.copy())
 
 
-def _measure(probabilities, truth, further, components, rows):
-    """Draw the segments of a strip into `components` and sum over them."""
+def _measure(probabilities, truth, further, rows):
+    """Find the segments of a strip and sum over them."""
     top, bottom = rows
     above, below = max(top - 1, 0), min(bottom + 1, len(probabilities))
     around = slice(above, below)
@@ -235,7 +238,7 @@ def _measure(probabilities, truth, further, components, rows):
     sums = np.zeros((segments.count, column + 2 * class_count))
     boundary = np.empty(classes.shape, np.uint8)
     _segments.find_boundary(classes, *own, boundary)
-    _segments.measure_segments(*runs, boundary, *own, above, sums, PIXELS, components[top:bottom])
+    _segments.measure_segments(*runs, boundary, *own, above, sums, PIXELS)
     _segments.sum_maps(maps, *runs, boundary, *own, sums, MAPS)
     if further:
         maps = np.stack([values[around] for values in further], axis=2)
@@ -249,7 +252,10 @@ def _measure(probabilities, truth, further, components, rows):
         truth = np.ascontiguousarray(truth[around], np.uint16)
         _segments.count_hits(classes, truth, VOID, *runs, *own, sums, HITS)
         regions, region_sizes, touching = _miss(classes, truth, class_count, runs, own)
-    return _Strip(top, bottom, segments, segment_classes, sums, regions, region_sizes, touching)
+    return _Strip(
+        slice(top, bottom), own, runs, boundary, segments, segment_classes, sums,
+        regions, region_sizes, touching,
+    )  # fmt: skip
 
 
 def _miss(classes, truth, class_count, runs, own):
@@ -260,7 +266,7 @@ def _miss(classes, truth, class_count, runs, own):
     own_runs = slice(first[own[0]], first[own[1]])
     lengths = np.diff(starts)
     sizes = np.bincount(labels[own_runs], lengths[own_runs], regions.count)
-    pairs = np.empty((6 * classes.size, 2), np.int64)
+    pairs = np.empty((classes.size + 5 * len(labels), 2), np.int64)  # as many as there can be
     last = np.full(regions.count, -1)
     count = _segments.pair_regions(
         missed, NOTHING, starts, first, labels, classes, *runs, *own, last, pairs
@@ -325,7 +331,8 @@ def _finish(segments, missed, map_count, values, components, index, strip):
     """Work out the metrics of a strip's segments and put their final numbers on its map."""
     begin, end = segments.first[index : index + 2]
     numbers = segments.numbers[begin:end]
-    _segments.renumber(numbers, components[strip.top : strip.bottom])
+    drawn = components[strip.rows]
+    _segments.draw_segments(*strip.runs, numbers, strip.boundary, *strip.own, drawn)
     own = np.flatnonzero(segments.roots[begin:end] == np.arange(begin, end))
     for k in range(0, len(own), TABLE_ROWS):
         rows = own[k : k + TABLE_ROWS]

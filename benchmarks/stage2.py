@@ -1,0 +1,72 @@
+"""How much the whole of stage 2 takes beside its kernel: reading, measuring, writing.
+
+One float32 prediction of 1024 x 2048 pixels and 19 classes stands under many names, so it comes
+from the memory of the system and not from the disk.
+"""
+
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from kernel import median_ms, noisy_field
+
+from src import cache
+from src.MetaSeg.main import compute_metrics
+from src.MetaSeg.metrics import compute_metrics_components
+from src.records import Prediction
+
+IMAGES = 24
+PLACE = {"model_name": "none", "dataset": "noise"}
+
+
+def store(io_path, field, ground_truth):
+    """Write the prediction once and link it to the other names."""
+    paths = [cache.prediction_path(io_path, *PLACE.values(), i) for i in range(IMAGES)]
+    prediction = field.argmax(-1).astype(np.uint8)
+    cache.write_prediction(paths[0], Prediction(field, prediction, ground_truth, "noise.png"), {})
+    for path in paths[1:]:
+        os.link(paths[0], path)
+    return paths[0]
+
+
+def run_stage(io_path, num_cores):
+    """Images per second of stage 2 over all images, none of which is done."""
+    tally = compute_metrics(
+        logging.getLogger(),
+        **PLACE,
+        io_path=io_path,
+        num_cores=num_cores,
+        num_images=None,
+        overwrite=True,
+        predicted_ids=np.arange(256, dtype=np.uint8),
+    )
+    if tally.done != IMAGES:
+        raise RuntimeError(f"{tally.done} of {IMAGES} images were measured")
+    return tally.done / tally.seconds
+
+
+def main():
+    """Print the table."""
+    field = noisy_field()
+    ground_truth = np.roll(field.argmax(-1), 9, axis=1).astype(np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        io_path = Path(folder)
+        path = store(io_path, field, ground_truth)
+        kernel = median_ms(lambda: compute_metrics_components(field, ground_truth))
+        reading = median_ms(lambda: cache.read_prediction(path))
+        speeds = {cores: run_stage(io_path, cores) for cores in (1, 2)}
+        components = cache.components_path(io_path, *PLACE.values(), 0)
+        print(f"kernel alone           {kernel:8.0f} ms an image")
+        print(f"reading alone          {reading:8.0f} ms an image")
+        for cores, speed in speeds.items():
+            print(
+                f"stage, {cores} process(es)   {1000 / speed:8.0f} ms an image, {speed:.1f} images "
+                f"per second, {1000 / speed / kernel:.2f} times the kernel"
+            )
+        print(f"component map          {components.stat().st_size / 1000:8.0f} kB")
+
+
+if __name__ == "__main__":
+    main()
