@@ -217,7 +217,9 @@ def images(draw):
 def test_random_images_give_what_the_definitions_say(image, strip_rows, threads):
     probabilities, truth, further = image
     with strips_of(strip_rows):
-        metrics, components = compute_metrics_components(probabilities, truth, further, threads)
+        metrics, components = compute_metrics_components(
+            probabilities, truth, further, threads=threads
+        )
     rows, expected_components = slow_metrics(probabilities, truth, further)
     assert_array_equal(components, expected_components)
     assert set(metrics) == set(rows[0])
@@ -411,12 +413,29 @@ def test_any_number_of_threads_gives_the_same_bits(threads):
     further = {"depth": random.normal(size=truth.shape)}
     with strips_of(4):
         expected = compute_metrics_components(p, truth, further)
-        assert_same_result(compute_metrics_components(p, truth, further, threads), expected)
+        assert_same_result(compute_metrics_components(p, truth, further, threads=threads), expected)
 
 
 def test_a_number_of_threads_below_one_is_refused():
     with pytest.raises(ValueError, match="`threads` must be at least 1, got 0"):
         compute_metrics_components(one_hot([[0, 1]], 2), threads=0)
+
+
+def test_a_known_prediction_takes_the_place_of_the_most_probable_class():
+    p = np.array([[[0.5, 0.5, 0.0], [0.2, 0.8, 0.0], [0.6, 0.4, 0.0]]])
+    metrics, components = compute_metrics_components(p, prediction=[[1, 1, 0]])
+    assert_array_equal(components, [[1, -1, -2]])
+    assert_array_equal(metrics["class"], [1, 0])
+    assert_close(metrics["cprob1"], [0.65, 0.4], "cprob1")
+    assert_close(metrics["D"], [(1.0 + 0.4) / 2, 0.8], "D")  # still of the two most probable
+
+
+@pytest.mark.parametrize("prediction", [[[0, 3]], [[-1, 0]], [[0.5, 0]]])
+def test_a_prediction_of_no_class_is_refused_with_its_place(prediction):
+    with pytest.raises(
+        ValueError, match="`prediction` must hold whole numbers from 0 to 2; 1 of 2"
+    ):
+        compute_metrics_components(np.full((1, 2, 3), 1 / 3), prediction=prediction)
 
 
 def test_inputs_are_read_however_they_lie_in_memory(tmp_path):

@@ -60,7 +60,9 @@ def heatmaps(probabilities):
     return tuple(maps)
 
 
-def compute_metrics_components(probabilities, ground_truth=None, heatmaps=None, threads=1):
+def compute_metrics_components(
+    probabilities, ground_truth=None, heatmaps=None, *, prediction=None, threads=1
+):
     """Split the predicted classes into segments and measure each of them.
 
     Parameters
@@ -75,6 +77,9 @@ def compute_metrics_components(probabilities, ground_truth=None, heatmaps=None, 
         None: unknown, `iou` and `iou0` are NaN.
     heatmaps : dict of str to array_like of shape (H, W), optional
         Further finite maps to aggregate like E, D and V.
+    prediction : array_like of shape (H, W), optional
+        Class of each pixel, 0 to C - 1, where it is known better than from `probabilities`, for
+        example because these were rounded. None: the most probable one.
     threads : int
         How many share the work, from 1. The result is the same to the bit for any number.
 
@@ -94,9 +99,9 @@ def compute_metrics_components(probabilities, ground_truth=None, heatmaps=None, 
 
     Notes
     -----
-    A pixel's class s is the most probable one, the lowest of equal ones. A segment K is a maximal
-    8-connected set of pixels of one class; segments are numbered in the order in which reading
-    row by row meets them. A pixel is on the boundary when one of its up to 8 neighbours within
+    A pixel's class s is the most probable one, the lowest of equal ones, or its `prediction`.
+    A segment K is a maximal 8-connected set of pixels of one class; segments are numbered in the
+    order in which reading row by row meets them. A pixel is on the boundary when one of its up to 8 neighbours within
     the image has another class; the edge of the image makes no boundary.
     x is the row and y the column of a pixel.
 
@@ -128,14 +133,17 @@ def compute_metrics_components(probabilities, ground_truth=None, heatmaps=None, 
     """
     probabilities = _check_probabilities(probabilities)
     height, width, class_count = probabilities.shape
-    truth = None if ground_truth is None else _check_truth(ground_truth, (height, width))
+    if ground_truth is not None:
+        ground_truth = _check_ids("ground_truth", ground_truth, (height, width), MAX_ID)
+    if prediction is not None:
+        prediction = _check_ids("prediction", prediction, (height, width), class_count - 1)
     further = {} if heatmaps is None else heatmaps
     further = {name: _check_map(name, further[name], (height, width)) for name in further}
     names = _metric_names(further, class_count)
     if threads < 1:
         raise ValueError(f"`threads` must be at least 1, got {threads}")
 
-    measure = functools.partial(_measure, probabilities, truth, further.values())
+    measure = functools.partial(_measure, probabilities, prediction, ground_truth, further.values())
     with ThreadPoolExecutor(threads) as pool:
         each = pool.map if threads > 1 else map  # a thread beside this one costs 5%
         strips = list(each(measure, _strip_rows(probabilities.shape)))
@@ -200,7 +208,7 @@ def _strip_rows(shape):
     return [(top, min(top + rows, height)) for top in range(0, height, rows)]
 
 
-def _score(probabilities, rows):
+def _score(probabilities, rows, prediction=None):
     """Probabilities (h, W, C), classes (h, W) and maps (h, W, 3) of some rows."""
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused
         block = np.ascontiguousarray(probabilities[rows], np.float32)
@@ -209,6 +217,8 @@ def _score(probabilities, rows):
     scale = 1 / np.log(class_count) if class_count > 1 else 0.0
     if not _segments.score_pixels(block, scale, EPSILON, -ROUNDING, 1 + ROUNDING, classes, maps):
         _refuse_probabilities(probabilities)
+    if prediction is not None:
+        classes = np.ascontiguousarray(prediction[rows], np.uint16)
     return block, classes, maps
 
 
@@ -217,19 +227,19 @@ def _label(values):
     height, width = values.shape
     starts, rows = np.empty(height * width + 1, np.int32), np.empty(height + 1, np.int32)
     count = _segments.find_runs(values, starts, rows)
-    starts, labels = starts[: count + 1], np.empty(count, np.int64)
+    starts, labels = starts[: count + 1].copy(), np.empty(count, np.int64)
     number = _segments.label_runs(values, starts, rows, labels)
     upper, lower = labels[: rows[min(2, height)]], labels[rows[max(height - 2, 0)] :]
     return starts, rows, labels, _Labels(number, upper.copy(), lower.copy())
 
 
-def _measure(probabilities, truth, further, rows):
+def _measure(probabilities, prediction, truth, further, rows):
     """Find the segments of a strip and sum over them."""
     top, bottom = rows
     above, below = max(top - 1, 0), min(bottom + 1, len(probabilities))
     around = slice(above, below)
     own = top - above, bottom - above
-    probabilities, classes, maps = _score(probabilities, around)
+    probabilities, classes, maps = _score(probabilities, around, prediction)
     starts, first, labels, segments = _label(classes)
     runs = starts, first, labels
     class_count = probabilities.shape[2]
@@ -421,23 +431,24 @@ def _refuse_probabilities(probabilities):
     )
 
 
-def _check_truth(ground_truth, shape):
-    """The true classes as an array of whole numbers that fit in uint16, or a ValueError."""
-    truth = _real_array("ground_truth", ground_truth)
-    if truth.shape != shape:
+def _check_ids(name, ids, shape, highest):
+    """Class ids as an array of whole numbers that fit in uint16, or a ValueError."""
+    ids = _real_array(name, ids)
+    if ids.shape != shape:
         raise ValueError(
-            f"`ground_truth` must have the image's shape {shape}, got {truth.shape}; "
+            f"`{name}` must have the image's shape {shape}, got {ids.shape}; "
             "pass None where it is unknown"
         )
-    if truth.dtype in (np.uint8, np.uint16):
-        return truth
-    allowed = (truth >= 0) & (truth <= MAX_ID) & (truth == np.floor(truth))
+    if ids.dtype in (np.uint8, np.uint16) and ids.max() <= highest:
+        return ids
+    allowed = (ids >= 0) & (ids <= highest) & (ids == np.floor(ids))
     if not allowed.all():
+        hint = f"; use {VOID} for no label" if name == "ground_truth" else ""
         raise ValueError(
-            f"`ground_truth` must hold whole numbers from 0 to {MAX_ID}; "
-            f"{_describe(~allowed, truth, 'row, column')}; use {VOID} for no label"
+            f"`{name}` must hold whole numbers from 0 to {highest}; "
+            f"{_describe(~allowed, ids, 'row, column')}{hint}"
         )
-    return truth.astype(np.uint16)
+    return ids.astype(np.uint16)
 
 
 def _check_map(name, values, shape):
