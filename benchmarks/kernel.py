@@ -140,6 +140,11 @@ def time_calls(calls):
     return {name: float(np.median(values)) for name, values in times.items()}
 
 
+def median_ms(call):
+    """Median time of a call in milliseconds."""
+    return time_calls({"": call})[""]
+
+
 def find_opponents():
     """Ways to get all metrics from libraries, by name, if these are installed."""
     opponents = {}

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from kernel import median_ms, noisy_field
+from kernel import F0, make_image, median_ms
 
 from src import cache
 from src.MetaSeg.main import compute_metrics
@@ -25,7 +25,8 @@ def store(io_path, field, ground_truth):
     """Write the prediction once and link it to the other names."""
     paths = [cache.prediction_path(io_path, *PLACE.values(), i) for i in range(IMAGES)]
     prediction = field.argmax(-1).astype(np.uint8)
-    cache.write_prediction(paths[0], Prediction(field, prediction, ground_truth, "noise.png"), {})
+    stored = Prediction(field, prediction, ground_truth, "noise.png")
+    cache.write_prediction(paths[0], stored, {}, "float32")
     for path in paths[1:]:
         os.link(paths[0], path)
     return paths[0]
@@ -49,8 +50,7 @@ def run_stage(io_path, num_cores):
 
 def main():
     """Print the table."""
-    field = noisy_field()
-    ground_truth = np.roll(field.argmax(-1), 9, axis=1).astype(np.uint8)
+    field, ground_truth = make_image(**F0)
     with tempfile.TemporaryDirectory() as folder:
         io_path = Path(folder)
         path = store(io_path, field, ground_truth)

@@ -19,6 +19,8 @@ import numpy as np
 from src.loading import SettingError
 from src.records import NO_LABEL, Prediction
 
+FORMS = ("float32", "compact", "none")  # in which probabilities are stored
+_STEP_ROWS = 16  # of a chunk
 _MAKERS = {
     "input": "pred_images.py",
     "metrics": "src/MetaSeg/main.py",
@@ -93,10 +95,8 @@ def _files(folder):
 # predictions and component maps
 
 
-def write_prediction(path, prediction, made_from):
-    """Store what stage 1 knows about one image, without loss.
-
-    The probabilities are not compressed: 20% smaller files would take five times as long to read.
+def write_prediction(path, prediction, made_from, form="compact"):
+    """Store what stage 1 knows about one image.
 
     Parameters
     ----------
@@ -106,12 +106,20 @@ def write_prediction(path, prediction, made_from):
         An unknown ground truth (None) is stored as 255 everywhere.
     made_from : dict
         What the file depends on, in values that JSON can hold.
+    form : {"float32", "compact", "none"}
+        How the probabilities are stored: as they are; as whole multiples of 1 / 65535, compressed;
+        not at all, but the heat maps in 255 steps for pictures.
     """
     truth = prediction.ground_truth
     if truth is None:
         truth = np.full(prediction.prediction.shape, NO_LABEL, np.uint8)
     with _new_hdf5(path, made_from) as file:
-        file["probabilities"] = np.asarray(prediction.probabilities, np.float32)
+        if form == "float32":  # a fifth smaller if compressed, but five times slower to read
+            file["probabilities"] = np.asarray(prediction.probabilities, np.float32)
+        elif form == "compact":
+            _store_steps(file, "probabilities", prediction.probabilities, np.uint16)
+        else:
+            _store_steps(file, "heatmaps", prediction.heatmaps, np.uint8)
         _store_ids(file, "prediction", _as_ids(prediction.prediction))
         _store_ids(file, "ground_truths", _as_ids(truth))
         file.create_dataset(
@@ -132,7 +140,8 @@ def read_prediction(path, probabilities=True):
     Returns
     -------
     prediction : Prediction
-        `ground_truth` is None where no pixel has a label; `probabilities` is None if left out.
+        `ground_truth` is None where no pixel has a label; `probabilities` and `heatmaps` are None
+        where they are left out or not stored.
 
     Raises
     ------
@@ -144,7 +153,8 @@ def read_prediction(path, probabilities=True):
         # older files: `file_names`; other library versions: fixed-length bytes
         names = file["image_path" if "image_path" in file else "file_names"][()]
         return Prediction(
-            probabilities=np.asarray(file["probabilities"], np.float32) if probabilities else None,
+            probabilities=_read_steps(file, "probabilities") if probabilities else None,
+            heatmaps=_read_steps(file, "heatmaps"),
             prediction=_as_ids(file["prediction"][()]),
             ground_truth=None if (truth == NO_LABEL).all() else truth,
             image_path=os.fsdecode(np.ravel(names)[0]),
@@ -158,7 +168,7 @@ def read_ahead(path):
     """
     if not hasattr(os, "posix_fadvise"):
         return
-    with suppress(OSError), open(path, "rb") as file:
+    with suppress(OSError), Path(path).open("rb") as file:
         for start in range(0, os.fstat(file.fileno()).st_size, 2**20):
             os.posix_fadvise(file.fileno(), start, 2**20, os.POSIX_FADV_WILLNEED)
 
@@ -283,6 +293,44 @@ def _new_hdf5(path, made_from):
         yield file
 
 
+def _store_steps(file, name, array, dtype):
+    """Store values (H, W, C) in [0, 1] as whole numbers, 1 as the largest one; compressed.
+
+    One map (H, W) after the other, which takes a quarter less than pixel after pixel.
+    """
+    height, width, count = array.shape
+    stored = file.create_dataset(
+        name,
+        shape=(count, height, width),
+        dtype=dtype,
+        chunks=(count, min(_STEP_ROWS, height), width),
+        compression=hdf5plugin.Blosc2(cname="zstd", clevel=1, filters=hdf5plugin.Blosc2.SHUFFLE),
+    )
+    for rows in _step_rows(height):
+        steps = np.clip(array[rows], 0, 1) * np.float32(np.iinfo(dtype).max)
+        stored[:, rows] = np.moveaxis(np.rint(steps, out=steps).astype(dtype), 2, 0)
+
+
+def _read_steps(file, name):
+    """Values of a dataset (H, W, C) as float32, None where there is none."""
+    if name not in file:
+        return None
+    stored = file[name]
+    if stored.dtype.kind == "f":  # stored as they are
+        return np.asarray(stored, np.float32)
+    count, height, width = stored.shape
+    values = np.empty((height, width, count), np.float32)
+    step = np.float32(1 / np.iinfo(stored.dtype).max)
+    for rows in _step_rows(height):
+        np.multiply(np.moveaxis(stored[:, rows], 0, 2), step, out=values[rows])
+    return values
+
+
+def _step_rows(height):
+    """A few rows after the other: what is done to them stays in the processor's cache."""
+    return [slice(row, row + _STEP_ROWS) for row in range(0, height, _STEP_ROWS)]
+
+
 def _store_ids(file, name, array):
     """Store whole numbers with a value a pixel, compressed: they come in long runs."""
     file.create_dataset(
@@ -393,3 +441,54 @@ class _Pickler(pickle.Pickler):
             "a table holds NumPy arrays, lists, tuples, dicts, str, bytes and numbers, "
             f"got {type(value).__name__}: {value!r}"
         )
+
+
+# overviews of datasets
+
+
+def classes_path(io_path, dataset, index):
+    """Path of the table of the classes in one image, written by search_classes.py."""
+    return Path(io_path, "overviews", dataset, f"classes{index}.p")
+
+
+def overview_path(io_path, dataset):
+    """Path of the list of images by class, written by search_classes.py."""
+    return Path(io_path, "overviews", dataset, "overview.json")
+
+
+def write_overview(path, classes, made_from):
+    """Store in which images of a dataset each class occurs, as JSON.
+
+    Parameters
+    ----------
+    path : path
+        See `overview_path`; folders are made as needed.
+    classes : list of dict
+        `id`, `name` and `images`, ascending indices, of each class.
+    made_from : dict
+        What the file depends on, in values that JSON can hold.
+    """
+    with _whole_file(path) as part:
+        part.write_text(_as_json({"classes": classes, "made_from": made_from}), encoding="utf-8")
+
+
+def read_overview(path, made_from):
+    """Read the classes as they were given to `write_overview`.
+
+    Raises
+    ------
+    SettingError
+        The file is missing or broken, or was made from something else than `made_from`.
+    """
+    path = Path(path)
+    advice = f"run search_classes.py with args.dataset={path.parent.name} first"
+    try:
+        overview = json.loads(path.read_text(encoding="utf-8"))
+        classes, source = overview["classes"], overview["made_from"]
+    except FileNotFoundError:
+        raise SettingError(f"{path} is missing; {advice}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise SettingError(f"{path} is broken ({error}); {advice}") from error
+    if source != _plain(made_from):
+        raise SettingError(f"{path} was made when the dataset had other images; {advice}")
+    return classes

@@ -14,19 +14,23 @@ class Prediction:
     Attributes
     ----------
     probabilities : ndarray of shape (H, W, C), float32, or None
-        Softmax output, in [0, 1]. None: left out on reading.
+        Softmax output, in [0, 1]. None: not stored, or left out on reading.
     prediction : ndarray of shape (H, W), uint8 or uint16
         Most probable class, in the ids of the training set's `pred_mapping`.
     ground_truth : ndarray of shape (H, W), uint8 or uint16, or None
         True class in the ids of the dataset's `label_mapping`; 255 = no label. None: unknown.
     image_path : str
         The picture that was segmented.
+    heatmaps : ndarray of shape (H, W, 3), float32, or None
+        Entropy, probability difference and variation ratio, in [0, 1], where they are stored in
+        the place of the probabilities.
     """
 
     probabilities: np.ndarray | None
     prediction: np.ndarray
     ground_truth: np.ndarray | None
     image_path: str
+    heatmaps: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

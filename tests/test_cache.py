@@ -1,14 +1,16 @@
 import os
 import pickle
 import re
+from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 from src import cache
 from src.loading import SettingError
+from src.MetaSeg.metrics import compute_metrics_components
 from src.records import Prediction
 
 MADE_FROM = {"model": "narrow", "size": (4, 6), "iou_threshold": 0.5}
@@ -42,8 +44,8 @@ def test_names_are_those_of_the_original_tree(tmp_path):
     ]
 
 
-def test_a_prediction_comes_back_bit_for_bit(path, prediction):
-    cache.write_prediction(path, prediction, MADE_FROM)
+def test_float32_comes_back_bit_for_bit(path, prediction):
+    cache.write_prediction(path, prediction, MADE_FROM, "float32")
     again = cache.read_prediction(path)
     assert_array_equal(again.probabilities, prediction.probabilities)
     assert_array_equal(again.prediction, prediction.prediction)
@@ -51,6 +53,41 @@ def test_a_prediction_comes_back_bit_for_bit(path, prediction):
     assert again.image_path == prediction.image_path
     assert again.probabilities.dtype == np.float32
     assert again.prediction.dtype == again.ground_truth.dtype == np.uint8
+
+
+def test_the_compact_form_is_rounded_to_65535_steps_and_keeps_the_prediction(path):
+    ties = np.array([[[0.4 - 1e-6, 0.4 + 1e-6], [1 + 1e-7, -1e-7]]], np.float32)
+    cache.write_prediction(path, Prediction(ties, ties.argmax(-1), None, "a.png"), MADE_FROM)
+    again = cache.read_prediction(path)
+    assert again.probabilities.dtype == np.float32
+    assert again.probabilities[0, 0, 0] == again.probabilities[0, 0, 1]  # tied now
+    assert_array_equal(again.probabilities[0, 1], [1, 0])
+    assert_array_equal(again.prediction, [[1, 0]])
+
+
+def test_segments_of_the_compact_form_are_those_of_float32_within_2e_4(path):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 4, (12, 15, 19)).repeat(3, axis=0).repeat(3, axis=1)
+    p = np.exp(logits + rng.normal(0, 0.5, logits.shape)).astype(np.float32)
+    p /= p.sum(-1, keepdims=True)
+    exact, components = compute_metrics_components(p)
+    cache.write_prediction(path, Prediction(p, p.argmax(-1), None, "a.png"), MADE_FROM)
+    again = cache.read_prediction(path)
+    rounded, again_components = compute_metrics_components(
+        again.probabilities, prediction=again.prediction
+    )
+    assert_array_equal(again_components, components)
+    for name in ("E", "D", "V", *(f"cprob{c}" for c in range(19))):
+        assert_allclose(rounded[name], exact[name], rtol=0, atol=2e-4, err_msg=name)
+
+
+def test_without_probabilities_the_heat_maps_are_kept_in_255_steps(path, prediction):
+    maps = np.linspace(0, 1, 40 * 6 * 3, dtype=np.float32).reshape(40, 6, 3)
+    cache.write_prediction(path, replace(prediction, heatmaps=maps), MADE_FROM, "none")
+    again = cache.read_prediction(path)
+    assert again.probabilities is None
+    assert_allclose(again.heatmaps, maps, rtol=0, atol=0.5 / 255 + 1e-6)
+    assert_array_equal(again.prediction, prediction.prediction)
 
 
 def test_the_probabilities_can_be_left_out(path, prediction):

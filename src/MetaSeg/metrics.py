@@ -101,8 +101,8 @@ def compute_metrics_components(
     -----
     A pixel's class s is the most probable one, the lowest of equal ones, or its `prediction`.
     A segment K is a maximal 8-connected set of pixels of one class; segments are numbered in the
-    order in which reading row by row meets them. A pixel is on the boundary when one of its up to 8 neighbours within
-    the image has another class; the edge of the image makes no boundary.
+    order in which reading row by row meets them. A pixel is on the boundary when one of its up to 8
+    neighbours within the image has another class; the edge of the image makes no boundary.
     x is the row and y the column of a pixel.
 
     - `iou`: adjusted intersection over union. With c the class of K, I the number of its pixels
