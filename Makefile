@@ -19,7 +19,13 @@ lint: $(READY) ## check style
 	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/cython-lint src
 
 bench: $(READY) ## measure speed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/kernel.py
+	$(BIN)/python benchmarks/stage2.py
+	$(BIN)/python benchmarks/cache.py
+	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python benchmarks/meta.py
 
 # the kernel is compiled by the installation, so a changed kernel installs again
 $(READY): pyproject.toml constraints.txt src/MetaSeg/_segments.pyx src/MetaSeg/_pixels.h

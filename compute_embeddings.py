@@ -127,7 +127,7 @@ def judge_images(log, io_path, model_name, dataset, meta_entry, network, rule):
     """
     folder = cache.metrics_path(io_path, model_name, dataset, 0).parent
     indices = cache.image_indices(folder, "metrics")
-    meta_model = meta.load_meta_model(meta_entry, meta_entry.model_weights)
+    meta_model = meta.load_meta_model(meta_entry.model_weights, meta_entry)
     weights = loading.identity(meta_entry)
     trained = meta.made_from(meta_entry.model_weights)
     if trained and trained["network"] != network:
@@ -199,7 +199,7 @@ def report(log, images, data, min_size):
         np.concatenate([getattr(image, name) for image in images])
         for name in ("label", "boxes", "iou_pred")
     )
-    predicted_ids = loading.match_ids(loading.class_mapping(data, "label_mapping"), known)
+    predicted_ids = loading.predicted_ids(data, CONFIG.TRAIN_DATASET, log)
     labelled = labels != cache.NO_LABEL
     unknown = predicted_ids[np.where(labelled, labels, 0)] == cache.NO_LABEL
     left, upper, right, lower = boxes.T

@@ -58,7 +58,8 @@ models = _by_name(
 )
 
 # ---- Meta models: from the metrics of a segment to its predicted IoU ---------------------------
-# Built with the number of input features as first argument; train_meta_nn.py writes the weights.
+# A network is built with the number of input features as first argument; the regressors are those
+# of scikit-learn with the `kwargs` it knows. train_meta_nn.py writes the weights.
 meta_models = _by_name(
     ModelConfig(
         name="meta_nn",
@@ -73,6 +74,20 @@ meta_models = _by_name(
         class_name="MetaNN",
         kwargs={},
         model_weights=HERE / "weights" / "meta_nn_cityscapes.pth",
+    ),
+    ModelConfig(
+        name="linear",
+        module_name="sklearn.linear_model",
+        class_name="LinearRegression",
+        kwargs={},
+        model_weights=HERE / "weights" / "meta_linear.pth",
+    ),
+    ModelConfig(
+        name="gradient_boosting",
+        module_name="sklearn.ensemble",
+        class_name="HistGradientBoostingRegressor",
+        kwargs={},
+        model_weights=HERE / "weights" / "meta_gradient_boosting.pth",
     ),
 )
 
@@ -135,6 +150,18 @@ datasets = _by_name(
         class_name="A2D2",
         kwargs={"root": "/path/to/a2d2"},
     ),
+    DatasetConfig(
+        name="road_anomaly_21",
+        module_name="src.datasets.segment_me_if_you_can",
+        class_name="RoadAnomaly21",
+        kwargs={"root": "/path/to/dataset_AnomalyTrack"},
+    ),
+    DatasetConfig(
+        name="road_obstacle_21",
+        module_name="src.datasets.segment_me_if_you_can",
+        class_name="RoadObstacle21",
+        kwargs={"root": "/path/to/dataset_ObstacleTrack"},
+    ),
 )
 
 # ---- Networks that turn a segment into a feature vector ----------------------------------------
@@ -163,15 +190,22 @@ class CONFIG:
     DATASET = datasets["streets_ood"]  # where to look for objects that the network has never seen
 
     MODEL_NAME = "deeplabv3plus_streets"  # entry of `models`: the segmentation network
-    META_MODEL_NAME = "meta_nn"  # entry of `meta_models`: predicts the IoU of a segment
-    META_MODEL_TYPE = "neural"  # kind of meta model; "neural": the network above
+    META_MODEL_TYPE = "neural"  # how the IoU is predicted: neural, linear or gradient_boosting
+    META_MODEL_NAME = {"neural": "meta_nn"}.get(META_MODEL_TYPE, META_MODEL_TYPE)  # its entry
     EMBEDDING_NETWORK = "segmentation"  # entry of `embedding_networks`
+
+    COMPUTE_METRICS = True  # stage 2 measures the segments
+    VISUALIZE_RATING = False  # stage 2 draws the true and the predicted IoU of every segment
+    ANALYZE_METRICS = False  # stage 2 compares ways to predict the IoU, on images with ground truth
+    NUM_AVERAGES = 10  # random splits into training and validation images that it averages over
 
     IOU_THRESHOLD = 0.5  # segments with a predicted IoU below it are suspects
     MIN_HEIGHT = None  # pixels, smaller segments are left out; None: what suits the data set
     MIN_WIDTH = None  # pixels, as above; without a `min_segment_size` of the data set: 128
     MIN_CROP_HEIGHT = None  # pixels, smaller crops grow to it; None: what suits the data set
     MIN_CROP_WIDTH = None  # pixels, as above; without a `min_crop_size` of the data set: 128
+
+    PROBABILITIES = "compact"  # how stage 1 stores them: compact, float32 (8 times larger), or none
 
     GPU_ID = 0  # index of the GPU; None: the CPU, which is also used where there is no GPU
     NUM_CORES = os.cpu_count()  # processes that may work at the same time

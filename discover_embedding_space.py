@@ -84,7 +84,8 @@ def discover(
         cache.write_table(path, table, made_from)
     known = loading.class_mapping(CONFIG.TRAIN_DATASET, "pred_mapping")
     label_mapping = loading.class_mapping(data, "label_mapping")
-    figures = report_retrieval(log, table, label_mapping, known, metric)
+    predicted_ids = loading.predicted_ids(data, CONFIG.TRAIN_DATASET, log)
+    figures = report_retrieval(log, table, label_mapping, predicted_ids, metric)
     options = dict(metric=metric, n_neighbours=neighbours, seed=seed)
     out_dir = Path(io_path) / "pictures" / dataset
     parts = table, label_mapping, known, ImageFiles(io_path), out_dir
@@ -134,7 +135,7 @@ def reduce_table(log, embeddings, *, method, size, seed, tsne):
     return {"nn_embeddings": neighbour, "plot_embeddings": plot}
 
 
-def report_retrieval(log, table, label_mapping, known, metric):
+def report_retrieval(log, table, label_mapping, predicted_ids, metric):
     """Log how well neighbours find the same kind of unknown object.
 
     Returns
@@ -146,7 +147,6 @@ def report_retrieval(log, table, label_mapping, known, metric):
     labels = np.asarray(table["gt"])
     labelled = labels != cache.NO_LABEL
     embeddings, labels = np.asarray(table["nn_embeddings"])[labelled], labels[labelled]
-    predicted_ids = loading.match_ids(label_mapping, known)
     unknown = predicted_ids[labels] == cache.NO_LABEL
     kinds, counts = np.unique(labels[unknown], return_counts=True)
     kinds = kinds[counts > 1]

@@ -2,8 +2,11 @@
 
     python pred_images.py with args.dataset=streets_val
 
-Writes input/<model>/<dataset>/input<i>.hdf5 below the results folder.
+Writes input/<model>/<dataset>/input<i>.hdf5 below the results folder; with args.probabilities=none
+also what stage 2 writes.
 """
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,7 +14,9 @@ from configuration import CONFIG, datasets, models
 from src import cache, inference, loading, parallel
 from src.datasets import LabelledImages
 from src.experiment import create_experiment
-from src.records import Prediction
+from src.loading import SettingError
+from src.MetaSeg import measuring
+from src.MetaSeg.metrics import heatmaps
 
 ex = create_experiment("pred_images")
 
@@ -23,59 +28,98 @@ def config():
         model_name=CONFIG.MODEL_NAME,  # entry of `models`: the segmentation network
         io_path=CONFIG.metaseg_io_path,  # folder of all results
         gpu=CONFIG.GPU_ID,  # index of the GPU; None: the CPU
+        precision="float32",  # or bfloat16, or on a GPU float16: faster, less memory, less exact
+        channels_last=False,  # another order in memory, on a GPU faster with half precision
+        compile=False,  # compile the network first: a minute, then faster; for images of one size
+        tile=None,  # [height, width] of parts to predict where an image does not fit; None: whole
+        num_cores=CONFIG.NUM_CORES,  # processes that load and threads that write, together
         num_images=CONFIG.NUM_IMAGES,  # only the first so many images; None: all
+        classindex=None,  # name or id of a class: only images with it (search_classes.py)
+        subset_file=None,  # text file with one index a line: only these images
+        probabilities=CONFIG.PROBABILITIES,  # how they are stored: compact, float32, or none
         overwrite=False,  # predict again what is already there
     )
 
 
-def predict_dataset(log, *, dataset, model_name, io_path, gpu, num_images, overwrite):
+def predict_dataset(
+    log, *, dataset, model_name, io_path, gpu, precision, channels_last, compile, tile, num_cores,
+    num_images, classindex, subset_file, probabilities, overwrite,
+):  # fmt: skip
     """Predict the images that have no up-to-date prediction yet.
 
     Returns
     -------
     tally : Tally
     """
-    loading.check_counts(num_images=num_images)
+    loading.check_counts(num_cores=num_cores, num_images=num_images)
+    if probabilities not in cache.FORMS:
+        raise SettingError(
+            f"`args.probabilities` must be one of {', '.join(cache.FORMS)}, got {probabilities!r}"
+        )
     model = loading.choose(models, model_name, "model")
-    source = {"network": loading.identity(model)}
+    source = {"network": loading.identity(model), "precision": precision, "tile": tile}
     data = loading.choose(datasets, dataset, "dataset")
     device = inference.choose_device(gpu, log)
+    inference.check_options(device, precision=precision, tile=tile)
     trained_on = CONFIG.TRAIN_DATASET
     mean, std = (loading.module_attribute(trained_on, name) for name in ("mean", "std"))
     samples = loading.build(data, transform=inference.to_input(mean, std))
-    source |= {"mean": mean, "std": std}
-    network = None  # loaded when the first image needs it
+    source |= {"mean": mean, "std": std, "probabilities": probabilities}
+    predicted_ids = loading.predicted_ids(data, trained_on, log)
+    loaders = max(num_cores // 4, 1) if num_cores > 1 else 0  # to decode is less than to write
 
-    def path_of(index):
-        return cache.prediction_path(io_path, model_name, dataset, index)
+    def place_of(index):
+        return io_path, model_name, dataset, index
 
     def is_done(index):
         made_from = {**source, "image": image_path(samples, index)}
-        return not overwrite and cache.is_made_from(path_of(index), made_from)
+        path = cache.prediction_path(*place_of(index))
+        if overwrite or not cache.is_made_from(path, made_from):
+            return False
+        return probabilities != "none" or measuring.is_measured(place_of(index), predicted_ids)
 
-    def predict_image(index):
-        nonlocal network
-        network = network or inference.load_network(model, device)
-        image, ground_truth, path = samples[index]
-        if ground_truth is not None:
-            ground_truth = np.asarray(ground_truth)
-        probabilities = inference.predict(network, image)
-        prediction = Prediction(probabilities, probabilities.argmax(-1), ground_truth, path)
-        cache.write_prediction(path_of(index), prediction, {**source, "image": path})
+    def predict_images(indices):
+        network = inference.load_network(model, device)
+        network = inference.speed_up(network, channels_last=channels_last, compile=compile)
+        loaded = inference.load_images(samples, indices, workers=loaders, device=device)
+        yield from inference.predict_images(network, loaded, precision=precision, tile=tile)
 
-    folder = path_of(0).parent
+    def store(index, prediction):
+        made_from = {**source, "image": prediction.image_path}
+        path = cache.prediction_path(*place_of(index))
+        if probabilities == "none":
+            maps = np.stack(heatmaps(prediction.probabilities), axis=2)
+            prediction = replace(prediction, heatmaps=maps)
+        cache.write_prediction(path, prediction, made_from, probabilities)
+        if probabilities == "none":
+            measuring.store_segments(prediction, place_of(index), predicted_ids)
+
+    indices = chosen_images(samples, data, io_path, num_images, classindex, subset_file)
+    folder = cache.prediction_path(*place_of(0)).parent
     if any(k >= len(samples) for k in cache.image_indices(folder, "input", missing_ok=True)):
         log.warning(
             "%s holds predictions of more images than the %d of %r; delete them, and what later "
             "stages made of them", folder, len(samples), dataset,
         )  # fmt: skip
-    return parallel.for_each_image(
-        predict_image,
-        range(len(samples))[:num_images],
-        num_cores=1,
+    return parallel.for_each_result(
+        predict_images,
+        store,
+        indices,
+        num_cores=max(num_cores - loaders, 1),
         description=f"predicting {dataset}",
         is_done=is_done,
         log=log,
+    )
+
+
+def chosen_images(samples, data, io_path, num_images, classindex, subset_file):
+    """Indices of the images to predict; see `loading.chosen_indices`."""
+    classes = None
+    if classindex is not None:
+        made_from = {"dataset": loading.identity(data), "images": len(samples)}
+        classes = cache.read_overview(cache.overview_path(io_path, data.name), made_from)
+    return loading.chosen_indices(
+        len(samples), num_images, classindex=classindex, classes=classes, subset_file=subset_file
     )
 
 

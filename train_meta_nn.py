@@ -1,19 +1,22 @@
-"""Stage 3 (optional): train the network that predicts the IoU of a segment from its metrics.
+"""Stage 3 (optional): train the model that predicts the IoU of a segment from its metrics.
 
-    python train_meta_nn.py with args.epochs=50
+    python train_meta_nn.py with args.meta_model=meta_nn args.epochs=50
 
-Writes the weights to `args.meta_weights` and prints how well they predict on other images.
+Writes the model to `args.meta_weights`, the losses of a network beside it as a picture, and prints
+how well it predicts on other images. A training that was interrupted is gone on with.
 """
 
 import functools
 from pathlib import Path
 
+import numpy as np
 from sklearn.metrics import r2_score
 
 from configuration import CONFIG, datasets, meta_models, models
 from src import cache, loading
 from src.experiment import create_experiment
 from src.loading import SettingError
+from src.MetaSeg import analysis
 from src.MetaSeg import meta_models as fitting
 
 ex = create_experiment("train_meta_nn")
@@ -26,20 +29,20 @@ def config():
         val_dataset=CONFIG.VAL_DATASET.name,  # entry of `datasets` to judge by
         model_name=CONFIG.MODEL_NAME,  # entry of `models` that made the predictions
         meta_model=CONFIG.META_MODEL_NAME,  # entry of `meta_models` to train
-        meta_model_type=CONFIG.META_MODEL_TYPE,  # how it is trained: neural
         meta_weights=None,  # file to write; None: `model_weights` of the meta model's entry
         io_path=CONFIG.metaseg_io_path,  # folder of all results
-        epochs=50,  # times that every segment is seen
-        batch_size=256,  # segments a step
-        learning_rate=1e-3,  # of Adam; 1e-4 suits 100,000 segments and more
+        epochs=50,  # of a network: times that every segment is seen
+        batch_size=256,  # of a network: segments a step
+        learning_rate=1e-3,  # of a network's Adam; 1e-4 suits 100,000 segments and more
+        patience=None,  # stop after so many epochs without a smaller validation loss; None: never
         seed=CONFIG.SEED,  # same seed, same weights
         overwrite=False,  # train again even if the file was made from the same
     )
 
 
 def train_meta_model(
-    log, run, *, dataset, val_dataset, model_name, meta_model, meta_model_type, meta_weights,
-    io_path, overwrite, **training,
+    log, run, *, dataset, val_dataset, model_name, meta_model, meta_weights, io_path, overwrite,
+    **training,
 ):  # fmt: skip
     """Train the meta model unless it is there already, and judge it.
 
@@ -49,10 +52,9 @@ def train_meta_model(
         Coefficient of determination of the predicted IoU on `val_dataset`; None without its
         segments, which training needs and a trained model does not.
     """
-    loading.check_counts(epochs=training["epochs"], batch_size=training["batch_size"])
+    loading.check_counts(**{name: training[name] for name in ("epochs", "batch_size", "patience")})
     model = loading.choose(models, model_name, "model")
     entry = loading.choose(meta_models, meta_model, "meta model")
-    fit = loading.choose(fitting.KINDS, meta_model_type, "kind of meta model")
     for name in (dataset, val_dataset):
         loading.choose(datasets, name, "dataset")
     path = Path(meta_weights or entry.model_weights)
@@ -60,7 +62,6 @@ def train_meta_model(
     made_from = {
         "network": loading.identity(model),
         "meta_model": loading.identity(entry._replace(model_weights=None)),
-        "type": meta_model_type,
         "datasets": [dataset, val_dataset],
         **training,
     }
@@ -71,13 +72,20 @@ def train_meta_model(
     elif not overwrite and not images[dataset] and there and there | made_from == there:
         log.info("%s is there already, and no segments to train on anew: kept", path)
     else:
-        trained = fit(entry, read(dataset), read(val_dataset), report=_logging_to(run), **training)
-        fitting.save_meta_model(path, trained, {**made_from, "images": images})
+        made_from["images"] = images
+        losses, progress = [], f".{path.name}.{cache.digest(made_from)[:16]}.training"
+        trained = fitting.fit(
+            entry, read(dataset), read(val_dataset), report=_reporting_to(run, losses),
+            progress_path=path.with_name(progress), **training,
+        )  # fmt: skip
+        fitting.save_meta_model(path, trained, made_from)
+        if losses:
+            analysis.draw_losses(path.with_suffix(".png"), losses)
         log.info("wrote %s", path)
     if not images[val_dataset]:
         return None
     table = read(val_dataset)
-    r2 = float(r2_score(table.iou, fitting.load_meta_model(entry, path).predict_table(table)))
+    r2 = float(r2_score(table.iou, fitting.load_meta_model(path, entry).predict_table(table)))
     log.info("R^2 of the predicted IoU on %s: %.3f (%d segments)", val_dataset, r2, len(table.iou))
     return r2
 
@@ -101,11 +109,18 @@ def read_segments(io_path, model_name, dataset, network):
                 f"pred_images.py, then src/MetaSeg/main.py with args.dataset={dataset} again"
             )
         metrics.append((index, cache.read_table(path)))
-    return fitting.with_known_iou(fitting.segment_table(metrics))
+    table = fitting.with_known_iou(fitting.segment_table(metrics))
+    if np.ptp(table.iou) == 0:
+        raise SettingError(
+            f"all {len(table.iou)} segments of {dataset!r} have the IoU {table.iou[0]}: there is "
+            "nothing to learn or to judge by; measure more images"
+        )
+    return table
 
 
-def _logging_to(run):
+def _reporting_to(run, losses):
     def report(epoch, training_loss, validation_loss):
+        losses.append((training_loss, validation_loss))
         run.log_scalar("training.loss", training_loss, epoch)
         run.log_scalar("validation.loss", validation_loss, epoch)
 

@@ -17,7 +17,7 @@ from src.MetaSeg.main import compute_metrics
 from src.MetaSeg.metrics import compute_metrics_components
 from src.records import Prediction
 
-IMAGES = 24
+IMAGES = 100
 PLACE = {"model_name": "none", "dataset": "noise"}
 
 

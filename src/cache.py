@@ -15,6 +15,7 @@ from pathlib import Path
 import h5py
 import hdf5plugin
 import numpy as np
+from PIL import Image
 
 from src.loading import SettingError
 from src.records import NO_LABEL, Prediction
@@ -26,6 +27,7 @@ _MAKERS = {
     "metrics": "src/MetaSeg/main.py",
     "components": "src/MetaSeg/main.py",
     "embeddings": "compute_embeddings.py",
+    "classes": "search_classes.py",
 }
 
 
@@ -51,6 +53,16 @@ def embeddings_path(io_path, model, dataset, min_height, min_width, net):
     """Path of the table of embedded segments, written by stage 4; sizes in pixels."""
     name = f"embeddings_{min_height}_{min_width}_{net}.p"
     return Path(io_path, "embeddings", model, dataset, name)
+
+
+def rating_path(io_path, model, dataset, index):
+    """Path of the picture of one image's true and predicted IoU, drawn by stage 2."""
+    return Path(io_path, "pictures", "rating", model, dataset, f"rating{index}.png")
+
+
+def analysis_folder(io_path, model, dataset):
+    """Folder of the tables and plots that compare meta models, written by stage 2."""
+    return Path(io_path, "analysis", model, dataset)
 
 
 def image_indices(folder, stem, missing_ok=False):
@@ -227,6 +239,15 @@ def read_table(path):
         raise ValueError(f"{path} must hold a dict, got {type(table).__name__}; {_advice(path)}")
     table.pop("made_from", None)
     return table
+
+
+# pictures
+
+
+def write_picture(path, picture):
+    """Store a picture (H, W, 3) uint8 as PNG; folders are made as needed."""
+    with _whole_file(path) as part:
+        Image.fromarray(picture).save(part, "PNG")
 
 
 # what a file was made from

@@ -1,16 +1,24 @@
-"""From a network and its weights to class probabilities of one image."""
+"""From a network and its weights to class probabilities: of one image, or of a stream of them."""
 
 import logging
+import math
 import pickle
+from collections import deque
 from collections.abc import Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 
-from src import loading
+from src import loading, parallel
 from src.loading import SettingError
+from src.records import Prediction
+
+PRECISIONS = "float32", "bfloat16", "float16"
+OVERLAP = 4  # neighbouring tiles share at least one such part of their height and width
 
 _log = logging.getLogger(__name__)
 _LISTED = 5  # keys named in a message
@@ -77,6 +85,48 @@ def load_network(entry, device):
     return network.eval().to(device)
 
 
+def check_options(device, *, precision, tile):
+    """Refuse settings of `args` that `predict` cannot follow.
+
+    Raises
+    ------
+    SettingError
+    """
+    allowed = PRECISIONS if device.type == "cuda" else PRECISIONS[:2]
+    if precision not in allowed:
+        hint = "; float16 needs a GPU" if precision in PRECISIONS else ""
+        raise SettingError(
+            f"`args.precision` must be one of {', '.join(allowed)}, got {precision!r}{hint}"
+        )
+    is_pair = isinstance(tile, list | tuple) and len(tile) == 2
+    if tile is not None and not (is_pair and all(type(n) is int and n >= 1 for n in tile)):
+        raise SettingError(
+            "`args.tile` must be [height, width], two whole numbers >= 1 (in pixels), or None, "
+            f"got {tile!r}"
+        )
+
+
+def speed_up(network, *, channels_last, compile):
+    """Arrange a network for speed; its output stays the same but for rounding.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    channels_last : bool
+        Keep maps with the channels of a pixel side by side, which half precision on a GPU likes.
+    compile : bool
+        By `torch.compile`, which needs a C++ compiler, on a GPU Triton, and a minute at the first
+        image; images of many sizes cost more of that.
+
+    Returns
+    -------
+    network : torch.nn.Module
+    """
+    if channels_last:
+        network = network.to(memory_format=torch.channels_last)
+    return torch.compile(network) if compile else network
+
+
 def load_weights(network, path, name):
     """Fill a network from a weights file.
 
@@ -131,9 +181,8 @@ def to_input(mean, std):
     return partial(_to_tensors, mean=tuple(mean), std=tuple(std))
 
 
-@torch.inference_mode()
-def predict(network, image):
-    """Class probabilities of one image, on the device where the network is.
+def predict(network, image, *, precision="float32", tile=None):
+    """Class probabilities of one image, computed on the device where the network is.
 
     Parameters
     ----------
@@ -141,6 +190,11 @@ def predict(network, image):
         As `load_network` gives it.
     image : Tensor of shape (3, H, W), float32
         Normalised as the network wants it; any H and W from 1.
+    precision : {"float32", "bfloat16", "float16"}
+        What the network computes in, by `torch.autocast`; the softmax is float32 always.
+    tile : (int, int), optional
+        Height and width in pixels of the parts that the network sees one at a time, where the
+        image is larger. They overlap by a quarter or more, where their logits fade over.
 
     Returns
     -------
@@ -151,27 +205,264 @@ def predict(network, image):
     ------
     ValueError
         If the logits have another size than the image, or are NaN or +infinite somewhere.
+    MemoryError
+        If the device has not enough memory; the message names the settings that need less.
+    SettingError
+        If the network was to be compiled by `speed_up`, and cannot be.
     """
-    logits = network(image[None].to(_device_of(network, image)))
+    probabilities, _ = _begin(network, image, precision, tile)()
+    return probabilities
+
+
+def load_images(samples, indices, *, workers, device):
+    """Load images of a dataset ahead of their use.
+
+    Parameters
+    ----------
+    samples : sequence
+        Dataset whose items are (image, ground_truth, path), images as tensors; with `workers` it
+        is pickled.
+    indices : sequence of int
+    workers : int
+        Processes that load; with 0 each image is loaded here when its turn comes.
+    device : torch.device
+        For a GPU images come in memory that it can fetch them from by itself.
+
+    Yields
+    ------
+    index : int
+        In the order of `indices`.
+    sample : tuple, or Exception
+        The item, arrays as tensors; or why it could not be loaded.
+
+    Raises
+    ------
+    SettingError
+        If the dataset cannot be sent to other processes.
+    """
+    if workers:
+        _check_portable(samples)
+    loader = DataLoader(
+        _Attempts(samples),
+        batch_size=None,
+        sampler=indices,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        multiprocessing_context=parallel.new_processes() if workers else None,
+        worker_init_fn=parallel.ignore_interrupt,
+    )
+    yield from loader
+
+
+def predict_images(network, loaded, *, precision="float32", tile=None):
+    """Predict one image after the other; a GPU is given the next one before it has finished.
+
+    Parameters
+    ----------
+    network, precision, tile
+        As for `predict`.
+    loaded : iterable of (int, tuple or Exception)
+        As `load_images` gives them.
+
+    Yields
+    ------
+    index : int
+    prediction : Prediction, or Exception
+        Why the image could not be loaded or predicted.
+    """
+    ahead = int(_device_of(network, torch.empty(0)).type == "cuda")
+    begun = deque()
+    for index, sample in loaded:
+        begin = partial(_begin_sample, network, precision=precision, tile=tile)
+        begun.append((index, _attempt(begin, sample)))
+        del sample
+        if len(begun) > ahead:
+            index, finish = begun.popleft()
+            yield index, _attempt(_call, finish)
+    for index, finish in begun:
+        yield index, _attempt(_call, finish)
+
+
+class _Attempts:
+    """A dataset of (index, item), or (index, exception) where the item cannot be loaded."""
+
+    def __init__(self, samples):
+        self.samples = samples
+
+    def __getitem__(self, index):
+        item = _attempt(self.samples.__getitem__, index)
+        return index, _portable(item) if isinstance(item, Exception) else item
+
+
+def _attempt(function, value):
+    """What a function makes of a value, or the exception: the value itself, or one it raises."""
+    if isinstance(value, Exception):
+        return value
+    try:
+        return function(value)
+    except Exception as error:
+        return error
+
+
+def _call(function):
+    return function()
+
+
+def _portable(error):
+    """The exception, or one like it where it cannot travel between processes."""
+    try:
+        return pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def _check_portable(samples):
+    try:
+        pickle.dumps(samples)
+    except Exception as error:
+        raise SettingError(
+            f"the dataset cannot be sent to other processes ({error}): build it from functions and "
+            "classes of modules, without lambdas and open files, or set args.num_cores=1"
+        ) from error
+
+
+def _begin_sample(network, sample, *, precision, tile):
+    """Begin to predict a loaded item; gives a function that waits for its Prediction."""
+    image, ground_truth, path = sample
+    finish = _begin(network, image, precision, tile)
+
+    def finish_sample():
+        truth = None if ground_truth is None else np.asarray(ground_truth)
+        return Prediction(*finish(), truth, path)
+
+    return finish_sample
+
+
+def _begin(network, image, precision, tile):
+    """Begin to predict an image.
+
+    Returns
+    -------
+    finish : callable
+        Waits, then gives the probabilities (H, W, C) float32 and the most probable class (H, W).
+    """
+    device, is_full = _device_of(network, image), False
+    try:
+        tensors, wait = _to_memory(_probabilities(network, image, device, precision, tile))
+    except RuntimeError as error:
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            reason = str(error).partition("\n")[0]
+            raise SettingError(f"`args.compile` must be False here: {reason}") from error
+        is_full = isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+        if not is_full:
+            raise
+    if is_full:  # out of the clause: the error held on to what was computed
+        raise MemoryError(_full(device, image))
+
+    def finish():
+        wait()
+        probabilities, classes, total = (tensor.numpy() for tensor in tensors)
+        if np.isnan(total):
+            wrong = int(np.isnan(probabilities).any(-1).sum())
+            raise ValueError(
+                f"the network gave NaN or infinite logits at {wrong} of {classes.size} pixels; "
+                "check its weights, and `mean` and `std` of its input"
+            )
+        return probabilities, classes
+
+    return finish
+
+
+@torch.inference_mode()
+def _probabilities(network, image, device, precision, tile):
+    """Probabilities (H, W, C) float32, most probable classes (H, W), sum of all probabilities."""
+    images = image[None].to(device, non_blocking=True)
+    with torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32"):
+        logits = _tiled_logits(network, images, tile)
+    probabilities = logits[0].permute(1, 2, 0).float().softmax(-1).contiguous()
+    ids = torch.uint8 if logits.shape[1] <= 256 else torch.uint16
+    return probabilities, probabilities.argmax(-1).to(ids), probabilities.sum()
+
+
+def _to_memory(tensors):
+    """Begin to copy tensors from their device to the main memory.
+
+    Returns
+    -------
+    copies : sequence of Tensor
+    wait : callable
+        The copies are filled when it returns; the device computes meanwhile.
+    """
+    device = tensors[0].device
+    if device.type != "cuda":
+        return tensors, lambda: None
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        copies = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
+    for tensor in tensors:
+        tensor.record_stream(stream)  # its memory is not used again before it is copied
+    return copies, stream.synchronize
+
+
+def _tiled_logits(network, images, tile):
+    """Logits (1, C, H, W) of a batch of one image, computed tile by tile where it is larger."""
+    height, width = images.shape[2:]
+    tile = (height, width) if tile is None else (min(tile[0], height), min(tile[1], width))
+    if tile == (height, width):
+        return _logits(network, images)
+    weights = torch.outer(*(_fade(length, images.device) for length in tile))
+    total, logits = torch.zeros(height, width, device=images.device), None
+    for top in _tile_starts(height, tile[0]):
+        for left in _tile_starts(width, tile[1]):
+            area = np.s_[..., top : top + tile[0], left : left + tile[1]]
+            part = _logits(network, images[area])
+            if logits is None:
+                logits = weights.new_zeros(1, part.shape[1], height, width)
+            logits[area] += weights * part
+            total[area] += weights
+    return logits / total
+
+
+def _tile_starts(length, tile):
+    """First rows, or columns, of tiles at equal distances that cover a length and overlap."""
+    step = tile - tile // OVERLAP
+    count = 1 + math.ceil((length - tile) / step)
+    return [round(start) for start in np.linspace(0, length - tile, count)]
+
+
+def _fade(length, device):
+    """Weight of a tile's rows, or columns: 1, falling evenly to the ends where tiles overlap."""
+    to_end = torch.arange(1, length + 1, device=device)
+    reach = length // OVERLAP + 1
+    return (torch.minimum(to_end, to_end.flip(0)) / reach).clamp(max=1)
+
+
+def _logits(network, images):
+    logits = network(images)
     if isinstance(logits, Mapping):
         logits = logits["out"]
-    if logits.ndim != 4 or logits.shape[2:] != image.shape[1:]:
+    if logits.ndim != 4 or logits.shape[2:] != images.shape[2:]:
         raise ValueError(
             "a segmentation network must give logits (1, C, H, W) of the image's size; "
-            f"got {tuple(logits.shape)} for an image {tuple(image.shape)}"
+            f"got {tuple(logits.shape)} for an image {tuple(images.shape[1:])}"
         )
-    probabilities = logits[0].permute(1, 2, 0).float().softmax(-1)
-    if probabilities.sum().isnan():
-        wrong = int(probabilities.isnan().any(-1).sum())
-        raise ValueError(
-            f"the network gave NaN or infinite logits at {wrong} of {image[0].numel()} pixels; "
-            "check its weights, and `mean` and `std` of its input"
-        )
-    return probabilities.contiguous().cpu().numpy()
+    return logits
+
+
+def _full(device, image):
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    height, width = image.shape[1:]
+    return (
+        f"the memory of the device ({device}) is not enough for an image of {height} x {width} "
+        "pixels: args.tile=[512,1024], or smaller, cuts it into parts, and args.precision=bfloat16 "
+        "needs less"
+    )
 
 
 def _device_of(network, otherwise):
-    return next(network.parameters(), otherwise).device
+    return next(chain(network.parameters(), network.buffers()), otherwise).device
 
 
 def _to_tensors(image, target, mean, std):

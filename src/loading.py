@@ -115,11 +115,11 @@ def find_class(entry):
 
 
 def identity(entry):
-    """What a network depends on: its class, arguments and weights.
+    """What a network or a dataset depends on: its class, arguments and weights.
 
     Parameters
     ----------
-    entry : ModelConfig
+    entry : ModelConfig or DatasetConfig
 
     Returns
     -------
@@ -131,10 +131,11 @@ def identity(entry):
     SettingError
         If the weights file is missing.
     """
+    has_weights = getattr(entry, "model_weights", None) is not None
     identity = {
         "class": f"{entry.module_name}.{entry.class_name}",
         "kwargs": entry.kwargs,
-        "weights": None if entry.model_weights is None else _sha256_of_weights(entry),
+        "weights": _sha256_of_weights(entry) if has_weights else None,
     }
     return json.loads(json.dumps(identity, default=str))  # equal to what comes back from a file
 
@@ -178,12 +179,12 @@ def module_attribute(entry, name, default=_REQUIRED):
 
 
 def class_mapping(entry, name):
-    """`label_mapping` or `pred_mapping` of the class of a dataset entry.
+    """`label_mapping`, `pred_mapping` or `train_ids` of the class of a dataset entry.
 
     Returns
     -------
-    mapping : dict of int to (str, (int, int, int))
-        Class name and RGB colour by id. A class without `label_mapping` has an empty one.
+    mapping : dict of int to (str, (int, int, int)), `train_ids`: to str
+        Class name and RGB colour by id. What a class does not have is empty.
 
     Raises
     ------
@@ -230,15 +231,45 @@ def size_for(entry, name, height, width):
     return [own[0] if height is None else height, own[1] if width is None else width]
 
 
-def match_ids(label_mapping, pred_mapping):
-    """Look-up table from ground-truth ids to the predicted ids of the same class name.
+def predicted_ids(entry, trained_on, log):
+    """Look-up table from the ids of a dataset's ground truth to the predicted ones: `match_ids`.
 
-    Upper and lower case are not told apart.
+    Parameters
+    ----------
+    entry, trained_on : DatasetConfig
+        The dataset, and the one that the network was trained on.
+    log : logging.Logger
+        Warned where no class has a counterpart, which leaves the true IoU unknown.
+
+    Returns
+    -------
+    table : ndarray of shape (256,), uint8
+        255: no counterpart.
+    """
+    label_mapping = class_mapping(entry, "label_mapping")
+    known = class_mapping(trained_on, "pred_mapping")
+    table = match_ids(label_mapping, known, class_mapping(entry, "train_ids"))
+    if label_mapping and (table == NO_LABEL).all():
+        log.warning(
+            "the true IoU of segments of %r is unknown: neither the names of its classes nor the "
+            "`train_ids` of %s name a class that is predicted (%s)",
+            entry.name, entry.class_name, ", ".join(name for name, _ in known.values()),
+        )  # fmt: skip
+    return table
+
+
+def match_ids(label_mapping, pred_mapping, train_ids=None):
+    """Look-up table from ground-truth ids to the predicted ids of the same class.
+
+    A class has the name that its dataset gives it, or the one in `train_ids`: what is learnt of a
+    dataset is found again in it, whatever others call it. Upper and lower case are not told apart.
 
     Parameters
     ----------
     label_mapping, pred_mapping : dict of int to (str, (int, int, int))
         Class name and RGB colour by id: those of the ground truth and those of the predictions.
+    train_ids : dict of int to str, optional
+        Name of the predicted class by ground-truth id. Names that are not predicted do no harm.
 
     Returns
     -------
@@ -249,21 +280,115 @@ def match_ids(label_mapping, pred_mapping):
     Raises
     ------
     ValueError
-        If an id lies outside 0..255, or two predicted ids share a name.
+        If an id lies outside 0..255, two predicted ids share a name, or `train_ids` has an id that
+        `label_mapping` lacks or something else than a name.
     """
     for mapping, what in ((label_mapping, "label_mapping"), (pred_mapping, "pred_mapping")):
         wrong = [key for key in mapping if not 0 <= key <= NO_LABEL]
         if wrong:
             raise ValueError(f"ids of `{what}` must lie in 0..255, got {wrong}")
+    train_ids = train_ids or {}
+    for key, name in train_ids.items():
+        if key not in label_mapping or not isinstance(name, str):
+            raise ValueError(
+                "`train_ids` must map ids of `label_mapping` to names of predicted classes, and "
+                f"leave out ids without counterpart; got {key!r}: {name!r}"
+            )
     predicted = {}
     for key, (name, _) in pred_mapping.items():
         if predicted.setdefault(name.casefold(), key) != key:
             raise ValueError(f"`pred_mapping` must name each class once, got {name!r} twice")
     table = np.full(256, NO_LABEL, np.uint8)
     for key, (name, _) in label_mapping.items():
-        table[key] = predicted.get(name.casefold(), NO_LABEL)
+        learnt_as = predicted.get(train_ids.get(key, "").casefold(), NO_LABEL)
+        table[key] = predicted.get(name.casefold(), learnt_as)
     table[NO_LABEL] = NO_LABEL
     return table
+
+
+def chosen_indices(count, num_images=None, *, classindex=None, classes=None, subset_file=None):
+    """Indices of the images to work on, from the settings `args.<name>` of a script.
+
+    Parameters
+    ----------
+    count : int
+        Images in the dataset.
+    num_images : int or None
+        Only the first so many of those that the other settings leave.
+    classindex : str or int, optional
+        Name (upper or lower case) or id of a class: only the images where it occurs.
+    classes : list of dict, optional
+        With `classindex`: `id`, `name` and `images` (ascending indices) of each class, as
+        `search_classes.py` finds them.
+    subset_file : path, optional
+        Text file, one index a line: only these images.
+
+    Returns
+    -------
+    indices : list of int
+        Ascending, each once; at least one.
+
+    Raises
+    ------
+    SettingError
+        If there is no such class or file, the file holds anything but indices of images, or no
+        image is left.
+    """
+    indices = set(range(count))
+    if classindex is not None:
+        indices &= _images_with(classindex, classes)
+    if subset_file is not None:
+        indices &= _read_indices(subset_file, count)
+    if not indices:
+        raise SettingError(
+            f"no image is left to work on: none of the {count} images fits "
+            f"`args.classindex` {classindex!r} and `args.subset_file` {subset_file!r}"
+        )
+    return sorted(indices)[:num_images]
+
+
+def _images_with(classindex, classes):
+    """Indices of the images with a class; classes of one name count together."""
+
+    def is_meant(row):
+        if isinstance(classindex, str):
+            return row["name"].casefold() == classindex.casefold()
+        return row["id"] == classindex
+
+    rows = [row for row in classes if is_meant(row)]
+    if not rows:
+        names = {row["name"].casefold(): row["name"] for row in classes}
+        nearest = difflib.get_close_matches(str(classindex).casefold(), names)
+        hint = " or ".join(repr(names[name]) for name in nearest)
+        known = ", ".join(f"{row['id']} {row['name']!r}" for row in classes)
+        raise SettingError(
+            f"`args.classindex` must be the name or id of a class, got {classindex!r}."
+            f"{f' Did you mean {hint}?' if hint else ''} Classes: {known}"
+        )
+    return {index for row in rows for index in row["images"]}
+
+
+def _read_indices(path, count):
+    """Indices in a text file, one a line."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(
+            f"`args.subset_file` must be a text file with one index a line: {path}: {error}"
+        ) from error
+    numbered = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    wrong = [
+        f"{line!r} (line {number})"
+        for number, line in numbered
+        if not line.isdecimal() or int(line) >= count
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise SettingError(
+            f"`args.subset_file` {path} must hold one index a line, from 0 to {count - 1}; got "
+            f"{', '.join(wrong[:5])}{more}"
+        )
+    return {int(line) for _, line in numbered}
 
 
 def _module_of(entry):

@@ -6,7 +6,13 @@ import signal
 import threading
 import time
 import warnings
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    as_completed,
+    wait,
+)
 from contextlib import closing
 
 from tqdm import tqdm
@@ -47,25 +53,51 @@ def for_each_image(function, indices, *, num_cores, description, is_done=None, l
     KeyboardInterrupt
         As it comes; images in progress in other processes are finished, no more are begun.
     """
-    if num_cores < 1:
-        raise ValueError(f"`num_cores` must be at least 1, got {num_cores}")
-    start = time.monotonic()
-    indices = list(indices)
-    todo = [index for index in indices if not _is_done(is_done, index)]
-    skipped = len(indices) - len(todo)
-    workers = min(num_cores, len(todo))
-    results = _in_processes(function, todo, workers) if workers > 1 else _here(function, todo)
-    failed = []
-    bar = tqdm(total=len(indices), initial=skipped, desc=description, unit="image")
-    with bar, closing(results):
-        for index, error in results:
-            if error is not None:
-                name, reason = f"image {index}", f"{type(error).__name__}: {error}"
-                failed.append((name, reason))
-                log.error("%s failed: %s", name, reason)
-                log.debug("%s", name, exc_info=error)
-            bar.update()
-    return Tally(len(todo) - len(failed), skipped, tuple(failed), time.monotonic() - start)
+    _check_num_cores(num_cores)
+
+    def work(todo):
+        workers = min(num_cores, len(todo))
+        return _in_processes(function, todo, workers) if workers > 1 else _here(function, todo)
+
+    return _count(work, indices, description, is_done, log)
+
+
+def for_each_result(produce, consume, indices, *, num_cores, description, is_done=None, log):
+    """Produce the results of all images in turn, and consume each while the next one is produced.
+
+    For work that one thing does, such as a GPU, and that other things take off its hands. No more
+    than `num_cores` results are held, and the one that is being produced.
+
+    Parameters
+    ----------
+    produce : callable
+        Takes the list of the indices to work on, never an empty one, and gives a generator of
+        (index, result). Runs here. An exception as result means that this image failed.
+    consume : callable
+        Takes an index and its result; what it returns is dropped. Its exceptions are failures too.
+    num_cores : int
+        Threads that consume, so `consume` should leave Python's lock to others; with 1 everything
+        happens in this thread.
+    indices, description, is_done, log
+        As for `for_each_image`.
+
+    Returns
+    -------
+    tally : Tally
+
+    Raises
+    ------
+    KeyboardInterrupt
+        As it comes, once all results there are have been consumed.
+    Exception
+        What `produce` itself raises, likewise.
+    """
+    _check_num_cores(num_cores)
+
+    def work(todo):
+        return _in_threads(consume, produce(todo), num_cores) if todo else _here(consume, todo)
+
+    return _count(work, indices, description, is_done, log)
 
 
 def summary(tally):
@@ -92,6 +124,35 @@ def close(log, tally):
         raise SacredError("\n  ".join([message, *lines]), print_traceback=False)
 
 
+def _check_num_cores(num_cores):
+    if num_cores < 1:
+        raise ValueError(f"`num_cores` must be at least 1, got {num_cores}")
+
+
+def _count(work, indices, description, is_done, log):
+    """Do what is not done yet, with a progress bar; give the tally.
+
+    `work` takes the indices to do, and gives a generator of (index, None or the exception).
+    """
+    start = time.monotonic()
+    indices = list(indices)
+    todo = [index for index in indices if not _is_done(is_done, index)]
+    skipped = len(indices) - len(todo)
+    failed = []
+    bar = tqdm(total=len(indices), initial=skipped, desc=description, unit="image")
+    with bar, closing(work(todo)) as results:
+        for index, error in results:
+            if isinstance(error, SacredError):
+                raise error
+            if error is not None:
+                name, reason = f"image {index}", f"{type(error).__name__}: {error}"
+                failed.append((name, reason))
+                log.error("%s failed: %s", name, reason)
+                log.debug("%s", name, exc_info=error)
+            bar.update()
+    return Tally(len(todo) - len(failed), skipped, tuple(failed), time.monotonic() - start)
+
+
 def _is_done(is_done, index):
     """Whether an image is done; where that cannot be told, working on it will say why."""
     try:
@@ -105,35 +166,63 @@ def _is_done(is_done, index):
 def _here(function, indices):
     """Yield (index, None or the exception) one image after the other."""
     for index in indices:
-        try:
-            function(index)
-        except SacredError:
-            raise
-        except Exception as error:
-            yield index, error
-        else:
-            yield index, None
+        yield index, _error_of(function, index)
+
+
+def _error_of(function, *args):
+    """The exception that a call raises, or None."""
+    try:
+        function(*args)
+    except Exception as error:
+        return error
+    return None
+
+
+def _in_threads(consume, results, workers):
+    """Yield (index, None or the exception) as results are consumed, in any order."""
+    pending = {}
+    with ThreadPoolExecutor(workers) as pool, closing(results):  # leaving consumes what is pending
+        for index, result in results:
+            if isinstance(result, Exception):
+                yield index, result
+            elif workers == 1:
+                yield index, _error_of(consume, index, result)
+            else:
+                pending[pool.submit(_error_of, consume, index, result)] = index
+            del result  # as large as an image
+            if len(pending) == workers:
+                for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                    yield pending.pop(future), future.result()
+        for future in as_completed(pending):
+            yield pending[future], future.result()
 
 
 def _in_processes(function, indices, workers):
     """Yield (index, None or the exception) as images are finished, in any order."""
-    # a plain fork would copy the threads' locks of torch and HDF5 in whatever state they are
-    method = "spawn" if os.name == "nt" else "forkserver"
-    context = multiprocessing.get_context(method)
-    with ProcessPoolExecutor(workers, context, initializer=_begin_worker) as pool:
+    with ProcessPoolExecutor(workers, new_processes(), initializer=_begin_worker) as pool:
         futures = {pool.submit(function, index): index for index in indices}
         try:
             for future in as_completed(futures):
-                error = future.exception()
-                if isinstance(error, SacredError):
-                    raise error
-                yield futures[future], error
+                yield futures[future], future.exception()
         finally:
             pool.shutdown(cancel_futures=True)
 
 
+def new_processes():
+    """The context of `multiprocessing` for processes beside this one.
+
+    A plain fork would copy the threads' locks of torch and HDF5 in whatever state they are.
+    """
+    return multiprocessing.get_context("spawn" if os.name == "nt" else "forkserver")
+
+
+def ignore_interrupt(*_):
+    """In a worker process: leave to the parent what an interrupt means."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _begin_worker():
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    ignore_interrupt()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

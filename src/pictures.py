@@ -56,15 +56,17 @@ def overlay_classes(image, ids, mapping, strength=0.55):
     return np.where((ids == NO_LABEL)[..., None], image, np.rint(mixed).astype(np.uint8))
 
 
-def entropy_heatmap(probabilities):
+def entropy_heatmap(prediction):
     """Show how uncertain each pixel is: entropy of its softmax over log(C), dark = 0.
 
     Parameters
     ----------
-    probabilities : ndarray of shape (H, W, C), float, C >= 2
-        In [0, 1].
+    prediction : Prediction
+        With the probabilities of at least 2 classes, or heat maps in their place.
     """
-    p = np.asarray(probabilities, np.float32)
+    if prediction.probabilities is None:
+        return _colour_values(prediction.heatmaps[:, :, 0], ENTROPY_COLOURS)
+    p = prediction.probabilities
     entropy = -(p * np.log(np.maximum(p, np.finfo(np.float32).tiny))).sum(axis=-1)
     return _colour_values(entropy / np.log(p.shape[-1]), ENTROPY_COLOURS)
 
@@ -87,6 +89,41 @@ def iou_map(components, iou_pred):
     boundary = components < 0
     picture[boundary] = (picture[boundary] * 0.7).astype(np.uint8)
     return picture
+
+
+def rating_picture(prediction, components, iou, iou_pred, label_mapping, pred_mapping):
+    """True beside predicted: ground truth and predicted classes, below them the IoUs.
+
+    The IoUs go from red (0) to green (1). Segments without a labelled pixel are white in both, all
+    are white in the true one where there is no ground truth at all.
+
+    Parameters
+    ----------
+    prediction : Prediction
+    components : ndarray of shape (H, W), int32
+        +k inside segment k, -k on its boundary.
+    iou, iou_pred : ndarray of shape (S,), float
+        True and predicted IoU of segment k at position k - 1; `iou` is NaN where unknown.
+    label_mapping, pred_mapping : dict of int to (str, (int, int, int))
+
+    Returns
+    -------
+    picture : ndarray of shape (2 H, 2 W, 3), uint8
+    """
+    truth = prediction.ground_truth
+    numbers = np.abs(components)
+    judged = np.ones(len(iou) + 1, bool)  # entry k: segment k
+    if truth is None:
+        truth = np.full(components.shape, NO_LABEL, np.uint8)
+    else:
+        judged = np.bincount(numbers[truth != NO_LABEL], minlength=len(iou) + 1) > 0
+    maps = []
+    for values in (iou, iou_pred):
+        is_white = np.concatenate([[False], np.isnan(values) | ~judged[1:]])[numbers]
+        maps.append(np.where(is_white[..., None], np.uint8(255), iou_map(components, values)))
+    pairs = (truth, label_mapping), (prediction.prediction, pred_mapping)
+    classes = [colour_classes(*pair) for pair in pairs]
+    return np.vstack([np.hstack(classes), np.hstack(maps)])
 
 
 def draw_box(picture, box, colour=RED):
@@ -130,7 +167,7 @@ def overview_panels(image, prediction, components, iou_pred, box, label_mapping,
         truth_title = "Image with ground truth"
         truth_picture = overlay_classes(image, truth, label_mapping)
     panels = {
-        "Entropy": entropy_heatmap(prediction.probabilities),
+        "Entropy": entropy_heatmap(prediction),
         "Predicted IoU of each segment": iou_map(components, iou_pred),
         truth_title: truth_picture,
         "Predicted classes": colour_classes(prediction.prediction, pred_mapping),

@@ -11,6 +11,8 @@ import pytest
 
 import configuration
 from configuration import CONFIG, datasets, embedding_networks, meta_models, models
+from src import loading
+from src.loading import SettingError
 
 REPOSITORY = Path(configuration.__file__).parent
 
@@ -32,6 +34,15 @@ def test_a_clone_starts_with_the_demo_and_its_own_weights():
     assert CONFIG.DATASET.name == "streets_ood"
     for entry in (models[CONFIG.MODEL_NAME], meta_models[CONFIG.META_MODEL_NAME]):
         assert entry.model_weights.parent == REPOSITORY / "weights"
+
+
+@pytest.mark.parametrize(
+    "entry", [entry for entry in datasets.values() if "/path/to" in str(entry.kwargs)]
+)
+def test_a_dataset_that_is_not_there_says_which_root_to_set(entry):
+    root = entry.kwargs["root"]
+    with pytest.raises(SettingError, match=f"'{entry.name}': there is no folder {root}; set the"):
+        loading.build(entry)
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,15 @@ import json
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
-from src import datasets
-from src.datasets import cityscapes
+from src import datasets, loading
+from src.datasets import a2d2, cityscapes
 from src.datasets.a2d2 import A2D2
 from src.datasets.cityscapes import Cityscapes
 from src.datasets.cityscapes_laf import CityscapesLAF
 from src.datasets.custom import CustomDataset
+from src.datasets.segment_me_if_you_can import RoadAnomaly21, RoadObstacle21
 
 
 def save(path, pixels=None, **options):
@@ -33,6 +34,28 @@ def a2d2_tree(root, recording, position, number, colours):
     name = f"{recording.replace('_', '')}_{{}}_{short}_{number:09d}.png"
     save(folder / "camera" / f"cam_{position}" / name.format("camera"))
     save(folder / "label" / f"cam_{position}" / name.format("label"), colours)
+
+
+def smiyc_tree(root, image, ids=None):
+    stem = image.split(".")[0]
+    save(root / "images" / image)
+    if ids is not None:
+        save(root / "labels_masks" / f"{stem}_labels_semantic.png", ids)
+
+
+def tree_of(kind, root, shape=(2, 3)):
+    """Make a tree with one picture and its labels, and give the path of the labels."""
+    ids = np.zeros(shape)
+    if kind is Cityscapes:
+        cityscapes_tree(root, "val", "bonn_000002_000019", ids)
+    elif kind is CityscapesLAF:
+        cityscapes_tree(root, "test", "02_Hanns_Klemm_Str_44_000000_000200", ids, kind="gtCoarse")
+    elif kind is A2D2:
+        a2d2_tree(root, "20181204_191844", "front_center", 7, np.zeros((*shape, 3)))
+    else:
+        smiyc_tree(root, "validation0000.png", ids)
+    (path,) = (path for path in root.rglob("*.png") if "abel" in path.name)
+    return path
 
 
 # Cityscapes
@@ -95,6 +118,21 @@ def test_the_lost_and_found_table_is_the_recorded_one(reference):
     assert rows == CityscapesLAF.label_mapping  # of the five rows with id 0 the last one counts
 
 
+def test_lost_and_found_knows_the_road_and_no_object():
+    table = loading.match_ids(
+        CityscapesLAF.label_mapping, Cityscapes.pred_mapping, CityscapesLAF.train_ids
+    )
+    assert table[1] == 0
+    assert (np.delete(table, 1) == 255).all()
+
+
+def test_a_gamma_chunk_changes_no_colour(tmp_path):
+    gamma = PngImagePlugin.PngInfo()
+    gamma.add(b"gAMA", (22727).to_bytes(4, "big"))
+    path = save(tmp_path / "a.png", pnginfo=gamma)
+    assert_array_equal(datasets.read_image(path), np.full((2, 3, 3), 90))
+
+
 # A2D2
 
 
@@ -153,11 +191,62 @@ def test_a2d2_knows_its_cameras(tmp_path):
         A2D2(tmp_path, positions=["top"])
 
 
+@pytest.mark.parametrize("position", a2d2.POSITIONS)
+def test_a2d2_reads_every_camera(tmp_path, position):
+    a2d2_tree(tmp_path, "20181204_191844", position, 7, np.full((2, 3, 3), (255, 0, 0)))
+    ((_, truth, _),) = A2D2(tmp_path, positions=[position])
+    assert (truth == 7).all()
+
+
+def test_a2d2_meets_cityscapes_by_its_own_mapping(reference):
+    mappings = json.loads((reference / "labels" / "mappings.json").read_text())
+    to_train_id = mappings["cityscapes_id_to_train_id"]
+    table = loading.match_ids(A2D2.label_mapping, Cityscapes.pred_mapping, A2D2.train_ids)
+    for key, cityscapes_id in mappings["a2d2_id_to_cityscapes_id"].items():
+        assert table[int(key)] == to_train_id[str(cityscapes_id)]
+    names = {str(label.id): label.name for label in cityscapes.tables.Cityscapes.classes}
+    assert A2D2.train_ids == {
+        int(key): names[str(cityscapes_id)]
+        for key, cityscapes_id in mappings["a2d2_id_to_cityscapes_id"].items()
+        if cityscapes_id != 255
+    }
+
+
+def test_a_network_that_learnt_a2d2_keeps_the_classes_of_a2d2():
+    table = loading.match_ids(A2D2.label_mapping, A2D2.label_mapping, A2D2.train_ids)
+    assert_array_equal(table[:55], np.arange(55))
+
+
 def test_the_a2d2_table_is_the_recorded_one(reference):
     table = json.loads((reference / "labels" / "a2d2.json").read_text())
     rows = {row["id"]: (row["name"], tuple(row["rgb"])) for row in table["classes"]}
     assert rows.pop(255)[1] == (0, 0, 0)
     assert rows == A2D2.label_mapping
+
+
+# SegmentMeIfYouCan
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [(RoadAnomaly21, "jpg"), (RoadObstacle21, "webp")])
+def test_a_track_has_truth_where_it_is_public(tmp_path, kind, suffix):
+    smiyc_tree(tmp_path, f"validation0001.{suffix}", [[0, 1, 1], [255, 0, 0]])
+    smiyc_tree(tmp_path, f"validation0000.{suffix}", [[1, 1, 1], [1, 1, 1]])
+    smiyc_tree(tmp_path, f"frame_7.{suffix}")
+    save(tmp_path / "labels_masks" / "validation0000_labels_semantic_color.png")
+    items = list(kind(tmp_path))
+    names = [path.rsplit("/", 1)[1] for _, _, path in items]
+    assert names == [f"{stem}.{suffix}" for stem in ("frame_7", "validation0000", "validation0001")]
+    assert items[0][1] is None
+    assert_array_equal(items[1][1], np.ones((2, 3)))
+    assert_array_equal(items[2][1], [[0, 1, 1], [255, 0, 0]])
+    assert items[2][1].dtype == np.uint8
+
+
+def test_obstacles_lie_on_a_road_that_cityscapes_knows():
+    table = loading.match_ids(RoadObstacle21.label_mapping, Cityscapes.pred_mapping)
+    assert (table[0], table[1]) == (0, 255)
+    table = loading.match_ids(RoadAnomaly21.label_mapping, Cityscapes.pred_mapping)
+    assert (table == 255).all()
 
 
 # your own pictures
@@ -224,7 +313,22 @@ def test_the_transform_changes_image_and_truth_together(tmp_path):
     assert_array_equal(truth, [[2, 1, 0], [255, 18, 13]])
 
 
-KINDS = [Cityscapes, CityscapesLAF, A2D2, CustomDataset]
+LABELLED = [Cityscapes, CityscapesLAF, A2D2, RoadAnomaly21, RoadObstacle21]
+KINDS = [*LABELLED, CustomDataset]
+
+
+@pytest.mark.parametrize("kind", LABELLED)
+def test_the_truth_can_be_read_without_the_picture(tmp_path, kind):
+    tree_of(kind, tmp_path)
+    dataset = kind(tmp_path, transform=lambda image, truth: (image, truth + 1))
+    ((_, changed, path),) = dataset
+    (tmp_path / path).write_bytes(b"")
+    assert_array_equal(dataset.ground_truth(0), changed - 1)
+
+
+def test_pictures_without_truth_have_none(tmp_path):
+    save(tmp_path / "a.png")
+    assert CustomDataset(tmp_path).ground_truth(0) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -254,10 +358,28 @@ def test_pictures_without_labels_are_counted_and_the_first_is_named(tmp_path):
         Cityscapes(tmp_path)
 
 
-def test_labels_of_another_size_are_named(tmp_path):
-    cityscapes_tree(tmp_path, "val", "bonn_000002_000019", np.zeros((4, 3)))
-    with pytest.raises(ValueError, match=r"labelIds.png has .* \(4, 3\), .*8bit.png has \(2, 3\)"):
-        Cityscapes(tmp_path)[0]
+@pytest.mark.parametrize("kind", LABELLED)
+def test_labels_of_another_size_are_named(tmp_path, kind):
+    labels = tree_of(kind, tmp_path, shape=(4, 3))
+    sizes = rf"{labels.name} has .* \(4, 3\), .*\.png has \(2, 3\)"
+    with pytest.raises(ValueError, match=sizes):
+        kind(tmp_path)[0]
+
+
+@pytest.mark.parametrize("kind", LABELLED)
+def test_unreadable_labels_are_named(tmp_path, kind):
+    labels = tree_of(kind, tmp_path)
+    labels.write_bytes(labels.read_bytes()[:40])
+    with pytest.raises(ValueError, match=f"{labels.name} cannot be used: "):
+        kind(tmp_path)[0]
+
+
+@pytest.mark.parametrize("kind", [Cityscapes, CityscapesLAF])
+def test_a_tree_with_no_labels_at_all_is_refused(tmp_path, kind):
+    labels = tree_of(kind, tmp_path)
+    labels.unlink()
+    with pytest.raises(FileNotFoundError, match=f"1 of 1 pictures have no labels.*{labels.name}"):
+        kind(tmp_path)
 
 
 def test_labels_in_colour_are_no_ids(tmp_path):

@@ -1,4 +1,4 @@
-"""Devices, weight files, and class probabilities of one image."""
+"""Devices, weight files, and class probabilities of one image and of many."""
 
 import logging
 import pickle
@@ -9,7 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
-from src.inference import choose_device, load_network, load_weights, predict, to_input
+from src.inference import (
+    check_options,
+    choose_device,
+    load_images,
+    load_network,
+    load_weights,
+    predict,
+    predict_images,
+    speed_up,
+    to_input,
+)
 from src.loading import SettingError
 
 CPU = torch.device("cpu")
@@ -256,3 +266,175 @@ def test_nan_is_refused_with_the_number_of_pixels():
 def test_logits_of_another_size_are_refused():
     with pytest.raises(ValueError, match=r"got \(1, 3, 2, 2\) for an image \(3, 8, 8\)"):
         predict(Logits(torch.zeros(1, 3, 2, 2)), torch.zeros(3, 8, 8))
+
+
+# --- options
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "half"}, "`args.precision` must be one of float32, bfloat16, got 'half'"),
+        ({"precision": "float16"}, "got 'float16'; float16 needs a GPU"),
+        ({"tile": 512}, r"`args.tile` must be \[height, width\].* got 512"),
+        ({"tile": [512, 0]}, r"got \[512, 0\]"),
+        ({"tile": [512]}, r"got \[512\]"),
+        ({"tile": [512, 0.5]}, r"got \[512, 0.5\]"),
+    ],
+)
+def test_wrong_options_are_refused_by_name(options, message):
+    with pytest.raises(SettingError, match=message):
+        check_options(CPU, **{"precision": "float32", "tile": None, **options})
+
+
+def test_options_that_work_are_accepted():
+    check_options(CPU, precision="bfloat16", tile=[1, 2048])
+    check_options(torch.device("cuda", 0), precision="float16", tile=None)
+
+
+def test_half_precision_gives_nearly_the_same_probabilities_in_float32():
+    torch.manual_seed(0)
+    layer, image = torch.nn.Conv2d(3, 5, 3, padding=1), torch.randn(3, 32, 40)
+    half, full = predict(layer, image, precision="bfloat16"), predict(layer, image)
+    assert half.dtype == np.float32
+    assert 0 < abs(half - full).max() < 0.02
+    np.testing.assert_allclose(half.sum(-1), 1, atol=1e-6)
+
+
+def test_channels_last_changes_nothing_but_rounding(state):
+    fast = load_network(narrow(), CPU)
+    fast.load_state_dict(state)
+    image = torch.randn(3, 32, 40)
+    expected = predict(fast, image)
+    fast = speed_up(fast, channels_last=True, compile=False)
+    assert fast.aspp.img_conv[0].weight.is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_allclose(predict(fast, image), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("tile", [(1, 1), (4, 7), (5, 64), (32, 2), (31, 39)])
+def test_tiles_change_nothing_for_a_network_without_context(tile):
+    torch.manual_seed(0)
+    pointwise = torch.nn.Conv2d(3, 5, 1)
+    image = torch.randn(3, 32, 40)
+    np.testing.assert_allclose(
+        predict(pointwise, image, tile=tile), predict(pointwise, image), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("tile", [(32, 40), (64, 64)])
+def test_a_tile_as_large_as_the_image_is_the_image(tile, network):
+    image = torch.randn(3, 32, 40)
+    np.testing.assert_array_equal(predict(network, image, tile=tile), predict(network, image))
+
+
+class Counting(torch.nn.Module):
+    """Two classes: logits 0 and 0 in the first call, 0 and 2 ln 3 in every further one."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def forward(self, images):
+        logits = images[:, :2] * 0
+        logits[:, 1] = 2 * np.log(3) * bool(self.sizes)
+        self.sizes.append(tuple(images.shape[2:]))
+        return logits
+
+
+def test_where_two_tiles_overlap_their_logits_fade_over():
+    network = Counting()
+    probabilities = predict(network, torch.zeros(3, 1, 7), tile=(1, 4))  # columns 0..3 and 3..6
+    assert network.sizes == [(1, 4), (1, 4)]
+    expected = [0.5, 0.5, 0.5, 0.75, 0.9, 0.9, 0.9]  # 1/2, half the way ln 3: 3/4, 9/10
+    np.testing.assert_allclose(probabilities[0, :, 1], expected, atol=1e-6)
+
+
+def test_tiles_overlap_by_a_quarter_or_more():
+    network = Counting()
+    predict(network, torch.zeros(3, 10, 10), tile=(8, 5))  # rows 0..7, 2..9; columns 0.., 2.., 5..
+    assert network.sizes == [(8, 5)] * 6
+
+
+# --- many images
+
+
+class Greedy(torch.nn.Module):
+    """Asks for far too much memory where the image is wider than high."""
+
+    def forward(self, images):
+        if images.shape[3] > images.shape[2]:
+            torch.empty(2**50)
+        return images
+
+
+class Pictures:
+    """Images of different sizes, one that is missing and one whose exception cannot travel."""
+
+    sizes = (4, 4), (3, 5), (6, 2), None, (7, 7)
+
+    def __getitem__(self, index):
+        if index == 3:
+            raise FileNotFoundError("no 3.png")
+        if index == 4:
+            raise StubbornError("one", "two")
+        height, width = self.sizes[index]
+        image = torch.zeros(3, height, width)
+        image[1] = np.log(2)
+        return image, np.full((height, width), index) if index else None, f"{index}.png"
+
+
+class StubbornError(Exception):
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_come_in_the_order_asked_for_and_failures_as_their_exceptions(workers):
+    loaded = dict(load_images(Pictures(), [4, 2, 3, 0], workers=workers, device=CPU))
+    assert [*loaded] == [4, 2, 3, 0]
+    image, ground_truth, path = loaded[2]
+    assert image.shape == (3, 6, 2)
+    assert ground_truth.tolist() == [[2, 2]] * 6
+    assert path == "2.png"
+    assert loaded[0][1] is None
+    assert repr(loaded[3]) == "FileNotFoundError('no 3.png')"
+    assert repr(loaded[4]) == "RuntimeError('StubbornError: one and two')"
+
+
+def test_a_dataset_that_cannot_travel_is_refused():
+    pictures = Pictures()
+    pictures.transform = lambda image: image
+    with pytest.raises(SettingError, match="set args.num_cores=1"):
+        next(load_images(pictures, [0], workers=1, device=CPU))
+
+
+def test_images_of_all_sizes_are_predicted_and_what_fails_stops_no_other():
+    loaded = load_images(Pictures(), range(5), workers=0, device=CPU)
+    predicted = dict(predict_images(Greedy(), loaded))
+    assert [*predicted] == [0, 1, 2, 3, 4]
+    for index in (0, 2):
+        prediction = predicted[index]
+        shape = Pictures.sizes[index]
+        assert prediction.probabilities.shape == (*shape, 3)
+        np.testing.assert_allclose(prediction.probabilities[0, 0], [0.25, 0.5, 0.25])
+        np.testing.assert_array_equal(prediction.prediction, np.ones(shape, np.uint8))
+        assert prediction.prediction.dtype == np.uint8
+        assert prediction.image_path == f"{index}.png"
+    assert predicted[0].ground_truth is None
+    np.testing.assert_array_equal(predicted[2].ground_truth, np.full((6, 2), 2))
+    assert isinstance(predicted[3], FileNotFoundError)
+
+
+def test_too_little_memory_is_an_error_that_names_what_needs_less():
+    with pytest.raises(MemoryError, match=r"image of 3 x 5 .*args\.tile.*args\.precision"):
+        predict(Greedy(), torch.zeros(3, 3, 5))
+    assert predict(Greedy(), torch.zeros(3, 3, 5), tile=(3, 3)).shape == (3, 5, 3)
+
+
+def test_more_than_256_classes_are_told_apart():
+    logits = torch.zeros(1, 300, 1, 1)
+    logits[0, 290] = 9
+    sample = torch.zeros(3, 1, 1), None, "x.png"
+    ((_, prediction),) = predict_images(Logits(logits), [(0, sample)])
+    assert prediction.prediction.tolist() == [[290]]
+    assert prediction.prediction.dtype == np.uint16

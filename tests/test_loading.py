@@ -1,6 +1,8 @@
 """From entries of the configuration to objects."""
 
 import json
+import logging
+import re
 import sys
 from collections import namedtuple
 from fractions import Fraction
@@ -146,6 +148,135 @@ def test_ids_beyond_one_byte_are_refused(wrong):
 def test_two_predicted_ids_of_one_name_are_refused():
     with pytest.raises(ValueError, match="name each class once, got 'Road' twice"):
         loading.match_ids({}, {0: ("road", GREY), 1: ("Road", GREY)})
+
+
+def test_a_class_can_be_learnt_under_another_name():
+    labels = {0: ("Car 1", GREY), 1: ("Car 2", GREY), 2: ("Animals", GREY), 3: ("Sky", GREY)}
+    train_ids = {0: "car", 1: "Car", 2: "dynamic"}  # nothing predicts "dynamic"
+    table = loading.match_ids(labels, {4: ("car", GREY), 10: ("sky", GREY)}, train_ids)
+    assert table[:5].tolist() == [4, 4, 255, 10, 255]
+
+
+def test_a_class_that_is_learnt_under_its_own_name_is_that_class():
+    labels = {0: ("Car 1", GREY)}
+    predictions = {4: ("car", GREY), 5: ("Car 1", GREY)}
+    assert loading.match_ids(labels, predictions, {0: "car"})[0] == 5
+
+
+@pytest.mark.parametrize("train_ids", [{1: "car"}, {0: 13}, {0: None}])
+def test_train_ids_that_name_nothing_are_refused(train_ids):
+    with pytest.raises(ValueError, match="`train_ids` must map ids of `label_mapping` to names"):
+        loading.match_ids({0: ("Car 1", GREY)}, {13: ("car", GREY)}, train_ids)
+
+
+DATASETS = """
+class Roads:
+    pred_mapping = label_mapping = {0: ("road", (1, 2, 3))}
+
+
+class Streets:
+    label_mapping = {5: ("RD normal street", (1, 2, 3))}
+    train_ids = {5: "road"}
+
+
+class Seas:
+    label_mapping = {5: ("sea", (1, 2, 3))}
+
+
+class Pictures:
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected", "warned"),
+    [("Streets", 0, False), ("Seas", 255, True), ("Pictures", 255, False)],
+)
+def test_a_truth_without_counterpart_is_told(user_folder, caplog, kind, expected, warned):
+    (user_folder / "own_module_c.py").write_text(DATASETS)
+    entry = Entry("mine", "own_module_c", kind, {})
+    trained_on = Entry("roads", "own_module_c", "Roads", {})
+    table = loading.predicted_ids(entry, trained_on, logging.getLogger("test"))
+    assert table[5] == expected
+    message = "the true IoU of segments of 'mine' is unknown: .*`train_ids` of Seas .*(road)"
+    assert bool(caplog.messages) is warned
+    assert not warned or re.search(message, caplog.text)
+
+
+CLASSES = [
+    {"id": 7, "name": "Car 1", "images": [1, 4, 5]},
+    {"id": 8, "name": "Car 2", "images": [2]},
+    {"id": 41, "name": "Tractor", "images": []},
+    {"id": 60, "name": "car 2", "images": [2, 3]},
+]
+
+
+def test_without_a_choice_every_image_is_meant():
+    assert loading.chosen_indices(3) == [0, 1, 2]
+    assert loading.chosen_indices(3, 2) == [0, 1]
+    assert loading.chosen_indices(3, 9) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("classindex", "expected"), [("Car 1", [1, 4, 5]), ("CAR 2", [2, 3]), (7, [1, 4, 5]), (8, [2])]
+)
+def test_images_are_chosen_by_name_or_id_of_a_class(classindex, expected):
+    assert loading.chosen_indices(6, classindex=classindex, classes=CLASSES) == expected
+
+
+def test_images_are_chosen_by_a_list(tmp_path):
+    subset = tmp_path / "subset.txt"
+    subset.write_text("5\n1\n\n 3 \n1\n")
+    assert loading.chosen_indices(6, subset_file=subset) == [1, 3, 5]
+    assert loading.chosen_indices(6, 2, subset_file=subset) == [1, 3]  # the first so many of them
+    both = dict(classindex="Car 1", classes=CLASSES, subset_file=subset)
+    assert loading.chosen_indices(6, **both) == [1, 5]
+
+
+def test_an_unknown_class_gets_the_nearest_names():
+    with pytest.raises(SettingError) as caught:
+        loading.chosen_indices(6, classindex="traktor", classes=CLASSES)
+    message = str(caught.value)
+    assert "`args.classindex` must be the name or id of a class, got 'traktor'." in message
+    assert "Did you mean 'Tractor'? Classes: 7 'Car 1', 8 'Car 2', 41 'Tractor'" in message
+    with pytest.raises(SettingError, match="got 9. Classes: 7 'Car 1'"):
+        loading.chosen_indices(6, classindex=9, classes=CLASSES)
+
+
+def test_a_class_in_no_image_leaves_nothing():
+    with pytest.raises(SettingError, match="none of the 6 images fits `args.classindex` 'tractor'"):
+        loading.chosen_indices(6, classindex="tractor", classes=CLASSES)
+
+
+@pytest.mark.parametrize("line", ["6", "-1", "2.0", "two", "[0, 1]"])
+def test_a_line_that_is_no_index_is_named(tmp_path, line):
+    subset = tmp_path / "subset.txt"
+    subset.write_text(f"0\n\n{line}\n")
+    message = rf"subset.txt must hold one index a line, from 0 to 5; got {re.escape(repr(line))} "
+    with pytest.raises(SettingError, match=message + r"\(line 3\)$"):
+        loading.chosen_indices(6, subset_file=subset)
+
+
+def test_of_many_wrong_lines_the_first_are_named(tmp_path):
+    subset = tmp_path / "subset.txt"
+    subset.write_text("\n".join(map(str, range(100, 107))))
+    with pytest.raises(SettingError, match=r"'100' \(line 1\), .*'104' \(line 5\) and 2 more$"):
+        loading.chosen_indices(100, subset_file=subset)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe0"])
+def test_a_list_that_cannot_be_read_is_named(tmp_path, content):
+    subset = tmp_path / "subset.txt"
+    if content:
+        subset.write_bytes(content)
+    with pytest.raises(SettingError, match="`args.subset_file` must be a text file .*subset.txt"):
+        loading.chosen_indices(6, subset_file=subset)
+
+
+def test_a_dataset_has_an_identity_too():
+    identity = loading.identity(HALF)
+    assert identity["class"] == "fractions.Fraction"
+    assert identity["kwargs"] == {"numerator": 1, "denominator": 2}
 
 
 def test_an_identity_equals_itself_after_a_way_through_a_file():

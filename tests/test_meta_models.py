@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.ensemble import HistGradientBoostingRegressor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from src.loading import SettingError
@@ -17,6 +18,8 @@ from src.MetaSeg.meta_nn import MetaNN
 
 Entry = namedtuple("Entry", "name module_name class_name kwargs model_weights")
 ENTRY = Entry("meta_nn", "src.MetaSeg.meta_nn", "MetaNN", {}, None)
+LINEAR = Entry("linear", "sklearn.linear_model", "LinearRegression", {}, None)
+TREES = Entry("trees", "sklearn.ensemble", "HistGradientBoostingRegressor", {"max_iter": 20}, None)
 CASES = [
     "column_Nx1", "gt_all_void", "gt_far_iou0", "layout_borders", "near_single_class", "noisy19",
     "row_1xN", "smooth19", "void_regions",
@@ -26,23 +29,8 @@ TRAINING = dict(epochs=8, batch_size=64, learning_rate=1e-2, seed=1)
 
 @pytest.fixture(scope="module")
 def published(reference):
-    """The published network as a `MetaModel`."""
-    with np.load(reference / "meta_nn" / "meta_nn_arrays.npz") as file:
-        arrays = dict(file)
-    network = MetaNN(75)
-    network.load_state_dict(
-        {
-            key.removeprefix("state_dict."): torch.from_numpy(value)
-            for key, value in arrays.items()
-            if key.startswith("state_dict.")
-        }
-    )
-    mean, std = (
-        np.concatenate([arrays[f"train_xa_{name}"], arrays[f"train_classes_{name}"]])
-        for name in ("mean", "std")
-    )
-    names = tuple(json.loads((reference / "meta_nn" / "feature_names.json").read_text()))
-    return MetaModel(network.eval(), names, mean, std)
+    """The network that the original system was published with."""
+    return meta_models.load_meta_model(reference / "meta_nn" / "meta_nn.pth")
 
 
 def golden_metrics(reference, case):
@@ -64,6 +52,12 @@ def toy_metrics(count, seed=0, names=("S", "E", "cprob0", "cprob1")):
 
 def toy_table(count, seed=0):
     return meta_models.segment_table([(0, toy_metrics(count, seed))])
+
+
+def toy_images(count, segments=10):
+    """A table of several images."""
+    images = [(3 * i, toy_metrics(segments, seed=i)) for i in range(count)]
+    return meta_models.segment_table(images)
 
 
 def trained(**changes):
@@ -158,6 +152,31 @@ def test_other_metrics_than_those_trained_on_are_named():
         model.predict(metrics)
 
 
+@pytest.mark.parametrize("count", [2, 7, 10])
+def test_no_image_is_on_both_sides_of_a_split_and_every_segment_on_one(count):
+    table = toy_images(count)
+    for training, validation in meta_models.split_by_image(table, 5, seed=1):
+        sides = set(training.image_index), set(validation.image_index)
+        assert not sides[0] & sides[1]
+        assert len(sides[1]) == -(-count // 5)  # a fifth, rounded up
+        rows = np.concatenate([training.features, validation.features])
+        assert_array_equal(np.sort(rows[:, 0]), np.sort(table.features[:, 0]))
+
+
+def test_the_same_seed_gives_the_same_splits_and_each_split_is_another():
+    def drawn(seed):
+        splits = meta_models.split_by_image(toy_images(12), 3, seed)
+        return [tuple(np.unique(validation.image_index)) for _, validation in splits]
+
+    assert drawn(1) == drawn(1) != drawn(2)
+    assert len(set(drawn(1))) == 3
+
+
+def test_one_image_cannot_be_split():
+    with pytest.raises(SettingError, match="needs 2 images at least, got 1"):
+        meta_models.split_by_image(toy_table(30), 1, seed=0)
+
+
 # Training
 
 
@@ -195,6 +214,81 @@ def test_the_same_seed_gives_the_same_weights():
     assert not torch.equal(first["layers.0.weight"], other["layers.0.weight"])
 
 
+def test_a_constant_metric_that_changes_in_other_images_does_not_rule_the_prediction():
+    constant = meta_models.segment_table([(0, {**toy_metrics(50), "S": np.full(50, 0.1)})])
+    for entry in (LINEAR, TREES):
+        model = meta_models.fit(entry, constant, seed=0)
+        changed = {**toy_metrics(50), "S": np.full(50, 0.2)}
+        assert_allclose(model.predict(changed), model.predict_table(constant), atol=1e-3)
+
+
+class InterruptionError(Exception):
+    """Stands for whatever ends a training."""
+
+
+def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path):
+    def interrupt(epoch, training, validation):
+        if epoch == 5:
+            raise InterruptionError
+
+    path, epochs = tmp_path / "progress", []
+    with pytest.raises(InterruptionError):
+        trained(progress_path=path, report=interrupt)
+    assert path.is_file()
+    torch.rand(7)  # others draw random numbers meanwhile
+    again = trained(progress_path=path, report=lambda *told: epochs.append(told))
+    whole = trained(report=lambda *told: epochs.append(told))
+    assert epochs[:8] == epochs[8:]  # those before the interruption are told again
+    one, other = again.network.state_dict(), whole.network.state_dict()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert not path.exists()
+
+
+def test_training_stops_early_when_asked_to():
+    losses = []
+    trained(
+        epochs=50, learning_rate=0.0, patience=3, report=lambda *told: losses.append(told)
+    )  # the loss never gets smaller than after the first epoch
+    assert len(losses) == 4
+
+
+def test_without_validation_segments_a_fifth_of_the_images_takes_their_place():
+    training = toy_images(10)
+    ((inner, held),) = meta_models.split_by_image(training, 1, seed=1)
+    one = meta_models.fit(ENTRY, training, **TRAINING)
+    other = meta_models.fit(ENTRY, inner, held, **TRAINING)
+    assert_array_equal(one.predict_table(training), other.predict_table(training))
+
+
+def test_the_linear_model_finds_a_linear_relation_and_stays_within_0_and_1():
+    model = meta_models.fit(LINEAR, toy_table(100), seed=0)  # iou = 1 - E / 10
+    metrics = {**toy_metrics(4), "E": np.array([2.5, 10, 15, -5])}
+    assert_allclose(model.predict(metrics), [0.75, 0, 0, 1], atol=1e-6)
+
+
+def test_boosted_trees_predict_what_scikit_learn_predicts():
+    table, unseen = toy_table(500), toy_table(300, seed=3)
+    model = meta_models.fit(TREES, table, seed=0)
+    inputs = [model.standardise(t.features) for t in (table, unseen)]
+    regressor = HistGradientBoostingRegressor(max_iter=20, random_state=0)
+    regressor.fit(inputs[0], table.iou)
+    values = model.network(torch.from_numpy(inputs[1]))[:, 0].numpy()
+    assert_allclose(values, regressor.predict(inputs[1]), rtol=1e-12)
+
+
+@pytest.mark.parametrize("entry", [ENTRY, LINEAR, TREES])
+def test_any_number_of_segments_is_predicted_in_the_same_way_by_every_kind(entry):
+    options = {**TRAINING, "epochs": 1} if entry is ENTRY else {"seed": 1}
+    model = meta_models.fit(entry, toy_table(60), toy_table(20), **options)
+    every = model.predict(toy_metrics(5))
+    assert (every.dtype, every.shape) == (np.float32, (5,))
+    assert ((every >= 0) & (every <= 1)).all()
+    one = {name: values[:1] for name, values in toy_metrics(5).items()}
+    none = {name: values[:0] for name, values in toy_metrics(5).items()}
+    assert_allclose(model.predict(one), every[:1], rtol=1e-6)
+    assert model.predict(none).shape == (0,)
+
+
 # Checkpoints
 
 
@@ -208,7 +302,7 @@ def checkpoint(tmp_path):
 
 def test_a_checkpoint_brings_the_model_back(checkpoint):
     model, path = checkpoint
-    again = meta_models.load_meta_model(ENTRY, path)
+    again = meta_models.load_meta_model(path, ENTRY)
     assert again.feature_names == model.feature_names
     assert_array_equal(again.mean, model.mean)
     assert_array_equal(again.std, model.std)
@@ -217,9 +311,42 @@ def test_a_checkpoint_brings_the_model_back(checkpoint):
     assert [file.name for file in path.parent.iterdir()] == ["meta.pth"]
 
 
-def test_a_checkpoint_holds_nothing_that_could_run(checkpoint):
-    content = torch.load(checkpoint[1], weights_only=True)
+@pytest.mark.parametrize("entry", [LINEAR, TREES])
+def test_a_checkpoint_knows_its_kind(entry, tmp_path):
+    model = meta_models.fit(entry, toy_table(60), seed=0)
+    meta_models.save_meta_model(tmp_path / "model.pth", model, {})
+    again = meta_models.load_meta_model(tmp_path / "model.pth")
+    metrics = toy_metrics(20, seed=5)
+    assert_array_equal(again.predict(metrics), model.predict(metrics))
+    assert again.kind == meta_models.kind_of(entry)
+
+
+@pytest.mark.parametrize("entry", [ENTRY, LINEAR, TREES])
+def test_a_checkpoint_holds_nothing_that_could_run(entry, tmp_path):
+    model = meta_models.fit(entry, toy_images(6), seed=0)
+    meta_models.save_meta_model(tmp_path / "model.pth", model, {"datasets": ["toy"]})
+    content = torch.load(tmp_path / "model.pth", weights_only=True)
     assert content["feature_names"] == ["E", "S", "cprob0", "cprob1"]
+    assert content["classes"] == 2
+    assert content["made_from"] == {"datasets": ["toy"]}
+
+
+class Shout:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return type(self.path).touch, (self.path,)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
+    torch.save({"state_dict": {}, "train_xa_mean": Shout(tmp_path / "ran")}, tmp_path / "evil.pth")
+    with pytest.raises(SettingError, match=r"evil\.pth is no checkpoint"):
+        meta_models.load_meta_model(tmp_path / "evil.pth")
+    assert meta_models.made_from(tmp_path / "evil.pth") is None
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_checkpoint_knows_what_it_was_made_from(checkpoint, tmp_path):
@@ -232,7 +359,7 @@ def test_a_checkpoint_knows_what_it_was_made_from(checkpoint, tmp_path):
 
 def test_a_missing_checkpoint_says_what_to_run(tmp_path):
     with pytest.raises(SettingError, match=r"gone\.pth is missing; run train_meta_nn\.py first"):
-        meta_models.load_meta_model(ENTRY, tmp_path / "gone.pth")
+        meta_models.load_meta_model(tmp_path / "gone.pth", ENTRY)
 
 
 @pytest.mark.parametrize("damage", ["cut short", "text", "of another kind", "of another network"])
@@ -250,4 +377,4 @@ def test_a_broken_checkpoint_is_named(checkpoint, damage):
             "hidden_size": 3,
         })  # fmt: skip
     with pytest.raises(SettingError, match=r"meta\.pth is no checkpoint of meta model 'meta_nn'"):
-        meta_models.load_meta_model(entry, path)
+        meta_models.load_meta_model(path, entry)

@@ -1,4 +1,5 @@
 import logging
+import threading
 from functools import partial
 
 import pytest
@@ -70,6 +71,92 @@ def test_an_interrupt_leaves_out_what_other_processes_have_not_begun(tmp_path):
 def test_at_least_one_process_is_needed(tmp_path):
     with pytest.raises(ValueError, match="`num_cores` must be at least 1, got 0"):
         run(tmp_path, [0], num_cores=0)
+
+
+# produced here, consumed beside
+
+
+def produce(indices):
+    """The square of each index; image 2 cannot be produced."""
+    for index in indices:
+        yield index, ValueError("no picture") if index == 2 else index**2
+
+
+def stream(consume, indices, num_cores, produce=produce, **kwargs):
+    return parallel.for_each_result(
+        produce, consume, indices, num_cores=num_cores, description="squares", log=LOG, **kwargs
+    )
+
+
+@pytest.mark.parametrize("num_cores", [1, 3])
+def test_what_cannot_be_produced_or_consumed_is_named_and_the_others_are_done(num_cores):
+    kept = {}
+
+    def keep(index, result):
+        kept[index] = 1 / (result - 1)  # image 1 fails here
+
+    tally = stream(keep, range(5), num_cores)
+    assert kept == {0: -1, 3: 1 / 8, 4: 1 / 15}
+    assert (tally.done, tally.skipped) == (3, 0)
+    assert sorted(tally.failed) == [
+        ("image 1", "ZeroDivisionError: division by zero"),
+        ("image 2", "ValueError: no picture"),
+    ]
+
+
+@pytest.mark.parametrize("num_cores", [1, 3])
+def test_no_more_results_are_held_than_there_are_consumers(num_cores):
+    consumed = []
+
+    def count(indices):
+        for index in indices:
+            assert index - len(consumed) < num_cores
+            yield index, None
+
+    tally = stream(lambda index, _: consumed.append(index), range(200), num_cores, count)
+    assert (tally.done, sorted(consumed)) == (200, [*range(200)])
+
+
+def test_with_one_core_everything_happens_in_this_thread_in_order():
+    seen = []
+    stream(lambda index, _: seen.append((index, threading.get_ident())), [4, 0, 3], 1)
+    assert seen == [(index, threading.get_ident()) for index in (4, 0, 3)]
+
+
+@pytest.mark.parametrize("num_cores", [1, 3])
+def test_nothing_is_produced_where_all_is_done(num_cores):
+    tally = stream(None, [0, 1], num_cores, produce=None, is_done=lambda index: True)
+    assert (tally.done, tally.skipped) == (0, 2)
+
+
+@pytest.mark.parametrize("num_cores", [1, 3])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_what_was_produced_before_an_interrupt_is_kept(num_cores, error):
+    consumed = []
+
+    def stop(indices):
+        yield from ((index, None) for index in indices[:2])
+        raise error
+
+    with pytest.raises(error):
+        stream(lambda index, _: consumed.append(index), range(9), num_cores, stop)
+    assert sorted(consumed) == [0, 1]
+
+
+@pytest.mark.parametrize("num_cores", [1, 3])
+def test_a_wrong_setting_ends_the_run_whoever_finds_it(num_cores):
+    wrong = parallel.SacredError("no such thing")
+
+    def refuse(*_):
+        raise wrong
+
+    with pytest.raises(parallel.SacredError, match="no such thing"):
+        stream(refuse, range(9), num_cores)
+    with pytest.raises(parallel.SacredError, match="no such thing"):
+        stream(print, range(9), num_cores, lambda indices: ((i, wrong) for i in indices))
+
+
+# the end of a run
 
 
 def test_a_clean_run_ends_with_one_line(caplog):

@@ -4,12 +4,13 @@ import io
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 from src import pictures
 from src.records import Prediction
 
+COLOURS = [(128, 64, 128), (0, 0, 142), (128, 64, 128)]  # of classes 0, 13, 0
 MAPPING = {0: ("road", (128, 64, 128)), 13: ("car", (0, 0, 142)), 300: ("kite", (1, 2, 3))}
 
 
@@ -33,8 +34,12 @@ def test_the_overlay_mixes_colours_and_leaves_unlabelled_pixels_alone():
 
 def test_entropy_is_dark_where_the_network_is_certain():
     probabilities = np.array([[[1, 0, 0], [0.8, 0.1, 0.1], [1 / 3, 1 / 3, 1 / 3]]], np.float32)
-    brightness = pictures.entropy_heatmap(probabilities).sum(axis=-1)[0].astype(int)
-    assert (np.diff(brightness) > 100).all()
+    ids = np.zeros((1, 3), np.uint8)
+    picture = pictures.entropy_heatmap(Prediction(probabilities, ids, None, "a.png"))
+    assert (np.diff(picture.sum(axis=-1)[0].astype(int)) > 100).all()
+    maps = np.array([[[0, 0, 0], [0.58, 0, 0], [1, 0, 0]]], np.float32)  # entropy comes first
+    stored = pictures.entropy_heatmap(Prediction(None, ids, None, "a.png", maps))
+    assert_allclose(stored.astype(int), picture, atol=2)
 
 
 def test_segments_go_from_red_to_green_with_a_darker_boundary():
@@ -44,6 +49,28 @@ def test_segments_go_from_red_to_green_with_a_darker_boundary():
     assert picture[2, 1] > picture[2, 0] + 80  # IoU 1: green
     assert (picture[1] < picture[0]).any()
     assert_array_equal(picture[3:], [(128, 128, 128), (0, 0, 0)])
+
+
+def test_the_rating_leaves_segments_without_ground_truth_white():
+    components = np.array([[1, 2, 3]], np.int32)
+    predicted, iou = np.array([[0, 13, 0]], np.uint8), np.array([0, 1, 0.0])
+    truth = np.array([[13, 13, 255]], np.uint8)
+    picture = pictures.rating_picture(
+        Prediction(None, predicted, truth, ""), components, iou, iou, MAPPING, MAPPING
+    )
+    assert_array_equal(picture[0], [(0, 0, 142), (0, 0, 142), (0, 0, 0), *COLOURS])
+    assert_array_equal(picture[1, :3], picture[1, 3:])
+    assert picture[1, 0, 0] > picture[1, 0, 1] + 100  # IoU 0: red
+    assert picture[1, 1, 1] > picture[1, 1, 0] + 80  # IoU 1: green
+    assert_array_equal(picture[1, 2], pictures.WHITE)
+
+
+def test_without_any_ground_truth_the_rating_still_shows_the_predicted_iou():
+    components, unknown = np.array([[1, 1]], np.int32), np.array([np.nan])
+    prediction = Prediction(None, np.zeros((1, 2), np.uint8), None, "")
+    picture = pictures.rating_picture(prediction, components, unknown, [0.9], MAPPING, MAPPING)
+    assert_array_equal(picture[1, :2], [pictures.WHITE] * 2)
+    assert picture[1, 2, 1] > picture[1, 2, 0] + 50  # green
 
 
 @pytest.mark.parametrize(("size", "thickness"), [(64, 2), (1500, 5)])

@@ -30,6 +30,7 @@ PREDICT, MEASURE, TRAIN, EMBED, DISCOVER = SCRIPTS = (
     "compute_embeddings.py",
     "discover_embedding_space.py",
 )
+SEARCH = "search_classes.py"
 SPLITS = {"blocks": 4, "blocks_val": 3, "blocks_ood": 3}  # number of pictures
 MODULE = '''
 """What a user brings: a dataset and a network."""
@@ -105,7 +106,7 @@ class Clone:
         self.elsewhere.mkdir(parents=True)
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(REPOSITORY / "src", self.folder / "src", ignore=ignored)
-        for script in SCRIPTS:
+        for script in (*SCRIPTS, SEARCH):
             shutil.copy(REPOSITORY / script, self.folder / script)
         default = (REPOSITORY / "configuration.py").read_text()
         own = ENTRIES.replace("SPLITS", repr([*SPLITS]))
@@ -228,7 +229,7 @@ def runs(clone):
     runs = clone.call_all(
         predict_train=(PREDICT, "with", "args.dataset=blocks"),
         predict_val=(PREDICT, "with", "args.dataset=blocks_val"),
-        predict=(PREDICT,),
+        predict=(PREDICT, "with", "args.num_cores=2"),
         predict_photographs=(PREDICT, "with", photographs, io_path),
     )
     runs |= clone.call_all(
@@ -277,9 +278,10 @@ def test_the_files_are_where_the_documents_say(clone, runs):
 def test_a_prediction_holds_what_the_documents_say(clone, runs):
     with h5py.File(clone.results / TREE["input"].format(1, dataset="blocks_ood")) as file:
         assert set(file) == {"probabilities", "prediction", "ground_truths", "image_path"}
-        probabilities = file["probabilities"][()]
-        assert (probabilities.shape, probabilities.dtype) == ((48, 64, 3), np.float32)
-        np.testing.assert_array_equal(file["prediction"], probabilities.argmax(-1))
+        probabilities = file["probabilities"][()]  # class by class, 65535 is 1
+        assert (probabilities.shape, probabilities.dtype) == ((3, 48, 64), np.uint16)
+        assert abs(probabilities.sum(axis=0, dtype=int) - 65535).max() <= 1
+        np.testing.assert_array_equal(file["prediction"], probabilities.argmax(axis=0))
         assert set(np.unique(file["ground_truths"])) >= {0, 2, 100, 101}
         assert file["image_path"][0].decode().endswith("data/blocks_ood/1_image.png")
 
@@ -337,7 +339,7 @@ def test_the_map_and_the_pictures_of_a_segment_are_written(clone, runs, folder, 
 def test_a_second_run_of_every_stage_does_nothing(clone, runs):
     before = written_at(clone.results, clone.folder)
     again = clone.call_all(
-        predict=(PREDICT,),
+        predict=(PREDICT, "with", "args.num_cores=2"),
         measure=(MEASURE,),
         train=(TRAIN, "with", "args.epochs=3", "args.batch_size=8"),
         embed=(EMBED,),
@@ -389,6 +391,54 @@ def test_a_picture_that_cannot_be_read_is_named_and_stops_no_other(clone, runs):
     last = run.stderr.splitlines()[-1]
     assert last.startswith("  image 0: ") and str(clone.photographs / "broken.jpg") in last
     assert "Traceback" not in run.stderr
+
+
+# Other ways to run a stage
+
+
+def test_without_probabilities_stage_1_measures_the_segments_itself(clone, runs, tmp_path):
+    results = {form: tmp_path / form for form in ("none", "float32")}
+    for form, folder in results.items():
+        assert (
+            clone.call(PREDICT, "with", f"args.probabilities={form}", results=folder).returncode
+            == 0
+        )
+    before = written_at(results["none"])
+    measured = {form: clone.call(MEASURE, results=folder) for form, folder in results.items()}
+    assert "0 done, 3 skipped" in measured["none"].stderr
+    assert "3 done, 0 skipped" in measured["float32"].stderr
+    assert written_at(results["none"]) == before
+    again = clone.call(PREDICT, "with", "args.probabilities=none", results=results["none"])
+    assert "0 done, 3 skipped" in again.stderr
+    for index in range(3):
+        name = TREE["metrics"].format(index, dataset="blocks_ood")
+        one, other = (table_at(folder / name) for folder in results.values())
+        assert one.keys() == other.keys()
+        for metric in one.keys() - {"made_from"}:
+            np.testing.assert_array_equal(one[metric], other[metric], err_msg=metric)
+    overwritten = clone.call(MEASURE, "with", "args.overwrite=True", results=results["none"])
+    assert overwritten.returncode == 1 and "args.probabilities=none" in overwritten.stderr
+    assert "Traceback" not in overwritten.stderr
+
+
+def test_stage_1_can_be_kept_to_images_with_a_class_or_in_a_list(clone, runs, tmp_path):
+    assert clone.call(SEARCH, results=tmp_path).returncode == 0
+    (clone.elsewhere / "some.txt").write_text("2\n")
+    settings = "args.classindex=sofa", "args.subset_file=some.txt"
+    assert clone.call(PREDICT, "with", *settings, results=tmp_path).returncode == 0
+    assert [path.name for path in (tmp_path / "input").rglob("*.hdf5")] == ["input2.hdf5"]
+
+
+def test_stage_2_draws_the_iou_and_compares_meta_models(clone, runs, copied_results):
+    tasks = "args.visualize_rating=True", "args.analyze_metrics=True", "args.num_averages=2"
+    run = clone.call(MEASURE, "with", "args.dataset=blocks", *tasks, results=copied_results)
+    assert run.returncode == 0, run.stderr
+    picture = copied_results / "pictures/rating/nearest_colour/blocks/rating0.png"
+    with Image.open(picture) as rating:
+        assert rating.width >= 2 * 64 and rating.height >= 2 * 48
+    folder = copied_results / "analysis/nearest_colour/blocks"
+    assert {"scores.csv", "scores.tex", "roc.png", "predicted.png"} <= files_below(folder)
+    assert re.search(r"regression +neural +R\^2", run.stderr)
 
 
 # When things change or break

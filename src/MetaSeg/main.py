@@ -1,17 +1,25 @@
 """Stage 2: split the predictions of a dataset into segments and measure each of them.
 
     python src/MetaSeg/main.py with args.dataset=streets_val
+    python src/MetaSeg/main.py with args.dataset=streets_val args.analyze_metrics=True
 
 Writes metrics/<model>/<dataset>/metrics<i>.p and components/<model>/<dataset>/components<i>.hdf5
-below the results folder.
+below the results folder. `visualize_rating` adds pictures/rating/<model>/<dataset>/rating<i>.png:
+ground truth and prediction, below them true and predicted IoU, red (0) to green (1).
+`analyze_metrics` adds tables and plots to analysis/<model>/<dataset>/.
 """
 
 import functools
+from pathlib import Path
 
-from configuration import CONFIG, datasets, models
-from src import cache, loading, parallel
+import numpy as np
+
+from configuration import CONFIG, datasets, meta_models, models
+from src import cache, loading, parallel, pictures
 from src.experiment import create_experiment
-from src.MetaSeg.metrics import compute_metrics_components
+from src.loading import SettingError
+from src.MetaSeg import analysis, measuring
+from src.MetaSeg import meta_models as meta
 
 ex = create_experiment("metaseg")
 
@@ -25,18 +33,29 @@ def config():
         num_cores=CONFIG.NUM_CORES,  # processes to use
         num_images=CONFIG.NUM_IMAGES,  # only the first so many images; None: all
         overwrite=False,  # measure again what is already there
+        heatmaps={},  # name=folder: maps <i>.npy, (H, W), to aggregate for image i like entropy
+        compute_metrics=CONFIG.COMPUTE_METRICS,  # measure the segments
+        visualize_rating=CONFIG.VISUALIZE_RATING,  # draw true and predicted IoU
+        analyze_metrics=CONFIG.ANALYZE_METRICS,  # compare meta models; needs ground truth
+        meta_model=CONFIG.META_MODEL_NAME,  # entry of `meta_models` to draw and to compare
+        meta_weights=None,  # its weights file; None: `model_weights` of its entry
+        num_averages=CONFIG.NUM_AVERAGES,  # random splits by image that the comparison averages
+        seed=CONFIG.SEED,  # same seed, same comparison
     )
 
 
 def compute_metrics(
-    log, *, dataset, model_name, io_path, num_cores, num_images, overwrite, predicted_ids
-):
+    log, *, dataset, model_name, io_path, num_cores, num_images, overwrite, predicted_ids,
+    heatmaps=None,
+):  # fmt: skip
     """Measure the segments of the images that have no up-to-date metrics yet.
 
     Parameters
     ----------
     predicted_ids : ndarray of shape (256,), uint8
         From the ids of the ground truth to those of the predictions; see `loading.match_ids`.
+    heatmaps : dict of str to path, optional
+        Folder of each further heat map to aggregate, with a file <index>.npy an image.
 
     Returns
     -------
@@ -44,57 +63,144 @@ def compute_metrics(
     """
     folder = cache.prediction_path(io_path, model_name, dataset, 0).parent
     indices = cache.image_indices(folder, "input")[:num_images]
-    options = dict(
-        io_path=io_path, model_name=model_name, dataset=dataset, predicted_ids=predicted_ids
-    )
+    images = dict(io_path=io_path, model_name=model_name, dataset=dataset)
+    options = dict(predicted_ids=predicted_ids, heatmaps=heatmaps or {})
+
+    def is_done(index):
+        place = io_path, model_name, dataset, index
+        return not overwrite and measuring.is_measured(place, **options)
+
     return parallel.for_each_image(
-        functools.partial(measure_image, ahead=num_cores, **options),
+        functools.partial(measuring.measure_image, ahead=num_cores, **images, **options),
         indices,
         num_cores=num_cores,
         description=f"measuring {dataset}",
-        is_done=lambda index: not overwrite and is_measured(index, **options),
+        is_done=is_done,
         log=log,
     )
 
 
-def measure_image(index, *, io_path, model_name, dataset, predicted_ids, ahead):
-    """Read the prediction of one image, write its metrics and its component map.
+def visualize_rating(
+    log, *, dataset, model_name, io_path, num_cores, num_images, meta_model, mappings
+):
+    """Draw true and predicted IoU of the segments of every measured image.
 
-    The image so many places `ahead`, which comes next in this process, is fetched meanwhile.
+    Parameters
+    ----------
+    meta_model : MetaModel
+    mappings : tuple of (dict, dict)
+        `label_mapping` of the dataset, `pred_mapping` of the predictions.
+
+    Returns
+    -------
+    tally : Tally
     """
-    place = io_path, model_name, dataset, index
-    made_from = _made_from(place, predicted_ids)
-    prediction = cache.read_prediction(cache.prediction_path(*place))
-    cache.read_ahead(cache.prediction_path(io_path, model_name, dataset, index + ahead))
-    ground_truth = prediction.ground_truth
-    if ground_truth is not None:
-        known = (predicted_ids != cache.NO_LABEL).any()
-        ground_truth = predicted_ids[ground_truth] if known else None
-    metrics, components = compute_metrics_components(prediction.probabilities, ground_truth)
-    cache.write_components(cache.components_path(*place), components, made_from)
-    cache.write_table(cache.metrics_path(*place), metrics, made_from)
+    place = io_path, model_name, dataset
+    return parallel.for_each_image(
+        functools.partial(draw_rating, place=place, meta_model=meta_model, mappings=mappings),
+        _measured(*place)[:num_images],
+        num_cores=num_cores,
+        description=f"drawing {dataset}",
+        log=log,
+    )
 
 
-def is_measured(index, *, io_path, model_name, dataset, predicted_ids):
-    """Whether metrics and component map were made from the prediction as it is now."""
-    place = io_path, model_name, dataset, index
-    made_from = _made_from(place, predicted_ids)
-    paths = cache.metrics_path(*place), cache.components_path(*place)
-    return all(cache.is_made_from(path, made_from) for path in paths)
+def draw_rating(index, *, place, meta_model, mappings):
+    """Draw true and predicted IoU of the segments of one image; see `pictures.rating_picture`."""
+    metrics = cache.read_table(cache.metrics_path(*place, index))
+    picture = pictures.rating_picture(
+        cache.read_prediction(cache.prediction_path(*place, index), probabilities=False),
+        cache.read_components(cache.components_path(*place, index)),
+        np.asarray(metrics["iou"], np.float64),
+        meta_model.predict(metrics),
+        *mappings,
+    )
+    cache.write_picture(cache.rating_path(*place, index), picture)
 
 
-def _made_from(place, predicted_ids):
-    prediction = cache.made_from(cache.prediction_path(*place))
-    return {"prediction": prediction, "predicted_ids": predicted_ids.tolist()}
+def analyze_metrics(
+    log, *, dataset, model_name, io_path, num_images, neural_entry, num_averages, seed
+):
+    """Compare meta models on random splits by image; write tables and pictures, log the table.
+
+    Parameters
+    ----------
+    neural_entry : ModelConfig
+        The network among the models.
+
+    Returns
+    -------
+    numbers : dict
+        See `analysis.plain_numbers`.
+    """
+    place = io_path, model_name, dataset
+    table = meta.with_known_iou(
+        meta.segment_table(
+            (index, cache.read_table(cache.metrics_path(*place, index)))
+            for index in _measured(*place)[:num_images]
+        )
+    )
+    analysis.check(table)
+    splits = meta.split_by_image(table, num_averages, seed)
+    analysis.check_splits(splits)
+
+    def model(entry):
+        return lambda training: meta.fit(entry, training, seed=seed).predict_table
+
+    names = {"linear": "linear", "gradient boosting": "gradient_boosting"}
+    regressors = {name: model(meta_models[key]) for name, key in names.items()}
+    result = analysis.analyze(table, splits, model(neural_entry), regressors)
+    folder = cache.analysis_folder(*place)
+    analysis.write_report(folder, result)
+    log.info(
+        "%d segments of %d images, %d splits by image\n%s",
+        len(table.iou), len(np.unique(table.image_index)), num_averages,
+        "\n".join(analysis.text_table(result)),
+    )  # fmt: skip
+    log.info("wrote tables and pictures to %s", folder)
+    return analysis.plain_numbers(result)
+
+
+def _measured(io_path, model_name, dataset):
+    folder = cache.metrics_path(io_path, model_name, dataset, 0).parent
+    return cache.image_indices(folder, "metrics")
+
+
+def _check_heatmaps(heatmaps):
+    for name, folder in heatmaps.items():
+        if not name.isidentifier() or not Path(folder).is_dir():
+            raise SettingError(
+                f"`args.heatmaps.{name}` must be a name of letters and digits and a folder of "
+                f"<image index>.npy, got {folder!r}"
+            )
 
 
 @ex.automain
 def main(args, _log):
-    loading.check_counts(num_cores=args["num_cores"], num_images=args["num_images"])
+    loading.check_counts(
+        **{name: args[name] for name in ("num_cores", "num_images", "num_averages")}
+    )
     loading.choose(models, args["model_name"], "model")
     data = loading.choose(datasets, args["dataset"], "dataset")
-    predicted_ids = loading.match_ids(
+    entry = loading.choose(meta_models, args["meta_model"], "meta model")
+    _check_heatmaps(args["heatmaps"])
+    mappings = (
         loading.class_mapping(data, "label_mapping"),
         loading.class_mapping(CONFIG.TRAIN_DATASET, "pred_mapping"),
     )
-    parallel.close(_log, compute_metrics(_log, **args, predicted_ids=predicted_ids))
+    place = {name: args[name] for name in ("dataset", "model_name", "io_path", "num_images")}
+    if args["visualize_rating"]:  # what it needs is missed before the work begins
+        path = args["meta_weights"] or entry.model_weights
+        drawing = {"meta_model": meta.load_meta_model(path, entry), "mappings": mappings}
+    if args["compute_metrics"]:
+        own = {name: args[name] for name in ("num_cores", "overwrite", "heatmaps")}
+        predicted_ids = loading.predicted_ids(data, CONFIG.TRAIN_DATASET, _log)
+        parallel.close(_log, compute_metrics(_log, **place, **own, predicted_ids=predicted_ids))
+    if args["visualize_rating"]:
+        tally = visualize_rating(_log, **place, num_cores=args["num_cores"], **drawing)
+        parallel.close(_log, tally)
+    if args["analyze_metrics"]:
+        neural_entry = entry if meta.kind_of(entry) == "neural" else meta_models["meta_nn"]
+        own = {name: args[name] for name in ("num_averages", "seed")}
+        return analyze_metrics(_log, **place, **own, neural_entry=neural_entry)
+    return None

@@ -6,19 +6,24 @@ arXiv 2005.06831.
 
 import copy
 import os
+import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.model_selection import GroupShuffleSplit
+from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import trange
 
 from src import loading
 from src.loading import SettingError
+from src.MetaSeg.meta_nn import MetaNN, Trees
 from src.records import SegmentTable
 
-FORMAT = 1
+FORMAT = 2  # of a checkpoint
+HELD_OUT = 0.2  # share of the images on the validation side of a split
 _NO_FEATURES = {"class", "iou", "iou0"}
 
 
@@ -34,7 +39,7 @@ def feature_names(metric_names):
     names : tuple of str
         All but `class`, `iou` and `iou0` sorted as text, then `cprob0`, `cprob1`, ... by number.
     """
-    shares = [name for name in metric_names if name.startswith("cprob")]
+    shares = [name for name in metric_names if re.fullmatch(r"cprob\d+", name)]
     others = [name for name in metric_names if name not in _NO_FEATURES and name not in shares]
     return (*sorted(others), *sorted(shares, key=lambda name: int(name.removeprefix("cprob"))))
 
@@ -95,12 +100,47 @@ def with_known_iou(table):
             "no segment has a known IoU: choose a dataset with ground truth in classes that the "
             "network predicts"
         )
-    rows = {
-        field.name: getattr(table, field.name)[known]
+    return _take_rows(table, known)
+
+
+def split_by_image(table, count, seed):
+    """Random splits of a table in which no image has segments on both sides.
+
+    Parameters
+    ----------
+    table : SegmentTable
+    count : int
+        Number of splits, each drawn anew.
+    seed : int
+        Same seed, same splits.
+
+    Returns
+    -------
+    splits : list of (SegmentTable, SegmentTable)
+        Training and validation; a fifth of the images, rounded up, are on the validation side.
+
+    Raises
+    ------
+    SettingError
+        If the segments are those of one image.
+    """
+    images = len(np.unique(table.image_index))
+    if images < 2:
+        raise SettingError(
+            f"a split into training and validation images needs 2 images at least, got {images}"
+        )
+    shuffle = GroupShuffleSplit(count, test_size=HELD_OUT, random_state=seed)
+    pairs = shuffle.split(table.features, groups=table.image_index)
+    return [(_take_rows(table, training), _take_rows(table, held)) for training, held in pairs]
+
+
+def _take_rows(table, rows):
+    columns = {
+        field.name: getattr(table, field.name)[rows]
         for field in fields(table)
         if field.name != "feature_names"
     }
-    return replace(table, **rows)
+    return replace(table, **columns)
 
 
 @dataclass(frozen=True)
@@ -110,17 +150,20 @@ class MetaModel:
     Attributes
     ----------
     network : torch.nn.Module
-        Standardised features (N, F) -> logits (N, 1).
+        Standardised features (N, F) float32 -> (N, 1): logits if `kind` is "neural", else the IoU,
+        which may leave [0, 1].
     feature_names : tuple of str
         F names in the order of the network's inputs.
     mean, std : ndarray of shape (F,), float64
         Of the training segments.
+    kind : {"neural", "linear", "gradient_boosting"}
     """
 
-    network: torch.nn.Module
+    network: nn.Module
     feature_names: tuple[str, ...]
     mean: np.ndarray
     std: np.ndarray
+    kind: str = "neural"
 
     def predict(self, metrics):
         """Predict the IoU of segments.
@@ -152,17 +195,98 @@ class MetaModel:
                 f"the meta model was trained on other metrics: missing here {missing}, unknown to "
                 f"the model {surplus}; train it on this segmentation network (train_meta_nn.py)"
             )
-        inputs = torch.from_numpy(self.standardise(table.features))
-        return torch.sigmoid(self.network(inputs))[:, 0].numpy()
+        outputs = self.network(torch.from_numpy(self.standardise(table.features)))[:, 0]
+        iou = torch.sigmoid(outputs) if self.kind == "neural" else outputs.clamp(0, 1)
+        return iou.float().numpy()
 
     def standardise(self, features):
         """Subtract the mean, divide by the standard deviation: (N, F) float32."""
         return ((features - self.mean) / (self.std + 1e-10)).astype(np.float32)
 
 
+# training
+
+
+def kind_of(entry):
+    """Kind of the meta model that an entry of `meta_models` names; any own class is "neural"."""
+    sklearn_kinds = {
+        "LinearRegression": "linear",
+        "HistGradientBoostingRegressor": "gradient_boosting",
+    }
+    return sklearn_kinds.get(entry.class_name, "neural")
+
+
+def fit(entry, training, validation=None, *, seed, **options):
+    """Train the meta model of an entry.
+
+    Parameters
+    ----------
+    entry : ModelConfig
+    training : SegmentTable
+        With known IoU, see `with_known_iou`.
+    validation : SegmentTable, optional
+        What a network chooses its best weights by, no other kind looks at it. None: the segments of
+        a fifth of the training images, which are then not trained on.
+    seed : int
+        Same seed, same model.
+    **options
+        Of `fit_neural`; the other kinds take theirs from `entry.kwargs`.
+
+    Returns
+    -------
+    model : MetaModel
+    """
+    kind = kind_of(entry)
+    if kind == "linear":
+        return fit_linear(entry, training)
+    if kind == "gradient_boosting":
+        return fit_gradient_boosting(entry, training, seed=seed)
+    if validation is None:
+        ((training, validation),) = split_by_image(training, 1, seed)
+    return fit_neural(entry, training, validation, seed=seed, **options)
+
+
+def fit_linear(entry, training):
+    """Linear regression on standardised features; see `fit`."""
+    inputs, mean, std = _standardised(training)
+    regression = loading.build(entry).fit(inputs, training.iou)
+    network = nn.Linear(inputs.shape[1], 1).requires_grad_(False)
+    network.weight[0] = torch.from_numpy(regression.coef_)
+    network.bias[0] = float(regression.intercept_)
+    return MetaModel(network, training.feature_names, mean, std, "linear")
+
+
+def fit_gradient_boosting(entry, training, *, seed):
+    """Boosted regression trees on standardised features; see `fit`."""
+    inputs, mean, std = _standardised(training)
+    regressor = loading.build(entry, random_state=seed).fit(inputs, training.iou)
+    return MetaModel(_as_trees(regressor), training.feature_names, mean, std, "gradient_boosting")
+
+
+def _as_trees(regressor):
+    """The trees of a HistGradientBoostingRegressor; scikit-learn has no public way to them."""
+    trees = [predictor.nodes for (predictor,) in regressor._predictors]
+    roots = np.cumsum([0, *map(len, trees)])[:-1]
+    nodes = np.concatenate(trees)
+    itself, is_leaf = np.arange(len(nodes)), nodes["is_leaf"].astype(bool)
+    own_root = np.repeat(roots, [len(tree) for tree in trees])
+    arrays = {
+        "roots": roots,
+        "feature": np.where(is_leaf, 0, nodes["feature_idx"]),
+        "threshold": np.where(is_leaf, 0, nodes["num_threshold"]),
+        "left": np.where(is_leaf, itself, own_root + nodes["left"]),
+        "right": np.where(is_leaf, itself, own_root + nodes["right"]),
+        "value": np.where(is_leaf, nodes["value"], 0),
+        "start": np.ravel(regressor._baseline_prediction)[0],
+        "depth": nodes["depth"].max(),
+    }
+    return Trees(**{name: torch.as_tensor(np.asarray(array)) for name, array in arrays.items()})
+
+
 def fit_neural(
-    entry, training, validation, *, epochs, batch_size, learning_rate, seed, report=None
-):
+    entry, training, validation, *, seed, epochs=50, batch_size=256, learning_rate=1e-3,
+    patience=None, report=None, progress_path=None,
+):  # fmt: skip
     """Train a meta network; the weights with the smallest validation loss are kept.
 
     Adam with weight decay 5e-4, learning rate divided by 10 after 2/5 and 4/5 of the epochs,
@@ -174,40 +298,60 @@ def fit_neural(
         Its class takes the number of features.
     training, validation : SegmentTable
         With known IoU, see `with_known_iou`.
-    epochs, batch_size, seed : int
+    seed, epochs, batch_size : int
     learning_rate : float
+        The paper's is 1e-4.
+    patience : int, optional
+        Stop after so many epochs without a smaller validation loss. None: never.
     report : callable, optional
         `report(epoch, training_loss, validation_loss)` after each epoch, from 1.
+    progress_path : path, optional
+        File to keep the state of the training in after each epoch. Where it is there already, by
+        a training with the same arguments, that one is gone on with. It is deleted at the end.
 
     Returns
     -------
     model : MetaModel
     """
     torch.manual_seed(seed)
-    features, names = training.features, training.feature_names
-    network = loading.build(entry, len(names))
-    model = MetaModel(network, names, features.mean(axis=0), features.std(axis=0))
+    _, mean, std = _standardised(training)
+    network = loading.build(entry, len(training.feature_names))
+    model = MetaModel(network, training.feature_names, mean, std)
     inputs, targets = _tensors(model, training)
     val_inputs, val_targets = _tensors(model, validation)
     optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate, weight_decay=5e-4)
     steps = [max(1, epochs * 2 // 5), max(1, epochs * 4 // 5)]
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, steps, gamma=0.1)
-    best_loss, best_state = np.inf, None
-    for epoch in trange(1, epochs + 1, desc="training", unit="epoch"):
+    changing = {"network": network, "optimiser": optimiser, "schedule": schedule}
+    losses, best = _resume(progress_path, changing)
+    for epoch, both in enumerate(losses, 1):
+        _tell(report, epoch, both)
+    for epoch in trange(len(losses) + 1, epochs + 1, desc="training", unit="epoch", leave=False):
+        if patience and losses and len(losses) - best["epoch"] >= patience:
+            break
         training_loss = _train_epoch(network, optimiser, inputs, targets, batch_size)
         schedule.step()
         with torch.inference_mode():
             network.eval()
             loss = binary_cross_entropy_with_logits(network(val_inputs), val_targets).item()
-        if report is not None:
-            report(epoch, training_loss, loss)
-        if best_state is None or loss < best_loss:
-            best_loss, best_state = loss, copy.deepcopy(network.state_dict())
-    network.load_state_dict(best_state)
+        losses.append([training_loss, loss])
+        if best is None or loss < best["loss"]:
+            weights = copy.deepcopy(network.state_dict())
+            best = {"epoch": epoch, "loss": loss, "weights": weights}
+        _keep(progress_path, changing, losses, best)
+        _tell(report, epoch, losses[-1])
+    network.load_state_dict(best["weights"])
+    if progress_path is not None:
+        Path(progress_path).unlink(missing_ok=True)
     return model
 
 
-KINDS = {"neural": fit_neural}  # name of a way to train -> its function
+def _standardised(table):
+    """Standardised features as float32, and the statistics behind them."""
+    mean, std = table.features.mean(axis=0), table.features.std(axis=0)
+    std[std <= 1e-10 * np.abs(mean)] = 1  # a constant, which may change in other images
+    model = MetaModel(None, table.feature_names, mean, std)
+    return model.standardise(table.features), mean, std
 
 
 def _tensors(model, table):
@@ -228,39 +372,78 @@ def _train_epoch(network, optimiser, inputs, targets, batch_size):
     return total / len(inputs)
 
 
+def _tell(report, epoch, losses):
+    if report is not None:
+        report(epoch, *losses)
+
+
+def _keep(path, changing, losses, best):
+    """Store what the rest of a training depends on."""
+    if path is None:
+        return
+    state = {name: part.state_dict() for name, part in changing.items()}
+    random = torch.get_rng_state()
+    _save_whole(path, {**state, "losses": losses, "best": best, "random": random})
+
+
+def _resume(path, changing):
+    """Losses of the epochs that are done, and the best so far; brings back what `_keep` stored."""
+    if path is None or not Path(path).is_file():
+        return [], None
+    state = torch.load(path, weights_only=True)
+    for name, part in changing.items():
+        part.load_state_dict(state[name])
+    torch.set_rng_state(state["random"])
+    return state["losses"], state["best"]
+
+
+# checkpoints
+
+
 def save_meta_model(path, model, made_from):
     """Store a meta model whole or not at all.
+
+    The file is a torch checkpoint of plain values and tensors, whatever the kind of the model, so
+    that loading it runs no code.
 
     Parameters
     ----------
     path : path
     model : MetaModel
     made_from : dict
-        What the model depends on: plain values.
+        What the model depends on, such as its training data: plain values.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    classes = sum(re.fullmatch(r"cprob\d+", name) is not None for name in model.feature_names)
     checkpoint = {
         "format": FORMAT,
+        "kind": model.kind,
         "state_dict": model.network.state_dict(),
         "feature_names": list(model.feature_names),
+        "classes": classes,
         "mean": torch.from_numpy(model.mean),
         "std": torch.from_numpy(model.std),
         "made_from": made_from,
     }
+    _save_whole(path, checkpoint)
+
+
+def _save_whole(path, content):
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    torch.save(checkpoint, partial)
+    torch.save(content, partial)
     partial.replace(path)
 
 
-def load_meta_model(entry, path):
-    """Load what `save_meta_model` wrote.
+def load_meta_model(path, entry=None):
+    """Load what `save_meta_model` wrote, or the `meta_nn.pth` of the original system.
 
     Parameters
     ----------
-    entry : ModelConfig
-        Its class takes the number of features.
     path : path
+    entry : ModelConfig, optional
+        Its class takes the number of features; None: `MetaNN`. Only a network needs it: a file that
+        named its own class could have any code run.
 
     Returns
     -------
@@ -272,27 +455,86 @@ def load_meta_model(entry, path):
         If the file is missing or is no such checkpoint.
     """
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = _read(path)
         names = tuple(checkpoint["feature_names"])
-        network = loading.build(entry, len(names))
-        network.load_state_dict(checkpoint["state_dict"])
-        return MetaModel(
-            network.eval(), names, checkpoint["mean"].numpy(), checkpoint["std"].numpy()
-        )
+        network = _rebuild(checkpoint["kind"], checkpoint["state_dict"], len(names), entry)
+        mean, std = checkpoint["mean"].numpy(), checkpoint["std"].numpy()
+        return MetaModel(network.eval(), names, mean, std, checkpoint["kind"])
     except FileNotFoundError as error:
         raise SettingError(f"{path} is missing; run train_meta_nn.py first") from error
     except SettingError:
         raise
     except Exception as error:  # a broken checkpoint raises nearly anything
+        name = entry.name if entry else "MetaNN"
         raise SettingError(
-            f"{path} is no checkpoint of meta model {entry.name!r} ({error}); "
+            f"{path} is no checkpoint of meta model {name!r} ({error}); "
             "train it again with train_meta_nn.py"
         ) from error
+
+
+def _rebuild(kind, state, size, entry):
+    """The network of a checkpoint."""
+    if kind == "gradient_boosting":
+        return Trees(**state)
+    if kind == "linear":
+        network = nn.Linear(size, 1)
+    elif kind == "neural":
+        network = loading.build(entry, size) if entry else MetaNN(size)
+    else:
+        raise ValueError(f"its kind is {kind!r}")
+    network.load_state_dict(state)
+    return network
+
+
+def _read(path):
+    """A checkpoint as `save_meta_model` writes it; nothing in the file is run."""
+    array = np.zeros(1)
+    of_an_array = [
+        np.ndarray, np.dtype, type(array.dtype),
+        (array.__reduce__()[0], "numpy.core.multiarray._reconstruct"),
+    ]  # fmt: skip
+    with torch.serialization.safe_globals(of_an_array):
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    return _from_original(checkpoint) if "train_xa_mean" in checkpoint else checkpoint
+
+
+def _from_original(checkpoint):
+    """Our form of the original's checkpoint, which has two groups of features and no names."""
+    mean, std = (
+        torch.from_numpy(
+            np.concatenate([checkpoint[f"train_xa_{name}"], checkpoint[f"train_classes_{name}"]])
+        )
+        for name in ("mean", "std")
+    )
+    return {
+        "kind": "neural",
+        "state_dict": checkpoint["state_dict"],
+        "feature_names": original_names(len(checkpoint["train_classes_mean"])),
+        "mean": mean,
+        "std": std,
+        "made_from": None,
+    }
+
+
+def original_names(classes):
+    """Features of the original in order: the metrics of stage 2 without further heat maps.
+
+    Parameters
+    ----------
+    classes : int
+        Number of predicted classes.
+    """
+    suffixes = ("", "_in", "_bd", "_rel", "_rel_in")
+    suffixes += ("_var", "_var_in", "_var_bd", "_var_rel", "_var_rel_in")
+    names = [name + suffix for name in "EDV" for suffix in suffixes]
+    names += ["mean_x", "mean_y", "S", "S_in", "S_bd", "S_rel", "S_rel_in"]
+    names += [f"{name}{c}" for name in ("ndist", "cprob") for c in range(classes)]
+    return feature_names(names)
 
 
 def made_from(path):
     """What a checkpoint says it was made from: a dict, or None if it is missing or broken."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)["made_from"]
+        return _read(path)["made_from"]
     except Exception:  # a broken checkpoint raises nearly anything
         return None

@@ -24,7 +24,8 @@ class LabelledImages:
         Takes image and ground truth, gives both back changed.
     """
 
-    label_mapping = {}
+    label_mapping = {}  # id: (name, RGB)
+    train_ids = {}  # id: name that networks have learnt it by, where that is another
 
     def __init__(self, samples, transform=None):
         self.samples = samples
@@ -42,17 +43,20 @@ class LabelledImages:
             A file is missing; it cannot be read, or the sizes of image and labels differ.
         """
         image_path, label_path = self.samples[index]
-        image, ground_truth = read_image(image_path), None
-        if label_path is not None:
-            ground_truth = self.read_labels(label_path)
-            if ground_truth.shape != (image.height, image.width):
-                raise ValueError(
-                    f"labels must be of the size of their image: {label_path} has (height, width) "
-                    f"{ground_truth.shape}, {image_path} has {(image.height, image.width)}"
-                )
+        image, ground_truth = read_image(image_path), self.ground_truth(index)
+        if ground_truth is not None and ground_truth.shape != (image.height, image.width):
+            raise ValueError(
+                f"labels must be of the size of their image: {label_path} has (height, width) "
+                f"{ground_truth.shape}, {image_path} has {(image.height, image.width)}"
+            )
         if self.transform is not None:
             image, ground_truth = self.transform(image, ground_truth)
         return image, ground_truth, str(image_path)
+
+    def ground_truth(self, index):
+        """Ground truth of an image as it is on disk, or None; the image itself is not read."""
+        _, label_path = self.samples[index]
+        return None if label_path is None else self.read_labels(label_path)
 
     def read_labels(self, path):
         """Labels of one file as (H, W) uint8; here the values of the file are the ids."""

@@ -25,63 +25,64 @@ POSITIONS = (
     "side_right",
     "rear_center",
 )
-# name and colour in the label files; the id of a class is its place in this list
+# name, colour in the label files, and what Cityscapes calls it: also classes that no network learns
+# there. The id of a class is its place in this list.
 _CLASSES = [
-    ("Animals", (204, 255, 153)),
-    ("Bicycle 1", (182, 89, 6)),
-    ("Bicycle 2", (150, 50, 4)),
-    ("Bicycle 3", (90, 30, 1)),
-    ("Bicycle 4", (90, 30, 30)),
-    ("Blurred area", (96, 69, 143)),
-    ("Buildings", (241, 230, 255)),
-    ("Car 1", (255, 0, 0)),
-    ("Car 2", (200, 0, 0)),
-    ("Car 3", (150, 0, 0)),
-    ("Car 4", (128, 0, 0)),
-    ("Curbstone", (128, 128, 0)),
-    ("Dashed line", (128, 0, 255)),
-    ("Drivable cobblestone", (180, 50, 180)),
-    ("Ego car", (72, 209, 204)),
-    ("Electronic traffic", (255, 70, 185)),
-    ("Grid structure", (238, 162, 173)),
-    ("Irrelevant signs", (64, 0, 64)),
-    ("Nature object", (147, 253, 194)),
-    ("Non-drivable street", (139, 99, 108)),
-    ("Obstacles / trash", (255, 0, 128)),
-    ("Painted driv. instr.", (200, 125, 210)),
-    ("Parking area", (150, 150, 200)),
-    ("Pedestrian 1", (204, 153, 255)),
-    ("Pedestrian 2", (189, 73, 155)),
-    ("Pedestrian 3", (239, 89, 191)),
-    ("Poles", (255, 246, 143)),
-    ("RD normal street", (255, 0, 255)),
-    ("RD restricted area", (150, 0, 150)),
-    ("Rain dirt", (53, 46, 82)),
-    ("Road blocks", (185, 122, 87)),
-    ("Sidebars", (233, 100, 0)),
-    ("Sidewalk", (180, 150, 200)),
-    ("Signal corpus", (33, 44, 177)),
-    ("Sky", (135, 206, 255)),
-    ("Slow drive area", (238, 233, 191)),
-    ("Small vehicles 1", (0, 255, 0)),
-    ("Small vehicles 2", (0, 200, 0)),
-    ("Small vehicles 3", (0, 150, 0)),
-    ("Solid line", (255, 193, 37)),
-    ("Speed bumper", (110, 110, 0)),
-    ("Tractor", (0, 0, 100)),
-    ("Traffic guide obj.", (159, 121, 238)),
-    ("Traffic sign 1", (0, 255, 255)),
-    ("Traffic sign 2", (30, 220, 220)),
-    ("Traffic sign 3", (60, 157, 199)),
-    ("Traffic signal 1", (0, 128, 255)),
-    ("Traffic signal 2", (30, 28, 158)),
-    ("Traffic signal 3", (60, 28, 100)),
-    ("Truck 1", (255, 128, 0)),
-    ("Truck 2", (200, 128, 0)),
-    ("Truck 3", (150, 128, 0)),
-    ("Utility vehicle 1", (255, 255, 0)),
-    ("Utility vehicle 2", (255, 255, 200)),
-    ("Zebra crossing", (210, 50, 115)),
+    ("Animals", (204, 255, 153), "dynamic"),
+    ("Bicycle 1", (182, 89, 6), "bicycle"),
+    ("Bicycle 2", (150, 50, 4), "bicycle"),
+    ("Bicycle 3", (90, 30, 1), "bicycle"),
+    ("Bicycle 4", (90, 30, 30), "bicycle"),
+    ("Blurred area", (96, 69, 143), None),
+    ("Buildings", (241, 230, 255), "building"),
+    ("Car 1", (255, 0, 0), "car"),
+    ("Car 2", (200, 0, 0), "car"),
+    ("Car 3", (150, 0, 0), "car"),
+    ("Car 4", (128, 0, 0), "car"),
+    ("Curbstone", (128, 128, 0), "sidewalk"),
+    ("Dashed line", (128, 0, 255), "road"),
+    ("Drivable cobblestone", (180, 50, 180), "road"),
+    ("Ego car", (72, 209, 204), "ego vehicle"),
+    ("Electronic traffic", (255, 70, 185), None),
+    ("Grid structure", (238, 162, 173), "fence"),
+    ("Irrelevant signs", (64, 0, 64), None),
+    ("Nature object", (147, 253, 194), "vegetation"),
+    ("Non-drivable street", (139, 99, 108), None),
+    ("Obstacles / trash", (255, 0, 128), None),
+    ("Painted driv. instr.", (200, 125, 210), "road"),
+    ("Parking area", (150, 150, 200), "parking"),
+    ("Pedestrian 1", (204, 153, 255), "person"),
+    ("Pedestrian 2", (189, 73, 155), "person"),
+    ("Pedestrian 3", (239, 89, 191), "person"),
+    ("Poles", (255, 246, 143), "pole"),
+    ("RD normal street", (255, 0, 255), "road"),
+    ("RD restricted area", (150, 0, 150), "road"),
+    ("Rain dirt", (53, 46, 82), None),
+    ("Road blocks", (185, 122, 87), "fence"),
+    ("Sidebars", (233, 100, 0), "traffic sign"),
+    ("Sidewalk", (180, 150, 200), "sidewalk"),
+    ("Signal corpus", (33, 44, 177), "traffic light"),
+    ("Sky", (135, 206, 255), "sky"),
+    ("Slow drive area", (238, 233, 191), "road"),
+    ("Small vehicles 1", (0, 255, 0), "motorcycle"),
+    ("Small vehicles 2", (0, 200, 0), "motorcycle"),
+    ("Small vehicles 3", (0, 150, 0), "motorcycle"),
+    ("Solid line", (255, 193, 37), "road"),
+    ("Speed bumper", (110, 110, 0), "road"),
+    ("Tractor", (0, 0, 100), None),
+    ("Traffic guide obj.", (159, 121, 238), "traffic sign"),
+    ("Traffic sign 1", (0, 255, 255), "traffic sign"),
+    ("Traffic sign 2", (30, 220, 220), "traffic sign"),
+    ("Traffic sign 3", (60, 157, 199), "traffic sign"),
+    ("Traffic signal 1", (0, 128, 255), "traffic light"),
+    ("Traffic signal 2", (30, 28, 158), "traffic light"),
+    ("Traffic signal 3", (60, 28, 100), "traffic light"),
+    ("Truck 1", (255, 128, 0), "truck"),
+    ("Truck 2", (200, 128, 0), "truck"),
+    ("Truck 3", (150, 128, 0), "truck"),
+    ("Utility vehicle 1", (255, 255, 0), "trailer"),
+    ("Utility vehicle 2", (255, 255, 200), "trailer"),
+    ("Zebra crossing", (210, 50, 115), "road"),
 ]
 _NO_LABEL_COLOUR = (0, 0, 0)
 _UNKNOWN = 254
@@ -102,7 +103,8 @@ class A2D2(LabelledImages):
         Takes image and ground truth, gives both back changed.
     """
 
-    label_mapping = dict(enumerate(_CLASSES))
+    label_mapping = {index: (name, colour) for index, (name, colour, _) in enumerate(_CLASSES)}
+    train_ids = {index: known for index, (_, _, known) in enumerate(_CLASSES) if known}
 
     def __init__(self, root, positions=("front_center",), transform=None):
         for position in positions:
@@ -136,10 +138,8 @@ class A2D2(LabelledImages):
 def _ids_of_colours():
     """Look-up table (2^24,) uint8 from 0xRRGGBB to ids: 16 MB, made once a process."""
     table = np.full(1 << 24, _UNKNOWN, np.uint8)
-    for index, (_, (red, green, blue)) in [
-        *enumerate(_CLASSES),
-        (NO_LABEL, ("", _NO_LABEL_COLOUR)),
-    ]:
+    colours = {index: colour for index, (_, colour, _) in enumerate(_CLASSES)}
+    for index, (red, green, blue) in {**colours, NO_LABEL: _NO_LABEL_COLOUR}.items():
         table[red << 16 | green << 8 | blue] = index
     return table
 

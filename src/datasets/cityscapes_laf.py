@@ -38,6 +38,7 @@ class CityscapesLAF(LabelledImages):
     """
 
     label_mapping = _label_mapping()
+    train_ids = {1: "road"}  # the background may be anything, and the objects are unknown
 
     def __init__(self, root, split="test", transform=None):
         check_choice("split", split, ("train", "test"))

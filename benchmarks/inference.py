@@ -1,0 +1,200 @@
+"""Measure stage 1 against the loop that one would write first.
+
+The first loop loads an image, runs the network in float32, computes the softmax on the CPU and
+writes the result, one after the other. Stage 1 is `pred_images.py` as it stands. Both go from the
+same PNG files, which are drawn here, to the same files, with the same network: DeepLabv3+ filled by
+the formula of its tests. On a GPU at width 1, on the CPU an eighth as wide and on small images.
+
+Speeds leave out what happens once, such as loading the weights and starting processes: the time of
+a run over two images is subtracted; each time is the best of three. The device computes while the
+network runs, softmax and copies do not count. TFLOP/s are those of the network, as torch counts
+them, over the whole time. The runs write over each other's files, on a GPU 12 GB.
+"""
+
+import logging
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import configuration  # noqa: E402
+import pred_images  # noqa: E402
+from src import cache, inference, loading  # noqa: E402
+from src.datasets import cityscapes  # noqa: E402
+from src.model.deepv3 import DeepWV3Plus  # noqa: E402
+from src.records import Prediction  # noqa: E402
+from tests.test_model import fill  # noqa: E402
+
+ON_GPU = dict(width=1, size=(1024, 2048), images=64)
+ON_CPU = dict(width=1 / 8, size=(256, 512), images=40)
+FEW = 2
+ROUNDS = 3
+CLASSES = 19
+FORMULA = dict(seed=1, gain=1.15, bn_w=0.25, bn_b=0.1, rm=0.1, rv=0.3)
+NAME = "benchmark"
+
+
+def main():
+    """Print the table."""
+    device = inference.choose_device(0, logging.getLogger())
+    on_gpu = device.type == "cuda"
+    setting = ON_GPU if on_gpu else ON_CPU
+    height, width = setting["size"]
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        draw_pictures(folder / "pictures", setting["images"], height, width)
+        register(folder, setting["width"])
+        flop = count_flop(setting["width"], height, width)
+        name = torch.cuda.get_device_name(device) if on_gpu else "the CPU"
+        print(
+            f"{setting['images']} images of {height} x {width}, width {setting['width']:g}, "
+            f"{flop / 1e12:.3g} TFLOP an image, on {name}, "
+            f"{configuration.CONFIG.NUM_CORES} cores"
+        )
+        print(f"\n{'':40}images/s  times  device computes  TFLOP/s", flush=True)
+        first_speed = None
+        for what, run in runs(folder, device):
+            few, _ = min(measure(run, FEW, device) for _ in range(ROUNDS))
+            seconds, computing = min(measure(run, setting["images"], device) for _ in range(ROUNDS))
+            speed = (setting["images"] - FEW) / (seconds - few)
+            first_speed = first_speed or speed
+            print(
+                f"{what:40}{speed:8.2f}{speed / first_speed:7.1f}{speed * computing:16.0%}"
+                f"{speed * flop / 1e12:10.2f}",
+                flush=True,
+            )
+
+
+def measure(run, count, device):
+    """Seconds of a run over some images, and of the network for one image of it."""
+    with timed_network(device) as computing:
+        start = time.perf_counter()
+        run(count)
+        seconds = time.perf_counter() - start
+    return seconds, np.mean(computing()[FEW // 2 :])
+
+
+def runs(folder, device):
+    """What is compared: name, and a function of the number of images."""
+    everything = configuration.CONFIG.NUM_CORES
+    yield "the first loop, float32", lambda count: first_loop(folder, device, count)
+    for cores in sorted({1, everything}):
+        yield f"stage 1, num_cores={cores}", stage_1(folder, device, num_cores=cores)
+    if device.type == "cuda":
+        half = dict(precision="bfloat16", channels_last=True, num_cores=everything)
+        yield "the same in bfloat16, channels_last", stage_1(folder, device, **half)
+
+
+def first_loop(folder, device, count):
+    """Load, forward, softmax on the CPU, write; one after the other."""
+    network = inference.load_network(configuration.models[NAME], device)
+    to_input = inference.to_input(cityscapes.mean, cityscapes.std)
+    samples = loading.build(configuration.datasets[NAME], transform=to_input)
+    for index in range(count):
+        image, ground_truth, path = samples[index]
+        with torch.inference_mode():
+            logits = network(image[None].to(device)).cpu()
+        probabilities = logits[0].softmax(0).permute(1, 2, 0).contiguous().numpy()
+        prediction = Prediction(probabilities, probabilities.argmax(-1), ground_truth, path)
+        cache.write_prediction(cache.prediction_path(folder, NAME, NAME, index), prediction, {})
+
+
+def stage_1(folder, device, **options):
+    """The stage with these options, as a function of the number of images."""
+    options = dict(precision="float32", channels_last=False, compile=False, tile=None) | options
+
+    def run(count):
+        tally = pred_images.predict_dataset(
+            logging.getLogger(),
+            dataset=NAME,
+            model_name=NAME,
+            io_path=folder,
+            gpu=device.index,
+            num_images=count,
+            overwrite=True,
+            **options,
+        )
+        if tally.done != count:
+            raise RuntimeError(f"{tally.done} of {count} images were predicted: {tally.failed}")
+
+    return run
+
+
+@contextmanager
+def timed_network(device):
+    """Note when the network runs; gives a function that gives the seconds of each call."""
+    spans = []
+
+    def now():
+        if device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(device))
+        return event
+
+    def begin(network, _):
+        if isinstance(network, DeepWV3Plus):
+            spans.append([now()])
+
+    def end(network, *_):
+        if isinstance(network, DeepWV3Plus):
+            spans[-1].append(now())
+
+    def seconds():
+        if device.type != "cuda":
+            return [end - begin for begin, end in spans]
+        torch.cuda.synchronize(device)
+        return [begin.elapsed_time(end) / 1000 for begin, end in spans]
+
+    hooks = (
+        torch.nn.modules.module.register_module_forward_pre_hook(begin),
+        torch.nn.modules.module.register_module_forward_hook(end),
+    )
+    yield seconds
+    for hook in hooks:
+        hook.remove()
+
+
+def register(folder, width):
+    """Give the scripts an entry for the network and one for the pictures."""
+    weights = folder / "weights.pth"
+    kwargs = {"num_classes": CLASSES, "width": width}
+    torch.save(fill(DeepWV3Plus(**kwargs), **FORMULA).state_dict(), weights)
+    configuration.models[NAME] = configuration.ModelConfig(
+        NAME, "src.model.deepv3", "DeepWV3Plus", kwargs, weights
+    )
+    configuration.datasets[NAME] = configuration.DatasetConfig(
+        NAME, "src.datasets.custom", "CustomDataset", {"root": folder / "pictures"}
+    )
+
+
+def draw_pictures(folder, count, height, width):
+    """PNG files as hard to read as photographs: waves of colour, and noise of a few grey levels."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    rows, columns = np.ogrid[:height, :width]
+    for index in range(count):
+        waves = [
+            np.sin(rows / (20 + 9 * c) + index) + np.cos(columns / (30 + 7 * c)) for c in range(3)
+        ]
+        picture = 128 + 50 * np.stack(waves, axis=-1) + rng.normal(0, 3, (height, width, 3))
+        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / f"{index:03}.png")
+
+
+def count_flop(width, height, size):
+    """Floating-point operations of the network for one image."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.inference_mode():
+        DeepWV3Plus(CLASSES, width).eval()(torch.empty(1, 3, height, size))
+    return counter.get_total_flops()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,455 @@
+"""How well meta models judge segments: figures over random splits, tables and pictures.
+
+Meta classification tells segments of IoU 0 from the others, meta regression predicts the IoU
+(Rottmann et al., arXiv 1811.00648). A model is a function here: from a training table to a function
+from a table to (S,) predictions, which are IoUs or probabilities of IoU = 0.
+"""
+
+import csv
+import inspect
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    r2_score,
+    roc_auc_score,
+    roc_curve,
+    root_mean_squared_error,
+)
+from sklearn.model_selection import GroupShuffleSplit
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from src.loading import SettingError
+from src.records import SegmentTable
+
+MIN_IMAGES = 3  # training, choosing among models, validation
+PENALTIES = np.logspace(
+    -4.2, 0.8, 40
+)  # `C` of scikit-learn, the inverse of the L1 penalty's weight
+BEST_METRICS = 6  # in the scatter plots
+MAX_POINTS = 5000  # in a plot
+_L1 = (  # scikit-learn 1.8 renamed it
+    {"l1_ratio": 1}
+    if inspect.signature(LogisticRegression).parameters["penalty"].default == "deprecated"
+    else {"penalty": "l1"}
+)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A figure of merit of one model on each of n random splits.
+
+    Attributes
+    ----------
+    task : {"classification", "regression"}
+    model, figure : str
+        Such as "entropy" and "AUROC".
+    training, validation : ndarray of shape (n,), float64
+        On the segments that the model was fitted to, and on those of the other images.
+    """
+
+    task: str
+    model: str
+    figure: str
+    training: np.ndarray
+    validation: np.ndarray
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All that is known of the models on one table.
+
+    Attributes
+    ----------
+    scores : list of Score
+    correlations : dict of str to float
+        Pearson's r of each metric with the IoU, strongest first; 0 for a metric that is constant.
+    predictions : dict of (str, str) to ndarray
+        By task and model: of the validation segments of the first split.
+    validation : SegmentTable
+        These segments.
+    coefficients : ndarray of shape (P, F), float64
+        Of the logistic regression on all standardised segments, a row for each of `PENALTIES`.
+    table : SegmentTable
+    """
+
+    scores: list[Score]
+    correlations: dict[str, float]
+    predictions: dict[tuple[str, str], np.ndarray]
+    validation: SegmentTable
+    coefficients: np.ndarray
+    table: SegmentTable
+
+
+def analyze(table, splits, neural, regressors):
+    """Compare the models.
+
+    Parameters
+    ----------
+    table : SegmentTable
+        With known IoU, see `check`.
+    splits : list of (SegmentTable, SegmentTable)
+        Training and validation; no image on both sides.
+    neural : function
+        A model that predicts what the column `iou` of its training table holds.
+    regressors : dict of str to function
+        Further models of the IoU, by a name for tables in text and LaTeX.
+
+    Returns
+    -------
+    analysis : Analysis
+    """
+    classifiers = {
+        "entropy": _logistic(_entropy_of),
+        "logistic": _logistic(_features_of),
+        "logistic, L1": _fit_l1,
+        "gradient boosting": _fit_boosting,
+        "neural": lambda training: neural(replace(training, iou=_is_wrong(training))),
+    }
+    regressors = {"entropy": _fit_entropy_line, **regressors, "neural": neural}
+    scores, predictions = [], {}
+    for task, models, truth, figures in (
+        ("classification", classifiers, _is_wrong, _classification_figures),
+        ("regression", regressors, _iou_of, _regression_figures),
+    ):
+        for name, model in models.items():
+            rows, predictions[task, name] = _score(model, splits, truth, figures)
+            scores += [Score(task, name, *row) for row in rows]
+    return Analysis(
+        scores=scores,
+        correlations=correlations(table),
+        predictions=predictions,
+        validation=splits[0][1],
+        coefficients=_penalty_path(table.features, _is_wrong(table))[1],
+        table=table,
+    )
+
+
+def check(table):
+    """Refuse segments that no model can be compared on.
+
+    Raises
+    ------
+    SettingError
+        If they are those of too few images, or all have IoU 0, or none has.
+    """
+    images = len(np.unique(table.image_index))
+    if images < MIN_IMAGES:
+        raise SettingError(
+            f"the analysis needs {MIN_IMAGES} images with ground truth and segments at least: to "
+            f"train, to choose and to judge by; there are {images}"
+        )
+    for side, what in (((table.iou == 0), "IoU 0"), ((table.iou > 0), "an IoU above 0")):
+        if side.all():
+            raise SettingError(
+                f"all {len(side)} segments have {what}: there is nothing to tell apart; choose a "
+                "dataset in whose classes the network is sometimes right and sometimes wrong"
+            )
+
+
+def check_splits(splits):
+    """Refuse splits with a side on which every segment has IoU 0, or none has.
+
+    Raises
+    ------
+    SettingError
+    """
+    for pair in splits:
+        for side, table in zip(("training", "validation"), pair, strict=True):
+            if len(np.unique(_is_wrong(table))) < 2:
+                raise SettingError(
+                    f"a random split has {len(table.iou)} {side} segments in "
+                    f"{len(np.unique(table.image_index))} image(s), and not both with IoU 0 and "
+                    "above it: these are too few images; measure more"
+                )
+
+
+# what is predicted, and how well
+
+
+def _iou_of(table):
+    return table.iou
+
+
+def _is_wrong(table):
+    """1.0 where the IoU is 0, else 0.0."""
+    return (table.iou == 0).astype(np.float64)
+
+
+def _score(model, splits, truth, figures):
+    """Rows (figure, training, validation), and the predictions on the first validation side."""
+    values, first = [], None
+    for pair in splits:
+        predict = model(pair[0])
+        predicted = [predict(table) for table in pair]
+        values.append([figures(truth(t), p) for t, p in zip(pair, predicted, strict=True)])
+        first = predicted[1] if first is None else first
+    columns = {
+        name: np.array([[side[name] for side in sides] for sides in values]).T
+        for name in values[0][0]
+    }
+    return [(name, *sides) for name, sides in columns.items()], first
+
+
+def _classification_figures(wrong, probability):
+    return {
+        "accuracy": accuracy_score(wrong, probability > 0.5),
+        "AUROC": roc_auc_score(wrong, probability),
+        "AUPRC": average_precision_score(wrong, probability),
+    }
+
+
+def _regression_figures(iou, predicted):
+    return {"R^2": r2_score(iou, predicted), "RMSE": root_mean_squared_error(iou, predicted)}
+
+
+def correlations(table):
+    """Pearson's r of each metric with the IoU, strongest first; 0 for a constant metric."""
+    centred = table.features - table.features.mean(axis=0)
+    iou = table.iou - table.iou.mean()
+    lengths = np.linalg.norm(centred, axis=0) * np.linalg.norm(iou)
+    r = np.divide(iou @ centred, lengths, out=np.zeros(len(lengths)), where=lengths > 1e-12)
+    order = np.argsort(-np.abs(r), kind="stable")
+    return {table.feature_names[i]: float(r[i]) for i in order}
+
+
+# models
+
+
+def _features_of(table):
+    return table.features
+
+
+def _entropy_of(table):
+    return table.features[:, [table.feature_names.index("E")]]
+
+
+def _logistic(columns):
+    """A logistic regression without penalty on some columns."""
+
+    def fit(training):
+        regression = LogisticRegression(C=np.inf, max_iter=10_000)
+        model = make_pipeline(StandardScaler(), regression).fit(
+            columns(training), _is_wrong(training)
+        )
+        return lambda table: model.predict_proba(columns(table))[:, 1]
+
+    return fit
+
+
+def _fit_l1(training):
+    """A logistic regression with the L1 penalty that is best on a fifth of the training images."""
+    groups, wrong = training.image_index, _is_wrong(training)
+    shuffle = GroupShuffleSplit(1, test_size=0.2, random_state=0)
+    inner, held = next(shuffle.split(groups, groups=groups))
+    best = len(PENALTIES) - 1
+    if all(len(np.unique(wrong[side])) == 2 for side in (inner, held)):
+        scaler, weights, intercepts = _penalty_path(training.features[inner], wrong[inner])
+        scores = scaler.transform(training.features[held]) @ weights.T + intercepts
+        best = np.argmax([roc_auc_score(wrong[held], score) for score in scores.T])
+    model = make_pipeline(StandardScaler(), _sparse_logistic(PENALTIES[best]))
+    model.fit(training.features, wrong)
+    return lambda table: model.predict_proba(table.features)[:, 1]
+
+
+def _fit_boosting(training):
+    model = HistGradientBoostingClassifier(random_state=0)
+    model.fit(training.features, _is_wrong(training))
+    return lambda table: model.predict_proba(table.features)[:, 1]
+
+
+def _fit_entropy_line(training):
+    line = LinearRegression().fit(_entropy_of(training), training.iou)
+    return lambda table: np.clip(line.predict(_entropy_of(table)), 0, 1)
+
+
+def _penalty_path(features, wrong):
+    """Scaler, coefficients (P, F) and intercepts (P,) for each of `PENALTIES`."""
+    scaler = StandardScaler().fit(features)
+    inputs = scaler.transform(features)
+    fits = [_sparse_logistic(penalty).fit(inputs, wrong) for penalty in PENALTIES]
+    return scaler, np.vstack([f.coef_ for f in fits]), np.concatenate([f.intercept_ for f in fits])
+
+
+def _sparse_logistic(penalty):
+    return LogisticRegression(
+        C=penalty, solver="liblinear", random_state=0, tol=1e-3, max_iter=1000, **_L1
+    )
+
+
+# numbers out
+
+
+def plain_numbers(analysis):
+    """The figures as nested dicts of numbers, for sacred's result.
+
+    Returns
+    -------
+    numbers : dict
+        task -> model -> figure -> side -> {"mean", "std"}; "correlation" -> metric -> r.
+    """
+    numbers = {"correlation": analysis.correlations}
+    for score in analysis.scores:
+        models = numbers.setdefault(score.task, {})
+        models.setdefault(score.model, {})[score.figure] = {
+            side: {"mean": float(values.mean()), "std": float(values.std())}
+            for side, values in (("training", score.training), ("validation", score.validation))
+        }
+    return numbers
+
+
+def text_table(analysis):
+    """The figures as lines of text, mean and standard deviation over the splits."""
+    form = "{:15} {:18} {:9} {:>15} {:>15}".format
+    lines = [form("task", "model", "figure", "training", "validation")]
+    for score in analysis.scores:
+        sides = (f"{v.mean():.3f} +- {v.std():.3f}" for v in (score.training, score.validation))
+        lines.append(form(score.task, score.model, score.figure, *sides))
+    lines += ["", "correlation with the IoU, the strongest"]
+    strongest = list(analysis.correlations.items())[:10]
+    return lines + [f"{name:15} {r:6.3f}" for name, r in strongest]
+
+
+def write_report(folder, analysis):
+    """Write the tables as CSV and LaTeX, and the pictures.
+
+    Parameters
+    ----------
+    folder : path
+        Made as needed. Gets scores.csv, scores.tex, correlations.csv, penalty_path.csv, roc.png,
+        correlated.png, predicted.png and penalty_path.png.
+    analysis : Analysis
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    statistics = [
+        (
+            s.task,
+            s.model,
+            s.figure,
+            *(f(v) for v in (s.training, s.validation) for f in (np.mean, np.std)),
+        )
+        for s in analysis.scores
+    ]
+    header = "task", "model", "figure", "training mean", "training std"
+    _write_csv(folder / "scores.csv", (*header, "validation mean", "validation std"), statistics)
+    (folder / "scores.tex").write_text(_latex(statistics))
+    _write_csv(folder / "correlations.csv", ("metric", "r"), analysis.correlations.items())
+    path = np.column_stack([PENALTIES, analysis.coefficients])
+    _write_csv(folder / "penalty_path.csv", ("C", *analysis.table.feature_names), path)
+    for name, draw in (
+        ("roc", _draw_roc),
+        ("correlated", _draw_correlated),
+        ("predicted", _draw_predicted),
+        ("penalty_path", _draw_penalty_path),
+    ):
+        figure = Figure(figsize=(12, 8), layout="constrained")
+        draw(figure, analysis)
+        figure.savefig(folder / f"{name}.png", dpi=100)
+
+
+def _write_csv(path, header, rows):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def _latex(statistics):
+    """A tabular with mean and standard deviation, a line for each figure of a model."""
+    lines = [r"\begin{tabular}{lllrr}", r"task & model & figure & training & validation \\ \hline"]
+    for task, model, figure, *values in statistics:
+        figure = figure.replace("R^2", "$R^2$")
+        pairs = zip(values[::2], values[1::2], strict=True)
+        sides = (rf"${mean:.3f} \pm {std:.3f}$" for mean, std in pairs)
+        lines.append(" & ".join([task, model, figure, *sides]) + r" \\")
+    return "\n".join([*lines, r"\end{tabular}", ""])
+
+
+# pictures
+
+
+def draw_losses(path, losses):
+    """Learning curves of a training.
+
+    Parameters
+    ----------
+    path : path
+        PNG file to write.
+    losses : sequence of (float, float)
+        Training and validation loss of each epoch, from 1.
+    """
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot(xlabel="epoch", ylabel="binary cross entropy")
+    epochs = range(1, len(losses) + 1)
+    for values, label in zip(np.transpose(losses), ("training", "validation"), strict=True):
+        axes.plot(epochs, values, label=label)
+    axes.legend()
+    figure.savefig(path, dpi=100)
+
+
+def _draw_roc(figure, analysis):
+    axes = figure.add_subplot(
+        xlabel="share of the segments with IoU > 0 that are called wrong",
+        ylabel="share of the segments with IoU = 0 that are found",
+        title="Meta classification, validation segments of the first split",
+    )
+    wrong = _is_wrong(analysis.validation)
+    for (task, model), predicted in analysis.predictions.items():
+        if task == "classification":
+            x, y, _ = roc_curve(wrong, predicted)
+            axes.plot(x, y, label=f"{model}, AUROC {roc_auc_score(wrong, predicted):.3f}")
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
+    axes.legend()
+
+
+def _draw_correlated(figure, analysis):
+    table = analysis.table
+    some = _some_rows(len(table.iou))
+    strongest = list(analysis.correlations.items())[:BEST_METRICS]
+    for position, (name, r) in enumerate(strongest, 1):
+        axes = figure.add_subplot(2, -(-BEST_METRICS // 2), position, xlabel=name, ylabel="IoU")
+        column = table.features[some, table.feature_names.index(name)]
+        axes.scatter(column, table.iou[some], s=4, alpha=0.3, linewidths=0)
+        axes.set_title(f"r = {r:.2f}")
+
+
+def _draw_predicted(figure, analysis):
+    iou = analysis.validation.iou
+    some = _some_rows(len(iou))
+    regressors = [model for task, model in analysis.predictions if task == "regression"]
+    for position, model in enumerate(regressors, 1):
+        axes = figure.add_subplot(
+            2, -(-len(regressors) // 2), position, xlabel="true IoU", ylabel="predicted IoU"
+        )
+        predicted = analysis.predictions["regression", model]
+        axes.scatter(iou[some], predicted[some], s=4, alpha=0.3, linewidths=0)
+        axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
+        axes.set_title(f"{model}, R^2 {r2_score(iou, predicted):.3f}")
+
+
+def _draw_penalty_path(figure, analysis):
+    axes = figure.add_subplot(
+        xlabel="C: inverse of the penalty's weight",
+        ylabel="coefficient of the standardised metric",
+        title="Logistic regression with L1 penalty, all segments; positive: speaks for IoU = 0",
+    )
+    largest = np.argsort(-np.abs(analysis.coefficients).max(axis=0))
+    for rank, column in enumerate(largest):
+        label = analysis.table.feature_names[column] if rank < 10 else None
+        values = analysis.coefficients[:, column]
+        axes.plot(
+            PENALTIES, values, label=label, color=None if label else "lightgrey", zorder=-rank
+        )
+    axes.set_xscale("log")
+    axes.legend(title="the 10 largest")
+
+
+def _some_rows(count):
+    """At most so many rows as a plot can show."""
+    return np.linspace(0, count - 1, min(count, MAX_POINTS)).astype(int)

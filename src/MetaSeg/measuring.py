@@ -1,0 +1,81 @@
+"""One image through stage 2: from its prediction to its segments on disk.
+
+Stage 1 does it itself where the probabilities are not stored.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from src import cache
+from src.loading import SettingError
+from src.MetaSeg.metrics import compute_metrics_components
+
+
+def measure_image(index, *, io_path, model_name, dataset, predicted_ids, heatmaps, ahead):
+    """Read the prediction of one image, write its metrics and its component map.
+
+    The image so many places `ahead`, which comes next in this process, is fetched meanwhile.
+
+    Parameters
+    ----------
+    predicted_ids : ndarray of shape (256,), uint8
+        From the ids of the ground truth to those of the predictions; see `loading.match_ids`.
+    heatmaps : dict of str to path
+        Folder of each further heat map to aggregate, with a file <index>.npy an image.
+    """
+    place = io_path, model_name, dataset, index
+    path = cache.prediction_path(*place)
+    prediction = cache.read_prediction(path)
+    cache.read_ahead(cache.prediction_path(io_path, model_name, dataset, index + ahead))
+    if prediction.probabilities is None:
+        raise SettingError(
+            f"{path} was stored without probabilities, so stage 1 measures its segments: run "
+            f"pred_images.py with args.probabilities=none args.dataset={dataset}"
+        )
+    store_segments(prediction, place, predicted_ids, heatmaps)
+
+
+def store_segments(prediction, place, predicted_ids, heatmaps=()):
+    """Write the metrics and the component map of an image whose prediction is stored.
+
+    Parameters
+    ----------
+    prediction : Prediction
+        With probabilities.
+    place : tuple
+        What `cache.prediction_path` takes.
+    predicted_ids, heatmaps
+        As for `measure_image`.
+    """
+    made_from = _made_from(place, predicted_ids, heatmaps)
+    ground_truth = prediction.ground_truth
+    if ground_truth is not None:
+        known = (predicted_ids != cache.NO_LABEL).any()
+        ground_truth = predicted_ids[ground_truth] if known else None
+    maps = {name: np.load(path) for name, path in _map_paths(heatmaps, place).items()}
+    metrics, components = compute_metrics_components(
+        prediction.probabilities, ground_truth, maps, prediction=prediction.prediction
+    )
+    cache.write_components(cache.components_path(*place), components, made_from)
+    cache.write_table(cache.metrics_path(*place), metrics, made_from)
+
+
+def is_measured(place, predicted_ids, heatmaps=()):
+    """Whether metrics and component map were made from the prediction as it is now."""
+    made_from = _made_from(place, predicted_ids, heatmaps)
+    paths = cache.metrics_path(*place), cache.components_path(*place)
+    return all(cache.is_made_from(path, made_from) for path in paths)
+
+
+def _made_from(place, predicted_ids, heatmaps):
+    prediction = cache.made_from(cache.prediction_path(*place))
+    made_from = {"prediction": prediction, "predicted_ids": predicted_ids.tolist()}
+    if heatmaps:
+        states = {name: path.stat() for name, path in _map_paths(heatmaps, place).items()}
+        made_from["heatmaps"] = {name: [s.st_size, s.st_mtime_ns] for name, s in states.items()}
+    return made_from
+
+
+def _map_paths(heatmaps, place):
+    return {name: Path(heatmaps[name], f"{place[-1]}.npy") for name in heatmaps}
