@@ -107,6 +107,7 @@ def label_runs(
     const int[::1] starts,
     const int[::1] rows,
     long long[::1] labels,                # (runs,) out: number of each run's segment from 0
+    unsigned short[::1] segment_values,   # (runs,) out: value of each segment
 ):
     """Number the 8-connected sets of equal value in raster order; returns how many."""
     cdef const unsigned short* value = &values[0, 0]
@@ -131,6 +132,8 @@ def label_runs(
                         join(parent, run, k)
                     k += 1
         count = number_trees(parent, rows[values.shape[0]])
+        for run in range(rows[values.shape[0]]):
+            segment_values[parent[run]] = value[starts[run]]
     return count
 
 
@@ -370,9 +373,10 @@ def pair_regions(
     const long long[::1] labels,
     Py_ssize_t top, Py_ssize_t bottom,
     long long[::1] last,                   # (regions,) scratch, -1 on entry
+    double[::1] sizes,                     # (regions,) out, zeros on entry: pixels
     long long[:, ::1] pairs,               # (H * W + 5 * runs of `missed`, 2) out: region, segment
 ):
-    """List the missed regions and the segments of their class that touch; returns how many.
+    """List the missed regions and the segments of their class that touch; returns how many pairs.
 
     Most pairs come once, but not all. A run of n pixels touches at most n + 5 runs of a class: one
     on each side, and every other pixel of the n + 2 above and below.
@@ -384,6 +388,8 @@ def pair_regions(
     cdef int run, first, k, shift, left, right, own
     with nogil:
         for row in range(top, bottom):
+            for run in range(region_rows[row], region_rows[row + 1]):
+                sizes[regions[run]] += region_starts[run + 1] - region_starts[run]
             for other in range(max(row - 1, 0), min(row + 2, classes.shape[0])):
                 shift = <int>((other - row) * classes.shape[1])
                 first = rows[other]

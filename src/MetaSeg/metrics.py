@@ -152,8 +152,9 @@ def compute_metrics_components(
         _gather_sums(strips, segments)
         values = np.empty((len(names), segments.count))
         components = np.empty((height, width), np.int32)
-        finish = functools.partial(_finish, segments, missed, 3 + len(further), values, components)
-        list(each(finish, range(len(strips)), strips))
+        list(each(functools.partial(_draw, segments, components), range(len(strips)), strips))
+        define = functools.partial(_define, missed, 3 + len(further), values)
+        list(each(define, _batches(strips, segments)))
     metrics = dict(zip(names, values, strict=True))
     metrics["class"] = metrics["class"].astype(np.int64)
     return metrics, components
@@ -181,6 +182,7 @@ class _Labels:
     """What hangs together within a strip, numbered from 0 in raster order."""
 
     count: int
+    values: np.ndarray  # (count,) uint16, class of each
     upper: np.ndarray  # labels of the runs in the first two rows, which the strip above has too
     lower: np.ndarray  # labels of the runs in the last two rows, which the strip below has too
 
@@ -194,7 +196,6 @@ class _Strip:
     runs: tuple[np.ndarray, np.ndarray, np.ndarray]  # see `_label`
     boundary: np.ndarray  # (h, W) uint8, 1 on the boundary
     segments: _Labels
-    classes: np.ndarray  # (S,) class of each segment
     sums: np.ndarray  # (S, 5 + 4 M + 2 C) sums over M maps and C classes, see `_define`
     regions: _Labels | None  # of true classes that were missed; None without a ground truth
     region_sizes: np.ndarray | None  # (R,) in pixels
@@ -223,14 +224,16 @@ def _score(probabilities, rows, prediction=None):
 
 
 def _label(values):
-    """Runs and labels of a map: starts and labels of the runs, first run of each row."""
+    """Runs and labels of a map (starts, first run of each row, labels), and what they make up."""
     height, width = values.shape
     starts, rows = np.empty(height * width + 1, np.int32), np.empty(height + 1, np.int32)
     count = _segments.find_runs(values, starts, rows)
     starts, labels = starts[: count + 1].copy(), np.empty(count, np.int64)
-    number = _segments.label_runs(values, starts, rows, labels)
+    label_values = np.empty(count, np.uint16)
+    number = _segments.label_runs(values, starts, rows, labels, label_values)
     upper, lower = labels[: rows[min(2, height)]], labels[rows[max(height - 2, 0)] :]
-    return starts, rows, labels, _Labels(number, upper.copy(), lower.copy())
+    made_up = _Labels(number, label_values[:number].copy(), upper.copy(), lower.copy())
+    return (starts, rows, labels), made_up
 
 
 def _measure(probabilities, prediction, truth, further, rows):
@@ -240,8 +243,7 @@ def _measure(probabilities, prediction, truth, further, rows):
     around = slice(above, below)
     own = top - above, bottom - above
     probabilities, classes, maps = _score(probabilities, around, prediction)
-    starts, first, labels, segments = _label(classes)
-    runs = starts, first, labels
+    runs, segments = _label(classes)
     class_count = probabilities.shape[2]
 
     column = FURTHER + 4 * len(further)
@@ -255,16 +257,13 @@ def _measure(probabilities, prediction, truth, further, rows):
         _segments.sum_maps(maps, *runs, boundary, *own, sums, FURTHER)
     _segments.sum_probabilities(probabilities, *runs, *own, sums, column)
     _segments.count_neighbours(classes, *runs, *own, sums, column + class_count)
-    segment_classes = np.empty(segments.count, np.uint16)
-    segment_classes[labels] = classes.ravel()[starts[:-1]]
     regions = region_sizes = touching = None
     if truth is not None:
         truth = np.ascontiguousarray(truth[around], np.uint16)
         _segments.count_hits(classes, truth, VOID, *runs, *own, sums, HITS)
         regions, region_sizes, touching = _miss(classes, truth, class_count, runs, own)
     return _Strip(
-        slice(top, bottom), own, runs, boundary, segments, segment_classes, sums,
-        regions, region_sizes, touching,
+        slice(top, bottom), own, runs, boundary, segments, sums, regions, region_sizes, touching,
     )  # fmt: skip
 
 
@@ -272,14 +271,12 @@ def _miss(classes, truth, class_count, runs, own):
     """Regions of missed true classes in a strip, their sizes and the segments they touch."""
     missed = np.empty_like(classes)
     _segments.compare_truth(classes, truth, class_count, VOID, NOTHING, missed)
-    starts, first, labels, regions = _label(missed)
-    own_runs = slice(first[own[0]], first[own[1]])
-    lengths = np.diff(starts)
-    sizes = np.bincount(labels[own_runs], lengths[own_runs], regions.count)
-    pairs = np.empty((classes.size + 5 * len(labels), 2), np.int64)  # as many as there can be
-    last = np.full(regions.count, -1)
+    region_runs, regions = _label(missed)
+    last, sizes = np.full(regions.count, -1), np.zeros(regions.count)
+    most = classes.size + 5 * len(region_runs[2])
+    pairs = np.empty((most, 2), np.int64)
     count = _segments.pair_regions(
-        missed, NOTHING, starts, first, labels, classes, *runs, *own, last, pairs
+        missed, NOTHING, *region_runs, classes, *runs, *own, last, sizes, pairs
     )
     return regions, sizes, pairs[:count].copy()
 
@@ -337,36 +334,51 @@ def _missed_sizes(strips, segments):
     )
 
 
-def _finish(segments, missed, map_count, values, components, index, strip):
-    """Work out the metrics of a strip's segments and put their final numbers on its map."""
-    begin, end = segments.first[index : index + 2]
-    numbers = segments.numbers[begin:end]
+def _draw(segments, components, index, strip):
+    """Draw the segments of a strip with their final numbers."""
+    numbers = segments.numbers[segments.first[index] : segments.first[index + 1]]
     drawn = components[strip.rows]
     _segments.draw_segments(*strip.runs, numbers, strip.boundary, *strip.own, drawn)
-    own = np.flatnonzero(segments.roots[begin:end] == np.arange(begin, end))
-    for k in range(0, len(own), TABLE_ROWS):
-        rows = own[k : k + TABLE_ROWS]
-        columns = slice(numbers[rows[0]], numbers[rows[-1]] + 1)
-        sums = np.ascontiguousarray(strip.sums[rows].T)
-        _define(sums, strip.classes[rows], missed[columns], map_count, values[:, columns])
 
 
-def _define(sums, classes, missed, map_count, values):
-    """All metrics of n segments, a row each, from their sums over pixels.
+def _batches(strips, segments):
+    """First number, sums (n, F) and classes (n,) of all segments in order, thousands at a time."""
+    first, sums, classes = 0, [], []
+    for strip, begin, end in zip(strips, segments.first, segments.first[1:], strict=False):
+        own = np.flatnonzero(segments.roots[begin:end] == np.arange(begin, end))
+        for k in range(0, len(own), TABLE_ROWS):
+            rows = own[k : k + TABLE_ROWS]
+            sums.append(strip.sums[rows])
+            classes.append(strip.segments.values[rows])
+            count = sum(map(len, sums))
+            if count >= TABLE_ROWS:
+                yield first, np.concatenate(sums), np.concatenate(classes)
+                first, sums, classes = first + count, [], []
+    if sums:
+        yield first, np.concatenate(sums), np.concatenate(classes)
+
+
+def _define(missed, map_count, values, batch):
+    """Work out all metrics of some segments from their sums over pixels.
 
     Parameters
     ----------
-    sums : ndarray of shape (5 + 4 M + 2 C, n), float64
-        Pixels of the true class, inner pixels, boundary pixels, sum of rows, sum of columns;
-        of E, D and V each its sum and sum of squares on inner pixels, then on boundary pixels;
-        the same of the other M - 3 maps;
-        sums of probabilities by class; pairs with a pixel of another class by that class.
-    classes : ndarray of shape (n,)
-    missed : ndarray of shape (n,)
+    missed : ndarray of shape (S,)
         Pixels of the missed regions that touch; NaN without a ground truth.
-    values : ndarray of shape (10 + 10 M + 2 C, n), float64
-        Out: the metrics in the order of `_metric_names`.
+    map_count : int
+        M maps, with E, D and V.
+    values : ndarray of shape (10 + 10 M + 2 C, S), float64
+        Out: the metrics in the order of `_metric_names`; only the columns of these segments.
+    batch : tuple
+        Number of the first segment; sums, ndarray of shape (n, 5 + 4 M + 2 C), float64: pixels of
+        the true class, inner pixels, boundary pixels, sum of rows, sum of columns; of E, D and V
+        each its sum and sum of squares on inner pixels, then on boundary pixels; the same of the
+        other maps; sums of probabilities by class; pairs with a pixel of another class by that
+        class. Last their classes, (n,).
     """
+    first, sums, classes = batch
+    segments = slice(first, first + len(classes))
+    sums = np.ascontiguousarray(sums.T)
     hits, (inner, boundary, x, y) = sums[HITS], sums[PIXELS:MAPS]
     end = MAPS + 4 * map_count
     moments = [
@@ -376,7 +388,7 @@ def _define(sums, classes, missed, map_count, values):
     probabilities, neighbours = np.split(sums[end:], 2)
 
     size = inner + boundary
-    iou = hits / (size + missed)
+    iou = hits / (size + missed[segments])
     iou0 = np.where(np.isnan(iou), np.nan, iou == 0)
     counts = np.maximum([size, inner, boundary], 1)[:, None]
     relative = np.stack([size, inner]) / counts[2]
@@ -397,7 +409,7 @@ def _define(sums, classes, missed, map_count, values):
         probabilities / size,
         neighbours / np.maximum(neighbours.sum(axis=0), 1),
     ]
-    np.concatenate(columns, out=values)
+    np.concatenate(columns, out=values[:, segments])
 
 
 def _check_probabilities(probabilities):
