@@ -365,11 +365,21 @@ def _sigterm_raises():
         signal.signal(number, signal.SIG_IGN)  # some senders repeat it; let the first one finish
         raise Terminated
 
+    def stop_again(lost):
+        """Python drops what is raised while an object is deleted: raise it once more."""
+        if isinstance(lost.exc_value, Terminated):
+            signal.signal(signal.SIGTERM, stop)
+            threading.Timer(0.1, os.kill, (owner, signal.SIGTERM)).start()
+        else:
+            report(lost)
+
     if threading.current_thread() is not threading.main_thread():
         yield  # Python handles signals in the main thread only
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before, report = signal.signal(signal.SIGTERM, stop), sys.unraisablehook
+    sys.unraisablehook = stop_again
     try:
         yield
     finally:
+        sys.unraisablehook = report
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

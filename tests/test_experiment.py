@@ -410,3 +410,28 @@ def test_a_repeated_sigterm_and_a_forked_worker_do_no_harm(tmp_path):
         text=True,
     )
     assert done.stdout.splitlines() == ["cleaned up", "terminated once"], done.stderr
+
+
+def test_a_sigterm_that_arrives_while_an_object_is_deleted_is_not_lost():
+    code = """
+        import os, signal, threading
+        from src.experiment import Terminated, _sigterm_raises
+
+        class Deleted:
+            def __del__(self):
+                os.kill(os.getpid(), signal.SIGTERM)  # what is raised here goes no further
+
+        try:
+            with _sigterm_raises():
+                Deleted()
+                threading.Event().wait(60)
+        except Terminated:
+            print("terminated")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout, done.stderr) == ("terminated\n", "")
