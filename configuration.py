@@ -192,6 +192,7 @@ class CONFIG:
     MODEL_NAME = "deeplabv3plus_streets"  # entry of `models`: the segmentation network
     META_MODEL_TYPE = "neural"  # how the IoU is predicted: neural, linear or gradient_boosting
     META_MODEL_NAME = {"neural": "meta_nn"}.get(META_MODEL_TYPE, META_MODEL_TYPE)  # its entry
+    META_LEARNING_RATE = 1e-3  # of a meta network; the paper's 1e-4 suits 100,000 segments and more
     EMBEDDING_NETWORK = "segmentation"  # entry of `embedding_networks`
 
     COMPUTE_METRICS = True  # stage 2 measures the segments

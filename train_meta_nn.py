@@ -33,7 +33,7 @@ def config():
         io_path=CONFIG.metaseg_io_path,  # folder of all results
         epochs=50,  # of a network: times that every segment is seen
         batch_size=256,  # of a network: segments a step
-        learning_rate=1e-3,  # of a network's Adam; 1e-4 suits 100,000 segments and more
+        learning_rate=CONFIG.META_LEARNING_RATE,  # of a network's Adam
         patience=None,  # stop after so many epochs without a smaller validation loss; None: never
         seed=CONFIG.SEED,  # same seed, same weights
         overwrite=False,  # train again even if the file was made from the same

@@ -88,9 +88,11 @@ def runs(folder, device):
     yield "the first loop, float32", lambda count: first_loop(folder, device, count)
     for cores in sorted({1, everything}):
         yield f"stage 1, num_cores={cores}", stage_1(folder, device, num_cores=cores)
+    measuring = dict(num_cores=everything, probabilities="none")
+    yield "the same, probabilities=none", stage_1(folder, device, **measuring)
     if device.type == "cuda":
-        half = dict(precision="bfloat16", channels_last=True, num_cores=everything)
-        yield "the same in bfloat16, channels_last", stage_1(folder, device, **half)
+        half = dict(precision="bfloat16", channels_last=True)
+        yield "the same in bfloat16, channels_last", stage_1(folder, device, **measuring, **half)
 
 
 def first_loop(folder, device, count):
@@ -104,23 +106,19 @@ def first_loop(folder, device, count):
             logits = network(image[None].to(device)).cpu()
         probabilities = logits[0].softmax(0).permute(1, 2, 0).contiguous().numpy()
         prediction = Prediction(probabilities, probabilities.argmax(-1), ground_truth, path)
-        cache.write_prediction(cache.prediction_path(folder, NAME, NAME, index), prediction, {})
+        path = cache.prediction_path(folder, NAME, NAME, index)
+        cache.write_prediction(path, prediction, {}, "float32")
 
 
 def stage_1(folder, device, **options):
     """The stage with these options, as a function of the number of images."""
-    options = dict(precision="float32", channels_last=False, compile=False, tile=None) | options
+    places = dict(dataset=NAME, model_name=NAME, io_path=folder, gpu=device.index)
+    defaults = pred_images.ex.configurations[0]()["args"]
+    settings = {**defaults, **places, **options, "overwrite": True}
 
     def run(count):
         tally = pred_images.predict_dataset(
-            logging.getLogger(),
-            dataset=NAME,
-            model_name=NAME,
-            io_path=folder,
-            gpu=device.index,
-            num_images=count,
-            overwrite=True,
-            **options,
+            logging.getLogger(), **{**settings, "num_images": count}
         )
         if tally.done != count:
             raise RuntimeError(f"{tally.done} of {count} images were predicted: {tally.failed}")

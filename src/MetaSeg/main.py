@@ -39,6 +39,7 @@ def config():
         analyze_metrics=CONFIG.ANALYZE_METRICS,  # compare meta models; needs ground truth
         meta_model=CONFIG.META_MODEL_NAME,  # entry of `meta_models` to draw and to compare
         meta_weights=None,  # its weights file; None: `model_weights` of its entry
+        learning_rate=CONFIG.META_LEARNING_RATE,  # of the network in the comparison
         num_averages=CONFIG.NUM_AVERAGES,  # random splits by image that the comparison averages
         seed=CONFIG.SEED,  # same seed, same comparison
     )
@@ -119,19 +120,22 @@ def draw_rating(index, *, place, meta_model, mappings):
 
 
 def analyze_metrics(
-    log, *, dataset, model_name, io_path, num_images, neural_entry, num_averages, seed
-):
+    log, run, *, dataset, model_name, io_path, num_images, neural_entry, learning_rate,
+    num_averages, seed,
+):  # fmt: skip
     """Compare meta models on random splits by image; write tables and pictures, log the table.
 
     Parameters
     ----------
+    run : sacred.run.Run
+        All figures go to its `info`; see `analysis.plain_numbers`.
     neural_entry : ModelConfig
         The network among the models.
 
     Returns
     -------
-    numbers : dict
-        See `analysis.plain_numbers`.
+    figures : dict of str to float
+        AUROC or R^2 of each model, mean over the validation images of all splits.
     """
     place = io_path, model_name, dataset
     table = meta.with_known_iou(
@@ -144,12 +148,13 @@ def analyze_metrics(
     splits = meta.split_by_image(table, num_averages, seed)
     analysis.check_splits(splits)
 
-    def model(entry):
-        return lambda training: meta.fit(entry, training, seed=seed).predict_table
+    def model(entry, **options):
+        return lambda training: meta.fit(entry, training, seed=seed, **options).predict_table
 
     names = {"linear": "linear", "gradient boosting": "gradient_boosting"}
     regressors = {name: model(meta_models[key]) for name, key in names.items()}
-    result = analysis.analyze(table, splits, model(neural_entry), regressors)
+    neural = model(neural_entry, learning_rate=learning_rate)
+    result = analysis.analyze(table, splits, neural, regressors)
     folder = cache.analysis_folder(*place)
     analysis.write_report(folder, result)
     log.info(
@@ -158,7 +163,11 @@ def analyze_metrics(
         "\n".join(analysis.text_table(result)),
     )  # fmt: skip
     log.info("wrote tables and pictures to %s", folder)
-    return analysis.plain_numbers(result)
+    run.info["analysis"] = analysis.plain_numbers(result)
+    main_scores = [score for score in result.scores if score.figure in ("AUROC", "R^2")]
+    return {
+        f"{score.figure} {score.model}": float(score.validation.mean()) for score in main_scores
+    }
 
 
 def _measured(io_path, model_name, dataset):
@@ -176,7 +185,7 @@ def _check_heatmaps(heatmaps):
 
 
 @ex.automain
-def main(args, _log):
+def main(args, _log, _run):
     loading.check_counts(
         **{name: args[name] for name in ("num_cores", "num_images", "num_averages")}
     )
@@ -201,6 +210,6 @@ def main(args, _log):
         parallel.close(_log, tally)
     if args["analyze_metrics"]:
         neural_entry = entry if meta.kind_of(entry) == "neural" else meta_models["meta_nn"]
-        own = {name: args[name] for name in ("num_averages", "seed")}
-        return analyze_metrics(_log, **place, **own, neural_entry=neural_entry)
+        own = {name: args[name] for name in ("learning_rate", "num_averages", "seed")}
+        return analyze_metrics(_log, _run, **place, **own, neural_entry=neural_entry)
     return None

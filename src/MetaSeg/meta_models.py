@@ -284,7 +284,7 @@ def _as_trees(regressor):
 
 
 def fit_neural(
-    entry, training, validation, *, seed, epochs=50, batch_size=256, learning_rate=1e-3,
+    entry, training, validation, *, seed, epochs=50, batch_size=256, learning_rate=1e-4,
     patience=None, report=None, progress_path=None,
 ):  # fmt: skip
     """Train a meta network; the weights with the smallest validation loss are kept.
