@@ -3,6 +3,7 @@
 import csv
 import functools
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -267,9 +268,12 @@ def test_the_tasks_draw_every_image_and_write_the_tables(measured, tmp_path):
     assert (tally.done, tally.failed) == (4, ())
     with Image.open(tmp_path / "pictures" / "rating" / "net" / "set" / "rating3.png") as picture:
         assert picture.size == (32, 24)
-    numbers = main.analyze_metrics(
-        LOG, **place, num_images=None, neural_entry=ENTRY, num_averages=1, seed=0
-    )
+    run = SimpleNamespace(info={})  # what sacred's runs have
+    settings = dict(neural_entry=ENTRY, learning_rate=1e-3, num_averages=1, seed=0)
+    figures = main.analyze_metrics(LOG, run, **place, num_images=None, **settings)
+    numbers = run.info["analysis"]
+    linear = numbers["regression"]["linear"]["R^2"]["validation"]["mean"]
+    assert figures["R^2 linear"] == linear
     assert {*numbers["regression"]} == {"entropy", "linear", "gradient boosting", "neural"}
     assert "depth" in numbers["correlation"]
     assert (tmp_path / "analysis" / "net" / "set" / "scores.tex").is_file()
