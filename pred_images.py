@@ -71,8 +71,11 @@ def predict_dataset(
     def place_of(index):
         return io_path, model_name, dataset, index
 
+    def made_from_of(index):
+        return {**source, **files_of(samples, index)}
+
     def is_done(index):
-        made_from = {**source, "image": image_path(samples, index)}
+        made_from = made_from_of(index)
         path = cache.prediction_path(*place_of(index))
         if overwrite or not cache.is_made_from(path, made_from):
             return False
@@ -85,12 +88,11 @@ def predict_dataset(
         yield from inference.predict_images(network, loaded, precision=precision, tile=tile)
 
     def store(index, prediction):
-        made_from = {**source, "image": prediction.image_path}
         path = cache.prediction_path(*place_of(index))
         if probabilities == "none":
             maps = np.stack(heatmaps(prediction.probabilities), axis=2)
             prediction = replace(prediction, heatmaps=maps)
-        cache.write_prediction(path, prediction, made_from, probabilities)
+        cache.write_prediction(path, prediction, made_from_of(index), probabilities)
         if probabilities == "none":
             measuring.store_segments(prediction, place_of(index), predicted_ids)
 
@@ -123,11 +125,12 @@ def chosen_images(samples, data, io_path, num_images, classindex, subset_file):
     )
 
 
-def image_path(samples, index):
-    """Path of one image; only a dataset that has no list of its `samples` must load it."""
+def files_of(samples, index):
+    """Picture and label file of an image; only a dataset without a list of both must load it."""
     if isinstance(samples, LabelledImages):
-        return str(samples.samples[index][0])
-    return samples[index][2]
+        image, labels = samples.samples[index]
+        return {"image": str(image), "labels": labels and str(labels)}
+    return {"image": samples[index][2], "labels": None}
 
 
 @ex.automain

@@ -59,6 +59,7 @@ def train_meta_model(
         loading.choose(datasets, name, "dataset")
     path = Path(meta_weights or entry.model_weights)
     images = {name: len(measured(io_path, model_name, name)) for name in (dataset, val_dataset)}
+    segments = {"images": images, "metrics": metric_names(io_path, model_name, dataset)}
     made_from = {
         "network": loading.identity(model),
         "meta_model": loading.identity(entry._replace(model_weights=None)),
@@ -67,12 +68,12 @@ def train_meta_model(
     }
     read = functools.partial(read_segments, io_path, model_name, network=made_from["network"])
     there = fitting.made_from(path)
-    if not overwrite and there == {**made_from, "images": images}:
+    if not overwrite and there == {**made_from, **segments}:
         log.info("%s was made from the same: not trained again", path)
     elif not overwrite and not images[dataset] and there and there | made_from == there:
         log.info("%s is there already, and no segments to train on anew: kept", path)
     else:
-        made_from["images"] = images
+        made_from |= segments
         losses, progress = [], f".{path.name}.{cache.digest(made_from)[:16]}.training"
         trained = fitting.fit(
             entry, read(dataset), read(val_dataset), report=_reporting_to(run, losses),
@@ -94,6 +95,14 @@ def measured(io_path, model_name, dataset):
     """Indices of the images whose segments are measured; may be empty."""
     folder = cache.metrics_path(io_path, model_name, dataset, 0).parent
     return cache.image_indices(folder, "metrics", missing_ok=True)
+
+
+def metric_names(io_path, model_name, dataset):
+    """Names of the metrics of the first measured image; may be empty."""
+    for index in measured(io_path, model_name, dataset)[:1]:
+        table = cache.read_table(cache.metrics_path(io_path, model_name, dataset, index))
+        return list(fitting.feature_names(table))
+    return []
 
 
 def read_segments(io_path, model_name, dataset, network):

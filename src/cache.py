@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import re
+import secrets
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from PIL import Image
 from src.loading import SettingError
 from src.records import NO_LABEL, Prediction
 
+FORMAT = 1  # version of the files here; another one is made again
 FORMS = ("float32", "compact", "none")  # in which probabilities are stored
 _STEP_ROWS = 16  # of a chunk
 _MAKERS = {
@@ -262,12 +264,16 @@ def made_from(path):
     return table.get("made_from") if isinstance(table, dict) else None
 
 
-def is_made_from(path, expected):
-    """Whether a file is there, readable and made from `expected`, a dict as given to its writer."""
+def is_made_from(path, expected, ignored=()):
+    """Whether a file is there, readable and made from `expected`, a dict as given to its writer.
+
+    What the file says under the keys in `ignored` does not matter.
+    """
     try:
-        return made_from(path) == _plain(expected)
+        there = made_from(path) or {}
     except (OSError, ValueError):
         return False
+    return {key: there[key] for key in there.keys() - set(ignored)} == _plain(expected)
 
 
 def digest(made_from):
@@ -276,8 +282,8 @@ def digest(made_from):
 
 
 def _plain(made_from):
-    """The dict as JSON gives it back: keys are str, tuples and arrays are lists."""
-    return json.loads(_as_json(made_from))
+    """The dict as JSON gives it back, with the format: keys are str, tuples and arrays lists."""
+    return json.loads(_as_json({**made_from, "format": FORMAT}))
 
 
 def _as_json(made_from):
@@ -297,7 +303,7 @@ def _whole_file(path):
     """Give the name of a file beside `path`, which takes its place once it is complete."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")  # whoever else writes it
     try:
         yield part
         with part.open("rb+") as file:
@@ -310,7 +316,7 @@ def _whole_file(path):
 @contextmanager
 def _new_hdf5(path, made_from):
     with _whole_file(path) as part, h5py.File(part, "w") as file:
-        file.attrs["made_from"] = _as_json(made_from)
+        file.attrs["made_from"] = json.dumps(_plain(made_from), sort_keys=True)
         yield file
 
 
@@ -490,7 +496,8 @@ def write_overview(path, classes, made_from):
         What the file depends on, in values that JSON can hold.
     """
     with _whole_file(path) as part:
-        part.write_text(_as_json({"classes": classes, "made_from": made_from}), encoding="utf-8")
+        content = {"classes": classes, "made_from": _plain(made_from)}
+        part.write_text(_as_json(content), encoding="utf-8")
 
 
 def read_overview(path, made_from):

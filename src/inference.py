@@ -483,12 +483,14 @@ def _read_state(path, name):
         )
     try:
         content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except SettingError:
+        raise
+    except Exception as error:  # a damaged file raises nearly anything
         raise SettingError(_no_state(path, name)) from error
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping):
         raise SettingError(_no_state(path, name))
-    return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
+    return {str(key): value for key, value in state.items() if isinstance(value, torch.Tensor)}
 
 
 def _read_torch(path):

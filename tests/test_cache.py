@@ -142,7 +142,7 @@ def test_a_file_says_what_it_was_made_from(tmp_path, prediction, suffix):
         cache.write_components(path, np.ones((2, 2)), MADE_FROM)
     else:
         cache.write_table(path, {"S": [1]}, MADE_FROM)
-    assert cache.made_from(path) == {**MADE_FROM, "size": [4, 6]}
+    assert cache.made_from(path) == {**MADE_FROM, "size": [4, 6], "format": cache.FORMAT}
     assert cache.is_made_from(path, MADE_FROM)
     assert not cache.is_made_from(path, {**MADE_FROM, "iou_threshold": 0.6})
     path.write_bytes(path.read_bytes()[:50])

@@ -257,6 +257,8 @@ def test_custom_takes_every_kind_of_picture_in_order_and_nothing_else(tmp_path):
         save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / "._f.png").write_text("what macOS leaves behind")
+    (tmp_path / "folder.png").mkdir()
+    save(tmp_path / ".thumbnails" / "f.png")
     names = [path.rsplit("/", 1)[1] for _, _, path in CustomDataset(tmp_path)]
     assert names == ["a.webp", "b.bmp", "c.JPG", "d.tif", "e.jpeg", "f.png"]
     image, truth, _ = CustomDataset(tmp_path)[0]

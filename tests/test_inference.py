@@ -438,3 +438,11 @@ def test_more_than_256_classes_are_told_apart():
     ((_, prediction),) = predict_images(Logits(logits), [(0, sample)])
     assert prediction.prediction.tolist() == [[290]]
     assert prediction.prediction.dtype == np.uint16
+
+
+@pytest.mark.parametrize("seed", [17, 21, 62])
+def test_a_file_of_noise_is_no_weights_file(tmp_path, seed):
+    path = tmp_path / "noise.pth"
+    path.write_bytes(np.random.default_rng(seed).bytes(300))
+    with pytest.raises(SettingError, match="noise.pth .*must be a state dict"):
+        load_weights(torch.nn.Linear(1, 1), path, "narrow")

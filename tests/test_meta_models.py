@@ -378,3 +378,44 @@ def test_a_broken_checkpoint_is_named(checkpoint, damage):
         })  # fmt: skip
     with pytest.raises(SettingError, match=r"meta\.pth is no checkpoint of meta model 'meta_nn'"):
         meta_models.load_meta_model(path, entry)
+
+
+# What cannot be trained
+
+
+def test_training_and_validation_need_the_same_metrics():
+    other = meta_models.segment_table([(0, toy_metrics(50, names=("S", "E", "depth", "cprob0")))])
+    with pytest.raises(SettingError, match=r"one side lacks \['cprob1', 'depth'\]"):
+        meta_models.fit_neural(ENTRY, toy_table(50), other, **TRAINING)
+
+
+def test_images_with_different_metrics_are_named():
+    images = [(3, toy_metrics(2)), (5, toy_metrics(2, names=("S", "E", "cprob0")))]
+    with pytest.raises(SettingError, match="image 5 has other metrics than image 3.*'cprob1'"):
+        meta_models.segment_table(images)
+
+
+def test_a_training_that_diverges_is_an_error():
+    table = toy_table(50)
+    unknown = replace(table, iou=np.full(50, np.nan))
+    with pytest.raises(SettingError, match="diverged in epoch 1"):
+        meta_models.fit_neural(ENTRY, table, unknown, **TRAINING)
+
+
+@pytest.mark.parametrize("kwargs", [{"loss": "poisson"}, {"categorical_features": [0]}])
+def test_boosting_that_is_more_than_a_sum_of_leaves_is_refused(kwargs):
+    table = toy_table(50)
+    few = replace(table, features=np.round(table.features))
+    with pytest.raises(SettingError, match="gradient boosting needs a `loss` among squared_error"):
+        meta_models.fit(TREES._replace(kwargs=kwargs), few, seed=0)
+
+
+class Normalised(torch.nn.Sequential):
+    def __init__(self, size):
+        super().__init__(torch.nn.BatchNorm1d(size), torch.nn.Linear(size, 1))
+
+
+def test_a_last_batch_of_one_segment_does_not_stop_the_training():
+    entry = Entry("normalised", __name__, "Normalised", {}, None)
+    model = meta_models.fit_neural(entry, toy_table(65), toy_table(20, seed=9), **TRAINING)
+    assert model.predict(toy_metrics(1)).shape == (1,)

@@ -441,6 +441,30 @@ def test_stage_2_draws_the_iou_and_compares_meta_models(clone, runs, copied_resu
     assert re.search(r"regression +neural +R\^2", run.stderr)
 
 
+def test_a_heat_map_of_ones_own_stays_and_trains_another_meta_model(
+    clone, copied_results, tmp_path
+):
+    for dataset, count in SPLITS.items():
+        (tmp_path / dataset).mkdir()
+        for index in range(count):
+            np.save(tmp_path / dataset / f"{index}.npy", np.ones((48, 64)))
+    maps = {d: [f"args.dataset={d}", f"args.heatmaps.depth={tmp_path / d}"] for d in SPLITS}
+    for dataset in ("blocks", "blocks_val"):
+        run = clone.call(MEASURE, "with", *maps[dataset], results=copied_results)
+        assert run.returncode == 0, run.stderr
+    again = clone.call(MEASURE, "with", "args.dataset=blocks", results=copied_results)
+    assert "0 done, 4 skipped" in again.stderr  # they are kept
+    table = table_at(copied_results / TREE["metrics"].format(0, dataset="blocks"))
+    np.testing.assert_array_equal(table["depth_in"] <= 1, True)
+    weights = clone.elsewhere / "deep.pth"
+    shutil.copy(clone.folder / "weights" / "meta_nn_streets.pth", weights)
+    before = weights.read_bytes()
+    words = ["args.epochs=3", "args.batch_size=8", "args.meta_weights=deep.pth"]
+    run = clone.call(TRAIN, "with", *words, results=copied_results)
+    assert run.returncode == 0, run.stderr
+    assert weights.read_bytes() != before
+
+
 # When things change or break
 
 

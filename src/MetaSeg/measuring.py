@@ -30,8 +30,9 @@ def measure_image(index, *, io_path, model_name, dataset, predicted_ids, heatmap
     cache.read_ahead(cache.prediction_path(io_path, model_name, dataset, index + ahead))
     if prediction.probabilities is None:
         raise SettingError(
-            f"{path} was stored without probabilities, so stage 1 measures its segments: run "
-            f"pred_images.py with args.probabilities=none args.dataset={dataset}"
+            f"{path} was stored without probabilities: only stage 1 can measure its segments, and "
+            f"without args.heatmaps; run pred_images.py with args.dataset={dataset} and "
+            "args.probabilities=none args.overwrite=True, or args.probabilities=compact"
         )
     store_segments(prediction, place, predicted_ids, heatmaps)
 
@@ -62,10 +63,14 @@ def store_segments(prediction, place, predicted_ids, heatmaps=()):
 
 
 def is_measured(place, predicted_ids, heatmaps=()):
-    """Whether metrics and component map were made from the prediction as it is now."""
+    """Whether metrics and component map were made from the prediction as it is now.
+
+    Metrics of further heat maps that are there are kept where none are asked for.
+    """
     made_from = _made_from(place, predicted_ids, heatmaps)
     paths = cache.metrics_path(*place), cache.components_path(*place)
-    return all(cache.is_made_from(path, made_from) for path in paths)
+    ignored = () if heatmaps else ("heatmaps",)
+    return all(cache.is_made_from(path, made_from, ignored) for path in paths)
 
 
 def _made_from(place, predicted_ids, heatmaps):

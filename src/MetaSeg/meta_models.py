@@ -5,8 +5,8 @@ arXiv 2005.06831.
 """
 
 import copy
-import os
 import re
+import secrets
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from src.records import SegmentTable
 
 FORMAT = 2  # of a checkpoint
 HELD_OUT = 0.2  # share of the images on the validation side of a split
+_PLAIN_LOSSES = ("squared_error", "absolute_error", "quantile")  # sums of leaves are the IoU
 _NO_FEATURES = {"class", "iou", "iou0"}
 
 
@@ -67,9 +68,11 @@ def segment_table(metrics_of_images):
     names = feature_names(images[0][1])
     for index, metrics in images:
         if feature_names(metrics) != names:
-            raise ValueError(
-                f"image {index} has other metrics than image {images[0][0]}; the files come from "
-                "different networks: compute the metrics of this dataset again"
+            differ = sorted(set(feature_names(metrics)) ^ set(names))
+            raise SettingError(
+                f"image {index} has other metrics than image {images[0][0]}: one of them lacks "
+                f"{differ}; run src/MetaSeg/main.py for all images with the same args.heatmaps, "
+                "and predictions of one network"
             )
     counts = [len(metrics["class"]) for _, metrics in images]
 
@@ -265,6 +268,11 @@ def fit_gradient_boosting(entry, training, *, seed):
 
 def _as_trees(regressor):
     """The trees of a HistGradientBoostingRegressor; scikit-learn has no public way to them."""
+    if regressor.loss not in _PLAIN_LOSSES or regressor.is_categorical_ is not None:
+        raise SettingError(
+            f"gradient boosting needs a `loss` among {', '.join(_PLAIN_LOSSES)} and no categorical "
+            f"features, got {regressor.loss!r}; change `kwargs` of its entry in configuration.py"
+        )
     trees = [predictor.nodes for (predictor,) in regressor._predictors]
     roots = np.cumsum([0, *map(len, trees)])[:-1]
     nodes = np.concatenate(trees)
@@ -313,6 +321,12 @@ def fit_neural(
     -------
     model : MetaModel
     """
+    if training.feature_names != validation.feature_names:
+        differ = sorted(set(training.feature_names) ^ set(validation.feature_names))
+        raise SettingError(
+            f"training and validation segments need the same metrics; one side lacks {differ}: run "
+            "src/MetaSeg/main.py for both datasets with the same args.heatmaps"
+        )
     torch.manual_seed(seed)
     _, mean, std = _standardised(training)
     network = loading.build(entry, len(training.feature_names))
@@ -335,6 +349,11 @@ def fit_neural(
             network.eval()
             loss = binary_cross_entropy_with_logits(network(val_inputs), val_targets).item()
         losses.append([training_loss, loss])
+        if not np.isfinite(loss):
+            raise SettingError(
+                f"the training diverged in epoch {epoch}: the validation loss is {loss}; choose a "
+                "smaller args.learning_rate"
+            )
         if best is None or loss < best["loss"]:
             weights = copy.deepcopy(network.state_dict())
             best = {"epoch": epoch, "loss": loss, "weights": weights}
@@ -363,7 +382,10 @@ def _tensors(model, table):
 def _train_epoch(network, optimiser, inputs, targets, batch_size):
     network.train()
     total = 0.0
-    for batch in torch.randperm(len(inputs)).split(batch_size):
+    batches = torch.randperm(len(inputs)).split(batch_size)
+    if len(batches) > 1 and len(batches[-1]) == 1:  # nothing to normalise a batch by
+        batches = batches[:-1]
+    for batch in batches:
         loss = binary_cross_entropy_with_logits(network(inputs[batch]), targets[batch])
         optimiser.zero_grad()
         loss.backward()
@@ -430,9 +452,12 @@ def save_meta_model(path, model, made_from):
 def _save_whole(path, content):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    torch.save(content, partial)
-    partial.replace(path)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+    try:
+        torch.save(content, partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load_meta_model(path, entry=None):

@@ -118,7 +118,8 @@ def list_images(root, pattern, *, folder=".", readable=(".png",)):
     Returns
     -------
     paths : list of Path
-        Sorted, so that the index of an image is the same on every machine. Without hidden files.
+        Sorted, so that the index of an image is the same on every machine. Without hidden files
+        and folders.
 
     Raises
     ------
@@ -134,7 +135,9 @@ def list_images(root, pattern, *, folder=".", readable=(".png",)):
     paths = [
         path
         for path in (root / folder).glob(pattern)
-        if path.suffix.lower() in readable and not path.name.startswith(".")
+        if path.suffix.lower() in readable
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
     ]
     if not paths:
         raise FileNotFoundError(f"there are no pictures {root / folder / pattern}")

@@ -3,7 +3,10 @@
 from src.datasets import IMAGENET_MEAN, IMAGENET_STD, LabelledImages, list_images
 
 mean, std = IMAGENET_MEAN, IMAGENET_STD
-EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+EXTENSIONS = {  # of pictures that Pillow reads on every machine
+    *(".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm"),
+    *(".ppm", ".tga", ".tif", ".tiff", ".webp"),
+}
 
 
 class CustomDataset(LabelledImages):
