@@ -380,7 +380,7 @@ def _probabilities(network, image, device, precision, tile):
     with torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32"):
         logits = _tiled_logits(network, images, tile)
     probabilities = logits[0].permute(1, 2, 0).float().softmax(-1).contiguous()
-    ids = torch.uint8 if logits.shape[1] <= 256 else torch.uint16
+    ids = torch.uint8 if logits.shape[1] <= 255 else torch.uint16  # 255 is "no label"
     return probabilities, probabilities.argmax(-1).to(ids), probabilities.sum()
 
 

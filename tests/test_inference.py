@@ -446,3 +446,11 @@ def test_a_file_of_noise_is_no_weights_file(tmp_path, seed):
     path.write_bytes(np.random.default_rng(seed).bytes(300))
     with pytest.raises(SettingError, match="noise.pth .*must be a state dict"):
         load_weights(torch.nn.Linear(1, 1), path, "narrow")
+
+
+@pytest.mark.parametrize(("classes", "dtype"), [(255, np.uint8), (256, np.uint16)])
+def test_no_predicted_class_has_the_id_that_means_no_label(classes, dtype):
+    samples = [(torch.zeros(3, 2, 2), None, "a.png")]
+    loaded = load_images(samples, [0], workers=0, device=torch.device("cpu"))
+    ((_, prediction),) = predict_images(torch.nn.Conv2d(3, classes, 1), loaded)
+    assert prediction.prediction.dtype == dtype
