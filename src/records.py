@@ -131,3 +131,20 @@ class JudgedImage:
     boxes: np.ndarray
     selection: Selection
     made_from: list
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """How well the nearest neighbours of Q queries carry their label.
+
+    Attributes
+    ----------
+    average_precision : ndarray of shape (Q,), float64
+        In (0, 1]; NaN for a query without any relevant row.
+    precision, recall : ndarray of shape (Q, K), float64
+        At each of the K counts of neighbours; in [0, 1], `recall` NaN likewise.
+    """
+
+    average_precision: np.ndarray
+    precision: np.ndarray
+    recall: np.ndarray

@@ -1,11 +1,21 @@
-"""Retrieval average precision: recorded values, hand-worked values, the odd cases."""
+"""Figures of merit: recorded values, values worked out by hand, the odd cases."""
+
+import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from src import evaluation
-from src.evaluation import retrieval_average_precision
+from src.evaluation import (
+    component_anomaly_metrics,
+    confusion_by_iou,
+    pixel_anomaly_metrics,
+    retrieval,
+    retrieval_average_precision,
+)
 
 LINE = np.array([[0.0, 1.0], [1.0, 1.0], [3.0, 1.0], [6.0, 1.0]])  # row 0 sees 1, 2, 3 in order
 
@@ -87,3 +97,203 @@ def test_pixels_without_a_known_class_are_not_counted():
 def test_class_iou_is_worked_out_from_hits_misses_and_false_alarms():
     confusion = np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
     assert_allclose(evaluation.class_iou(confusion), [3 / 6, 4 / 7, np.nan])
+
+
+# --- precision and recall at k
+
+
+def test_precision_and_recall_at_k_are_worked_out_by_hand():
+    # The neighbours of row 0 are rows 1, 2 and 3; rows 2 and 3 carry its label.
+    result = retrieval(LINE, [1, 0, 1, 1], [0], counts=[1, 2, 3, 10])
+    assert_allclose(result.precision, [[0, 1 / 2, 2 / 3, 2 / 10]])
+    assert_allclose(result.recall, [[0, 1 / 2, 1, 1]])
+
+
+def test_equally_near_rows_come_in_the_order_of_the_table():
+    embeddings = np.array([[0.0], [1.0], [-1.0], [1.0]])
+    assert_allclose(retrieval_average_precision(embeddings, [1, 0, 1, 0], [0]), [1 / 2])
+    assert_allclose(retrieval_average_precision(embeddings, [1, 1, 0, 0], [0]), [1])
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_the_order_of_the_rows_does_not_matter(seed):
+    generator = np.random.default_rng(seed)
+    embeddings, labels = generator.normal(size=(12, 2)), generator.integers(0, 3, 12)
+    order = generator.permutation(12)
+    before = retrieval_average_precision(embeddings, labels, np.arange(12))
+    after = retrieval_average_precision(embeddings[order], labels[order], np.arange(12))
+    assert_allclose(after, before[order])
+
+
+# --- IoU by predicted IoU
+
+
+@pytest.mark.parametrize("dataset", ["cityscapes_val", "a2d2"])
+def test_recorded_confusions_by_threshold_are_met(reference, dataset):
+    recorded = np.load(reference / "retrieval" / f"iou_by_threshold_{dataset}.npz")
+    values = recorded["iou_pred"][np.abs(recorded["components"]) - 1]
+    void = 8  # category 0 is left out
+    prediction, truth = (
+        np.where(recorded[name] == 0, void, recorded[name])
+        for name in ("prediction_categories", "gt_categories")
+    )
+    below = confusion_by_iou(prediction, truth, values, recorded["thresholds"], void)
+
+    transposed = below.transpose(0, 2, 1)  # recorded with the predicted class as row
+    assert_array_equal(transposed[:-1], recorded["confusion_below"])
+    assert_array_equal(transposed[-1] - transposed[:-1], recorded["confusion_at_or_above"])
+    iou = np.nan_to_num([evaluation.class_iou(confusion) for confusion in below[:-1]])[:, 1:]
+    some = below[:-1].any(axis=(1, 2))  # without any pixel the original's helper gives ones
+    assert_allclose(iou[some], recorded["class_iou_below"][some], atol=1e-5)
+    assert_allclose(100 * iou[some].mean(1), recorded["miou_percent_below"][some], atol=1e-3)
+
+
+def test_a_pixel_at_the_threshold_is_not_below_it():
+    prediction, truth = np.array([[0, 1, 1]]), np.array([[0, 0, 1]])
+    values = np.array([[0.1, 0.5, 0.7]])  # 0.1 is another number in float32
+    below = confusion_by_iou(prediction, truth, values, [0.1, 0.5, 0.6], 2)
+    assert_array_equal(below[0], [[0, 0], [0, 0]])
+    assert_array_equal(below[1], [[1, 0], [0, 0]])
+    assert_array_equal(below[2], [[1, 1], [0, 0]])
+    assert_array_equal(below[3], [[1, 1], [0, 1]])
+
+
+# --- anomaly
+
+
+@pytest.fixture
+def recorded_frames(reference):
+    folder = reference / "anomaly_metrics"
+    frames = np.load(folder / "frames.npz")
+    return frames["scores"], frames["labels"], json.loads((folder / "expected.json").read_text())
+
+
+def test_recorded_pixel_metrics_are_met(recorded_frames):
+    scores, labels, expected = recorded_frames
+    for values, name in (
+        (scores, "exact_pooled"),
+        (np.round(scores * 16) / 16, "exact_pooled_scores_rounded_to_sixteenths"),
+    ):
+        metrics = pixel_anomaly_metrics(values, labels)
+        for key, value in expected["pixel"][name].items():
+            assert metrics[key] == pytest.approx(value, rel=1e-12), key
+
+
+def test_counting_in_steps_comes_close_to_the_exact_values(recorded_frames, monkeypatch):
+    scores, labels, _ = recorded_frames
+    exact = pixel_anomaly_metrics(scores, labels)
+    monkeypatch.setattr(evaluation, "EXACT_PIXELS", 30_000)  # reached in the second frame
+    rough = pixel_anomaly_metrics(scores - 0.5, labels)  # negative scores, too
+    assert (rough["positives"], rough["negatives"]) == (exact["positives"], exact["negatives"])
+    for key in ("average_precision", "auroc", "fpr_at_95_tpr", "best_f1"):
+        assert rough[key] == pytest.approx(exact[key], abs=2e-4), key
+    assert rough["threshold_at_95_tpr"] + 0.5 == pytest.approx(
+        exact["threshold_at_95_tpr"], abs=1e-4
+    )
+
+
+def test_recorded_component_metrics_are_met(recorded_frames):
+    scores, labels, expected = recorded_frames
+    for name, case in expected["component"].items():
+        metrics = component_anomaly_metrics(
+            scores,
+            labels,
+            case["score_threshold"],
+            case["min_predicted_component"],
+            case["min_true_component"],
+        )
+        for key, value in case["aggregate"].items():
+            assert metrics[key] == pytest.approx(value, rel=1e-12), (name, key)
+        assert metrics["f1_per_threshold"] == pytest.approx(case["f1_per_threshold"])
+        for found, frame in zip(metrics["per_frame"], case["per_frame"], strict=True):
+            for key, values in frame.items():
+                assert found[key] == pytest.approx(values), (name, key)
+
+
+def test_pixel_metrics_worked_out_by_hand():
+    # From the highest score: anomaly, normal, anomaly and normal tied, then an ignored pixel.
+    scores, labels = [[[4, 3, 2, 2, 1]]], [[[1, 0, 1, 0, 255]]]
+    metrics = pixel_anomaly_metrics(scores, labels)
+    assert metrics["average_precision"] == pytest.approx(1 / 2 * 1 + 1 / 2 * 2 / 4)
+    assert metrics["auroc"] == pytest.approx((1 + 1 + 0 + 1 / 2) / 4)  # of the four pairs
+    assert (metrics["fpr_at_95_tpr"], metrics["threshold_at_95_tpr"]) == (1, 2)
+    assert (metrics["best_f1"], metrics["best_f1_threshold"]) == (pytest.approx(2 / 3), 4)
+    assert (metrics["positives"], metrics["negatives"]) == (2, 2)
+
+
+def test_frames_may_come_as_pairs_one_after_the_other():
+    scores, labels = np.arange(12.0).reshape(3, 2, 2), np.arange(12).reshape(3, 2, 2) % 2
+    whole = pixel_anomaly_metrics(scores, labels)
+    assert pixel_anomaly_metrics(zip(scores, labels, strict=True)) == whole
+    sizes = 0.5, 1, 1
+    whole = component_anomaly_metrics(scores, labels, *sizes)
+    assert component_anomaly_metrics(zip(scores, labels, strict=True), None, *sizes) == whole
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_perfect_constant_and_shuffled_scores(seed):
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 2, (2, 4, 5))
+    labels[0, 0, :3] = 0, 1, 255
+    labels[1] = np.where(generator.random((4, 5)) < 0.2, 255, labels[1])
+    perfect = pixel_anomaly_metrics(labels == 1, labels)
+    assert (perfect["average_precision"], perfect["auroc"], perfect["best_f1"]) == (1, 1, 1)
+    assert perfect["fpr_at_95_tpr"] == 0
+    constant = pixel_anomaly_metrics(np.ones(labels.shape), labels)
+    base_rate = (labels == 1).sum() / (labels != 255).sum()
+    assert constant["average_precision"] == pytest.approx(base_rate)
+    assert constant["auroc"] == pytest.approx(0.5)
+    scores, order = generator.random(labels.shape), generator.permutation(20)
+    shuffled = [frames.reshape(2, 20)[:, order].reshape(2, 4, 5) for frames in (scores, labels)]
+    assert pixel_anomaly_metrics(*shuffled) == pixel_anomaly_metrics(scores, labels)
+    objects = component_anomaly_metrics(labels == 1, labels, 0.5, 1, 1)
+    assert (objects["sIoU_gt"], objects["prec_pred"], objects["f1_mean"]) == (1, 1, 1)
+
+
+def test_component_metrics_worked_out_by_hand():
+    labels = np.array([[1, 1, 0, 1], [1, 1, 0, 1], [0, 0, 0, 0]])
+    scores = np.array([[1, 1, 1, 1], [0, 0, 0, 0], [0, 0, 0, 0]])
+    # One predicted component of 4 pixels: 2 on the left object, 1 on the right one, 1 on neither.
+    metrics = component_anomaly_metrics([scores], [labels], 0.5, 1, 1)
+    left, right = 2 / (4 + 4 - 2 - 1), 1 / (2 + 4 - 1 - 2)
+    assert metrics["per_frame"][0]["sIoU_gt"] == pytest.approx([left, right])
+    assert metrics["sIoU_pred"] == pytest.approx(3 / (4 + 6 - 3))
+    assert metrics["prec_pred"] == pytest.approx(3 / 4)
+    assert (metrics["tp_25"], metrics["fn_25"], metrics["fp_25"]) == (2, 0, 0)
+    assert (metrics["tp_50"], metrics["fn_50"], metrics["fp_75"]) == (0, 2, 0)
+    assert metrics["f1_25"] == 1
+
+
+def test_small_components_are_dropped_or_left_out():
+    labels = np.zeros((3, 9), int)
+    labels[:, 0:3], labels[0, 8] = 1, 1  # objects of 9 and of 1 pixels
+    scores = np.zeros((3, 9))
+    scores[:, 0:3], scores[0, 7:9], scores[2, 6] = 1, 1, 1  # predictions of 9, 2 and 1 pixels
+    metrics = component_anomaly_metrics([scores], [labels], 0.5, 2, 2)
+    # The second one loses the pixel that is left out, and is a false alarm; the third is dropped.
+    assert metrics["per_frame"][0]["size_pred"] == [9, 1]
+    assert metrics["per_frame"][0]["prec_pred"] == [1, 0]
+    assert metrics["per_frame"][0]["size_gt"] == [9]
+
+
+def test_where_there_is_no_component_nothing_is_claimed():
+    metrics = component_anomaly_metrics(np.zeros((1, 2, 2)), np.zeros((1, 2, 2), int), 0.5, 1, 1)
+    assert [metrics[key] for key in ("f1_mean", "f1_25", "sIoU_gt", "prec_pred")] == [None] * 4
+    assert (metrics["tp_mean"], metrics["fp_mean"], metrics["fn_mean"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "message"),
+    [
+        ([[[1, 2]]], [[[0]]], r"frame 0: .* one shape \(H, W\), got \(1, 2\) and \(1, 1\)"),
+        ([[[1, np.nan]]], [[[0, 1]]], "frame 0: `scores` must be finite"),
+        ([[[1, 2]]], [[[0, 7]]], r"`labels` must be 0, 1 or 255, got \[0 7\]"),
+        ([[[1, 2]]], [[[0, 255]]], "got 1 normal and 0 anomalous"),
+        ([[[1, 2]], [[1, 2]]], [[[0, 1]]], "frame 1: .* got .* and \\(\\)"),
+    ],
+)
+def test_frames_that_cannot_be_judged_are_named(scores, labels, message):
+    with pytest.raises(ValueError, match=message):
+        pixel_anomaly_metrics(scores, labels)
