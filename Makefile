@@ -26,6 +26,9 @@ bench: $(READY) ## measure speed
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/meta.py
+	$(BIN)/python benchmarks/embeddings.py
+	$(BIN)/python benchmarks/explorer.py
+	$(BIN)/python benchmarks/evaluation.py
 
 # the kernel is compiled by the installation, so a changed kernel installs again
 $(READY): pyproject.toml constraints.txt src/MetaSeg/_segments.pyx src/MetaSeg/_pixels.h

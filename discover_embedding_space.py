@@ -1,21 +1,24 @@
 """Stage 5: explore the embedding space: a map of all segments, their neighbours and clusters.
 
     python discover_embedding_space.py
+    python discover_embedding_space.py with args.query=photo.jpg args.query_box=[10,20,200,180]
 
-Opens a window; `with mainplot.save_path=map.png` writes the map as a picture instead.
+Opens a window; `with args.browser=True` serves it to a web browser, and
+`with mainplot.save_path=map.png` writes the map as a picture instead.
 """
 
-import inspect
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from sklearn.manifold import TSNE
 
-from configuration import CONFIG, datasets, embedding_networks, models
-from src import cache, embedding_space, loading
-from src.discover import Explorer, ImageFiles, require_display, show_explorer
-from src.evaluation import retrieval_average_precision
+from configuration import CONFIG, embedding_networks, models
+from configuration import datasets as known_datasets
+from src import cache, embedding_space, loading, pictures
+from src.datasets import read_image
+from src.discover import OUTSIDE, Explorer, Query, Segments, require_display, show_explorer
+from src.discover.browser import listen, serve_explorer
 from src.experiment import create_experiment
 from src.loading import SettingError
 
@@ -25,9 +28,10 @@ ex = create_experiment("discover_embedding_space")
 @ex.config
 def config():
     args = dict(  # noqa: F841 (sacred reads it)
-        dataset=CONFIG.DATASET.name,  # entry of `datasets` whose segments to show
+        datasets=None,  # entries of `datasets` to show; None: all in the file
         model_name=CONFIG.MODEL_NAME,  # entry of `models` that made the predictions
-        net=CONFIG.EMBEDDING_NETWORK,  # entry of `embedding_networks` that made the vectors
+        net=CONFIG.EMBEDDING_NETWORK,  # embedding network that made the vectors
+        load_file=None,  # a file of stage 4 anywhere; None: the one that the settings here name
         io_path=CONFIG.metaseg_io_path,  # folder of all results
         min_height=CONFIG.MIN_HEIGHT,  # pixels, as in stage 4; None: what suits the dataset
         min_width=CONFIG.MIN_WIDTH,  # pixels, as in stage 4; None: what suits the dataset
@@ -36,6 +40,12 @@ def config():
         metric="euclid",  # distance between neighbours: euclid or cos
         neighbours=24,  # number of neighbours shown at first
         seed=CONFIG.SEED,  # same seed, same map
+        overwrite=False,  # reduce again what is reduced already
+        query=None,  # a picture to find neighbours of, embedded like the segments; None: none
+        query_box=None,  # its part that counts: [left, upper, right, lower] in pixels; None: all
+        browser=False,  # explore in a web browser instead of a window, also from another computer
+        address="127.0.0.1",  # with browser: the network interface; this one is local
+        port=8988,  # with browser: of the page; one of the next where it is taken
     )
     tsne = {}  # options of scikit-learn's TSNE, such as tsne.perplexity=50  # noqa: F841
     mainplot = dict(  # noqa: F841
@@ -45,80 +55,129 @@ def config():
 
 
 def discover(
-    log, *, dataset, model_name, net, io_path, min_height, min_width, method, embedding_size,
-    metric, neighbours, seed, tsne, mainplot,
+    log, *, datasets, model_name, net, load_file, io_path, min_height, min_width, method,
+    embedding_size, metric, neighbours, seed, overwrite, query, query_box, browser, address, port,
+    tsne, mainplot,
 ):  # fmt: skip
-    """Reduce the vectors unless that is done already, then show or write the map.
-
-    Returns
-    -------
-    figures : dict of str to number
-        See `report_retrieval`.
-    """
-    data = loading.choose(datasets, dataset, "dataset")
+    """Reduce the vectors unless that is done already, then show or write the map."""
     loading.choose(models, model_name, "model")
-    loading.choose(embedding_networks, net, "embedding network")
     loading.check_counts(
         min_height=min_height, min_width=min_width, neighbours=neighbours,
         embedding_size=embedding_size,
     )  # fmt: skip
-    check_options(method, metric, tsne, **mainplot)
-    height, width = loading.size_for(data, "min_segment_size", min_height, min_width)
-    path = cache.embeddings_path(io_path, model_name, dataset, height, width, net)
+    check_options(method, metric, tsne, browser, **mainplot)
+    picture = read_query(query, query_box)
+    server = listen(address, port) if browser else None
+    path = Path(load_file or table_path(datasets, model_name, net, io_path, min_height, min_width))
+    table = read_table(path)
+    settings = dict(method=method, size=embedding_size, seed=seed, tsne=tsne)
+    table = with_maps(log, path, table, settings, overwrite)
+    table = only_datasets(path, table, datasets)
+    check_segment(path, len(table["embeddings"]), mainplot["segment"])
+    entries = entries_of(log, table)
+    segments = Segments(
+        table,
+        {name: loading.class_mapping(entry, "label_mapping") for name, entry in entries.items()},
+        loading.class_mapping(CONFIG.TRAIN_DATASET, "pred_mapping"),
+        io_path,
+    )
+    make = partial(
+        Explorer,
+        segments,
+        Path(io_path) / "pictures" / "explorer",
+        tags_path=cache.tags_path(path),
+        query=None if picture is None else embed_query(log, picture, table, net, model_name),
+        metric=metric,
+        n_neighbours=neighbours,
+        seed=seed,
+    )
+    if mainplot["save_path"]:
+        write_pictures(log, make(), **mainplot)
+    elif browser:
+        serve_explorer(make, server)
+    else:
+        show_explorer(make)
+
+
+# the table
+
+
+def table_path(datasets, model_name, net, io_path, min_height, min_width):
+    """Path of the file that the settings name; sizes that are None are those of the dataset."""
+    name = CONFIG.DATASET.name if datasets is None else (datasets or [None])[0]
+    entry = loading.choose(known_datasets, name, "dataset")
+    size = loading.size_for(entry, "min_segment_size", min_height, min_width)
+    return cache.embeddings_path(io_path, model_name, *size, net)
+
+
+def read_table(path):
+    """The table of a file of stage 4; a SettingError where there is none, or nothing in it."""
     if not path.is_file():
-        raise SettingError(f"{path} is missing; run compute_embeddings.py for {dataset!r} first")
-    table = cache.read_table(path)
+        files = path.parent.glob("embeddings_*.p") if path.parent.is_dir() else ()
+        there = ", ".join(sorted(file.name for file in files))
+        raise SettingError(
+            f"{path} is missing; run compute_embeddings.py first; "
+            f"{path.parent} has {there or 'no such file'}"
+        )
+    table = cache.read_embeddings(path)
     if not len(table["embeddings"]):
         raise SettingError(f"{path} holds no segment: raise args.iou_threshold in stage 4")
-    segment = mainplot["segment"]
-    if segment is not None and segment not in range(len(table["embeddings"])):
+    return table
+
+
+def only_datasets(path, table, datasets):
+    """The table's segments of some datasets; None: all."""
+    if datasets is None:
+        return table
+    there = list(dict.fromkeys(table["dataset"]))
+    if not datasets or set(datasets) - set(there):
         raise SettingError(
-            f"`mainplot.segment` must be a row from 0 to {len(table['embeddings']) - 1} of {path}, "
-            f"got {segment!r}"
+            f"`args.datasets` must name datasets in {path}, which has {', '.join(there)}; "
+            f"got {datasets!r}"
         )
-    settings = dict(method=method, size=embedding_size, seed=seed, tsne=tsne)
-    if table.get("reduced_by") != settings:
-        made_from = cache.made_from(path)
-        table |= reduce_table(log, table["embeddings"], **settings)
-        table["reduced_by"] = settings
-        cache.write_table(path, table, made_from)
-    known = loading.class_mapping(CONFIG.TRAIN_DATASET, "pred_mapping")
-    label_mapping = loading.class_mapping(data, "label_mapping")
-    predicted_ids = loading.predicted_ids(data, CONFIG.TRAIN_DATASET, log)
-    figures = report_retrieval(log, table, label_mapping, predicted_ids, metric)
-    options = dict(metric=metric, n_neighbours=neighbours, seed=seed)
-    out_dir = Path(io_path) / "pictures" / dataset
-    parts = table, label_mapping, known, ImageFiles(io_path), out_dir
-    if mainplot["save_path"]:
-        write_pictures(log, Explorer(*parts, **options), **mainplot)
-    else:
-        show_explorer(*parts, **options)
-    return figures
+    dataset_of = np.array(table["dataset"], np.str_)[table["image_level_index"]]
+    return cache.take_segments(table, np.flatnonzero(np.isin(dataset_of, datasets)))
 
 
-def check_options(method, metric, tsne, save_path, segment):
-    """Refuse options that do not fit together or do not exist, before any work."""
-    for name, value, allowed in (
-        ("args.method", method, embedding_space.METHODS),
-        ("args.metric", metric, embedding_space.METRICS),
-    ):
-        if value not in allowed:
-            raise SettingError(f"`{name}` must be one of {', '.join(allowed)}, got {value!r}")
-    known = set(inspect.signature(TSNE).parameters)
-    if set(tsne) - known:
-        raise SettingError(f"tsne has {', '.join(sorted(known))}; got {', '.join(tsne)}")
-    if tsne and method != "tsne":
-        raise SettingError(f"tsne.* goes with args.method=tsne, got args.method={method}")
-    if save_path is None:
-        if segment is not None:
-            raise SettingError("mainplot.segment goes with mainplot.save_path: where to write")
-        require_display()
+def check_segment(path, count, segment):
+    """Refuse a `mainplot.segment` that is no row."""
+    if segment is not None and segment not in range(count):
+        raise SettingError(
+            f"`mainplot.segment` must be a row from 0 to {count - 1} of {path}, got {segment!r}"
+        )
+
+
+def entries_of(log, table):
+    """Entry in `datasets` by name, for those of the table's datasets that have one."""
+    names = dict.fromkeys(table["dataset"])
+    for name in names.keys() - known_datasets.keys():
+        log.warning("no entry in `datasets` is called %r: its true classes have no names", name)
+    return {name: known_datasets[name] for name in names if name in known_datasets}
+
+
+# the maps
+
+
+def with_maps(log, path, table, settings, overwrite):
+    """The table with `plot_embeddings` and `nn_embeddings` made by the settings; stored with them.
+
+    Segments that have come since the maps were made are placed on them, without moving others.
+    """
+    if overwrite or table.get("reduced_by") != settings:
+        maps = reduce_table(log, table["embeddings"], **settings)
     else:
-        suffixes = Figure().canvas.get_supported_filetypes()
-        if Path(save_path).suffix.removeprefix(".") not in suffixes:
-            raise SettingError(
-                f"`mainplot.save_path` must end in one of {', '.join(suffixes)}, got {save_path!r}"
-            )
+        maps = place_new(log, table)
+    if not maps:
+        return table
+    table = table | maps | {"reduced_by": settings}
+    if table["made_from"] is None:
+        log.warning("the map is not kept in %s: that is a file of the original system", path)
+        return table
+    try:
+        cache.write_table(path, table, table["made_from"])
+    except OSError as error:
+        log.warning("the map cannot be kept, and will be made again next time: %s", error)
+    return table
 
 
 def reduce_table(log, embeddings, *, method, size, seed, tsne):
@@ -135,49 +194,152 @@ def reduce_table(log, embeddings, *, method, size, seed, tsne):
     return {"nn_embeddings": neighbour, "plot_embeddings": plot}
 
 
-def report_retrieval(log, table, label_mapping, predicted_ids, metric):
-    """Log how well neighbours find the same kind of unknown object.
-
-    Returns
-    -------
-    figures : dict of str to number
-        `map`, the mean average precision over the kinds that the network does not predict and
-        that have two segments or more; empty where there are none.
-    """
-    labels = np.asarray(table["gt"])
-    labelled = labels != cache.NO_LABEL
-    embeddings, labels = np.asarray(table["nn_embeddings"])[labelled], labels[labelled]
-    unknown = predicted_ids[labels] == cache.NO_LABEL
-    kinds, counts = np.unique(labels[unknown], return_counts=True)
-    kinds = kinds[counts > 1]
-    if not kinds.size:
+def place_new(log, table):
+    """The columns of `reduce_table` without their NaN; empty where there are none."""
+    new = np.isnan(table["plot_embeddings"]).any(axis=1)
+    if not new.any():
         return {}
-    queries = np.flatnonzero(np.isin(labels, kinds))
-    precision = retrieval_average_precision(embeddings, labels, queries, metric)
-    means = {kind: precision[labels[queries] == kind].mean() for kind in kinds}
-    for kind, mean in means.items():
-        count = (labels == kind).sum()
-        log.info("average precision %-12s %.3f (%d segments)", label_mapping[kind][0], mean, count)
-    mean = float(np.mean(list(means.values())))
-    log.info("mAP over %d kinds of unknown objects: %.3f", len(kinds), mean)
-    return {"map": mean}
+    log.info("placing %d new segments on the map", np.count_nonzero(new))
+    vectors, maps = table["embeddings"], {}
+    for name in ("plot_embeddings", "nn_embeddings"):
+        points = np.array(table[name], np.float32)
+        if points.shape == vectors.shape and table["reduced_by"]["size"] is None:
+            points = vectors
+        else:
+            points[new] = embedding_space.place(vectors[new], vectors[~new], points[~new])
+        maps[name] = points
+    return maps
+
+
+# a picture from outside
+
+
+def read_query(query, box):
+    """Name, picture (H, W, 3) uint8 and box of the query; None where there is none."""
+    if query is None:
+        if box is not None:
+            raise SettingError("args.query_box goes with args.query: the picture that has the box")
+        return None
+    try:
+        picture = np.array(read_image(query))
+    except (OSError, ValueError) as error:
+        raise SettingError(f"args.query cannot be read: {error}") from error
+    height, width = picture.shape[:2]
+    left, upper, right, lower = box = [0, 0, width, height] if box is None else checked_box(box)
+    if not (0 <= left < right <= width and 0 <= upper < lower <= height):
+        raise SettingError(
+            f"`args.query_box` must lie inside {query} ({width} x {height} pixels, width x height) "
+            f"and hold something, got {box!r}"
+        )
+    return Path(query).name, picture, box
+
+
+def checked_box(box):
+    """The box, if it is four whole numbers."""
+    if not (isinstance(box, (list, tuple)) and list(map(type, box)) == [int] * 4):
+        raise SettingError(
+            f"`args.query_box` must be [left, upper, right, lower] in pixels, got {box!r}"
+        )
+    return box
+
+
+def embed_query(log, named_picture, table, net, model_name):
+    """The query as the segments are embedded, with its place on the maps."""
+    name, picture, box = named_picture
+    made_from = table["made_from"] or {}
+    vector, identity = query_vector(log, picture, box, net, model_name, made_from.get("crop_size"))
+    if made_from.get("net") not in (None, identity):
+        log.warning("the segments were embedded by other weights than args.net=%s has now", net)
+    vectors = np.asarray(table["embeddings"])
+    if vector.shape != vectors.shape[1:]:
+        raise SettingError(
+            f"args.net={net} gives {len(vector)} values, the segments have {vectors.shape[1]}: "
+            "name the network that embedded them"
+        )
+    places = {
+        key: embedding_space.place(vector[None], vectors, table[key])[0]
+        for key in ("nn_embeddings", "plot_embeddings")
+    }
+    if table["nn_embeddings"].shape == vectors.shape:  # the vectors as they are
+        places["nn_embeddings"] = vector
+    return Query(name, pictures.thumbnail(picture, box), vector, **places)
+
+
+def query_vector(log, picture, box, net, model_name, crop_size):
+    """Vector (F,) float32 of a part of a picture, and the identity of the network."""
+    # the one place that needs torch, whose import takes seconds
+    from PIL import Image
+
+    from src import embedding_networks as embedding
+    from src import inference
+
+    left, upper, right, lower = box
+    device = inference.choose_device(None, log)  # one picture
+    if net == "segmentation":
+        entry = loading.choose(models, model_name, "model")
+        network = inference.load_network(entry, device)
+        statistics = (
+            loading.module_attribute(CONFIG.TRAIN_DATASET, key) for key in ("mean", "std")
+        )
+        image, _ = inference.to_input(*statistics)(Image.fromarray(picture), None)
+        components = np.zeros(picture.shape[:2], np.int32)
+        components[upper:lower, left:right] = 1
+        vector = embedding.segment_features(network, image, components, [1])[0]
+    else:
+        entry = embedding.choose_entry(embedding_networks, net)
+        network = embedding.load_embedding_network(entry, device, crop_size)
+        crop = picture[upper:lower, left:right]
+        ((_, vector),) = embedding.embed_stream(network, [(None, crop)], 1)
+    return vector, loading.identity(entry)
+
+
+# before, beside and without a window
+
+
+def check_options(method, metric, tsne, browser, save_path, segment):
+    """Refuse options that do not fit together or do not exist, before any work."""
+    for name, value, allowed in (
+        ("args.method", method, embedding_space.METHODS),
+        ("args.metric", metric, embedding_space.METRICS),
+    ):
+        if value not in allowed:
+            raise SettingError(f"`{name}` must be one of {', '.join(allowed)}, got {value!r}")
+    known = embedding_space.tsne_options() if tsne else set()
+    if set(tsne) - known:
+        raise SettingError(f"tsne has {', '.join(sorted(known))}; got {', '.join(tsne)}")
+    if tsne and method != "tsne":
+        raise SettingError(f"tsne.* goes with args.method=tsne, got args.method={method}")
+    if save_path is None:
+        if segment is not None:
+            raise SettingError("mainplot.segment goes with mainplot.save_path: where to write")
+        if not browser:
+            require_display()
+    elif browser:
+        raise SettingError("args.browser shows what mainplot.save_path writes: choose one of them")
+    else:
+        suffixes = Figure().canvas.get_supported_filetypes()
+        if Path(save_path).suffix.removeprefix(".") not in suffixes:
+            raise SettingError(
+                f"`mainplot.save_path` must end in one of {', '.join(suffixes)}, got {save_path!r}"
+            )
 
 
 def write_pictures(log, explorer, save_path, segment):
-    """Write the map, and beside it the neighbours and the overview of one segment."""
-    path = Path(save_path)
-    explorer.save(path)
-    log.info("wrote %s", path)
+    """Write the map, and beside it the neighbours and overview of a segment, those of the query."""
+    explorer.save(save_path)
+    log.info("wrote %s", save_path)
+    beside = []
     if segment is not None:
-        for save, what in (
-            (explorer.save_neighbours, "neighbours"),
-            (explorer.save_overview, "overview"),
-        ):
-            beside = path.with_name(f"{path.stem}_{what}_{segment}{path.suffix}")
-            save(segment, beside)
-            log.info("wrote %s", beside)
+        beside.append((explorer.save_neighbours, segment, f"neighbours_{segment}"))
+        beside.append((explorer.save_overview, segment, f"overview_{segment}"))
+    if explorer.query is not None:
+        beside.append((explorer.save_neighbours, OUTSIDE, "query"))
+    for save, row, what in beside:
+        path = Path(save_path).with_name(f"{Path(save_path).stem}_{what}{Path(save_path).suffix}")
+        save(row, path)
+        log.info("wrote %s", path)
 
 
 @ex.automain
 def main(args, tsne, mainplot, _log):
-    return discover(_log, **args, tsne=dict(tsne), mainplot=mainplot)
+    discover(_log, **args, tsne=dict(tsne), mainplot=mainplot)

@@ -37,13 +37,14 @@ def config():
         classindex=None,  # name or id of a class: only images with it (search_classes.py)
         subset_file=None,  # text file with one index a line: only these images
         probabilities=CONFIG.PROBABILITIES,  # how they are stored: compact, float32, or none
+        scores=[],  # anomaly scores of the logits to keep as maps: max_logit, energy
         overwrite=False,  # predict again what is already there
     )
 
 
 def predict_dataset(
     log, *, dataset, model_name, io_path, gpu, precision, channels_last, compile, tile, num_cores,
-    num_images, classindex, subset_file, probabilities, overwrite,
+    num_images, classindex, subset_file, probabilities, scores, overwrite,
 ):  # fmt: skip
     """Predict the images that have no up-to-date prediction yet.
 
@@ -60,11 +61,13 @@ def predict_dataset(
     source = {"network": loading.identity(model), "precision": precision, "tile": tile}
     data = loading.choose(datasets, dataset, "dataset")
     device = inference.choose_device(gpu, log)
-    inference.check_options(device, precision=precision, tile=tile)
+    inference.check_options(device, precision=precision, tile=tile, scores=scores)
     trained_on = CONFIG.TRAIN_DATASET
     mean, std = (loading.module_attribute(trained_on, name) for name in ("mean", "std"))
     samples = loading.build(data, transform=inference.to_input(mean, std))
     source |= {"mean": mean, "std": std, "probabilities": probabilities}
+    if scores:
+        source["scores"] = sorted(scores)
     predicted_ids = loading.predicted_ids(data, trained_on, log)
     loaders = max(num_cores // 4, 1) if num_cores > 1 else 0  # to decode is less than to write
 
@@ -77,7 +80,8 @@ def predict_dataset(
     def is_done(index):
         made_from = made_from_of(index)
         path = cache.prediction_path(*place_of(index))
-        if overwrite or not cache.is_made_from(path, made_from):
+        kept = () if scores else ("scores",)  # those of an earlier run stay
+        if overwrite or not cache.is_made_from(path, made_from, ignored=kept):
             return False
         return probabilities != "none" or measuring.is_measured(place_of(index), predicted_ids)
 
@@ -85,7 +89,8 @@ def predict_dataset(
         network = inference.load_network(model, device)
         network = inference.speed_up(network, channels_last=channels_last, compile=compile)
         loaded = inference.load_images(samples, indices, workers=loaders, device=device)
-        yield from inference.predict_images(network, loaded, precision=precision, tile=tile)
+        options = dict(precision=precision, tile=tile, scores=sorted(scores))
+        yield from inference.predict_images(network, loaded, **options)
 
     def store(index, prediction):
         path = cache.prediction_path(*place_of(index))

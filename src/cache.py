@@ -9,7 +9,6 @@ import json
 import os
 import pickle
 import re
-import secrets
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,12 +17,20 @@ import hdf5plugin
 import numpy as np
 from PIL import Image
 
+from src.files import whole_file
 from src.loading import SettingError
 from src.records import NO_LABEL, Prediction
 
 FORMAT = 1  # version of the files here; another one is made again
 FORMS = ("float32", "compact", "none")  # in which probabilities are stored
 _STEP_ROWS = 16  # of a chunk
+# the table of embedded segments; `image_level_index` leads from the rows below to those above
+_OF_IMAGES = (
+    "image_path", "dataset", "model_name", "image_index", "image_size", "iou_pred",
+    "image_made_from",
+)  # fmt: skip
+_OF_SEGMENTS = ("box", "component_index", "gt", "pred", "iou", "segment_size")
+VECTORS = ("embeddings", "nn_embeddings", "plot_embeddings")  # the latter two: from stage 5
 _MAKERS = {
     "input": "pred_images.py",
     "metrics": "src/MetaSeg/main.py",
@@ -51,10 +58,26 @@ def components_path(io_path, model, dataset, index):
     return Path(io_path, "components", model, dataset, f"components{index}.hdf5")
 
 
-def embeddings_path(io_path, model, dataset, min_height, min_width, net):
+def embeddings_path(io_path, model, min_height, min_width, net):
     """Path of the table of embedded segments, written by stage 4; sizes in pixels."""
-    name = f"embeddings_{min_height}_{min_width}_{net}.p"
-    return Path(io_path, "embeddings", model, dataset, name)
+    return Path(io_path, "embeddings", model, f"embeddings_{min_height}_{min_width}_{net}.p")
+
+
+def min_size_of(path):
+    """Smallest height and width in pixels in the name of a table of embedded segments.
+
+    Raises
+    ------
+    SettingError
+        If it has another name than `embeddings_path` gives.
+    """
+    name = re.fullmatch(r"embeddings_(\d+)_(\d+)_.+\.p", Path(path).name)
+    if not name:
+        raise SettingError(
+            f"a file of embedded segments must be called embeddings_<height>_<width>_<net>.p, "
+            f"got {path}"
+        )
+    return int(name[1]), int(name[2])
 
 
 def rating_path(io_path, model, dataset, index):
@@ -134,6 +157,7 @@ def write_prediction(path, prediction, made_from, form="compact"):
             _store_steps(file, "probabilities", prediction.probabilities, np.uint16)
         else:
             _store_steps(file, "heatmaps", prediction.heatmaps, np.uint8)
+        _store_scores(file, prediction.scores)
         _store_ids(file, "prediction", _as_ids(prediction.prediction))
         _store_ids(file, "ground_truths", _as_ids(truth))
         file.create_dataset(
@@ -169,6 +193,7 @@ def read_prediction(path, probabilities=True):
         return Prediction(
             probabilities=_read_steps(file, "probabilities") if probabilities else None,
             heatmaps=_read_steps(file, "heatmaps"),
+            scores=_read_scores(file),
             prediction=_as_ids(file["prediction"][()]),
             ground_truth=None if (truth == NO_LABEL).all() else truth,
             image_path=os.fsdecode(np.ravel(names)[0]),
@@ -224,8 +249,9 @@ def write_table(path, table, made_from):
     TypeError
         The table holds something that `read_table` would refuse.
     """
-    with _whole_file(path) as part, part.open("wb") as file:
-        _Pickler(file, protocol=4).dump({**table, "made_from": _plain(made_from)})
+    with whole_file(path) as part, part.open("wb") as file:
+        # from protocol 5 on NumPy neither writes nor reads by way of a copy
+        _Pickler(file, protocol=5).dump({**table, "made_from": as_stored(made_from)})
 
 
 def read_table(path):
@@ -243,12 +269,99 @@ def read_table(path):
     return table
 
 
+def read_embeddings(path):
+    """Read the table of embedded segments: I images with N segments, vectors of F values.
+
+    Parameters
+    ----------
+    path : path
+        See `embeddings_path`; a file of the original system will do.
+
+    Returns
+    -------
+    table : dict
+        An entry an image: `image_path`, `dataset`, `model_name`, lists of str; `image_index`, int64
+        (I,); `image_size`, int64 (I, 2), height and width in pixels, -1 where unknown; `iou_pred`,
+        a list of float32 arrays, the predicted IoU of all segments of the image;
+        `image_made_from`, a list of str, which changes when the image is segmented anew.
+
+        An entry a segment: `embeddings`, float32 (N, F); `box`, int64 (N, 4), left, upper, right,
+        lower of the crop, right and lower exclusive; int64 (N,): `component_index` from 1 within
+        the image, `image_level_index`, the position in the lists of images, `gt`, the most frequent
+        true id of its dataset (255: none), `pred`, the predicted id, and `segment_size` in pixels,
+        -1 where unknown; `iou`, float32 (N,), the predicted one; `thumbnail`, a list of bytes (JPEG
+        files), which the original's files lack; from stage 5 `nn_embeddings` (N, D) and
+        `plot_embeddings` (N, 2), float32, NaN where a segment has come since.
+
+        `reduced_by` and what else the file holds; `made_from`, a dict, None for the original's.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        The file is missing; it is broken, or is no such table.
+    """
+    table = _read_pickle(path)
+    try:
+        return table | {"made_from": table.get("made_from")} | _embedding_columns(table)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise _broken(path, error) from error
+
+
+def take_segments(table, rows):
+    """The table of embedded segments with only some of them, and with their images only.
+
+    Parameters
+    ----------
+    table : dict
+        As `read_embeddings` gives it; vectors and thumbnails may be missing.
+    rows : sequence of int
+        Rows of the segments, in the order wanted.
+    """
+    rows = np.asarray(rows, np.int64)
+    images, image_level_index = np.unique(table["image_level_index"][rows], return_inverse=True)
+
+    def taken(column, at):
+        return column[at] if isinstance(column, np.ndarray) else [column[k] for k in at.tolist()]
+
+    of_images = {name: taken(table[name], images) for name in _OF_IMAGES}
+    names = [name for name in (*_OF_SEGMENTS, *VECTORS, "thumbnail") if name in table]
+    of_segments = {name: taken(table[name], rows) for name in names}
+    return table | of_images | of_segments | {"image_level_index": image_level_index}
+
+
+def without_vectors(table):
+    """What the table of embedded segments says of them, without vectors, maps and thumbnails."""
+    names = (*_OF_IMAGES, "image_level_index", *_OF_SEGMENTS)
+    return {name: table[name] for name in names}
+
+
+def _embedding_columns(table):
+    """The columns that `read_embeddings` promises, from a file of any age."""
+    images, rows = len(table["image_path"]), len(table["component_index"])
+    names = ("image_index", "component_index", "image_level_index", "gt", "pred")
+    columns = {name: np.asarray(table[name], np.int64) for name in names}
+    columns["box"] = np.asarray(table["box"], np.int64).reshape(rows, 4)
+    columns["segment_size"] = np.asarray(table.get("segment_size", np.full(rows, -1)), np.int64)
+    sizes = np.asarray(table.get("image_size", np.full((images, 2), -1)), np.int64)
+    columns["image_size"] = sizes.reshape(images, 2)
+    columns["image_made_from"] = table.get("image_made_from", [""] * images)
+    for name in VECTORS:
+        if name in table:
+            vectors = np.asarray(table[name], np.float32)
+            columns[name] = vectors if rows else vectors.reshape(0, *vectors.shape[1:] or (0,))
+    iou = table.get("iou")
+    if iou is None:
+        places = zip(columns["image_level_index"], columns["component_index"], strict=True)
+        iou = [table["iou_pred"][image][number - 1] for image, number in places]
+    return columns | {"iou": np.asarray(iou, np.float32)}
+
+
 # pictures
 
 
 def write_picture(path, picture):
     """Store a picture (H, W, 3) uint8 as PNG; folders are made as needed."""
-    with _whole_file(path) as part:
+    with whole_file(path) as part:
         Image.fromarray(picture).save(part, "PNG")
 
 
@@ -273,7 +386,7 @@ def is_made_from(path, expected, ignored=()):
         there = made_from(path) or {}
     except (OSError, ValueError):
         return False
-    return {key: there[key] for key in there.keys() - set(ignored)} == _plain(expected)
+    return {key: there[key] for key in there.keys() - set(ignored)} == as_stored(expected)
 
 
 def digest(made_from):
@@ -281,8 +394,8 @@ def digest(made_from):
     return hashlib.sha256(_as_json(made_from).encode()).hexdigest()
 
 
-def _plain(made_from):
-    """The dict as JSON gives it back, with the format: keys are str, tuples and arrays lists."""
+def as_stored(made_from):
+    """What `made_from` gives of a dict: keys are str, tuples, sets and arrays lists; the format."""
     return json.loads(_as_json({**made_from, "format": FORMAT}))
 
 
@@ -299,24 +412,9 @@ def _as_json(made_from):
 
 
 @contextmanager
-def _whole_file(path):
-    """Give the name of a file beside `path`, which takes its place once it is complete."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")  # whoever else writes it
-    try:
-        yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-@contextmanager
 def _new_hdf5(path, made_from):
-    with _whole_file(path) as part, h5py.File(part, "w") as file:
-        file.attrs["made_from"] = json.dumps(_plain(made_from), sort_keys=True)
+    with whole_file(path) as part, h5py.File(part, "w") as file:
+        file.attrs["made_from"] = json.dumps(as_stored(made_from), sort_keys=True)
         yield file
 
 
@@ -351,6 +449,24 @@ def _read_steps(file, name):
     for rows in _step_rows(height):
         np.multiply(np.moveaxis(stored[:, rows], 0, 2), step, out=values[rows])
     return values
+
+
+def _store_scores(file, scores):
+    """Store maps (H, W) by name in 65535 steps between the lowest and the highest value of each."""
+    if not scores:
+        return
+    maps = np.stack([*scores.values()], axis=2)
+    low, high = maps.min(axis=(0, 1)), maps.max(axis=(0, 1))
+    _store_steps(file, "scores", (maps - low) / np.where(high > low, high - low, 1), np.uint16)
+    file["scores"].attrs.update(names=[*scores], low=low, high=high)
+
+
+def _read_scores(file):
+    if "scores" not in file:
+        return {}
+    maps, attrs = _read_steps(file, "scores"), file["scores"].attrs
+    maps = attrs["low"] + maps * (attrs["high"] - attrs["low"])
+    return dict(zip(attrs["names"], np.moveaxis(maps, 2, 0), strict=True))
 
 
 def _step_rows(height):
@@ -495,8 +611,8 @@ def write_overview(path, classes, made_from):
     made_from : dict
         What the file depends on, in values that JSON can hold.
     """
-    with _whole_file(path) as part:
-        content = {"classes": classes, "made_from": _plain(made_from)}
+    with whole_file(path) as part:
+        content = {"classes": classes, "made_from": as_stored(made_from)}
         part.write_text(_as_json(content), encoding="utf-8")
 
 
@@ -517,6 +633,57 @@ def read_overview(path, made_from):
         raise SettingError(f"{path} is missing; {advice}") from None
     except (KeyError, TypeError, ValueError) as error:
         raise SettingError(f"{path} is broken ({error}); {advice}") from error
-    if source != _plain(made_from):
+    if source != as_stored(made_from):
         raise SettingError(f"{path} was made when the dataset had other images; {advice}")
     return classes
+
+
+# tags that the explorer's user gave
+
+
+def tags_path(embeddings_path):
+    """Path of the tags of a table of embedded segments: JSON, beside it."""
+    path = Path(embeddings_path)
+    return path.with_name(f"{path.name.removesuffix('.p')}_tags.json")
+
+
+def write_tags(path, tags):
+    """Store the tags of segments, as JSON that a person can read.
+
+    Parameters
+    ----------
+    path : path
+        See `tags_path`; folders are made as needed.
+    tags : list of (str, int, int, (int, int, int, int), str)
+        Dataset, image index, component index, box and tag of each segment that has one.
+    """
+    names = "dataset", "image_index", "component_index", "box", "tag"
+    lines = [json.dumps(dict(zip(names, entry, strict=True)), ensure_ascii=False) for entry in tags]
+    with whole_file(path) as part:
+        part.write_text('{"tags": [\n' + ",\n".join(lines) + "\n]}\n", encoding="utf-8")
+
+
+def read_tags(path):
+    """Read the tags as they were given to `write_tags`; none where there is no file.
+
+    Raises
+    ------
+    SettingError
+        The file is broken.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return []
+    try:
+        return [
+            (
+                str(entry["dataset"]),
+                int(entry["image_index"]),
+                int(entry["component_index"]),
+                tuple(int(edge) for edge in entry["box"]),
+                str(entry["tag"]),
+            )
+            for entry in json.loads(path.read_text(encoding="utf-8"))["tags"]
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise SettingError(f"{path} is broken ({error}); mend it or move it away") from error

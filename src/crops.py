@@ -82,16 +82,21 @@ def select_segments(
     selection : Selection
         The mask, and how many segments fell to which filter.
     """
-    left, upper, right, lower = np.asarray(boxes).reshape(-1, 4).T
     suspicious = np.asarray(iou_pred) < iou_threshold
     wanted = np.ones_like(suspicious) if classes is None else np.isin(predicted_class, [*classes])
-    large = (lower - upper >= min_height) & (right - left >= min_width)
+    large = are_large(boxes, min_height, min_width)
     return Selection(
         chosen=suspicious & wanted & large,
         high_iou=int((~suspicious).sum()),
         other_class=int((suspicious & ~wanted).sum()),
         too_small=int((suspicious & wanted & ~large).sum()),
     )
+
+
+def are_large(boxes, min_height, min_width):
+    """Whether boxes (S, 4), see `segment_boxes`, have `min_height` x `min_width` pixels: (S,)."""
+    left, upper, right, lower = np.asarray(boxes).reshape(-1, 4).T
+    return (lower - upper >= min_height) & (right - left >= min_width)
 
 
 def majority_label(components, ground_truth, chosen):

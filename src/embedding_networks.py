@@ -1,11 +1,16 @@
 """Networks that turn pictures of segments into feature vectors, in batches."""
 
-import itertools
+import difflib
 import logging
+import math
+import operator
 import pickle
 import re
 import textwrap
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict, defaultdict, deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
@@ -18,9 +23,11 @@ from torch import nn
 
 from src import loading
 from src.loading import SettingError
+from src.weights import load_weights
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+BUFFER_BYTES = 64 * 2**20  # of crops that wait for others of their size
 
 _log = logging.getLogger(__name__)
 _HEADS = ("avgpool", "classifier", "fc", "head", "heads")  # what follows the last feature map
@@ -29,83 +36,134 @@ _UNREADABLE = (OSError, HTTPException, RuntimeError, pickle.UnpicklingError, EOF
 _OLD_DENSE_KEY = re.compile(r"(\.denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 
-def load_embedding_network(entry, device):
-    """Build a classification network of an entry, cut before its head: pictures -> vectors.
+@dataclass(frozen=True)
+class EmbeddingNetwork:
+    """A network without its head, and what it wants its crops to be."""
 
-    The vector is the mean of the last feature map over the picture: 512 values for vgg16 and
-    resnet18, 2048 for the larger ResNets, 1920 for densenet201 (the map as the last norm leaves it;
-    torchvision's classifier would put a ReLU behind).
+    module: nn.Module  # (N, 3, h, w) normalised -> (N, F), or (N, F, h', w') to be averaged
+    mean: tuple  # of red, green and blue in 0..1
+    std: tuple
+    crop_size: tuple | None  # (height, width) in pixels that every crop is scaled to; None: as is
+    min_size: tuple  # (height, width) in pixels; smaller crops are enlarged, their shape kept
+    device: torch.device
+
+
+def choose_entry(entries, name):
+    """Entry of an embedding network by its name; torchvision's classification networks need none.
 
     Parameters
     ----------
-    entry : ModelConfig
-        Names a class or function that gives a network whose children run one after another up to
-        the head, such as those of `torchvision.models` with kwargs
-        {"weights": "IMAGENET1K_V1"}: the weights are downloaded on first use. `model_weights`:
-        None, or a file with the network's state dict to read instead.
-    device : torch.device
-
-    Returns
-    -------
-    network : torch.nn.Module
-        In evaluation mode, on `device`; (N, 3, h, w) normalised for ImageNet -> (N, F).
+    entries : dict of str to ModelConfig
+        Those of the configuration; at least one.
+    name : str
+        One of its names, or a name of `torchvision.models`, whose default weights are chosen.
 
     Raises
     ------
     SettingError
-        If the weights can be neither downloaded nor read; says which file to put where.
+        If there is no such entry or network.
     """
-    network = _build(entry)
-    names = [name for name, _ in network.named_children()]
-    if not set(names) & set(_HEADS):
-        raise SettingError(
-            f"embedding network {entry.name!r} must have a child named one of {list(_HEADS)}, "
-            f"before which to cut it; it has {names}"
-        )
-    trunk = itertools.takewhile(lambda child: child[0] not in _HEADS, network.named_children())
-    layers = OrderedDict(trunk, mean=nn.AdaptiveAvgPool2d(1), vector=nn.Flatten())
-    return nn.Sequential(layers).eval().to(device)
+    if name in entries or name not in _torchvision_names():
+        return loading.choose(entries, name, "embedding network")
+    weights = torchvision.models.get_model_weights(name).DEFAULT.name
+    return next(iter(entries.values()))._replace(
+        name=name,
+        module_name="torchvision.models",
+        class_name=name,
+        kwargs={"weights": weights},
+        model_weights=None,
+    )
 
 
-@torch.inference_mode()
-def embed_crops(network, crops, device, batch_size):
-    """Feature vectors of pictures; those of the same size go through the network together.
-
-    Nothing is padded, scaled or cut.
+def load_embedding_network(entry, device, crop_size=None):
+    """Build the feature network of an entry, with its weights.
 
     Parameters
     ----------
-    network : torch.nn.Module
-        As `load_embedding_network` gives it.
-    crops : sequence of N ndarray of shape (h, w, 3), uint8, or PIL images
-        RGB, of any sizes that the network takes.
+    entry : ModelConfig
+        Which kind it is, its `module_name` says:
+
+        - "torchvision.models", with the name of a classification network as `class_name` and
+          kwargs such as {"weights": "IMAGENET1K_V1"}. The vector is the mean of the last feature
+          map: 512 values for vgg16 and resnet18, 2048 for the larger ResNets, 1920 for densenet201
+          (the map as the last norm leaves it; torchvision's classifier would put a ReLU behind).
+          Of a vision transformer it is what the head sees.
+        - "timm", with a name of `timm.list_models()` as `class_name` and kwargs of
+          `timm.create_model`; the vector is what `num_classes=0` gives.
+        - Any other is your own: a module whose output is (N, F), or (N, F, h, w) to be averaged.
+          Attributes `mean` and `std` (3 numbers; ImageNet's if missing) and `crop_size`
+          ((height, width) in pixels, where it takes no other) are heeded.
+
+        `model_weights`: a file to read (see `weights.load_weights`); None: torchvision and timm
+        download the published weights on first use, your own class sees to it itself.
     device : torch.device
-        Where the network is.
-    batch_size : int
-        Most pictures at a time.
+    crop_size : (int, int), optional
+        Height and width in pixels that every crop is to be scaled to. None: what the network
+        needs, and where it needs nothing, crops stay as they are.
 
     Returns
     -------
-    embeddings : ndarray of shape (N, F), float32
-        In the order of `crops`; (0, 0) without any.
+    network : EmbeddingNetwork
+        In evaluation mode, on `device`.
+
+    Raises
+    ------
+    SettingError
+        If the weights can be neither downloaded nor read (says which file to put where), the
+        network or its package does not exist, or it takes another size of crops only.
     """
-    crops = [_as_array(crop) for crop in crops]
-    by_size = defaultdict(list)
-    for index, crop in enumerate(crops):
-        by_size[crop.shape].append(index)
-    mean, std = (
-        torch.tensor(values, device=device)[:, None, None]
-        for values in (IMAGENET_MEAN, IMAGENET_STD)
+    builders = {"torchvision.models": _torchvision_network, "timm": _timm_network}
+    build = builders.get(entry.module_name, _own_network)
+    module, mean, std, own_size, min_size = build(entry)
+    if build is not _own_network:  # whose code may want its maps as usual
+        module = module.to(memory_format=torch.channels_last)  # faster
+    return EmbeddingNetwork(
+        module=module.eval().to(device),
+        mean=_colour(mean, "mean", entry),
+        std=_colour(std, "std", entry),
+        crop_size=_crop_size(crop_size, own_size, min_size, entry),
+        min_size=min_size,
+        device=device,
     )
-    vectors = [None] * len(crops)
-    for indices in by_size.values():
-        for start in range(0, len(indices), batch_size):
-            part = indices[start : start + batch_size]
-            batch = torch.from_numpy(np.stack([crops[i] for i in part])).to(device)
-            batch = batch.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
-            for index, vector in zip(part, network(batch).float().cpu().numpy(), strict=True):
-                vectors[index] = vector
-    return np.array(vectors) if vectors else np.empty((0, 0), np.float32)
+
+
+def embed_stream(network, crops, batch_size):
+    """Feature vectors of pictures; those of the same size go through the network together.
+
+    Nothing is padded, scaled or cut, unless the network has a `crop_size` or a picture is smaller
+    than its `min_size`. A picture waits for others of its size; of all that wait, at most
+    `BUFFER_BYTES` are held.
+
+    Parameters
+    ----------
+    network : EmbeddingNetwork
+    crops : iterable of (key, ndarray of shape (h, w, 3), uint8)
+        RGB, of any sizes.
+    batch_size : int
+        Most pictures at a time, from 1.
+
+    Yields
+    ------
+    key : object
+        As it came, in any order.
+    vector : ndarray of shape (F,), float32
+        As the network gives it: what is NaN or infinite stays.
+
+    Raises
+    ------
+    ValueError
+        If a picture is no array of such a kind.
+    SettingError
+        If the network gives something else than vectors or feature maps.
+    """
+    with _threads(network.device) as (pool, count):
+        begun = deque()
+        for batch in _batches(network, crops, batch_size):
+            begun.append(pool.submit(_embed_batch, network, batch))
+            if len(begun) > count:
+                yield from begun.popleft().result()
+        while begun:
+            yield from begun.popleft().result()
 
 
 @torch.inference_mode()
@@ -178,63 +236,292 @@ def _linear_shares(pixels, cells):
     return np.maximum(0, 1 - distance).astype(np.float32)
 
 
-def _as_array(crop):
-    if isinstance(crop, Image.Image):
-        return np.asarray(crop.convert("RGB"))
+@contextmanager
+def _threads(device):
+    """Threads that embed batches, and their number.
+
+    On a CPU each computes by itself: a crop on every core is faster than every core on a crop. Of
+    two on a GPU one hands it the next batch while the other waits for its vectors.
+    """
+    cores = torch.get_num_threads()
+    on_cpu = device.type == "cpu"
+    alone = dict(initializer=torch.set_num_threads, initargs=(1,)) if on_cpu else {}
+    pool = ThreadPoolExecutor(cores if on_cpu else 2, **alone)
+    try:
+        yield pool, cores if on_cpu else 2
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(cores)  # the threads set what later ones begin with
+
+
+@torch.inference_mode()
+def _embed_batch(network, batch):
+    """List of (key, vector) of a list of (key, crop) of one size."""
+    keys, crops = zip(*batch, strict=True)
+    mean, std = (
+        torch.tensor(values, device=network.device)[:, None, None]
+        for values in (network.mean, network.std)
+    )
+    pixels = torch.from_numpy(np.stack(crops)).to(network.device)
+    images = pixels.permute(0, 3, 1, 2).float().contiguous().div_(255).sub_(mean).div_(std)
+    features = network.module(images)
+    if features.ndim not in (2, 4) or len(features) != len(crops):
+        raise SettingError(
+            "an embedding network must give (N, F) or (N, F, h, w), got "
+            f"{tuple(features.shape)} for images {tuple(images.shape)}"
+        )
+    return [*zip(keys, _average(features).float().cpu().numpy(), strict=True)]
+
+
+def _batches(network, crops, batch_size):
+    """Lists of (key, crop) of one size; the largest leave first where too many are waiting."""
+    waiting, held = defaultdict(list), 0
+    for key, crop in crops:
+        crop = _fit(_check(crop), network)
+        group = waiting[crop.shape]
+        group.append((key, crop))
+        held += crop.nbytes
+        if len(group) == batch_size:
+            full = crop.shape
+        elif held > BUFFER_BYTES:
+            full = max(waiting, key=lambda shape: len(waiting[shape]) * math.prod(shape))
+        else:
+            continue
+        batch = waiting.pop(full)
+        held -= len(batch) * math.prod(full)
+        yield batch
+    yield from waiting.values()
+
+
+def _average(features):
+    """Mean of feature maps (N, F, h, w); vectors (N, F) stay."""
+    return features.mean((2, 3)) if features.ndim == 4 else features
+
+
+def _check(crop):
     if crop.dtype != np.uint8 or crop.ndim != 3 or crop.shape[2] != 3:
         raise ValueError(f"a crop must be (h, w, 3) uint8, got {crop.shape} {crop.dtype}")
     return crop
 
 
-def _build(entry):
-    """The whole network with its weights; published ones come through torchvision's own cache."""
-    published = entry.module_name == "torchvision.models" and entry.kwargs.get("weights")
+def _fit(crop, network):
+    """The one place where crops are scaled: to the one size of a network, or up to its least."""
+    size = crop.shape[:2]
+    factor = max(1, *(least / length for least, length in zip(network.min_size, size, strict=True)))
+    wanted = network.crop_size or tuple(round(factor * length) for length in size)
+    if wanted == size:
+        return crop
+    return np.asarray(Image.fromarray(crop).resize(wanted[::-1], Image.Resampling.BICUBIC))
+
+
+def _crop_size(wanted, own, least, entry):
+    """Size of all crops: the user's, or the network's own; None: any."""
+    name = f"embedding network {entry.name!r}"
+    own = None if own is None else _size(own, f"`crop_size` of {name}")
+    if wanted is None:
+        return own
+    wanted = _size(wanted, "`args.crop_size`")
+    if own not in (None, wanted):
+        raise SettingError(
+            f"{name} takes crops of {own[0]} x {own[1]} pixels only: `args.crop_size` must be None "
+            f"or [{own[0]},{own[1]}], got {wanted}"
+        )
+    if own is None and any(map(operator.lt, wanted, least)):
+        raise SettingError(
+            f"{name} takes no crops below {least[0]} x {least[1]} pixels, `args.crop_size` is "
+            f"{wanted}"
+        )
+    return wanted
+
+
+def _size(value, what):
+    is_pair = isinstance(value, list | tuple) and len(value) == 2
+    if not (is_pair and all(type(length) is int and length >= 1 for length in value)):
+        raise SettingError(
+            f"{what} must be [height, width], two whole numbers >= 1 (in pixels), or None, got "
+            f"{value!r}"
+        )
+    return tuple(value)
+
+
+def _colour(values, name, entry):
+    values = tuple(map(float, np.ravel(values)))
+    if len(values) != 3:
+        raise SettingError(
+            f"`{name}` of embedding network {entry.name!r} must be 3 numbers, got {values}"
+        )
+    return values
+
+
+class _Mean(nn.Module):
+    """Stands in for a head: feature maps become vectors."""
+
+    def forward(self, features):
+        return _average(features)
+
+
+def _torchvision_network(entry):
+    """Module, mean, std, fixed and least size of a classification network of torchvision."""
+    published = _published_weights(entry)
+    if published and entry.kwargs.get("weights") and entry.model_weights is None:
+        network = _without_head(_download(entry, published))
+    else:
+        network = _without_head(loading.build(entry, **_architecture(entry, published)))
+        network.register_load_state_dict_pre_hook(_rename_old_keys)
+        _load_file(network, entry)
+    mean, std, least = IMAGENET_MEAN, IMAGENET_STD, (1, 1)
+    if published:
+        rule = published.transforms()
+        mean, std, least = rule.mean, rule.std, published.meta["min_size"]
+    fixed = None
+    if isinstance(network, torchvision.models.VisionTransformer):
+        fixed = (network.image_size, network.image_size)
+    elif isinstance(network, torchvision.models.MaxVit):
+        fixed = entry.kwargs.get("input_size", (224, 224))
+    return network, mean, std, fixed, least
+
+
+def _without_head(network):
+    """The network up to its last feature map, averaged; a vision transformer up to its head."""
+    if isinstance(network, torchvision.models.DenseNet):  # its own way on has a ReLU
+        return nn.Sequential(OrderedDict(features=network.features, mean=_Mean()))
+    for name in _HEADS:
+        if hasattr(network, name):
+            setattr(network, name, _Mean())
+    return network
+
+
+def _torchvision_names():
+    return torchvision.models.list_models(module=torchvision.models)
+
+
+def _published_weights(entry):
+    """The weights that an entry of torchvision names, or the default ones; None: there are none."""
+    if entry.class_name not in _torchvision_names():
+        return None
+    offered = torchvision.models.get_model_weights(entry.class_name)
+    choice = entry.kwargs.get("weights") or "DEFAULT"
+    if choice not in offered.__members__:
+        raise SettingError(
+            f"`weights` of embedding network {entry.name!r} must be one of "
+            f"{[*offered.__members__]}, got {choice!r}"
+        )
+    return offered[choice]
+
+
+def _architecture(entry, published):
+    """Arguments that build what the published weights belong to, without fetching these."""
+    if published is None:
+        return {}
+    arguments = {}
+    if entry.class_name.startswith("vit_"):
+        arguments["image_size"] = published.meta["min_size"][0]
+    if entry.class_name in ("googlenet", "inception_v3"):
+        arguments.update(transform_input=True, init_weights=False)
+    return {**arguments, **entry.kwargs, "weights": None}
+
+
+def _download(entry, published):
+    try:
+        return loading.build(entry)
+    except _UNREADABLE as error:
+        file = Path(torch.hub.get_dir(), "checkpoints", Path(published.url).name)
+        raise SettingError(
+            f"the weights of embedding network {entry.name!r} could not be downloaded or read "
+            f"({error}): fetch {published.url} where that is possible and put the file {file.name} "
+            f"into {file.parent}, or anywhere and name it by `args.net_weights`"
+        ) from error
+
+
+def _rename_old_keys(module, state, *_):
+    """torchvision's published DenseNets still write norm.1 for norm1."""
+    for key in [*state]:
+        state[_OLD_DENSE_KEY.sub(r"\1\2", key)] = state.pop(key)
+
+
+def _load_file(module, entry):
     if entry.model_weights is not None:
-        network = loading.build(entry, **({"weights": None} if published else {}))
-        _load_file(network, Path(entry.model_weights), entry.name)
-        return network
-    if not published:
+        load_weights(module, entry.model_weights, entry.name)
+    else:
         _log.warning(
             "embedding network %r has neither `model_weights` nor `weights` in its kwargs: its "
             "weights are what its class makes of them",
             entry.name,
         )
-        return loading.build(entry)
-    try:
-        return loading.build(entry)
-    except (*_UNREADABLE, KeyError) as error:
-        url = _published_url(entry)
-        file = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
-        raise SettingError(
-            f"the weights of embedding network {entry.name!r} could not be downloaded or read "
-            f"({error}): fetch {url} where that is possible and put the file {file.name} into "
-            f"{file.parent}"
-        ) from error
 
 
-def _published_url(entry):
-    offered = torchvision.models.get_model_weights(entry.class_name).__members__
-    choice = entry.kwargs["weights"]
-    if choice not in offered:
+def _own_network(entry):
+    """Module, mean, std, fixed and least size of a class of the user's own."""
+    module = loading.build(entry)
+    if not isinstance(module, nn.Module):
         raise SettingError(
-            f"`weights` of embedding network {entry.name!r} must be one of {[*offered]}, "
-            f"got {choice!r}"
+            f"embedding network {entry.name!r} must be a torch.nn.Module, got {type(module)}"
         )
-    return offered[choice].url
+    _load_file(module, entry)
+    mean, std = getattr(module, "mean", IMAGENET_MEAN), getattr(module, "std", IMAGENET_STD)
+    return module, mean, std, getattr(module, "crop_size", None), (1, 1)
 
 
-def _load_file(network, path, name):
-    if not path.is_file():
-        raise SettingError(
-            f"the weights of embedding network {name!r} are missing: put them at {path}, or change "
-            "`model_weights` in configuration.py (None: the published ones are downloaded)"
-        )
+def _timm_network(entry):
+    """Module, mean, std, fixed and least size of a network of timm.
+
+    What timm calls of fixed size, most transformers, gets one: their position embeddings belong
+    to it, and what they accept instead (`dynamic_img_size`) either pads crops or wants multiples of
+    the patch. With that in the entry's kwargs crops stay as they are.
+    """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        # torchvision's published DenseNets still write norm.1 for norm1
-        network.load_state_dict({_OLD_DENSE_KEY.sub(r"\1\2", k): v for k, v in state.items()})
-    except (*_UNREADABLE, AttributeError) as error:
-        reason = textwrap.shorten(str(error), 300, placeholder=" ...")
+        import timm  # optional, and slow to import
+    except ImportError as error:
         raise SettingError(
-            f"{path} does not hold a state dict of embedding network {name!r}: {reason}"
+            f"embedding network {entry.name!r} needs timm: `pip install .[timm]`"
         ) from error
+    kwargs = {"pretrained": True, **entry.kwargs, "num_classes": 0}
+    if entry.model_weights is not None:
+        kwargs |= {"pretrained": True, "pretrained_cfg_overlay": _timm_file(timm, entry)}
+    try:
+        module = timm.create_model(entry.class_name, **kwargs)
+    except (*_UNREADABLE, TypeError) as error:
+        raise SettingError(_timm_problem(timm, entry, error)) from error
+    known = module.pretrained_cfg
+    known.pop("state_dict", None)  # a second copy of the weights
+    rule = timm.data.resolve_data_config(entry.kwargs, model=module)
+    is_fixed = known.get("fixed_input_size") and not kwargs.get("dynamic_img_size")
+    fixed = rule["input_size"][1:] if is_fixed else None
+    return module, rule["mean"], rule["std"], fixed, known.get("min_input_size", (3, 1, 1))[1:]
+
+
+def _timm_file(timm, entry):
+    """What makes timm read a file in place of the published weights; a head in it is left out."""
+    heads = getattr(timm.models.get_pretrained_cfg(entry.class_name), "classifier", None) or ()
+    heads = (heads,) if isinstance(heads, str) else heads
+    try:
+        state = timm.models.load_state_dict(str(entry.model_weights))
+        state = {key: t for key, t in state.items() if key.rpartition(".")[0] not in heads}
+    except Exception as error:  # a damaged file raises nearly anything
+        raise SettingError(
+            f"{entry.model_weights} must be a file with weights of embedding network "
+            f"{entry.name!r}, .pth or .safetensors; it is missing, damaged or something else"
+        ) from error
+    if not state:  # which timm would take for no file at all
+        raise SettingError(f"{entry.model_weights} has no weights but those of a head")
+    return {"state_dict": state, "num_classes": 0, "label_offset": 0}  # 0: no weight may be missing
+
+
+def _timm_problem(timm, entry, error):
+    """Why a network of timm could not be built, and what to do."""
+    what = f"embedding network {entry.name!r} of timm, {entry.class_name!r}, could not be"
+    reason = textwrap.shorten(str(error), 300, placeholder=" ...")
+    if entry.model_weights is not None:
+        return f"{what} filled from {entry.model_weights}: {reason}"
+    if isinstance(error, OSError):
+        from huggingface_hub.constants import HF_HUB_CACHE  # comes with timm
+
+        published = timm.models.get_pretrained_cfg(entry.class_name)
+        source = published.hf_hub_id or published.url
+        return (
+            f"{what} downloaded ({reason}): fetch its weights, model.safetensors of {source!r} on "
+            "the Hugging Face hub, where that is possible, put the file anywhere and name it by "
+            f"`args.net_weights`, or copy another machine's cache of that hub to {HF_HUB_CACHE}"
+        )
+    near = difflib.get_close_matches(entry.class_name, timm.list_models(pretrained=True))
+    return f"{what} built ({reason}); check its `kwargs`, and its name: near it are {near}"

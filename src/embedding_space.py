@@ -1,18 +1,40 @@
-"""The embedding space in numbers: reduction, neighbours, clusters, density."""
+"""The embedding space in numbers: reduction, neighbours, clusters, density.
 
+scikit-learn and openTSNE are imported where they are used: that takes two seconds, and showing a
+stored map needs neither.
+"""
+
+import inspect
 import warnings
 
 import numpy as np
-from scipy.stats import gaussian_kde
-from sklearn.cluster import AgglomerativeClustering, KMeans, SpectralClustering
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE, Isomap
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 METHODS = ("tsne", "isomap", "pca")
 METRICS = ("euclid", "cos")
 ALGORITHMS = ("k-means", "spectral", "agglomerative")
 MAX_PCA_COLUMNS = 50
 MIN_MANIFOLD_POINTS = 5  # fewer have no neighbourhoods worth unfolding
+FFT_POINTS = 6_000  # beyond, openTSNE is faster: 2 times at 10,000, 0.5 times at 3,000 (one core)
+EXAGGERATED_ITERATIONS = 250  # at the start of t-SNE, as in scikit-learn
+FFT_OPTIONS = {  # what both know: scikit-learn's name, openTSNE's
+    "perplexity": "perplexity",
+    "learning_rate": "learning_rate",
+    "early_exaggeration": "early_exaggeration",
+    "max_iter": "n_iter",
+    "n_jobs": "n_jobs",
+    "verbose": "verbose",
+}
+PLACING_NEIGHBOURS = 5  # of a new point on a map
+VALUES_AT_ONCE = 2**20  # of vectors, in float64
+EXACT_DENSITY_POINTS = 500
+BINS_PER_BANDWIDTH = 8  # of a density of more points
+MAX_BINS = 2000  # along an axis; fewer to a bandwidth where points lie far out
+MAX_POINTS = {  # of what would need all the memory, or many minutes, beyond
+    "isomap": 10_000,  # a matrix of distances takes 0.8 GB
+    "agglomerative": 10_000,  # the same
+    "spectral": 100_000,  # 4 to 10 s in the plane, 0.4 GB
+}
 
 
 def reduce(embeddings, method="tsne", dimensions=2, seed=0, **options):
@@ -31,7 +53,9 @@ def reduce(embeddings, method="tsne", dimensions=2, seed=0, **options):
     seed : int
     **options
         Passed to `sklearn.manifold.TSNE` (defaults: perplexity 30, learning_rate 200,
-        early_exaggeration 12) or `sklearn.manifold.Isomap` (default: n_neighbors 5). Perplexity
+        early_exaggeration 12) or `sklearn.manifold.Isomap` (default: n_neighbors 5). From 6,000
+        points on t-SNE is openTSNE's, unless there are options besides those three, max_iter,
+        n_jobs and verbose, or 3 dimensions or more: scikit-learn's are slow then. Perplexity
         and neighbours are lowered where there are too few points. PCA takes none.
 
     Returns
@@ -41,7 +65,8 @@ def reduce(embeddings, method="tsne", dimensions=2, seed=0, **options):
     Raises
     ------
     ValueError
-        Unknown method, not a table, not finite, or an option for PCA.
+        Unknown method, not a table, not finite, an option for PCA, or more than 10,000 points for
+        Isomap.
     """
     embeddings = _table(embeddings, "embeddings")
     _allowed(method, METHODS, "method")
@@ -49,6 +74,7 @@ def reduce(embeddings, method="tsne", dimensions=2, seed=0, **options):
         raise ValueError(f"`dimensions` must be 1 or more, got {dimensions!r}")
     if method == "pca" and options:
         raise ValueError(f"method 'pca' takes no options, got {sorted(options)}")
+    _check_size(embeddings, method, "use fewer, or 'tsne'")
     points = _principal_columns(embeddings, max(MAX_PCA_COLUMNS, dimensions), seed)
     if len(points) >= MIN_MANIFOLD_POINTS and points.any():
         if method == "tsne":
@@ -56,6 +82,54 @@ def reduce(embeddings, method="tsne", dimensions=2, seed=0, **options):
         elif method == "isomap":
             points = _isomap(points, dimensions, options)
     return _fit_columns(points, dimensions).astype(np.float32)
+
+
+def place(new, embeddings, points):
+    """Place further embeddings on a map that is there, each where its nearest neighbours lie.
+
+    That is the median, column by column, of the 5 nearest; a duplicate lies where its twin does.
+    So it works for a map of any kind, and keeps as many neighbours as the optimisation by which
+    openTSNE does the same, without looking for the neighbours of every old segment again.
+
+    Parameters
+    ----------
+    new : ndarray of shape (M, F), float
+        Finite feature vectors; M may be 0.
+    embeddings : ndarray of shape (N, F), float
+        Those that the map was made from, at least one.
+    points : ndarray of shape (N, D), float
+        The map; it stays as it is.
+
+    Returns
+    -------
+    placed : ndarray of shape (M, D), float32
+
+    Raises
+    ------
+    ValueError
+        No map, not tables, or not finite.
+    """
+    new, embeddings, points = map(
+        _table, (new, embeddings, points), ("new", "embeddings", "points")
+    )
+    if not len(points):
+        raise ValueError("`points` must hold at least one segment to place others beside")
+    if not len(new):
+        return np.zeros((0, points.shape[1]), np.float32)
+    from sklearn.neighbors import NearestNeighbors
+
+    search = NearestNeighbors(n_neighbors=min(PLACING_NEIGHBOURS, len(points)), algorithm="brute")
+    rows = search.fit(embeddings).kneighbors(new, return_distance=False)
+    twins = (embeddings[rows[:, 0]] == new).all(axis=1)
+    placed = np.where(twins[:, None], points[rows[:, 0]], np.median(points[rows], axis=1))
+    return placed.astype(np.float32)
+
+
+def tsne_options():
+    """Names of the options that `reduce` passes to t-SNE: a set of str."""
+    from sklearn.manifold import TSNE
+
+    return set(inspect.signature(TSNE).parameters)
 
 
 def neighbours(embeddings, query, count, metric="euclid"):
@@ -74,17 +148,48 @@ def neighbours(embeddings, query, count, metric="euclid"):
     Returns
     -------
     rows : ndarray of shape (min(count, N - 1),), int64
-        Nearest first; of equally near rows the lower first.
+        Nearest first; of equally near rows the lower first. Rows that are not finite come last.
     distances : ndarray of the same shape, float64
     """
-    embeddings = _table(embeddings, "embeddings")
-    _allowed(metric, METRICS, "metric")
     if not 0 <= query < len(embeddings):
         raise ValueError(f"`query` must be a row in [0, {len(embeddings)}), got {query!r}")
-    distances = _distances(embeddings, embeddings[query], metric)
-    order = np.argsort(distances, kind="stable")
-    order = order[order != query][: max(count, 0)]
-    return order, distances[order]
+    count = max(count, 0)
+    rows, distances = nearest(embeddings, embeddings[query], count + 1, metric)
+    others = rows != query  # among many duplicates it may not be there
+    return rows[others][:count], distances[others][:count]
+
+
+def nearest(embeddings, vector, count, metric="euclid"):
+    """Find the rows nearest to a vector.
+
+    Parameters
+    ----------
+    embeddings : ndarray of shape (N, F), float
+    vector : ndarray of shape (F,), float
+        Finite.
+    count : int
+        How many; at most N come back.
+    metric : {"euclid", "cos"}
+        As for `neighbours`.
+
+    Returns
+    -------
+    rows, distances : ndarray of shape (min(count, N),), int64 and float64
+        As from `neighbours`.
+    """
+    embeddings, vector = np.asarray(embeddings), np.asarray(vector, np.float64)
+    _allowed(metric, METRICS, "metric")
+    if vector.shape != embeddings.shape[1:]:
+        raise ValueError(f"`vector` must have the shape {embeddings.shape[1:]}, got {vector.shape}")
+    if not np.isfinite(vector).all():
+        raise ValueError("`vector` must be finite")
+    distances = _distances(embeddings, vector, metric)
+    candidates = np.arange(len(distances))
+    if 0 < count < len(distances):  # sort no more than the nearest and those equally near
+        farthest = np.partition(distances, count - 1)[count - 1]
+        candidates = np.flatnonzero(~(distances > farthest))
+    rows = candidates[np.argsort(distances[candidates], kind="stable")][: max(count, 0)]
+    return rows, distances[rows]
 
 
 def cluster(points, algorithm="k-means", count=8, seed=0):
@@ -95,7 +200,7 @@ def cluster(points, algorithm="k-means", count=8, seed=0):
     points : ndarray of shape (N, D), float
     algorithm : {"k-means", "spectral", "agglomerative"}
         Spectral clustering works on the graph of the 10 nearest neighbours, agglomerative
-        clustering with Ward linkage.
+        clustering with Ward linkage. They take up to 100,000 and 10,000 points.
     count : int
         Number of clusters in [1, N]. Where there are fewer different points, each is a cluster.
     seed : int
@@ -104,9 +209,15 @@ def cluster(points, algorithm="k-means", count=8, seed=0):
     -------
     labels : ndarray of shape (N,), int64
         Cluster of each point, from 0.
+
+    Raises
+    ------
+    ValueError
+        Unknown algorithm, a number of clusters out of range, or too many points.
     """
     points = _table(points, "points")
     _allowed(algorithm, ALGORITHMS, "algorithm")
+    _check_size(points, algorithm, "filter them or use k-means")
     _check_count(count, len(points))
     different, labels = np.unique(points, axis=0, return_inverse=True)
     if count >= len(different):
@@ -118,7 +229,7 @@ def cluster(points, algorithm="k-means", count=8, seed=0):
     elif algorithm == "spectral":
         labels = _spectral(points, count, seed)
     else:
-        labels = AgglomerativeClustering(count, linkage="ward").fit_predict(points)
+        labels = _agglomerative(points, count)
     return labels.astype(np.int64)
 
 
@@ -150,7 +261,8 @@ def density(points, grid):
     """Gaussian kernel density of points in the plane, bandwidth by Scott's rule.
 
     Points that span no area (fewer than 3, all equal, on one line) are blurred by 2 % of the
-    grid's width and height first.
+    grid's width and height first. More than 500 points are counted in bins, an eighth of
+    the bandwidth wide: the error stays below 1 % of the highest value.
 
     Parameters
     ----------
@@ -167,16 +279,45 @@ def density(points, grid):
     x, y = (np.asarray(axis, np.float64) for axis in grid)
     if not len(points):
         return np.zeros((len(y), len(x)))
-    if len(points) < 3 or np.linalg.matrix_rank(points - points.mean(axis=0), rtol=1e-6) < 2:
+    if len(points) < 3 or np.linalg.matrix_rank(np.cov(points.T), rtol=1e-12) < 2:
         blur = 0.02 * np.array([x[-1] - x[0], y[-1] - y[0]])
         offsets = blur * [(1, 0), (-1, 0), (0, 1), (0, -1)]
         points = (points[:, None] + offsets).reshape(-1, 2)
     crossings = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-    return gaussian_kde(points.T)(crossings.T).reshape(len(y), len(x))
+    if len(points) <= EXACT_DENSITY_POINTS:
+        from scipy.stats import gaussian_kde
+
+        values = gaussian_kde(points.T)(crossings.T)
+    else:
+        values = _binned_density(points, crossings)
+    return values.reshape(len(y), len(x))
+
+
+def _binned_density(points, crossings):
+    """Kernel density (G,) at G crossings: a histogram of the points, blurred by the kernel.
+
+    In coordinates where the kernel is round, with a standard deviation of `width` bins.
+    """
+    scott = len(points) ** (-1 / 6)  # in the plane
+    to_round = np.linalg.inv(scott * np.linalg.cholesky(np.cov(points.T))).T
+    points, crossings = points @ to_round, crossings @ to_round
+    width = min(BINS_PER_BANDWIDTH, MAX_BINS / np.ptp(points, axis=0).max())
+    points, crossings = points * width, crossings * width
+    margin = int(np.ceil(4 * width))  # beyond which the kernel is 0 here
+    origin = points.min(axis=0) - margin
+    rows, columns = np.rint(points - origin).astype(np.int64).T
+    shape = rows.max() + margin + 1, columns.max() + margin + 1
+    counts = np.bincount(rows * shape[1] + columns, minlength=shape[0] * shape[1]).astype(float)
+    blur = np.sqrt(max(width**2 - 1 / 12, 0))  # rounding to bins has blurred by 1 / 12
+    blurred = gaussian_filter(counts.reshape(shape), blur, mode="constant", truncate=4)
+    values = map_coordinates(blurred, (crossings - origin).T, order=1, mode="constant")
+    return values * np.linalg.det(to_round) * width**2 / len(points)
 
 
 def _table(values, name):
-    values = np.asarray(values, np.float64)
+    values = np.asarray(values)
+    if values.dtype != np.float32:  # which may be too large for a copy
+        values = values.astype(np.float64, copy=False)
     if values.ndim != 2:
         raise ValueError(f"`{name}` must have the shape (rows, columns), got {values.shape}")
     if not np.isfinite(values).all():
@@ -193,16 +334,34 @@ def _allowed(value, known, name):
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, known))}, got {value!r}")
 
 
+def _check_size(points, method, instead):
+    most = MAX_POINTS.get(method, len(points))
+    if len(points) > most:
+        raise ValueError(f"{method} takes up to {most:,} points, got {len(points):,}; {instead}")
+
+
 def _check_count(count, n_points):
     if not 1 <= count <= n_points:
         raise ValueError(f"the number of clusters must be in [1, {n_points}], got {count!r}")
 
 
 def _distances(embeddings, vector, metric):
+    """Distances (N,) float64, a few rows after the other: no float64 copy of the table."""
+    distances = np.empty(len(embeddings))
+    step = max(1, VALUES_AT_ONCE // max(1, len(vector)))
+    for start in range(0, len(embeddings), step):
+        rows = embeddings[start : start + step].astype(np.float64)
+        distances[start : start + step] = _row_distances(rows, vector, metric)
+    return distances
+
+
+def _row_distances(rows, vector, metric):
+    # sums by einsum: unlike those of a matrix product they are the same for equal rows
     if metric == "euclid":
-        return np.sqrt(np.square(embeddings - vector).sum(axis=1))
-    lengths = np.linalg.norm(embeddings, axis=1) * np.linalg.norm(vector)
-    return 1 - embeddings @ vector / np.where(lengths > 0, lengths, 1)
+        rows -= vector
+        return np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows) * (vector @ vector))
+    return 1 - np.einsum("ij,j->i", rows, vector) / np.where(lengths > 0, lengths, 1)
 
 
 def _principal_columns(embeddings, limit, seed):
@@ -210,7 +369,9 @@ def _principal_columns(embeddings, limit, seed):
     columns = min(limit, *embeddings.shape)
     if len(embeddings) < 2 or (embeddings == embeddings[0]).all():
         return np.zeros((len(embeddings), columns))  # PCA would divide by no variance
-    return PCA(columns, random_state=seed).fit_transform(embeddings)
+    from sklearn.decomposition import PCA
+
+    return PCA(columns, random_state=seed).fit_transform(embeddings).astype(np.float64)
 
 
 def _fit_columns(points, dimensions):
@@ -219,15 +380,44 @@ def _fit_columns(points, dimensions):
 
 
 def _tsne(points, dimensions, seed, options):
+    from sklearn.manifold import TSNE
+
     settings = {"perplexity": 30.0, "learning_rate": 200.0, "early_exaggeration": 12.0, **options}
     settings["perplexity"] = min(settings["perplexity"], (len(points) - 1) / 3)
     start = _fit_columns(points, dimensions)  # the principal axes: no chance, large shapes kept
-    settings.setdefault("init", (start / start[:, 0].std() * 1e-4).astype(np.float32))
+    start = start / start[:, 0].std() * 1e-4
+    if len(points) >= FFT_POINTS and dimensions <= 2 and settings.keys() <= FFT_OPTIONS.keys():
+        return _fft_tsne(points, start, seed, settings)
+    settings.setdefault("init", start.astype(np.float32))
     settings.setdefault("method", "barnes_hut" if dimensions < 4 else "exact")
     return TSNE(dimensions, random_state=seed, **settings).fit_transform(points)
 
 
+def _fft_tsne(points, start, seed, settings):
+    """t-SNE by openTSNE, whose time grows with N instead of N log N, with scikit-learn's options.
+
+    The neighbours are exact ones: the approximate search depends on the number of threads.
+    """
+    import openTSNE
+
+    settings = {"max_iter": 1000, "n_jobs": -1, **settings}
+    settings["max_iter"] -= EXAGGERATED_ITERATIONS  # counted apart
+    if settings["learning_rate"] != "auto":
+        settings["learning_rate"] *= 4  # a factor of the gradient that scikit-learn leaves out
+    return openTSNE.TSNE(
+        start.shape[1],
+        early_exaggeration_iter=EXAGGERATED_ITERATIONS,
+        initialization=start,
+        neighbors="exact",
+        negative_gradient_method="fft",
+        random_state=seed,
+        **{FFT_OPTIONS[name]: value for name, value in settings.items()},
+    ).fit(points)
+
+
 def _isomap(points, dimensions, options):
+    from sklearn.manifold import Isomap
+
     settings = {"n_neighbors": 5, **options}
     settings["n_neighbors"] = min(settings["n_neighbors"], len(points) - 1)
     with warnings.catch_warnings():
@@ -237,11 +427,22 @@ def _isomap(points, dimensions, options):
         return Isomap(n_components=columns, **settings).fit_transform(points)
 
 
+def _agglomerative(points, count):
+    from sklearn.cluster import AgglomerativeClustering
+
+    return AgglomerativeClustering(count, linkage="ward").fit_predict(points)
+
+
 def _k_means(points, count, seed):
-    return KMeans(count, n_init=10, random_state=seed).fit(points)
+    from sklearn.cluster import KMeans
+
+    starts = 10 if len(points) <= 20_000 else 3  # beyond, the time would be felt, not the gain
+    return KMeans(count, n_init=starts, random_state=seed).fit(points)
 
 
 def _spectral(points, count, seed):
+    from sklearn.cluster import SpectralClustering
+
     graph = SpectralClustering(
         count,
         affinity="nearest_neighbors",

@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 from src.records import NO_LABEL, Retrieval
 
 BLOCK_ENTRIES = 2**21  # distances held at a time by each thread: 16 MiB
-EXACT_PIXELS = 2**25  # up to so many scores are told apart exactly
+EXACT_PIXELS = 2**23  # up to so many scores are told apart exactly
 CODE_BITS = 22  # of a score beyond: sign, exponent and 13 bits, so steps of 1 / 8192 or finer
 COMPONENT_IOU_THRESHOLDS = np.linspace(0.25, 0.75, 11)
 
@@ -223,27 +223,87 @@ def pixel_anomaly_metrics(scores, labels=None):
     ValueError
         Shapes that differ, a score that is not finite, another label, or only one kind of pixels.
     """
-    codes, positives, negatives = _count_scores(_frames(scores, labels))
-    if not positives.any() or not negatives.any():
-        raise ValueError(
-            f"both normal and anomalous pixels are needed, got {negatives.sum()} normal and "
-            f"{positives.sum()} anomalous ones"
-        )
-    tp, fp = positives[::-1].cumsum(), negatives[::-1].cumsum()  # the highest scores first
-    tpr, fpr = tp / tp[-1], fp / fp[-1]
-    f1 = 2 * tp / (tp + fp + tp[-1])
-    at_95, best = int(np.argmax(tpr >= 0.95)), int(np.argmax(f1))
-    thresholds = _score_of(codes[::-1][[at_95, best]])
-    return {
-        "average_precision": float((np.diff(tpr, prepend=0) * tp / (tp + fp)).sum()),
-        "auroc": float(np.trapezoid(np.r_[0, tpr], np.r_[0, fpr])),
-        "fpr_at_95_tpr": float(fpr[at_95]),
-        "threshold_at_95_tpr": float(thresholds[0]),
-        "best_f1": float(f1[best]),
-        "best_f1_threshold": float(thresholds[1]),
-        "positives": int(tp[-1]),
-        "negatives": int(fp[-1]),
-    }
+    counts = ScoreCounts()
+    for frame in _frames(scores, labels):
+        counts.add(*frame)
+    return counts.metrics()
+
+
+class ScoreCounts:
+    """How many normal and how many anomalous pixels have each score; memory is bounded.
+
+    See `pixel_anomaly_metrics`, for which it gathers frame by frame.
+    """
+
+    def __init__(self):
+        self._kept = []  # pairs of codes, of anomalous and of normal pixels, one a frame
+        self._pixels = 0
+        self._histogram = None  # (2, 2^CODE_BITS) in their place once they are too many
+
+    def add(self, scores, labels):
+        """Count one frame: `scores` (H, W) float32, finite, and `labels` (H, W), 0, 1 or 255."""
+        codes = _code_of(scores)
+        self._kept.append([codes[labels == label] for label in (1, 0)])
+        self._pixels += sum(map(len, self._kept[-1]))
+        if self._pixels > EXACT_PIXELS:  # from now on after each frame
+            self._coarsen()
+
+    def curve(self):
+        """Thresholds (K,), from the highest, and the pixels that reach them.
+
+        Returns
+        -------
+        thresholds : ndarray of shape (K,), float32
+        tp, fp : ndarray of shape (K,), int64
+            Anomalous and normal pixels; the last entries are all there are.
+
+        Raises
+        ------
+        ValueError
+            If there is only one kind of pixels.
+        """
+        codes, positives, negatives = self._counts()
+        if not positives.any() or not negatives.any():
+            raise ValueError(
+                f"both normal and anomalous pixels are needed, got {negatives.sum()} normal and "
+                f"{positives.sum()} anomalous ones"
+            )
+        return _score_of(codes[::-1]), positives[::-1].cumsum(), negatives[::-1].cumsum()
+
+    def metrics(self):
+        """The dict that `pixel_anomaly_metrics` gives."""
+        thresholds, tp, fp = self.curve()
+        tpr, fpr = tp / tp[-1], fp / fp[-1]
+        f1 = 2 * tp / (tp + fp + tp[-1])
+        at_95, best = int(np.argmax(tpr >= 0.95)), int(np.argmax(f1))
+        return {
+            "average_precision": float((np.diff(tpr, prepend=0) * tp / (tp + fp)).sum()),
+            "auroc": float(np.trapezoid(np.r_[0, tpr], np.r_[0, fpr])),
+            "fpr_at_95_tpr": float(fpr[at_95]),
+            "threshold_at_95_tpr": float(thresholds[at_95]),
+            "best_f1": float(f1[best]),
+            "best_f1_threshold": float(thresholds[best]),
+            "positives": int(tp[-1]),
+            "negatives": int(fp[-1]),
+        }
+
+    def _coarsen(self):
+        rough = (np.concatenate(part) >> 32 - CODE_BITS for part in zip(*self._kept, strict=True))
+        counts = np.stack([np.bincount(codes, minlength=2**CODE_BITS) for codes in rough])
+        self._histogram = counts if self._histogram is None else self._histogram + counts
+        self._kept.clear()
+
+    def _counts(self):
+        """Codes that occur, ascending, and how many positives and negatives have each."""
+        if self._histogram is not None:
+            codes = np.flatnonzero(self._histogram.any(axis=0))
+            return codes.astype(np.uint32) << 32 - CODE_BITS, *self._histogram[:, codes]
+        none = np.zeros(0, np.uint32)
+        kinds = zip(*self._kept, strict=True) if self._kept else ((), ())
+        positives, negatives = (np.concatenate([none, *part]) for part in kinds)
+        codes, rows = np.unique(np.r_[positives, negatives], return_inverse=True)
+        parts = np.split(rows, [len(positives)])
+        return codes, *(np.bincount(part, minlength=len(codes)) for part in parts)
 
 
 def component_anomaly_metrics(scores, labels, threshold, min_predicted_size, min_true_size):
@@ -275,11 +335,12 @@ def component_anomaly_metrics(scores, labels, threshold, min_predicted_size, min
         and `prec_pred`, in the order in which the components are met row by row, and `tp`, `fn`
         and `fp` at each t.
     """
-    per_frame = [
-        _judge_components(*frame, threshold, min_predicted_size, min_true_size)
-        for frame in _frames(scores, labels)
-    ]
+    sizes = threshold, min_predicted_size, min_true_size
+    return sum_components([judge_components(*frame, *sizes) for frame in _frames(scores, labels)])
 
+
+def sum_components(per_frame):
+    """What `component_anomaly_metrics` gives, from `judge_components` of each frame."""
     tp, fp, fn = (
         np.sum([np.zeros(11), *(frame[key] for frame in per_frame)], axis=0).tolist()
         for key in ("tp", "fp", "fn")
@@ -295,66 +356,8 @@ def component_anomaly_metrics(scores, labels, threshold, min_predicted_size, min
     return {**metrics, "f1_per_threshold": f1, "per_frame": per_frame}
 
 
-def _frames(scores, labels):
-    """Yield checked pairs: scores (H, W) float32, labels (H, W) of 0, 1 and 255."""
-    pairs = scores if labels is None else itertools.zip_longest(scores, labels)
-    for number, (score, label) in enumerate(pairs):
-        score, label = np.asarray(score, np.float32), np.asarray(label)
-        if score.shape != label.shape or score.ndim != 2:
-            raise ValueError(
-                f"frame {number}: scores and labels must have one shape (H, W), got {score.shape} "
-                f"and {label.shape}"
-            )
-        if not np.isfinite(score[label != NO_LABEL]).all():
-            raise ValueError(f"frame {number}: `scores` must be finite")
-        if not np.isin(label, (0, 1, NO_LABEL)).all():
-            raise ValueError(
-                f"frame {number}: `labels` must be 0, 1 or {NO_LABEL}, got {np.unique(label)}"
-            )
-        yield score, label
-
-
-def _count_scores(frames):
-    """Codes of the scores, ascending, and how many positives and negatives have each."""
-    kept, pixels = [], 0
-    histogram = np.zeros((2, 0), np.int64)
-    for scores, labels in frames:
-        codes = _code_of(scores)
-        kept.append([codes[labels == label] for label in (1, 0)])
-        pixels += sum(map(len, kept[-1]))
-        if pixels > EXACT_PIXELS:  # from now on after each frame
-            rough = [np.concatenate(part) >> 32 - CODE_BITS for part in zip(*kept, strict=True)]
-            histogram = np.stack([np.bincount(part, minlength=2**CODE_BITS) for part in rough]) + (
-                histogram if histogram.size else 0
-            )
-            kept.clear()
-    if histogram.size:
-        codes = np.flatnonzero(histogram.any(axis=0))
-        return codes.astype(np.uint32) << 32 - CODE_BITS, *histogram[:, codes]
-    exact = [np.concatenate([np.zeros(0, np.uint32), *part]) for part in zip(*kept, strict=True)]
-    positives, negatives = exact or [np.zeros(0, np.uint32)] * 2
-    codes, rows = np.unique(np.r_[positives, negatives], return_inverse=True)
-    counts = [np.bincount(part, minlength=len(codes)) for part in np.split(rows, [len(positives)])]
-    return codes, *counts
-
-
-def _code_of(scores):
-    """Whole numbers (uint32) in the order of float32 scores; their first bits matter most."""
-    bits = (scores + np.float32(0)).view(np.uint32)  # -0.0 becomes 0.0
-    return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
-
-
-def _score_of(codes):
-    """The float32 scores of codes."""
-    return (
-        np.where(codes >> 31, codes & np.uint32(0x7FFFFFFF), ~codes)
-        .astype(np.uint32)
-        .view(np.float32)
-    )
-
-
-def _judge_components(scores, labels, threshold, min_predicted_size, min_true_size):
-    """sIoU, size and precision of the true and the predicted components of one frame."""
+def judge_components(scores, labels, threshold, min_predicted_size, min_true_size):
+    """One entry of `per_frame` of `component_anomaly_metrics`, for (H, W) `scores` and `labels`."""
     predicted = _components((scores > threshold) & (labels != NO_LABEL), min_predicted_size)[0]
     true, small = _components(labels == 1, min_true_size)
     evaluated = (labels != NO_LABEL) & ~small
@@ -381,6 +384,40 @@ def _judge_components(scores, labels, threshold, min_predicted_size, min_true_si
         "fp": (precision < t).sum(axis=1),
     }
     return {name: values.tolist() for name, values in lists.items()}
+
+
+def _frames(scores, labels):
+    """Yield checked pairs: scores (H, W) float32, labels (H, W) of 0, 1 and 255."""
+    pairs = scores if labels is None else itertools.zip_longest(scores, labels)
+    for number, (score, label) in enumerate(pairs):
+        score, label = np.asarray(score, np.float32), np.asarray(label)
+        if score.shape != label.shape or score.ndim != 2:
+            raise ValueError(
+                f"frame {number}: scores and labels must have one shape (H, W), got {score.shape} "
+                f"and {label.shape}"
+            )
+        if not np.isfinite(score[label != NO_LABEL]).all():
+            raise ValueError(f"frame {number}: `scores` must be finite")
+        if not np.isin(label, (0, 1, NO_LABEL)).all():
+            raise ValueError(
+                f"frame {number}: `labels` must be 0, 1 or {NO_LABEL}, got {np.unique(label)}"
+            )
+        yield score, label
+
+
+def _code_of(scores):
+    """Whole numbers (uint32) in the order of float32 scores; their first bits matter most."""
+    bits = (scores + np.float32(0)).view(np.uint32)  # -0.0 becomes 0.0
+    return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+
+
+def _score_of(codes):
+    """The float32 scores of codes."""
+    return (
+        np.where(codes >> 31, codes & np.uint32(0x7FFFFFFF), ~codes)
+        .astype(np.uint32)
+        .view(np.float32)
+    )
 
 
 def _components(mask, min_size):

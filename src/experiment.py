@@ -29,7 +29,12 @@ with warnings.catch_warnings():  # sacred imports pkg_resources, which announces
     from sacred.config.config_scope import ConfigScope
     from sacred.config.utils import chain_evaluate_config_scopes
     from sacred.dependencies import gather_sources_and_dependencies
-    from sacred.utils import SacredError, get_by_dotted_path, iterate_flattened
+    from sacred.utils import (
+        SacredError,
+        get_by_dotted_path,
+        iterate_flattened,
+        set_by_dotted_path,
+    )
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -53,8 +58,10 @@ def create_experiment(name):
 
     `with name=value` takes the settings that exist and values of the default's type, and stops
     otherwise before a run is started: an int may stand for a float, and None for a default whose
-    explanation mentions None; a default of None takes any value, one of `{}` any keys. Settings
-    from configuration files are held to the same, and `-f` lets everything pass. Paths are text.
+    explanation mentions None; a default of None takes any value, one of `{}` any keys. Where the
+    default is a list or None, `with args.names=[one,two]` is a list of text, without quotes.
+    Settings from configuration files are held to the same, and `-f` lets everything pass. Paths
+    are text.
 
     Parameters
     ----------
@@ -139,7 +146,8 @@ class _StrictExperiment(Experiment):
         self.logger = _logger(self.path)
         options = dict(options or {})
         forced = bool(options.get("--force"))
-        _check_seed((config_updates or {}).get("seed"))
+        config_updates = self._with_lists(config_updates or {})
+        _check_seed(config_updates.get("seed"))
         run = super()._create_run(
             command_name,
             config_updates,
@@ -157,6 +165,17 @@ class _StrictExperiment(Experiment):
             asked = {name for name in asked if not name.startswith("_")}  # sacred's own
             _check_settings(run.config, run.config_modifications, asked)
         return run
+
+    def _with_lists(self, updates):
+        """The updates, nested, with the lists that sacred took for text."""
+        config, _ = chain_evaluate_config_scopes(self.configurations)
+        defaults = dict(iterate_flattened(config))
+        nested = {}
+        for key, value in iterate_flattened(updates):
+            if isinstance(value, str) and isinstance(defaults.get(key, ""), list | None):
+                value = _list_of(value)
+            set_by_dotted_path(nested, key, value)
+        return nested
 
     def _settings_help(self):
         config, summaries = chain_evaluate_config_scopes(self.configurations)
@@ -225,6 +244,19 @@ def _entries(node):
     return []
 
 
+def _list_of(text):
+    """A list of what stands in square brackets: numbers, None, words; any other text as it is."""
+    inside = re.fullmatch(r"\s*\[(.+)\]\s*", text)
+    return [_literal(word.strip()) for word in inside[1].split(",")] if inside else text
+
+
+def _literal(word):
+    try:
+        return ast.literal_eval(word)
+    except (SyntaxError, ValueError):
+        return word
+
+
 def _paths_as_text(value):
     if isinstance(value, dict):
         return {key: _paths_as_text(entry) for key, entry in value.items()}
@@ -290,6 +322,8 @@ def _type_message(key, value, expected, explanation):
     message = f"`{key}` must be {allowed}, got {value!r} ({type(value).__name__})"
     if expected is str:
         message += f"; quote it to keep it text: '{key}=\"{value}\"'"
+    if expected is list:
+        message += f"; write {key}=[{value}], and commas between several"
     return f"{message} [{explanation}]" if explanation else message
 
 

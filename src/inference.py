@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Mapping
 from functools import partial
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,13 +15,18 @@ from torch.utils.data import DataLoader
 from src import loading, parallel
 from src.loading import SettingError
 from src.records import Prediction
+from src.weights import load_weights
 
 PRECISIONS = "float32", "bfloat16", "float16"
+# anomaly scores of logits (..., C), higher = more anomalous: the largest logit (Hendrycks et al.,
+# arXiv 1911.11132) and the free energy (Liu et al., arXiv 2010.03759), both with their sign turned
+SCORES = {
+    "max_logit": lambda logits: -logits.amax(-1),
+    "energy": lambda logits: -logits.logsumexp(-1),
+}
 OVERLAP = 4  # neighbouring tiles share at least one such part of their height and width
 
 _log = logging.getLogger(__name__)
-_LISTED = 5  # keys named in a message
-_SCALAR = np.float64().__reduce__()[0]  # its module has two names, by version of NumPy
 
 
 def choose_device(gpu, log):
@@ -62,7 +66,7 @@ def load_network(entry, device):
     Parameters
     ----------
     entry : ModelConfig
-        `model_weights` is the path of the weights file: see `load_weights`. None leaves the
+        `model_weights` is the path of the weights file: see `weights.load_weights`. None leaves the
         network untrained, with a warning.
     device : torch.device
 
@@ -85,7 +89,7 @@ def load_network(entry, device):
     return network.eval().to(device)
 
 
-def check_options(device, *, precision, tile):
+def check_options(device, *, precision, tile, scores=()):
     """Refuse settings of `args` that `predict` cannot follow.
 
     Raises
@@ -103,6 +107,10 @@ def check_options(device, *, precision, tile):
         raise SettingError(
             "`args.tile` must be [height, width], two whole numbers >= 1 (in pixels), or None, "
             f"got {tile!r}"
+        )
+    if set(scores) - SCORES.keys():
+        raise SettingError(
+            f"`args.scores` must be a list of {', '.join(SCORES)}, got {list(scores)}"
         )
 
 
@@ -125,42 +133,6 @@ def speed_up(network, *, channels_last, compile):
     if channels_last:
         network = network.to(memory_format=torch.channels_last)
     return torch.compile(network) if compile else network
-
-
-def load_weights(network, path, name):
-    """Fill a network from a weights file.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-    path : path-like
-        A `.safetensors` file, or what `torch.save` wrote on any device: a state dict, or a mapping
-        that has it under "state_dict". Keys may start with "module.", values may be of any
-        floating type; the network keeps its own. Keys that the network lacks are named in one
-        warning.
-    name : str
-        The configuration entry, for the messages.
-
-    Raises
-    ------
-    SettingError
-        If the file is missing or is no such file, if keys are missing or shapes differ.
-    """
-    state = _read_state(Path(path), name)
-    own = network.state_dict()
-    state = {key if key in own else key.removeprefix("module."): t for key, t in state.items()}
-    misshapen = [
-        f"{key} is {tuple(state[key].shape)} in the file, {tuple(tensor.shape)} in the network"
-        for key, tensor in own.items()
-        if key in state and state[key].shape != tensor.shape
-    ]
-    if misshapen:
-        raise SettingError(_misfit(path, name, "has tensors of another shape", misshapen))
-    missing, extra = network.load_state_dict(state, strict=False)
-    if missing:
-        raise SettingError(_misfit(path, name, "lacks tensors of the network", missing))
-    if extra:
-        _log.warning("%s: ignored what model %r lacks: %s", path, name, _first_few(extra))
 
 
 def to_input(mean, std):
@@ -210,8 +182,7 @@ def predict(network, image, *, precision="float32", tile=None):
     SettingError
         If the network was to be compiled by `speed_up`, and cannot be.
     """
-    probabilities, _ = _begin(network, image, precision, tile)()
-    return probabilities
+    return _begin(network, image, precision, tile)()[0]
 
 
 def load_images(samples, indices, *, workers, device):
@@ -254,13 +225,15 @@ def load_images(samples, indices, *, workers, device):
     yield from loader
 
 
-def predict_images(network, loaded, *, precision="float32", tile=None):
+def predict_images(network, loaded, *, precision="float32", tile=None, scores=()):
     """Predict one image after the other; a GPU is given the next one before it has finished.
 
     Parameters
     ----------
     network, precision, tile
         As for `predict`.
+    scores : sequence of str
+        Which of `SCORES` to keep with each prediction.
     loaded : iterable of (int, tuple or Exception)
         As `load_images` gives them.
 
@@ -273,7 +246,7 @@ def predict_images(network, loaded, *, precision="float32", tile=None):
     ahead = int(_device_of(network, torch.empty(0)).type == "cuda")
     begun = deque()
     for index, sample in loaded:
-        begin = partial(_begin_sample, network, precision=precision, tile=tile)
+        begin = partial(_begin_sample, network, precision=precision, tile=tile, scores=scores)
         begun.append((index, _attempt(begin, sample)))
         del sample
         if len(begun) > ahead:
@@ -326,29 +299,33 @@ def _check_portable(samples):
         ) from error
 
 
-def _begin_sample(network, sample, *, precision, tile):
+def _begin_sample(network, sample, *, precision, tile, scores):
     """Begin to predict a loaded item; gives a function that waits for its Prediction."""
     image, ground_truth, path = sample
-    finish = _begin(network, image, precision, tile)
+    finish = _begin(network, image, precision, tile, scores)
 
     def finish_sample():
         truth = None if ground_truth is None else np.asarray(ground_truth)
-        return Prediction(*finish(), truth, path)
+        probabilities, classes, maps = finish()
+        return Prediction(probabilities, classes, truth, path, scores=maps)
 
     return finish_sample
 
 
-def _begin(network, image, precision, tile):
+def _begin(network, image, precision, tile, scores=()):
     """Begin to predict an image.
 
     Returns
     -------
     finish : callable
-        Waits, then gives the probabilities (H, W, C) float32 and the most probable class (H, W).
+        Waits, then gives the probabilities (H, W, C) float32, the most probable class (H, W), and
+        the scores by name, each (H, W) float32.
     """
     device, is_full = _device_of(network, image), False
     try:
-        tensors, wait = _to_memory(_probabilities(network, image, device, precision, tile))
+        results = _probabilities(network, image, device, precision, tile, scores)
+        tensors, wait = _to_memory(results)
+        del results
     except RuntimeError as error:
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             reason = str(error).partition("\n")[0]
@@ -361,27 +338,29 @@ def _begin(network, image, precision, tile):
 
     def finish():
         wait()
-        probabilities, classes, total = (tensor.numpy() for tensor in tensors)
+        probabilities, classes, total, *maps = (tensor.numpy() for tensor in tensors)
         if np.isnan(total):
             wrong = int(np.isnan(probabilities).any(-1).sum())
             raise ValueError(
                 f"the network gave NaN or infinite logits at {wrong} of {classes.size} pixels; "
                 "check its weights, and `mean` and `std` of its input"
             )
-        return probabilities, classes
+        return probabilities, classes, dict(zip(scores, maps, strict=True))
 
     return finish
 
 
 @torch.inference_mode()
-def _probabilities(network, image, device, precision, tile):
-    """Probabilities (H, W, C) float32, most probable classes (H, W), sum of all probabilities."""
+def _probabilities(network, image, device, precision, tile, scores):
+    """Probabilities (H, W, C) float32, classes (H, W), sum of all probabilities, scores (H, W)."""
     images = image[None].to(device, non_blocking=True)
     with torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32"):
         logits = _tiled_logits(network, images, tile)
-    probabilities = logits[0].permute(1, 2, 0).float().softmax(-1).contiguous()
-    ids = torch.uint8 if logits.shape[1] <= 255 else torch.uint16  # 255 is "no label"
-    return probabilities, probabilities.argmax(-1).to(ids), probabilities.sum()
+    logits = logits[0].permute(1, 2, 0).float()
+    maps = [SCORES[name](logits) for name in scores]
+    probabilities = logits.softmax(-1).contiguous()
+    ids = torch.uint8 if logits.shape[-1] <= 255 else torch.uint16  # 255 is "no label"
+    return probabilities, probabilities.argmax(-1).to(ids), probabilities.sum(), *maps
 
 
 def _to_memory(tensors):
@@ -473,61 +452,3 @@ def _to_tensors(image, target, mean, std):
     if target is None:
         return pixels, None
     return pixels, torch.from_numpy(np.array(target, dtype=np.int64))
-
-
-def _read_state(path, name):
-    if not path.is_file():
-        raise SettingError(
-            f"the weights of model {name!r} are missing: put them at {path} (README.md says where "
-            "the published ones are to be had), or change `model_weights` in configuration.py"
-        )
-    try:
-        content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    except SettingError:
-        raise
-    except Exception as error:  # a damaged file raises nearly anything
-        raise SettingError(_no_state(path, name)) from error
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping):
-        raise SettingError(_no_state(path, name))
-    return {str(key): value for key, value in state.items() if isinstance(value, torch.Tensor)}
-
-
-def _read_torch(path):
-    # Beside the weights, training scripts store scores as NumPy scalars: plain numbers.
-    with torch.serialization.safe_globals(
-        [(_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-        + [np.dtype, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8"))]
-    ):
-        return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _read_safetensors(path):
-    try:  # optional: only who has such a file needs it
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ImportError:
-        raise SettingError(f"{path}: reading it needs `pip install safetensors`") from None
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
-
-
-def _no_state(path, name):
-    return (
-        f"{path} (weights of model {name!r}) must be a state dict, or a mapping with one under "
-        "'state_dict', saved by torch.save, or a .safetensors file; it is damaged or something else"
-    )
-
-
-def _misfit(path, name, what, entries):
-    return (
-        f"{path} does not fit model {name!r}: it {what}: {_first_few(entries)}; "
-        "check `model_weights` and `kwargs` of that entry in configuration.py"
-    )
-
-
-def _first_few(entries):
-    more = f" and {len(entries) - _LISTED} more" if len(entries) > _LISTED else ""
-    return ", ".join(entries[:_LISTED]) + more

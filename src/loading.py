@@ -179,12 +179,13 @@ def module_attribute(entry, name, default=_REQUIRED):
 
 
 def class_mapping(entry, name):
-    """`label_mapping`, `pred_mapping` or `train_ids` of the class of a dataset entry.
+    """`label_mapping` or `pred_mapping` of the class of an entry, or another of its dictionaries.
 
     Returns
     -------
-    mapping : dict of int to (str, (int, int, int)), `train_ids`: to str
-        Class name and RGB colour by id. What a class does not have is empty.
+    mapping : dict of int to (str, (int, int, int))
+        Class name and RGB colour by id; `train_ids`, `kinds`: int to str; `anomaly_ids`: int to
+        int; `categories`: str to str. What a class does not have is empty.
 
     Raises
     ------
@@ -255,6 +256,31 @@ def predicted_ids(entry, trained_on, log):
             "`train_ids` of %s name a class that is predicted (%s)",
             entry.name, entry.class_name, ", ".join(name for name, _ in known.values()),
         )  # fmt: skip
+    return table
+
+
+def anomaly_labels(entry, trained_on, log):
+    """Look-up table from the ids of a dataset's ground truth to what an anomaly score is judged by.
+
+    A class that the network does not predict is an anomaly, unless the class of the dataset says
+    something else in its optional `anomaly_ids`: {id: 0, 1 or 255}.
+
+    Parameters
+    ----------
+    entry, trained_on, log
+        As for `predicted_ids`.
+
+    Returns
+    -------
+    table : ndarray of shape (256,), uint8
+        0 = normal, 1 = anomaly, 255 = not judged: an id without a class among them.
+    """
+    known = predicted_ids(entry, trained_on, log) != NO_LABEL
+    table = np.full(256, NO_LABEL, np.uint8)
+    ids = [key for key in class_mapping(entry, "label_mapping") if key != NO_LABEL]
+    table[ids] = np.where(known[ids], 0, 1)
+    for key, label in class_mapping(entry, "anomaly_ids").items():
+        table[key] = label
     return table
 
 

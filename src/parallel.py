@@ -3,16 +3,20 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
+from collections import deque
 from concurrent.futures import (
     FIRST_COMPLETED,
+    Future,
     ProcessPoolExecutor,
     ThreadPoolExecutor,
     as_completed,
     wait,
 )
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 
 from tqdm import tqdm
@@ -22,6 +26,11 @@ from src.records import Tally
 with warnings.catch_warnings():  # sacred imports pkg_resources, which announces its end
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     from sacred.utils import SacredError
+
+_LOOK = 0.5  # seconds of work that tell how long the rest will take
+_STARTING = 4.0  # seconds that it takes to start processes
+_AHEAD = 4  # images a process that are begun or wait to be fetched
+_SLOW_IMPORTS = ("torch", "torchvision", "sklearn.metrics")
 
 
 def for_each_image(function, indices, *, num_cores, description, is_done=None, log):
@@ -55,11 +64,15 @@ def for_each_image(function, indices, *, num_cores, description, is_done=None, l
     """
     _check_num_cores(num_cores)
 
-    def work(todo):
-        workers = min(num_cores, len(todo))
-        return _in_processes(function, todo, workers) if workers > 1 else _here(function, todo)
+    def produce(todo):
+        return results(function, todo, num_cores)
 
-    return _count(work, indices, description, is_done, log)
+    def drop(_index, _result):
+        pass
+
+    return for_each_result(
+        produce, drop, indices, num_cores=1, description=description, is_done=is_done, log=log
+    )
 
 
 def for_each_result(produce, consume, indices, *, num_cores, description, is_done=None, log):
@@ -95,9 +108,42 @@ def for_each_result(produce, consume, indices, *, num_cores, description, is_don
     _check_num_cores(num_cores)
 
     def work(todo):
-        return _in_threads(consume, produce(todo), num_cores) if todo else _here(consume, todo)
+        if todo:
+            yield from _in_threads(consume, produce(todo), num_cores)
 
     return _count(work, indices, description, is_done, log)
+
+
+def results(function, indices, num_cores):
+    """Yield what a function makes of each image, in their order, while it works on the next ones.
+
+    What `for_each_result` may have as `produce`, or the first link of it. No more than a few
+    results a process are held, however long the caller takes over each. Processes are started
+    only where the work is not done sooner without them.
+
+    Parameters
+    ----------
+    function, num_cores
+        As for `for_each_image`.
+    indices : iterable
+        What the function takes: indices, or all that a process needs to know of an image.
+
+    Yields
+    ------
+    index, result
+        The exception where the function raised one.
+    """
+    _check_num_cores(num_cores)
+    waiting = deque(indices)
+    done, seconds = 0, 0.0
+    while waiting and (min(num_cores, len(waiting)) == 1 or _is_short(seconds, done, len(waiting))):
+        index = waiting.popleft()
+        start = time.monotonic()
+        result = _call(function, index)
+        done, seconds = done + 1, seconds + time.monotonic() - start
+        yield index, result
+    if waiting:
+        yield from _from_processes(function, waiting, min(num_cores, len(waiting)))
 
 
 def summary(tally):
@@ -163,19 +209,49 @@ def _is_done(is_done, index):
         return False
 
 
-def _here(function, indices):
-    """Yield (index, None or the exception) one image after the other."""
-    for index in indices:
-        yield index, _error_of(function, index)
+def _call(function, *args):
+    """What a call returns, or the exception that it raises."""
+    try:
+        return function(*args)
+    except Exception as error:
+        return error
 
 
 def _error_of(function, *args):
     """The exception that a call raises, or None."""
+    result = _call(function, *args)
+    return result if isinstance(result, Exception) else None
+
+
+def _is_short(seconds, done, left):
+    """Whether the images that are left take less time than to start processes for them."""
+    return seconds < _LOOK or seconds * left < _STARTING * done
+
+
+def _from_processes(function, waiting, workers):
+    """Yield (index, result or the exception) in the order of the deque `waiting`."""
+    pending = deque()
+    with ProcessPoolExecutor(workers, new_processes(), initializer=_begin_worker) as pool:
+        try:
+            while waiting or pending:
+                while waiting and len(pending) < workers * _AHEAD:
+                    index = waiting.popleft()
+                    pending.append((index, _submit(pool, function, index)))
+                index, future = pending.popleft()
+                yield index, future.exception() or future.result()
+                del future  # its result may be as large as an image
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _submit(pool, function, index):
+    """The future of a call; where a process has been killed, one that says so."""
     try:
-        function(*args)
-    except Exception as error:
-        return error
-    return None
+        return pool.submit(function, index)
+    except BrokenProcessPool as error:
+        future = Future()
+        future.set_exception(error)
+        return future
 
 
 def _in_threads(consume, results, workers):
@@ -197,23 +273,16 @@ def _in_threads(consume, results, workers):
             yield pending[future], future.result()
 
 
-def _in_processes(function, indices, workers):
-    """Yield (index, None or the exception) as images are finished, in any order."""
-    with ProcessPoolExecutor(workers, new_processes(), initializer=_begin_worker) as pool:
-        futures = {pool.submit(function, index): index for index in indices}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.exception()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
 def new_processes():
     """The context of `multiprocessing` for processes beside this one.
 
-    A plain fork would copy the threads' locks of torch and HDF5 in whatever state they are.
+    A plain fork would copy the threads' locks of torch and HDF5 in whatever state they are. What is
+    slow to import and was needed here is imported once for all of them.
     """
-    return multiprocessing.get_context("spawn" if os.name == "nt" else "forkserver")
+    context = multiprocessing.get_context("spawn" if os.name == "nt" else "forkserver")
+    if os.name != "nt":
+        context.set_forkserver_preload([name for name in _SLOW_IMPORTS if name in sys.modules])
+    return context
 
 
 def ignore_interrupt(*_):

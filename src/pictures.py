@@ -14,8 +14,10 @@ from src.records import NO_LABEL
 
 RED = (255, 0, 0)
 WHITE = (255, 255, 255)
+BLANK = (232, 234, 238)
 ENTROPY_COLOURS = "inferno"  # dark = certain
 IOU_COLOURS = "RdYlGn"  # red = 0, green = 1
+SCALE_COLOURS = "viridis"
 THUMBNAIL_SIDE_PX = 128
 CONTEXT = 0.15  # of the box's longer side, on each side
 
@@ -206,9 +208,12 @@ def thumbnail(image, box, side=THUMBNAIL_SIDE_PX):
     """
     picture = Image.fromarray(crop(image, box, CONTEXT))
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()
+    return _jpeg(picture)
+
+
+def blank_thumbnail(side=THUMBNAIL_SIDE_PX):
+    """A light grey square as a small JPEG (bytes), for a segment whose image cannot be read."""
+    return _jpeg(Image.new("RGB", (side, side), BLANK))
 
 
 def decode(jpeg):
@@ -222,11 +227,11 @@ def thumbnail_sheet(thumbnails, columns, frames, side=160, caption=40, ground=WH
     Parameters
     ----------
     thumbnails : sequence of bytes
-        N image files, N >= 1.
+        N image files; without any, one row is empty.
     columns : int
         Cells in a row.
-    frames : sequence of (int, int, int)
-        Colour of each frame.
+    frames : sequence of (int, int, int) or str
+        Colour of each frame; a name or "#rrggbb" will do.
     side, caption : int
         Pixels of a cell: `side` wide, `side` + `caption` high, the caption's part left empty.
     ground : (int, int, int) or str
@@ -234,9 +239,9 @@ def thumbnail_sheet(thumbnails, columns, frames, side=160, caption=40, ground=WH
 
     Returns
     -------
-    sheet : ndarray of shape (ceil(N / columns) * (side + caption), columns * side, 3), uint8
+    sheet : ndarray of shape (rows * (side + caption), columns * side, 3), uint8
     """
-    rows = -(-len(thumbnails) // columns)
+    rows = max(1, -(-len(thumbnails) // columns))
     sheet = Image.new("RGB", (columns * side, rows * (side + caption)), ground)
     draw = ImageDraw.Draw(sheet)
     gap, frame = side // 20, max(2, side // 40)
@@ -246,7 +251,7 @@ def thumbnail_sheet(thumbnails, columns, frames, side=160, caption=40, ground=WH
         left = number % columns * side + (side - picture.width) // 2
         upper = number // columns * (side + caption) + (side - picture.height) // 2
         box = (left, upper, left + picture.width, upper + picture.height)
-        draw.rectangle(_grown(box, frame), outline=tuple(colour), width=frame)
+        draw.rectangle(_grown(box, frame), outline=colour, width=frame)
         sheet.paste(picture, (left, upper))
     return np.array(sheet)
 
@@ -261,6 +266,11 @@ def distinct_colours(count):
     return [tuple(map(int, colour)) for colour in colours]
 
 
+def scale_colours(count):
+    """Colours of a scale from low to high, (count, 3) uint8, none too bright for white paper."""
+    return _colour_values(np.linspace(0, 0.92, count), SCALE_COLOURS)
+
+
 def _colour_values(values, colours):
     return matplotlib.colormaps[colours](values, bytes=True)[..., :3]
 
@@ -269,6 +279,12 @@ def _grown(box, by):
     """Corners for `ImageDraw.rectangle`, which draws the lower right one too."""
     left, upper, right, lower = (int(edge) for edge in box)
     return left - by, upper - by, right + by - 1, lower + by - 1
+
+
+def _jpeg(picture):
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
 
 
 def _fit(picture, side):

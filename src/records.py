@@ -1,6 +1,7 @@
 """The small records that pass between the stages; NumPy only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,6 +25,8 @@ class Prediction:
     heatmaps : ndarray of shape (H, W, 3), float32, or None
         Entropy, probability difference and variation ratio, in [0, 1], where they are stored in
         the place of the probabilities.
+    scores : dict of str to ndarray of shape (H, W), float32
+        Anomaly scores of the logits that stage 1 was asked to keep; higher = more anomalous.
     """
 
     probabilities: np.ndarray | None
@@ -31,6 +34,7 @@ class Prediction:
     ground_truth: np.ndarray | None
     image_path: str
     heatmaps: np.ndarray | None = None
+    scores: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,39 +102,136 @@ class Selection:
     too_small: int
 
 
+class ImageName(NamedTuple):
+    """An image by its dataset and its index there."""
+
+    dataset: str
+    index: int
+
+    def __str__(self):
+        return f"{self.index} of {self.dataset}"
+
+
 @dataclass(frozen=True)
-class JudgedImage:
-    """One image's S segments with their predicted IoU, and which of them are suspicious.
+class MeasuredImage:
+    """One image's S segments as the first two stages left them.
 
     Attributes
     ----------
-    index : int
-        Of the image in its dataset.
+    name : ImageName
     path : str
         The picture.
     size : tuple of (int, int)
         Height and width in pixels.
-    iou_pred : ndarray of shape (S,), float32
-        In [0, 1].
-    predicted_class, label : ndarray of shape (S,), int64
-        Predicted id, and most frequent true id; 255 = no label.
+    metrics : dict of str to sequence of S values
+    label : ndarray of shape (S,), uint16
+        Most frequent true id; 255 = no label.
     boxes : ndarray of shape (S, 4), int64
         Left, upper, right, lower in pixels; right and lower exclusive.
-    selection : Selection
-        Which segments were chosen.
-    made_from : list
-        What all this depends on, in values that JSON can hold.
+    made_from : str
+        Another one if the image is segmented anew.
     """
 
-    index: int
+    name: ImageName
     path: str
     size: tuple[int, int]
+    metrics: dict
+    label: np.ndarray
+    boxes: np.ndarray
+    made_from: str
+
+
+@dataclass(frozen=True)
+class JudgedImage:
+    """One image's S segments with their predicted IoU, and the n suspicious ones among them.
+
+    Attributes
+    ----------
+    name, path, size, made_from
+        As those of `MeasuredImage`.
+    iou_pred : ndarray of shape (S,), float32
+        In [0, 1].
+    predicted_class, label : ndarray of shape (S,), uint16
+        Predicted id, and most frequent true id; 255 = no label.
+    is_large : ndarray of shape (S,), bool
+        Whether the segment is large enough to be looked at.
+    selection : Selection
+        Which n segments were chosen.
+    boxes : ndarray of shape (n, 4), int64
+        The crop of each: left, upper, right, lower in pixels; right and lower exclusive.
+    segment_size : ndarray of shape (n,), int64
+        Pixels of each.
+    """
+
+    name: ImageName
+    path: str
+    size: tuple[int, int]
+    made_from: str
     iou_pred: np.ndarray
     predicted_class: np.ndarray
     label: np.ndarray
-    boxes: np.ndarray
+    is_large: np.ndarray
     selection: Selection
-    made_from: list
+    boxes: np.ndarray
+    segment_size: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class CropTask:
+    """The n segments of one image that are still to be embedded.
+
+    Attributes
+    ----------
+    name : ImageName
+    path : str
+        The picture.
+    size : tuple of (int, int)
+        Height and width in pixels when it was predicted; -1: unknown.
+    rows : ndarray of shape (n,), int64
+        Their rows in the table of embedded segments.
+    numbers : ndarray of shape (n,), int64
+        Their numbers in the component map, from 1.
+    boxes : ndarray of shape (n, 4), int64
+        Left, upper, right, lower in pixels; right and lower exclusive.
+    """
+
+    name: ImageName
+    path: str
+    size: tuple[int, int]
+    rows: np.ndarray
+    numbers: np.ndarray
+    boxes: np.ndarray
+
+    def __str__(self):
+        return str(self.name)
+
+
+@dataclass(frozen=True)
+class FoundSegments:
+    """What stage 4 is to embed.
+
+    Attributes
+    ----------
+    table : dict
+        The table of embedded segments (`cache.read_embeddings`) without vectors and thumbnails.
+    model_name : str
+        The segmentation network that predicted them.
+    min_size : sequence of (int, int)
+        Smallest height and width in pixels.
+    made_from : dict of str to dict
+        What the segments of each dataset depend on.
+    figures : dict of str to number
+        How well the search went.
+    failed : tuple of (str, str)
+        Name of each image that could not be searched, and why.
+    """
+
+    table: dict
+    model_name: str
+    min_size: tuple[int, int]
+    made_from: dict
+    figures: dict
+    failed: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)

@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 import re
@@ -34,14 +35,17 @@ def test_names_are_those_of_the_original_tree(tmp_path):
         cache.prediction_path(tmp_path, "m", "d", 3),
         cache.metrics_path(tmp_path, "m", "d", 3),
         cache.components_path(tmp_path, "m", "d", 3),
-        cache.embeddings_path(tmp_path, "m", "d", 128, 64, "densenet201"),
+        cache.embeddings_path(tmp_path, "m", 128, 64, "densenet201"),
     ]
     assert [name.relative_to(tmp_path).as_posix() for name in names] == [
         "input/m/d/input3.hdf5",
         "metrics/m/d/metrics3.p",
         "components/m/d/components3.hdf5",
-        "embeddings/m/d/embeddings_128_64_densenet201.p",
+        "embeddings/m/embeddings_128_64_densenet201.p",
     ]
+    assert cache.min_size_of(names[-1]) == (128, 64)
+    with pytest.raises(SettingError, match="must be called embeddings_<height>_<width>_<net>.p"):
+        cache.min_size_of(tmp_path / "segments.p")
 
 
 def test_float32_comes_back_bit_for_bit(path, prediction):
@@ -63,6 +67,18 @@ def test_the_compact_form_is_rounded_to_65535_steps_and_keeps_the_prediction(pat
     assert again.probabilities[0, 0, 0] == again.probabilities[0, 0, 1]  # tied now
     assert_array_equal(again.probabilities[0, 1], [1, 0])
     assert_array_equal(again.prediction, [[1, 0]])
+
+
+@pytest.mark.parametrize("form", ["compact", "float32"])
+def test_scores_come_back_within_a_65535th_of_their_range(path, prediction, form):
+    ramp = np.linspace(-30, 12, 240, dtype=np.float32).reshape(40, 6)
+    scores = {"max_logit": ramp, "energy": np.full((40, 6), 7.0, np.float32)}
+    cache.write_prediction(path, replace(prediction, scores=scores), MADE_FROM, form)
+    again = cache.read_prediction(path, probabilities=False).scores
+    assert [*again] == ["max_logit", "energy"]
+    assert_allclose(again["max_logit"], ramp, atol=42 / 65535)
+    assert_array_equal(again["energy"], scores["energy"])
+    assert again["max_logit"].dtype == np.float32
 
 
 def test_segments_of_the_compact_form_are_those_of_float32_within_2e_4(path):
@@ -289,7 +305,90 @@ def test_the_original_tree_is_read(reference):
         assert len(metrics) == 78
 
 
-def test_the_original_embeddings_are_read(reference):
-    table = cache.read_table(reference / "caches" / "tree" / "embeddings_32_32_densenet201.p")
-    assert np.shape(table["embeddings"]) == (5, 1920)
-    assert table["component_index"] == [2, 18, 1, 2, 8]
+def test_the_original_embeddings_are_read_as_arrays(reference):
+    folder = reference / "caches"
+    expected = json.loads((folder / "expected_selection.json").read_text())
+    table = cache.read_embeddings(folder / "tree" / "embeddings_32_32_densenet201.p")
+    assert table["embeddings"].shape == (5, 1920) and table["embeddings"].dtype == np.float32
+    first8 = expected["embeddings_check"]["first8"]
+    assert_allclose(table["embeddings"][:, :8], first8, rtol=1e-6)
+    assert_array_equal(table["box"], expected["boxes_left_upper_right_lower"])
+    for name in ("component_index", "image_level_index", "image_index", "gt", "pred"):
+        assert_array_equal(table[name], expected[name])
+        assert table[name].dtype == np.int64
+    assert table["image_path"] == expected["image_path"]
+    saved = np.load(folder / "expected_features_and_iou.npz")
+    rows = saved["start"][table["image_level_index"]] + table["component_index"] - 1
+    assert_allclose(table["iou"], saved["iou_pred"][rows], rtol=1e-6)
+    # what the original does not know
+    assert "thumbnail" not in table and table["made_from"] is None
+    assert_array_equal(table["image_size"], np.full((3, 2), -1))
+    assert_array_equal(table["segment_size"], [-1] * 5)
+    assert table["image_made_from"] == [""] * 3
+
+
+# the table of embedded segments
+
+
+def embedded():
+    """Three segments of two images."""
+    return {
+        "image_path": ["a.png", "b.png"],
+        "dataset": ["streets", "woods"],
+        "model_name": ["narrow", "narrow"],
+        "image_index": np.array([4, 0]),
+        "image_size": np.array([[9, 8], [7, 6]]),
+        "iou_pred": [np.array([0.5, 0.25], np.float32), np.array([0.75], np.float32)],
+        "image_made_from": ["x", "y"],
+        "embeddings": np.eye(3, dtype=np.float32),
+        "box": np.arange(12).reshape(3, 4),
+        "component_index": np.array([1, 2, 1]),
+        "image_level_index": np.array([0, 0, 1]),
+        "gt": np.array([1, 2, 255]),
+        "pred": np.array([0, 0, 1]),
+        "iou": np.array([0.5, 0.25, 0.75], np.float32),
+        "segment_size": np.array([7, 8, 9]),
+        "thumbnail": [b"1", b"2", b"3"],
+        "reduced_by": {"method": "pca"},
+    }
+
+
+def test_embedded_segments_come_back_as_they_were_given(tmp_path):
+    table = embedded()
+    cache.write_table(tmp_path / "embeddings_1_1_a.p", table, MADE_FROM)
+    again = cache.read_embeddings(tmp_path / "embeddings_1_1_a.p")
+    assert again.pop("made_from") == cache.as_stored(MADE_FROM)
+    np.testing.assert_equal(again, table)
+
+
+def test_a_table_of_no_segments_has_the_shapes_of_one(tmp_path):
+    lists = {name: [] for name in embedded() if name not in ("iou", "reduced_by", "thumbnail")}
+    cache.write_table(tmp_path / "embeddings_1_1_a.p", lists, MADE_FROM)
+    table = cache.read_embeddings(tmp_path / "embeddings_1_1_a.p")
+    assert table["embeddings"].shape == (0, 0) and table["box"].shape == (0, 4)
+    assert table["iou"].shape == table["gt"].shape == (0,)
+    assert table["image_size"].shape == (0, 2)
+
+
+def test_some_segments_bring_their_images_and_no_others():
+    some = cache.take_segments(embedded(), [2, 1])
+    assert some["image_path"] == ["a.png", "b.png"] and some["thumbnail"] == [b"3", b"2"]
+    assert_array_equal(some["image_level_index"], [1, 0])
+    assert_array_equal(some["embeddings"], np.eye(3)[[2, 1]])
+    last = cache.take_segments(embedded(), [2])
+    assert last["dataset"] == ["woods"] and len(last["iou_pred"]) == 1
+    assert_array_equal(last["image_level_index"], [0])
+    assert_array_equal(last["image_size"], [[7, 6]])
+    assert last["reduced_by"] == {"method": "pca"}
+    none = cache.take_segments(embedded(), [])
+    assert none["image_path"] == none["thumbnail"] == [] and none["box"].shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"gt": [1]}, {**embedded(), "gt": ["sofa"] * 3}, [1], {**embedded(), "box": [[1, 2]]}]
+)
+def test_a_file_that_holds_no_embedded_segments_is_named(tmp_path, wrong):
+    path = tmp_path / "embeddings_1_1_a.p"
+    path.write_bytes(pickle.dumps(wrong))
+    with pytest.raises(ValueError, match="embeddings_1_1_a.p cannot be read .*compute_embeddings"):
+        cache.read_embeddings(path)

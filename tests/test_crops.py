@@ -117,6 +117,53 @@ def test_no_chosen_segment_no_label():
     assert crops.majority_label(COMPONENTS, np.zeros((5, 4), np.uint8), []).shape == (0,)
 
 
+# faults of the original; the one of a single image and those of folders: test_compute_embeddings
+
+
+def reference_image(reference, index):
+    """Component map of an image, and its rows in the recorded selection."""
+    tree = reference / "caches" / "tree"
+    components = cache.read_components(
+        cache.components_path(tree, "deeplabv3plus", "cityscapes_val", index)
+    )
+    recorded = cache.read_embeddings(tree / "embeddings_32_32_densenet201.p")
+    return components, cache.take_segments(
+        recorded, np.flatnonzero(recorded["image_level_index"] == index)
+    )
+
+
+def test_a_small_box_away_from_the_borders_grows_where_the_original_leaves_it(reference):
+    components, recorded = reference_image(reference, 1)
+    assert_array_equal(recorded["box"][1], [53, 0, 94, 44])  # 41 wide, 48 were asked for
+    box = crops.segment_boxes(components)[recorded["component_index"][1] - 1]
+    left, upper, right, lower = crops.grow_boxes([box], components.shape, 44, 48)[0]
+    assert (right - left, lower - upper) == (48, 44)
+    assert left <= 53 and right >= 94 and right < components.shape[1]
+
+
+def test_the_last_row_and_column_and_the_boundary_are_in_the_box(reference):
+    components, recorded = reference_image(reference, 0)
+    number, box = recorded["component_index"][1], recorded["box"][1]
+    rows, columns = np.nonzero(components == number)  # the original: inner pixels, last ones lost
+    assert_array_equal(box, [columns.min(), rows.min(), columns.max(), rows.max()])
+    rows, columns = np.nonzero(abs(components) == number)
+    expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    assert_array_equal(crops.segment_boxes(components)[number - 1], expected)
+
+
+def test_a_segment_of_exactly_the_smallest_size_is_large_enough():
+    components = np.zeros((9, 9), np.int32)
+    components[2:5, 3:7] = -1  # 3 x 4 pixels
+    boxes = crops.segment_boxes(components)
+    assert crops.are_large(boxes, 3, 4).all()
+    assert not crops.are_large(boxes, 4, 4).any() and not crops.are_large(boxes, 3, 5).any()
+
+
+def test_the_smaller_of_two_equally_frequent_labels_is_taken():
+    truth = np.array([[7, 3, 3, 7]], np.uint8)  # the original takes what its sort puts last
+    assert_array_equal(crops.majority_label(np.ones((1, 4), np.int32), truth, [1]), [3])
+
+
 def test_the_recorded_selection_differs_only_by_the_stated_faults(reference):
     """Recorded: boxes and sizes without boundary and last row, so our boxes hold theirs."""
     folder = reference / "caches"

@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import numpy as np
@@ -210,6 +211,22 @@ def test_a2d2_meets_cityscapes_by_its_own_mapping(reference):
         for key, cityscapes_id in mappings["a2d2_id_to_cityscapes_id"].items()
         if cityscapes_id != 255
     }
+
+
+def test_the_kinds_of_a2d2_are_those_of_the_paper(reference):
+    kinds = json.loads((reference / "labels" / "mappings.json").read_text())["a2d2_id_to_train_id"]
+    names = {key: name for key, (name, _) in A2D2.label_mapping.items()} | A2D2.kinds
+    assert len(set(names.values())) == 37
+    for one, other in itertools.combinations(names, 2):
+        assert (names[one] == names[other]) == (kinds[str(one)] == kinds[str(other)])
+
+
+def test_a2d2_finds_the_recorded_categories_in_those_of_cityscapes(reference):
+    recorded = json.loads((reference / "labels" / "mappings.json").read_text())
+    order = [None, *dict.fromkeys(Cityscapes.categories.values())]
+    for key, category in recorded["a2d2_id_to_cityscapes_category_id"].items():
+        name = A2D2.train_ids.get(int(key))
+        assert Cityscapes.categories.get(name) == order[category]
 
 
 def test_a_network_that_learnt_a2d2_keeps_the_classes_of_a2d2():

@@ -1,19 +1,33 @@
 """The explorer: every command by synthetic events, without a display."""
 
+import csv
+import json
+from pathlib import Path
+
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from matplotlib.backend_bases import KeyEvent, MouseEvent
-from numpy.testing import assert_array_equal
+from matplotlib.backend_bases import KeyEvent, MouseEvent, ResizeEvent
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
-from src import cache, discover, pictures
+from src import cache, discover, embedding_space, pictures
+from src.discover import explorer, segments, state
+from src.discover.commands import COMMANDS, KEYS
+from src.discover.export import export_segments
+from src.discover.quick import Backdrop
+from src.discover.views import HIDDEN
 from src.loading import SettingError
 from src.records import Prediction
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 PRED = {0: ("road", (128, 64, 128)), 13: ("car", (0, 0, 142))}
 LABEL = {**PRED, 30: ("sofa", (200, 100, 50)), 31: ("boat", (20, 180, 90))}
+ALLEY_LABEL = {7: ("sofa", (1, 2, 3)), 13: ("crate", (90, 90, 0))}  # other ids, a common name
 SHADES = [20, 60, 100, 140, 180, 220]  # the grey of each segment and of its thumbnail
 PLACES = np.array([(0, 0), (1, 0), (0, 3), (5, 0), (5, 4), (9, 9)], np.float32)
 
@@ -51,6 +65,8 @@ def results(tmp_path_factory):
         "gt": np.array([30, 30, 31, 31, 13, 255]),
         "pred": np.array([0, 13, 0, 13, 0, 13]),
         "iou": np.array([0.1, 0.2, 0.3] * 2, np.float32),
+        "embeddings": np.c_[PLACES[:, ::-1], np.arange(6)].astype(np.float32),
+        "segment_size": np.array([120, 256, 480] * 2),
         "thumbnail": [
             pictures.thumbnail(np.full((20, 20, 3), shade, np.uint8), (0, 0, 20, 20))
             for shade in SHADES
@@ -61,21 +77,38 @@ def results(tmp_path_factory):
     return folder, table
 
 
+class IdleCanvas(FigureCanvasAgg):
+    """Draws later, as a window does; FigureCanvasAgg draws at once, ten times in one command."""
+
+    def draw_idle(self):
+        pass
+
+
 class Hand:
     """An explorer and a hand on its mouse and keyboard."""
 
     def __init__(self, folder, table, out_dir, **settings):
         self.opened = []
-        files = discover.ImageFiles(folder)
+        labels = {"streets": LABEL, "alleys": ALLEY_LABEL}
         self.explorer = discover.Explorer(
-            table, LABEL, PRED, files, out_dir, new_figure=self._new_figure, **settings
+            discover.Segments(table, labels, PRED, folder),
+            out_dir,
+            new_figure=self._new_figure,
+            **settings,
         )
         self.out_dir = out_dir
 
     def _new_figure(self, size_in, title):
-        self.opened.append((title, discover.picture_figure(size_in, title)))
-        self.opened[-1][1].set_dpi(60)  # small pictures are drawn faster
-        return self.opened[-1][1]
+        figure = Figure(size_in, dpi=60)  # small pictures are drawn faster
+        IdleCanvas(figure)
+        self.opened.append((title, figure))
+        return figure
+
+    def settle(self, view=None):
+        """Draw, as a window does once it has nothing else to do."""
+        canvas = (view or self.map).figure.canvas
+        canvas.draw()
+        return np.array(canvas.buffer_rgba())
 
     @property
     def map(self):
@@ -83,7 +116,11 @@ class Hand:
 
     @property
     def grid(self):
-        return self.explorer.grids[-1]
+        return self.explorer.sheets[-1]
+
+    @property
+    def panel(self):
+        return self.map.panel
 
     def titles(self):
         return [title for title, _ in self.opened[1:]]
@@ -131,12 +168,60 @@ class Hand:
     def message(self, view=None):
         return (view or self.map).message.get_text()
 
+    def press_panel(self, kind, what, **event):
+        event = {"button": 1} | event
+        x, y = self.panel.place_of(kind, what)
+        for name in ("button_press_event", "button_release_event"):
+            self.send(self.map, MouseEvent(name, self.map.figure.canvas, x, y, **event))
+
+    def slide(self, low, high):
+        """Drag the slider's left and then its right handle to a predicted IoU."""
+        slider = self.panel.slider
+        for old, new in zip(slider.val, (low, high), strict=True):
+            moves = [("motion_notify_event", value) for value in np.linspace(old, new, 9)]
+            for name, value in (
+                ("button_press_event", old),
+                *moves,
+                ("button_release_event", new),
+            ):
+                x, y = slider.ax.transData.transform((value, 0.5))
+                event = MouseEvent(name, slider.ax.figure.canvas, x, y, button=1)
+                self.send(self.map, event)
+
+    def draw_around(self, rows, **event):
+        """Draw a square around the points, as lasso or as rectangle."""
+        places = np.array([self.place(row, self.map) for row in rows])
+        (left, lower), (right, upper) = places.min(axis=0) - 8, places.max(axis=0) + 8
+        corners = [(left, lower), (right, lower), (right, upper), (left, upper)]
+        if self.explorer.tool == "rectangle":
+            corners = [corners[0], corners[2]]
+        canvas = self.map.figure.canvas
+        self.send(self.map, MouseEvent("button_press_event", canvas, *corners[0], 1, **event))
+        for corner in corners[1:]:
+            self.send(self.map, MouseEvent("motion_notify_event", canvas, *corner, **event))
+        self.send(self.map, MouseEvent("button_release_event", canvas, *corners[-1], 1, **event))
+
+    def selected(self):
+        return np.flatnonzero(self.explorer.state.selected).tolist()
+
     def point_colours(self):
-        return np.rint(self.map.scatter.get_facecolors()[:, :3] * 255).astype(int)
+        """Colour that each point is drawn in last, (N, 3) from 0 to 255; rings do not count."""
+        colours = np.full((len(self.map.points), 3), -1)
+        for line in sorted(self.map.axes.lines, key=lambda line: line.get_zorder()):
+            if line.get_fillstyle() != "none" and line.get_marker() == "o":
+                for point in line.get_xydata():
+                    row = np.flatnonzero((self.map.points == point).all(axis=1))
+                    colours[row] = np.rint(np.multiply(to_rgb(line.get_markerfacecolor()), 255))
+        return colours
+
+    def grey_points(self):
+        """Rows that are filtered out, as drawn."""
+        grey = np.rint(np.multiply(to_rgb(HIDDEN), 255))
+        return np.flatnonzero((self.point_colours() == grey).all(axis=1)).tolist()
 
     def legend(self):
-        legend = self.map._legend_axes.get_legend()
-        return legend.get_title().get_text(), [text.get_text() for text in legend.get_texts()]
+        content = self.panel._content
+        return content.title, [f"{entry.name}  {entry.count}" for entry in content.entries]
 
     def saved(self):
         return sorted(path.name for path in self.out_dir.glob("*"))
@@ -147,9 +232,17 @@ def hand(results, tmp_path):
     return Hand(*results, tmp_path / "saved")
 
 
+@pytest.fixture
+def two_datasets(results, tmp_path):
+    """The same, but the second image is of another dataset with ids of its own."""
+    folder, table = results
+    other = {"dataset": ["streets", "alleys"], "gt": np.array([30, 30, 31, 7, 13, 255])}
+    return Hand(folder, {**table, **other}, tmp_path / "saved")
+
+
 def shade_of(view):
     """Row whose grey the thumbnail beside the pointer has."""
-    return int(np.argmin(np.abs(np.subtract(SHADES, view.tip.images[0].get_array().mean()))))
+    return int(np.argmin(np.abs(np.subtract(SHADES, view.tip.picture.mean()))))
 
 
 # pointer
@@ -171,11 +264,12 @@ def test_hovering_shows_the_thumbnail_and_the_facts_of_that_segment(hand, row):
 @pytest.mark.parametrize("row", range(6))
 def test_the_thumbnail_stays_inside_the_window_and_off_the_pointer(hand, row):
     hand.hover(row)
-    left, lower, right, upper = hand.map.tip.bbox.extents
+    left, lower, right, upper = hand.map.tip.extent
     width, height = hand.map.figure.bbox.size
     assert 0 <= left < right <= width
     assert 0 <= lower < upper <= height
-    assert not hand.map.tip.bbox.contains(*hand.place(row, hand.map))
+    x, y = hand.place(row, hand.map)
+    assert not (left <= x <= right and lower <= y <= upper)
 
 
 def test_hovering_over_nothing_shows_nothing(hand):
@@ -186,7 +280,7 @@ def test_hovering_over_nothing_shows_nothing(hand):
 
 
 def test_the_thumbnail_is_drawn_and_goes_without_a_trace(hand):
-    empty = np.array(hand.map.figure.canvas.buffer_rgba())
+    empty = hand.settle()
     hand.hover(5)
     assert (np.asarray(hand.map.figure.canvas.buffer_rgba()) != empty).any()
     hand.send(hand.map, MouseEvent("motion_notify_event", hand.map.figure.canvas, 400, 400))
@@ -236,14 +330,14 @@ def test_right_click_opens_the_neighbours_nearest_first(hand):
     captions = [text.get_text() for text in hand.grid.axes.texts]
     assert captions[:2] == ["sofa\nquery", "sofa\n→ car  1"]
     assert captions[5].startswith("no label") or captions[5] == "car\n12.7"
-    title = "(euclid) of image 0, segment 2 (predicted road, true sofa)"
+    title = "(euclid, reduced space) of image 0, segment 2 (predicted road, true sofa)"
     assert title in hand.grid.title.get_text()
 
 
 def test_a_right_click_in_the_grid_goes_on_from_there(hand):
     hand.click(0, 3)
     hand.click(5, 3, hand.grid)
-    assert len(hand.explorer.grids) == 1
+    assert len(hand.explorer.sheets) == 1
     assert hand.grid.rows[0] == 5
 
 
@@ -305,7 +399,7 @@ def test_a_modifier_survives_when_another_key_is_let_go(hand):
         "streets_image0_segment4_image.png",
     ]
     hand.up("t")
-    assert not hand.explorer.held
+    assert not hand.explorer.events.held
 
 
 def test_the_toolbars_pan_and_zoom_keep_their_clicks(hand):
@@ -364,7 +458,7 @@ def test_m_goes_to_the_next_metric_and_searches_open_grids_anew(hand):
     assert hand.grid.rows[1] == 0
     hand.press("m", view=hand.grid)
     assert hand.explorer.metric == "cos"
-    assert "(cos)" in hand.grid.title.get_text()
+    assert "(cos, " in hand.grid.title.get_text()
     assert hand.grid.rows[1] == 3  # the same direction, farther away
     assert "metric: cos" in hand.map.state.get_text()
     hand.press("m")
@@ -389,37 +483,38 @@ def test_g_h_and_b_colour_the_points_and_explain_it(hand):
     assert hand.legend() == ("Predicted class", ["road  3", "car  3"])
     hand.press("g")
     true = [LABEL[i][1] for i in (30, 30, 31, 31, 13)]
-    assert_array_equal(hand.point_colours(), [*true, discover.GREY])
+    assert_array_equal(hand.point_colours(), [*true, segments.GREY])
     assert hand.legend() == ("True class", ["sofa  2", "boat  2", "car  1", "no label  1"])
     hand.press("b")
-    assert_array_equal(hand.point_colours(), [discover.BLUE] * 6)
+    assert_array_equal(hand.point_colours(), [segments.BLUE] * 6)
     assert hand.legend()[1] == ["all segments  6"]
 
 
 def test_frames_in_the_grid_and_beside_the_pointer_follow_the_colours(hand):
     hand.click(0, 3)
-    for key, colour in (("g", LABEL[30][1]), ("b", discover.BLUE)):
+    for key, colour in (("g", LABEL[30][1]), ("b", segments.BLUE)):
         hand.press(key)
         sheet = hand.grid.axes.images[0].get_array()
         side = hand.grid.cell[1]
         assert_array_equal(sheet[side // 2, side // 20 + 1], colour)
         hand.hover(0)
-        edge = np.array(hand.map.tip.spines["left"].get_edgecolor()[:3]) * 255
-        assert_array_equal(np.rint(edge), colour)
+        assert hand.map.tip.frame == colour
+        left, lower, _, _ = hand.map.tip.extent
+        assert_array_equal(hand.settle()[-1 - lower, left, :3], colour)
 
 
 def test_without_ground_truth_the_map_shows_predictions_and_g_says_why(results, tmp_path):
     folder, table = results
     hand = Hand(folder, {**table, "gt": np.full(6, 255)}, tmp_path)
-    assert hand.explorer.colouring == discover.BY_PREDICTION
+    assert hand.explorer.state.colouring == state.BY_PREDICTION
     hand.press("g")
-    assert hand.explorer.colouring == discover.BY_PREDICTION
+    assert hand.explorer.state.colouring == state.BY_PREDICTION
     assert "no segment has a ground truth" in hand.message()
 
 
 def test_keys_with_ctrl_are_no_commands(hand):
     hand.press("ctrl+b")
-    assert hand.explorer.colouring == discover.BY_TRUTH
+    assert hand.explorer.state.colouring == state.BY_TRUTH
 
 
 # density and clusters
@@ -428,12 +523,25 @@ def test_keys_with_ctrl_are_no_commands(hand):
 def test_d_lays_the_density_behind_the_points_and_takes_it_away(hand):
     limits = hand.map.axes.get_xlim()
     hand.press("d")
-    assert hand.map.density.get_zorder() < hand.map.scatter.get_zorder()
+    assert hand.map.density.get_zorder() < min(a.get_zorder() for a in hand.map.axes.lines)
     assert hand.map.axes.get_xlim() == limits
     assert hand.message() == "density on"
     hand.press("d")
     assert hand.map.density is None
-    assert not hand.map.axes.images
+    assert not any(isinstance(artist, Backdrop) for artist in hand.map.axes.get_children())
+
+
+def test_the_density_is_darkest_where_most_points_are(hand):
+    def redness(x, y):
+        column, line = hand.map.axes.transData.transform((x, y)).astype(int)
+        return int(hand.settle()[-1 - line, column, 0])
+
+    assert redness(0.5, 1.5) == redness(9, 1) == 255
+    hand.press("d")
+    assert redness(0.5, 1.5) < redness(9, 1) < 255
+    assert redness(0.5, 1.5) < redness(0.5, 9)
+    hand.map.axes.set(xlim=(0, 1), ylim=(1, 2))  # as the toolbar zooms
+    assert redness(0.5, 1.5) < 200
 
 
 def test_c_asks_in_the_window_and_clusters(hand):
@@ -441,7 +549,7 @@ def test_c_asks_in_the_window_and_clusters(hand):
     assert "Number of clusters (k-means)" in hand.map.banner.get_text()
     hand.press("4", "backspace", "3", "enter")
     assert not hand.map.banner.get_visible()
-    assert hand.explorer.colouring == discover.BY_CLUSTER
+    assert hand.explorer.state.colouring == state.BY_CLUSTER
     assert len(set(map(tuple, hand.point_colours()))) == 3
     assert hand.legend()[0] == "Cluster"
     assert hand.message() == "3 clusters by k-means"
@@ -449,18 +557,18 @@ def test_c_asks_in_the_window_and_clusters(hand):
 
 def test_typed_letters_are_an_answer_and_no_commands(hand):
     hand.press("c", "b", "#")
-    assert hand.explorer.colouring == discover.BY_TRUTH
+    assert hand.explorer.state.colouring == state.BY_TRUTH
     assert hand.explorer.algorithm == "k-means"
     assert "b#" in hand.map.banner.get_text()
 
 
 def test_escape_cancels_the_question(hand):
     hand.press("c", "2", "escape")
-    assert hand.explorer.answer is None
+    assert hand.explorer.question is None
     assert not hand.map.banner.get_visible()
-    assert hand.explorer.clusters is None
+    assert hand.explorer.state.clusters is None
     hand.press("b")
-    assert hand.explorer.colouring == discover.ALL_BLUE
+    assert hand.explorer.state.colouring == state.ALL_BLUE
 
 
 @pytest.mark.parametrize("answer", ["0", "7", "x", "-1", "2.5", ""])
@@ -470,7 +578,7 @@ def test_a_wrong_answer_says_what_is_expected_and_asks_again(hand, answer):
     assert f"{answer!r} is not a number of clusters" in banner
     assert "a whole number from 1 to 6 or `elbow`" in banner
     hand.press("2", "enter")
-    assert hand.explorer.clusters.max() == 1
+    assert hand.explorer.state.clusters.max() == 1
 
 
 def test_elbow_draws_the_curve_and_asks_again(hand):
@@ -483,7 +591,7 @@ def test_elbow_draws_the_curve_and_asks_again(hand):
     for key in ("2", "enter"):
         event = KeyEvent("key_press_event", figure.canvas, key)
         figure.canvas.callbacks.process(event.name, event)
-    assert hand.explorer.clusters.max() == 1
+    assert hand.explorer.state.clusters.max() == 1
 
 
 def test_the_elbow_is_for_k_means_only(hand):
@@ -500,19 +608,655 @@ def test_the_question_is_asked_in_the_window_where_the_key_was_pressed(hand):
     assert hand.grid.banner.get_visible()
     assert not hand.map.banner.get_visible()
     hand.press("2", "enter", view=hand.grid)
-    assert hand.explorer.colouring == discover.BY_CLUSTER
+    assert hand.explorer.state.colouring == state.BY_CLUSTER
 
 
 def test_question_mark_shows_every_command_until_asked_again(hand):
     hand.press("?")
     banner = hand.map.banner.get_text()
-    for word in ("left", "middle", "right", "wheel", "Ctrl", "t + left", "g / h / b", "#", "?"):
-        assert word in banner
+    for press, _, does in COMMANDS:
+        assert press in banner
+        assert does in banner
     hand.press("?")
     assert not hand.map.banner.get_visible()
 
 
+# colours by other things
+
+
+def test_a_class_name_in_two_datasets_is_one_class(two_datasets):
+    two_datasets.press("g")
+    assert two_datasets.legend()[1] == ["sofa  3", "crate  1", "boat  1", "no label  1"]
+    sofa = two_datasets.point_colours()[[0, 1, 3]]
+    assert_array_equal(sofa, [ALLEY_LABEL[7][1]] * 3)
+    two_datasets.hover(4)
+    assert "true crate" in two_datasets.map.status.get_text()  # id 13 is a car elsewhere
+
+
+def test_o_colours_by_dataset(two_datasets):
+    two_datasets.press("o")
+    assert two_datasets.legend() == ("Dataset", ["alleys  3", "streets  3"])
+    colours = two_datasets.point_colours()
+    assert_array_equal(colours[:3], [colours[0]] * 3)
+    assert_array_equal(colours[3:], [colours[3]] * 3)
+    assert (colours[0] != colours[3]).any()
+
+
+def test_i_colours_by_predicted_iou_on_a_scale(hand):
+    hand.press("i")
+    assert hand.legend() == ("Predicted IoU", [])
+    scale = pictures.scale_colours(state.IOU_STEPS)
+    low, middle, high = scale[[0, 16, 31]]  # 0.1, 0.2 and 0.3 on a scale from 0.1 to 0.3
+    assert hand.explorer.segments.iou_extent == pytest.approx((0.1, 0.3))
+    assert_array_equal(hand.point_colours(), [low, middle, high] * 2)
+    ticks = {text.get_text() for text in hand.panel.axes.texts}
+    assert {"0.10", "0.30"} <= ticks
+
+
+def test_k_colours_by_the_last_clusters_and_asks_for_their_number_first(hand):
+    hand.press("k")
+    assert "Number of clusters" in hand.map.banner.get_text()
+    hand.press("2", "enter", "b", "k")
+    assert hand.explorer.state.colouring == state.BY_CLUSTER
+    assert hand.legend()[0] == "Cluster"
+
+
+def test_the_buttons_of_the_panel_are_the_commands_of_the_keys(hand):
+    hand.press_panel("command", "colour_by_prediction")
+    assert hand.explorer.state.colouring == state.BY_PREDICTION
+    hand.press_panel("command", "undo")
+    assert hand.explorer.state.colouring == state.BY_TRUTH
+    hand.press_panel("command", "next_tool")
+    assert hand.explorer.tool == "lasso"
+
+
+def test_every_button_says_what_it_does_and_its_key(hand):
+    for chip in (*hand.panel._content.ways, *hand.panel._content.tools):
+        x, y = hand.panel.place_of("command", chip.command)
+        hand.send(hand.map, MouseEvent("motion_notify_event", hand.map.figure.canvas, x, y))
+        status = hand.map.status.get_text()
+        key = status.rsplit("(", 1)[1].rstrip(")")
+        assert KEYS[key] == chip.command
+
+
+def test_every_key_has_its_command():
+    for method in KEYS.values():
+        assert getattr(discover.Explorer, method).__doc__
+
+
+def test_a_long_message_has_the_whole_line_and_one_too_long_a_gap(hand):
+    hand.explorer.say("short")
+    assert hand.map.state.get_visible()
+    hand.explorer.say("x" * 150)
+    assert not hand.map.state.get_visible()
+    hand.explorer.say("begin" + "x" * 500 + "end")
+    assert hand.message().startswith("begin")
+    assert hand.message().endswith("end")
+    assert len(hand.message()) < 200
+
+
+# filters
+
+
+def test_a_click_on_the_legend_greys_a_group_out_and_in_again(hand):
+    hand.press("h")
+    hand.press_panel("entry", "car")
+    assert hand.grey_points() == [1, 3, 5]
+    assert hand.panel._content.counts == "3 of 6 shown"
+    assert [entry.shown for entry in hand.panel._content.entries] == [True, False]
+    assert hand.message() == "filtered out: predicted class: car"
+    hand.press_panel("entry", "car")
+    assert hand.grey_points() == []
+
+
+@pytest.mark.parametrize("how", [{"button": 3}, {"button": 1, "modifiers": ["shift"]}])
+def test_a_right_click_or_shift_on_the_legend_leaves_this_group_alone(hand, how):
+    hand.press_panel("entry", "boat", **how)
+    assert hand.grey_points() == [0, 1, 4, 5]
+    hand.press_panel("entry", "boat", **how)
+    assert hand.grey_points() == []
+
+
+def test_filters_of_several_kinds_add_up_and_stay_when_the_colours_change(two_datasets):
+    hand = two_datasets
+    hand.press("o")
+    hand.press_panel("entry", "alleys")
+    hand.press("h")
+    hand.press_panel("entry", "road")
+    assert hand.grey_points() == [0, 2, 3, 4, 5]
+    hand.slide(0.15, 0.3)
+    assert hand.grey_points() == [0, 2, 3, 4, 5]
+    hand.slide(0.25, 0.3)
+    assert hand.grey_points() == [0, 1, 2, 3, 4, 5]
+    hand.press("g")
+    assert len(hand.grey_points()) == 6
+    hand.press("r")
+    assert hand.grey_points() == []
+    assert hand.message() == "no filters"
+
+
+def test_tags_filter_too(hand):
+    hand.press("l")
+    hand.draw_around([0, 1])
+    hand.press("n", *"odd", "enter", "a")
+    assert hand.legend() == ("Tag", ["no tag  4", "odd  2"])
+    hand.press_panel("entry", "no tag")
+    assert hand.grey_points() == [2, 3, 4, 5]
+
+
+def test_the_slider_filters_by_predicted_iou_and_its_movement_is_one_step_back(hand):
+    hand.slide(0.15, 0.25)
+    assert hand.grey_points() == [0, 2, 3, 5]
+    assert hand.explorer.state.iou_range == pytest.approx((0.15, 0.25), abs=0.01)
+    hand.press("u")  # the right handle
+    assert hand.grey_points() == [0, 3]
+    hand.press("u")  # the left handle
+    assert hand.grey_points() == []
+    assert hand.panel.slider.val == pytest.approx((0.1, 0.3))
+    hand.press("u")
+    assert hand.message() == "nothing to undo"
+
+
+def test_a_point_that_is_not_filtered_out_wins_under_the_pointer(results, tmp_path):
+    folder, table = results
+    places = PLACES.copy()
+    places[1] = (0.05, 0)  # a finger's breadth of row 0
+    hand = Hand(folder, {**table, "plot_embeddings": places}, tmp_path)
+    hand.press("h")
+    hand.hover(1)
+    assert shade_of(hand.map) == 1
+    hand.press_panel("entry", "car")
+    hand.hover(1)
+    assert shade_of(hand.map) == 0
+    hand.hover(3)
+    assert shade_of(hand.map) == 3  # grey, but still there
+
+
+def test_a_long_legend_is_moved_by_the_wheel(results, tmp_path):
+    folder, table = results
+    many = {key: np.repeat(table[key], 10, axis=0) for key in ("box", "component_index")}
+    for key in ("image_level_index", "pred", "iou", "nn_embeddings", "plot_embeddings"):
+        many[key] = np.repeat(table[key], 10, axis=0)
+    many |= {"gt": np.arange(60), "thumbnail": table["thumbnail"] * 10}
+    hand = Hand(folder, {**table, **many}, tmp_path)
+    last = hand.panel._content.entries[-1].name
+    with pytest.raises(KeyError):
+        hand.panel.place_of("entry", last)
+    x, y = hand.panel.place_of("entry", hand.panel._content.entries[3].name)
+    for _ in range(30):
+        wheel = MouseEvent("scroll_event", hand.map.figure.canvas, x, y, step=-1)
+        hand.send(hand.map, wheel)
+    hand.press_panel("entry", last)
+    assert_array_equal(np.flatnonzero(~hand.map.kept), [59])
+    assert hand.explorer.n_neighbours == 24
+
+
+# selection
+
+
+def test_l_goes_from_lasso_to_rectangle_to_none(hand):
+    seen = []
+    for _ in range(3):
+        hand.press("l")
+        seen.append(hand.explorer.tool)
+    assert seen == ["lasso", "rectangle", ""]
+    hand.press("l", "escape")
+    assert hand.explorer.tool == ""
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_drawing_selects_and_shows_the_segments_as_a_sheet(hand, presses):
+    hand.press(*"l" * presses)
+    hand.draw_around([0, 1, 2])
+    assert hand.selected() == [0, 1, 2]
+    assert hand.titles() == ["Selection"]
+    assert_array_equal(hand.grid.rows, [0, 1, 2])
+    assert hand.grid.title.get_text().startswith("Selection: 3 segments")
+    assert [text.get_text() for text in hand.grid.axes.texts][:2] == [
+        "sofa\n→ road  0.10",
+        "sofa\n→ car  0.20",
+    ]
+    rings = [line for line in hand.map.axes.lines if line.get_fillstyle() == "none"]
+    assert_array_equal(rings[0].get_xydata(), PLACES[:3])
+
+
+@pytest.mark.parametrize(
+    ("held", "modifiers"), [(["control"], []), ([], ["ctrl"]), (["x"], [])], ids=str
+)
+def test_shift_adds_to_the_selection_and_ctrl_or_x_removes(hand, held, modifiers):
+    hand.press("l")
+    hand.draw_around([0, 1])
+    hand.draw_around([5], modifiers=["shift"])
+    assert hand.selected() == [0, 1, 5]
+    for key in held:
+        hand.down(key)
+    hand.draw_around([1], modifiers=modifiers)
+    for key in held:
+        hand.up(key)
+    assert hand.selected() == [0, 5]
+    assert_array_equal(hand.grid.rows, [0, 5])
+    assert hand.titles() == ["Selection"]  # one window
+    hand.draw_around([3])
+    assert hand.selected() == [3]
+
+
+def test_filtered_out_segments_are_not_selected(hand):
+    hand.press("h", "l")
+    hand.press_panel("entry", "car")
+    hand.draw_around([0, 1, 2])
+    assert hand.selected() == [0, 2]
+
+
+def test_a_click_while_selecting_is_still_a_click(hand):
+    hand.press("l")
+    hand.click(2, 1)
+    hand.mouse("button_release_event", 2, button=1)
+    assert hand.titles() == ["Image"]
+    assert hand.selected() == []
+
+
+def test_the_line_that_is_drawn_shows_and_escape_drops_it(hand):
+    hand.press("l")
+    hand.click(0, 1)
+    hand.hover(5)
+    assert len(hand.map.stroke.get_xdata()) == 2
+    assert not hand.map.tip.get_visible()
+    hand.press("escape")
+    hand.mouse("button_release_event", 5, button=1)
+    assert len(hand.map.stroke.get_xdata()) == 0
+    assert hand.selected() == []
+
+
+def test_an_empty_selection_empties_the_sheet_and_v_says_so(hand):
+    hand.press("l")
+    hand.draw_around([0, 1])
+    canvas = hand.map.figure.canvas
+    for name, x, y in (
+        ("button_press_event", 60, 60),
+        ("motion_notify_event", 60, 80),
+        ("button_release_event", 80, 80),
+    ):
+        hand.send(hand.map, MouseEvent(name, canvas, x, y, button=1))
+    assert hand.selected() == []
+    assert len(hand.grid.rows) == 0
+    hand.press("v")
+    assert "nothing is selected" in hand.message()
+
+
+def test_the_wheel_turns_the_pages_of_a_large_selection(hand, monkeypatch):
+    monkeypatch.setattr(explorer, "PAGE", 4)
+    hand.press("l")
+    hand.draw_around([0, 5])
+    assert_array_equal(hand.grid.rows, [0, 1, 2, 3])
+    assert "1 to 4 here" in hand.grid.title.get_text()
+    hand.wheel(-1, hand.grid)
+    assert_array_equal(hand.grid.rows, [4, 5])
+    hand.wheel(-1, hand.grid)
+    assert_array_equal(hand.grid.rows, [4, 5])
+    hand.click(5, 3, hand.grid)  # neighbours open in a window of their own
+    assert hand.titles() == ["Selection", "Nearest neighbours"]
+    assert hand.grid.rows[0] == 5
+
+
+# tags
+
+
+def test_a_tag_is_typed_in_the_window_and_kept_for_the_next_time(results, tmp_path):
+    hand = Hand(*results, tmp_path, tags_path=tmp_path / "tags.json")
+    hand.press("l")
+    hand.draw_around([0, 1])
+    hand.press("n", *"Cow & käse", "x", "backspace", "enter")
+    assert hand.message() == "tagged 2 as 'Cow & käse'"
+    hand.hover(1)
+    assert hand.map.status.get_text().endswith("tag Cow & käse")
+    again = Hand(*results, tmp_path, tags_path=tmp_path / "tags.json")
+    again.press("a")
+    assert again.legend()[1] == ["no tag  4", "Cow & käse  2"]
+    assert_array_equal(again.explorer.state.tags, [1, 1, 0, 0, 0, 0])
+
+
+def test_an_empty_tag_takes_the_tag_away_and_undo_brings_it_back(results, tmp_path):
+    path = tmp_path / "tags.json"
+    hand = Hand(*results, tmp_path, tags_path=path)
+    hand.press("l")
+    hand.draw_around([0, 1])
+    hand.press("n", *"cow", "enter", "n", "enter")
+    assert cache.read_tags(path) == []
+    hand.press("u")
+    assert [entry[-1] for entry in cache.read_tags(path)] == ["cow", "cow"]
+    hand.press("u")
+    assert cache.read_tags(path) == []
+
+
+def test_the_tag_of_a_segment_with_another_box_is_not_applied_but_kept(results, tmp_path):
+    path = tmp_path / "tags.json"
+    old = ("streets", 0, 2, (0, 0, 9, 9), "cow")
+    cache.write_tags(path, [old])
+    hand = Hand(*results, tmp_path, tags_path=path)
+    assert not hand.explorer.state.tags.any()
+    hand.press("l")
+    hand.draw_around([3])
+    hand.press("n", *"boat", "enter")
+    assert cache.read_tags(path) == [old, ("streets", 1, 2, (4, 8, 14, 20), "boat")]
+
+
+def test_tags_that_cannot_be_kept_are_told(results, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    hand = Hand(*results, tmp_path, tags_path=blocked / "tags.json")
+    hand.press("l")
+    hand.draw_around([3])
+    hand.press("n", *"boat", "enter")
+    assert hand.message().startswith("the tags cannot be kept")
+
+
+def test_n_without_a_selection_says_how_to_make_one(hand):
+    hand.press("n")
+    assert hand.explorer.question is None
+    assert hand.message() == "nothing is selected: press l, then draw around segments"
+
+
+# export
+
+
+def test_e_exports_the_selection_as_coco_csv_and_crops(hand):
+    hand.press("e")
+    assert "nothing is selected" in hand.message()
+    hand.press("l")
+    hand.draw_around([0, 1])
+    hand.press("n", *"cow", "enter", "e")
+    folder = hand.out_dir / "selection_1"
+    assert hand.message() == f"exported 2 segments to {folder}"
+    with (folder / "segments.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["component"], line["tag"]) for line in lines] == [("2", "cow"), ("3", "cow")]
+    annotations = json.loads((folder / "segments.json").read_text())["annotations"]
+    assert [annotation["bbox"] for annotation in annotations] == [[4, 8, 10, 12], [20, 8, 16, 16]]
+    crops = sorted((folder / "crops").iterdir())
+    assert [path.name for path in crops] == [
+        "streets_image0_segment2_crop.png",
+        "streets_image0_segment3_crop.png",
+    ]
+    assert_array_equal(np.array(Image.open(crops[1])), np.full((16, 16, 3), SHADES[1]))
+    hand.press("e")
+    assert (hand.out_dir / "selection_2" / "segments.csv").is_file()
+
+
+def test_an_export_that_finds_no_place_is_told(results, tmp_path):
+    (tmp_path / "file").write_text("")
+    hand = Hand(*results, tmp_path / "file" / "folder")
+    hand.press("l")
+    hand.draw_around([0, 1])
+    hand.press("e")
+    assert hand.message().startswith("cannot export: ")
+
+
+def test_an_export_tells_what_it_could_not_write(results, tmp_path):
+    folder, table = results
+    paths = [table["image_path"][0], str(tmp_path / "gone.png")]
+    hand = Hand(tmp_path, {**table, "image_path": paths}, tmp_path)  # no component maps here
+    told = export_segments(
+        hand.explorer.segments, np.array([2, 3]), {}, tmp_path, lambda text: None
+    )
+    assert "no COCO file" in told
+    assert told.endswith("1 without a crop: their images cannot be read")
+    assert len(list(tmp_path.glob("selection_1/crops/*"))) == 1
+
+
+# neighbours in other spaces, and of other pictures
+
+
+def test_f_finds_neighbours_in_the_full_feature_space(hand):
+    hand.click(2, 3)
+    assert_array_equal(hand.grid.rows[:3], [2, 0, 1])
+    hand.press("f")
+    assert hand.grid.title.get_text().startswith("Nearest neighbours (euclid, full space)")
+    assert_array_equal(hand.grid.rows[:3], [2, 1, 0])  # sqrt(1 + 9 + 1), sqrt(9 + 4)
+    assert hand.message() == "neighbours in the full feature space (3 values)"
+    hand.press("f")
+    assert_array_equal(hand.grid.rows[:3], [2, 0, 1])
+
+
+@pytest.fixture
+def asked(results, tmp_path):
+    """An explorer with a picture from outside, near row 3 on the map, near row 5 in full."""
+    query = discover.Query(
+        "photo.jpg",
+        pictures.blank_thumbnail(),
+        embeddings=np.array([9, 9, 4.5], np.float32),
+        nn_embeddings=np.array([5, 0.5], np.float32),
+        plot_embeddings=np.array([5, 0.5], np.float32),
+    )
+    return Hand(*results, tmp_path, query=query)
+
+
+def test_a_picture_from_outside_is_marked_and_shown_with_its_neighbours(asked):
+    assert asked.titles() == ["Nearest neighbours"]
+    title = asked.grid.title.get_text()
+    assert title == "Nearest neighbours (euclid, reduced space) of photo.jpg"
+    assert_array_equal(asked.grid.rows[:3], [discover.OUTSIDE, 3, 4])
+    assert asked.grid.axes.texts[0].get_text() == "photo.jpg\nquery"
+    stars = [line for line in asked.map.axes.lines if line.get_marker() == "*"]
+    assert_array_equal(stars[0].get_xydata(), [(5, 0.5)])
+    asked.press("f")
+    assert_array_equal(asked.grid.rows[:2], [discover.OUTSIDE, 5])
+
+
+def test_a_click_on_the_query_opens_nothing_and_on_its_neighbour_goes_on(asked):
+    asked.click(discover.OUTSIDE, 1, asked.grid)
+    assert asked.titles() == ["Nearest neighbours"]
+    asked.click(3, 3, asked.grid)
+    assert asked.grid.rows[0] == 3
+
+
+# the keyboard in place of buttons
+
+
+def test_1_2_and_3_act_on_the_segment_under_the_pointer(hand):
+    hand.press("1")
+    assert hand.message() == "there is no segment under the pointer"
+    hand.hover(4)
+    hand.press("1", "2", "3")
+    assert hand.titles() == ["Image", "Overview", "Nearest neighbours"]
+    assert hand.grid.rows[0] == 4
+    assert "image 1  ·  segment 3" in hand.opened[1][1].texts[0].get_text()
+
+
+def test_s_held_saves_as_ctrl_does(hand):
+    hand.down("s")
+    hand.click(2, 1)
+    hand.hover(3)
+    hand.press("2")
+    hand.up("s")
+    assert hand.titles() == []
+    assert hand.saved() == [
+        "streets_image0_segment4_image.png",
+        "streets_image1_segment2_overview.png",
+    ]
+
+
+def test_plus_and_minus_act_as_the_wheel(hand):
+    hand.press("-", "-", "+")
+    assert hand.explorer.n_neighbours == 4
+
+
+# back
+
+
+def test_u_undoes_colouring_clustering_selection_and_filter_in_turn(hand):
+    hand.press("h")
+    hand.press_panel("entry", "car")
+    hand.press("l")
+    hand.draw_around([0, 2])
+    hand.press("c", "2", "enter")
+    told = []
+    for _ in range(5):
+        hand.press("u")
+        told.append(hand.message())
+    assert told == [
+        "undone: clustering",
+        "undone: selection",
+        "undone: filter",
+        "undone: colouring",
+        "nothing to undo",
+    ]
+    assert hand.explorer.state.colouring == state.BY_TRUTH
+    assert hand.explorer.state.clusters is None
+    assert hand.selected() == []
+    assert hand.grey_points() == []
+
+
+def test_the_same_colours_again_are_no_step(hand):
+    hand.press("h", "h", "u")
+    assert hand.explorer.state.colouring == state.BY_TRUTH
+
+
+# what shows is what is there
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_thumbnail_under_the_pointer_is_the_segments_own_after_anything(two_datasets, seed):
+    """The classic fault of such tools: a picture, frame or fact of what was there before."""
+    hand, rng = two_datasets, np.random.default_rng(seed)
+    hand.press("l", "l")
+    hand.hover(int(rng.integers(6)))
+    for _ in range(12):
+        what = rng.integers(7)
+        if what == 0:
+            hand.press(str(rng.choice(list("ghbioadrfmu"))))
+        elif what == 1 and hand.panel._content.entries:
+            entries = hand.panel._content.entries
+            hand.press_panel("entry", entries[rng.integers(len(entries))].name)
+        elif what == 2:
+            hand.slide(*np.sort(rng.uniform(0.1, 0.3, 2)))
+        elif what == 3:
+            hand.draw_around(rng.choice(6, 2, replace=False))
+        elif what == 4:
+            hand.press("c", str(rng.integers(1, 7)), "enter")
+        elif what == 5:
+            hand.click(int(rng.integers(6)), 3)
+        else:
+            hand.wheel(int(rng.choice([-1, 1])))
+        for view in (hand.map, *hand.explorer.sheets):
+            check_pointer(hand, view, rng)
+
+
+def check_pointer(hand, view, rng):
+    """Whatever is under the pointer now, and after a movement, is shown as itself."""
+    rows = np.arange(6) if view is hand.map else view.rows
+    if view.pointer is None and len(rows):
+        hand.hover(int(rng.choice(rows)), view)
+    for _ in range(2):
+        if view.pointer is not None and (row := view.row_at(*view.pointer)) is not None:
+            facts = f"image {row // 3}  ·  segment {row % 3 + 2}"
+            assert facts in view.status.get_text()
+            if view is hand.map:
+                assert view.tip.get_visible()
+                assert shade_of(view) == row
+                assert view.tip.frame == hand.explorer.colour_of(row)
+            else:
+                middle = hand.place(row, view)
+                x, y = view.axes.transData.inverted().transform(middle)
+                assert shown_shade(view.axes.images[0].get_array(), x, y) == row
+        if len(rows):
+            hand.hover(int(rng.choice(rows)), view)
+
+
+def shown_shade(sheet, x, y):
+    """Row whose grey a sheet of thumbnails has at a point."""
+    return int(np.argmin(np.abs(np.subtract(SHADES, sheet[int(y), int(x)].mean()))))
+
+
+def test_thumbnails_that_the_table_lacks_are_cut_from_the_images(results, tmp_path):
+    folder, table = results
+    older = {key: value for key, value in table.items() if key != "thumbnail"}
+    hand = Hand(folder, older, tmp_path)
+    hand.hover(4)
+    own = pictures.thumbnail(np.array(Image.open(table["image_path"][1])), table["box"][4])
+    assert_array_equal(hand.map.tip.picture, pictures.decode(own))
+    hand.click(0, 3)
+    assert len(hand.grid.rows) == 6
+
+
+def test_a_thumbnail_that_cannot_be_cut_is_told_and_left_blank_in_a_sheet(results, tmp_path):
+    folder, table = results
+    older = {key: value for key, value in table.items() if key != "thumbnail"}
+    hand = Hand(folder, {**older, "image_path": [str(tmp_path / "gone.png")] * 2}, tmp_path)
+    hand.hover(4)
+    assert not hand.map.tip.get_visible()
+    assert "no thumbnail" in hand.message()
+    hand.click(0, 3)
+    sheet = hand.grid.axes.images[0].get_array()
+    middle = hand.grid.cell[1] // 2
+    assert_allclose(sheet[middle, middle], pictures.BLANK, atol=2)  # it was a JPEG
+
+
+def test_a_resized_window_is_laid_out_anew(hand):
+    hand.click(0, 3)
+    for view in (hand.map, hand.grid):
+        view.figure.set_size_inches(9, 9)
+        event = ResizeEvent("resize_event", view.figure.canvas)
+        hand.send(view, event)
+    hand.press_panel("command", "colour_blue")
+    assert hand.explorer.state.colouring == state.ALL_BLUE
+    hand.hover(4, hand.grid)
+    assert "image 1  ·  segment 3" in hand.grid.status.get_text()
+
+
+def test_an_algorithm_that_takes_no_more_points_says_so_in_the_question(hand, monkeypatch):
+    monkeypatch.setitem(embedding_space.MAX_POINTS, "spectral", 3)
+    hand.press("#", "c", "2", "enter")
+    assert "spectral" in hand.map.banner.get_text()
+    assert hand.explorer.question is not None
+    assert hand.explorer.state.clusters is None
+
+
+def test_what_may_take_its_time_is_announced_while_it_works(hand, monkeypatch):
+    monkeypatch.setattr(explorer, "SLOW_POINTS", 0)
+    monkeypatch.setattr(explorer, "SLOW_VALUES", 0)
+    shown = []
+    canvas = hand.map.figure.canvas
+    monkeypatch.setattr(
+        canvas, "flush_events", lambda: shown.append(hand.map.banner.get_text()), raising=False
+    )
+    hand.press("d", "h", "l")
+    hand.draw_around([0, 1])
+    hand.press("e", "c", *"elbow", "enter", "2", "enter")
+    hand.click(1, 3)
+    hand.click(1, 2)
+    for words in (
+        "estimating the density",
+        "drawing ...",
+        "exporting masks of images: 0 of 1",
+        "exporting crops: 0 of 2",
+        "drawing the elbow curve",
+        "clustering with k-means",
+        "searching neighbours",
+        "drawing the overview",
+    ):
+        assert any(words in text for text in shown), words
+    assert not hand.map.banner.get_visible()
+
+
+def test_help_and_readme_list_the_same_commands():
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    for press, _, does in COMMANDS:
+        assert f"| {press} | {does} |" in readme
+
+
 # pictures without a display, and windows
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
+def test_a_saved_map_has_the_legend_but_no_buttons(hand, tmp_path, suffix):
+    hand.explorer.save(tmp_path / f"map.{suffix}")
+    assert (tmp_path / f"map.{suffix}").stat().st_size > 5000
+    if suffix == "svg":
+        text = (tmp_path / "map.svg").read_text()
+        assert "<!-- sofa -->" in text
+        assert "<!-- export -->" not in text
+    hand.press_panel("command", "colour_blue")  # they are back
+    assert hand.explorer.state.colouring == state.ALL_BLUE
 
 
 def test_map_neighbours_and_overview_are_written_without_a_display(hand, tmp_path):
@@ -526,8 +1270,9 @@ def test_map_neighbours_and_overview_are_written_without_a_display(hand, tmp_pat
 
 
 def test_hovering_goes_on_after_the_map_was_saved(hand, tmp_path):
-    before = np.array(hand.map.figure.canvas.buffer_rgba())
+    before = hand.settle()
     hand.explorer.save(tmp_path / "map.png")
+    hand.settle()
     hand.hover(0)
     hand.send(hand.map, MouseEvent("motion_notify_event", hand.map.figure.canvas, 400, 400))
     assert_array_equal(np.asarray(hand.map.figure.canvas.buffer_rgba()), before)
@@ -544,7 +1289,7 @@ def test_one_or_two_segments_are_a_map(results, tmp_path, n_rows):
     hand = Hand(folder, {**table, **few}, tmp_path)
     hand.press("d", "c", "1", "enter")
     hand.click(0, 3)
-    assert len(hand.explorer.grids) == n_rows - 1
+    assert len(hand.explorer.sheets) == n_rows - 1
 
 
 def test_an_empty_table_and_a_wrong_metric_are_named(results, tmp_path):
@@ -558,10 +1303,8 @@ def test_an_empty_table_and_a_wrong_metric_are_named(results, tmp_path):
 def test_matplotlibs_own_keys_are_off_in_the_explorers_windows_only(results, tmp_path):
     matplotlib.use("agg")
     folder, table = results
-    files = discover.ImageFiles(folder)
-    explorer = discover.Explorer(
-        table, LABEL, PRED, files, tmp_path, new_figure=discover.window_figure
-    )
+    parts = discover.Segments(table, {"streets": LABEL}, PRED, folder)
+    explorer = discover.Explorer(parts, tmp_path, new_figure=discover.window_figure)
     explorer.map.figure.canvas.draw()
     theirs = plt.figure().add_subplot()
     for axes in (explorer.map.axes, theirs):  # matplotlib's l: logarithmic scale

@@ -3,8 +3,22 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.stats import gaussian_kde
+from sklearn.datasets import load_digits
+from sklearn.manifold import trustworthiness
 
-from src.embedding_space import ALGORITHMS, METHODS, cluster, density, elbow, neighbours, reduce
+from src import embedding_space
+from src.embedding_space import (
+    ALGORITHMS,
+    METHODS,
+    cluster,
+    density,
+    elbow,
+    nearest,
+    neighbours,
+    place,
+    reduce,
+)
 
 
 def blobs(n_each=12, columns=6):
@@ -44,6 +58,81 @@ def test_identical_vectors_give_a_map(method):
     assert_array_equal(reduce(np.full((40, 7), 0.3), method), np.zeros((40, 2)))
     half = np.repeat(np.eye(2, 7), 20, axis=0)  # two places, twenty times each
     assert np.isfinite(reduce(half, method)).all()
+
+
+@pytest.fixture
+def by_fft(monkeypatch):
+    """t-SNE by openTSNE, however few the points; short, as it is slow with few."""
+    monkeypatch.setattr(embedding_space, "FFT_POINTS", 0)
+    monkeypatch.setattr(embedding_space, "EXAGGERATED_ITERATIONS", 40)
+
+
+def test_both_implementations_keep_the_neighbourhoods(by_fft, monkeypatch):
+    embeddings = load_digits().data[:500]
+    kept = []
+    for fft_points, iterations in ((0, 90), (501, 300)):
+        monkeypatch.setattr(embedding_space, "FFT_POINTS", fft_points)
+        points = reduce(embeddings, "tsne", max_iter=iterations, learning_rate=20, n_jobs=1)
+        kept.append(trustworthiness(embeddings, points, n_neighbors=10))
+    assert min(kept) > 0.98
+    assert_allclose(kept[0], kept[1], atol=0.01)
+
+
+def test_the_map_by_fft_is_the_same_on_any_number_of_threads(by_fft):
+    embeddings, groups = blobs(40)
+    options = {"max_iter": 60, "learning_rate": 5}
+    points = reduce(embeddings, "tsne", n_jobs=1, **options)
+    assert_array_equal(points, reduce(embeddings, "tsne", n_jobs=2, **options))
+    nearest_rows = [neighbours(points, row, 1)[0][0] for row in range(len(points))]
+    assert_array_equal(groups[nearest_rows], groups)
+
+
+@pytest.mark.parametrize("places", [1, 2])
+def test_identical_vectors_give_a_map_by_fft(places, by_fft):
+    repeated = np.repeat(np.eye(places, 7), 40, axis=0)
+    points = reduce(repeated, "tsne", max_iter=50, learning_rate="auto", n_jobs=1)
+    assert points.shape == (40 * places, 2)
+    assert np.isfinite(points).all()
+
+
+@pytest.mark.parametrize("option", [{"angle": 0.9}, {"init": "random"}, {"dimensions": 3}])
+def test_what_only_scikit_learn_can_do_is_done_by_it(option, monkeypatch):
+    expected = reduce(blobs()[0], "tsne", max_iter=250, **option)
+    monkeypatch.setattr(embedding_space, "FFT_POINTS", 0)
+    assert_array_equal(reduce(blobs()[0], "tsne", max_iter=250, **option), expected)
+
+
+def test_a_new_segment_lies_among_its_neighbours_and_a_duplicate_on_its_twin():
+    embeddings, groups = blobs()
+    points = reduce(embeddings, "pca")
+    generator = np.random.default_rng(2)
+    new = np.concatenate([embeddings[:9], embeddings[:9] + generator.normal(0, 0.1, (9, 6))])
+    before = points.copy()
+    placed = place(new, embeddings, points)
+    assert (placed.shape, placed.dtype) == ((18, 2), np.float32)
+    assert_array_equal(points, before)
+    assert_array_equal(placed[:9], points[:9])
+    assert_array_equal(
+        [groups[nearest(points, p, 1)[0][0]] for p in placed], groups[:9].tolist() * 2
+    )
+
+
+def test_a_new_segment_lies_at_the_median_of_the_five_nearest():
+    embeddings = np.arange(7.0)[:, None]
+    points = np.array(
+        [[0, 1, 2], [10, 0, 5], [3, 3, 3], [90, -9, 4], [5, 5, 0], [0, 0, 0], [1, 1, 1]]
+    )
+    assert_array_equal(place([[1.9]], embeddings, points), [[5, 1, 3]])  # of the first five rows
+
+
+def test_few_points_can_be_placed():
+    one = place(np.zeros((3, 4)), np.ones((1, 4)), np.array([[5.0, 6.0, 7.0]]))
+    assert_array_equal(one, [[5, 6, 7]] * 3)
+    assert place(np.zeros((0, 4)), np.ones((2, 4)), np.ones((2, 3))).shape == (0, 3)
+    same = place(np.ones((2, 4)), np.ones((9, 4)), np.full((9, 2), 3.0))
+    assert_array_equal(same, np.full((2, 2), 3))
+    with pytest.raises(ValueError, match="at least one segment"):
+        place(np.ones((1, 4)), np.ones((0, 4)), np.ones((0, 2)))
 
 
 def test_more_dimensions_than_the_picture_needs():
@@ -88,6 +177,38 @@ def test_the_cosine_looks_at_directions():
 
 
 @pytest.mark.parametrize("metric", ["euclid", "cos"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_neighbours_are_those_of_a_whole_sort(metric, dtype):
+    generator = np.random.default_rng(0)
+    exact = generator.integers(-2, 3, (400, 3)).astype(float)  # many lie equally near
+    vector = np.array([1.0, 0.5, -1.0])
+    if metric == "euclid":
+        expected = np.sqrt(np.square(exact - vector).sum(axis=1))
+    else:
+        lengths = np.linalg.norm(exact, axis=1) * np.linalg.norm(vector)
+        expected = 1 - exact @ vector / np.where(lengths > 0, lengths, 1)
+    for count in (0, 1, 7, 50, 399, 400, 500):
+        rows, distances = nearest(exact.astype(dtype), vector, count, metric)
+        assert len(rows) == min(count, 400)
+        assert_allclose(distances, np.sort(expected)[:count], atol=1e-12)
+        assert_allclose(distances, expected[rows], atol=1e-12)
+        assert (np.diff(rows)[np.diff(distances) == 0] > 0).all()
+
+
+def test_a_row_of_a_large_table_is_compared_block_by_block(monkeypatch):
+    monkeypatch.setattr(embedding_space, "VALUES_AT_ONCE", 7)
+    rows, distances = nearest(np.arange(20.0).reshape(10, 2), [8.0, 9.0], 3)
+    assert_array_equal(rows, [4, 3, 5])
+    assert_allclose(distances, [0, 8**0.5, 8**0.5])
+
+
+def test_rows_that_are_not_finite_come_last():
+    embeddings = np.array([[np.nan], [3.0], [1.0], [np.nan]])
+    assert_array_equal(neighbours(embeddings, 1, 1)[0], [2])
+    assert_array_equal(neighbours(embeddings, 1, 9)[0], [2, 0, 3])
+
+
+@pytest.mark.parametrize("metric", ["euclid", "cos"])
 def test_the_query_is_left_out_and_its_duplicates_are_not(metric):
     rows, distances = neighbours(np.ones((4, 2)), 2, 3, metric)
     assert_array_equal(rows, [0, 1, 3])
@@ -99,6 +220,10 @@ def test_wrong_queries_and_metrics_are_named():
         neighbours(np.zeros((3, 1)), 3, 1)
     with pytest.raises(ValueError, match="'euclid', 'cos', got 'taxi'"):
         neighbours(np.zeros((3, 1)), 0, 1, "taxi")
+    with pytest.raises(ValueError, match=r"shape \(1,\), got \(2,\)"):
+        nearest(np.zeros((3, 1)), [1, 2], 1)
+    with pytest.raises(ValueError, match="`vector` must be finite"):
+        nearest(np.zeros((3, 1)), [np.inf], 1)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -119,6 +244,17 @@ def test_few_or_equal_points_can_be_clustered(algorithm):
 def test_an_impossible_number_of_clusters_is_named(count):
     with pytest.raises(ValueError, match=rf"in \[1, 3\], got {count}"):
         cluster(np.eye(3), "k-means", count)
+
+
+def test_more_points_than_a_method_takes_are_refused_before_any_work():
+    points = np.zeros((10_001, 2))
+    with pytest.raises(ValueError, match="agglomerative takes up to 10,000 points, got 10,001"):
+        cluster(points, "agglomerative", 3)
+    with pytest.raises(ValueError, match="isomap takes up to 10,000 points, got 10,001; use fewer"):
+        reduce(points, "isomap")
+    with pytest.raises(ValueError, match="up to 100,000 points.*filter them or use k-means"):
+        cluster(np.zeros((100_001, 1)), "spectral", 3)
+    assert_array_equal(cluster(points, "k-means", 3), np.zeros(10_001))
 
 
 def test_the_elbow_lies_at_the_true_number_of_groups():
@@ -148,3 +284,20 @@ def test_points_without_an_area_have_a_density(points):
     assert np.isfinite(values).all()
     assert values.max() > 0
     assert not density(points[:0], (np.arange(3), np.arange(4))).any()
+
+
+def test_the_density_of_many_points_is_that_of_the_exact_estimate():
+    generator = np.random.default_rng(0)
+    tilted = generator.normal(size=(3000, 2)) @ [[9, 3], [0, 1]] + [50, -7]
+    tilted[:900] += [12, 20]
+    grid = np.linspace(20, 90, 41), np.linspace(-20, 40, 37)  # some points lie outside
+    expected = gaussian_kde(tilted.T)(np.stack(np.meshgrid(*grid)).reshape(2, -1)).reshape(37, 41)
+    assert_allclose(density(tilted, grid), expected, atol=0.01 * expected.max())
+
+
+def test_a_point_far_out_does_not_make_the_density_large():
+    points = np.random.default_rng(0).normal(size=(2000, 2))
+    points[0] = 1e9
+    values = density(points, (np.linspace(-1e8, 1e9, 20), np.linspace(-1e8, 1e9, 20)))
+    assert np.isfinite(values).all()
+    assert values.max() > 0

@@ -220,6 +220,7 @@ def ex():
             name="a",
             flag=False,
             sizes=(1, 2),
+            datasets=["streets"],
             limit=None,
             folder=Path("/results"),
             tsne=dict(perplexity=30),
@@ -258,6 +259,24 @@ def test_values_that_fit_are_taken(ex, key, value):
     assert found == value
 
 
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("args.datasets=[streets,streets_ood]", ["streets", "streets_ood"]),
+        ("args.datasets=[streets]", ["streets"]),
+        ("args.datasets=[ my data, 'b', 3,None ]", ["my data", "b", 3, None]),
+        ("args.datasets=[]", []),
+        ("args.limit=[a,b]", ["a", "b"]),  # a default of None takes any value
+        ("args.limit=[1,2]", [1, 2]),
+        ("args.limit=a,b", "a,b"),
+        ("args.name=[a,b]", "[a,b]"),  # its default is text
+    ],
+)
+def test_a_list_needs_no_quotes_on_the_command_line(ex, word, value):
+    run = ex.run_commandline(["small.py", "with", word])
+    assert run.result[word.partition("=")[0].removeprefix("args.")] == value
+
+
 BAD = [
     ("gpu", 1.5, "must be int or None, got 1.5"),
     ("gpu", True, "must be int or None, got True"),
@@ -267,6 +286,7 @@ BAD = [
     ("name", 2020, "must be str, got 2020 .*'args.name=\"2020\"'"),
     ("flag", 1, "must be bool, got 1"),
     ("sizes", 3, "must be tuple, got 3"),
+    ("datasets", "streets", r"must be list, got 'streets' .* write args.datasets=\[streets\]"),
     ("folder", 3, "must be str, got 3"),
     ("tsne", 3, "must be dict, got 3"),
     ("gpu.x", 3, "must be int or None|is not a setting"),

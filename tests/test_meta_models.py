@@ -311,6 +311,33 @@ def test_a_checkpoint_brings_the_model_back(checkpoint):
     assert [file.name for file in path.parent.iterdir()] == ["meta.pth"]
 
 
+@pytest.mark.parametrize("under", [None, "state_dict"])
+@pytest.mark.parametrize("entry", [ENTRY, LINEAR])
+def test_a_bare_state_dict_takes_its_statistics_from_the_training_segments(entry, under, tmp_path):
+    table = toy_images(6)
+    model = meta_models.fit(entry, table, seed=0)
+    state = model.network.state_dict()
+    torch.save({under: state} if under else state, tmp_path / "bare.pth")
+    if entry is ENTRY:  # a network keeps a fifth of the images for validation
+        _, mean, std = meta_models._standardised(table)
+        model = replace(model, mean=mean, std=std)
+    again = meta_models.load_meta_model(tmp_path / "bare.pth", entry, lambda: table)
+    metrics = toy_metrics(20, seed=5)
+    assert_array_equal(again.predict(metrics), model.predict(metrics))
+
+
+def test_a_bare_state_dict_without_training_segments_says_what_it_lacks(tmp_path):
+    torch.save(MetaNN(4).state_dict(), tmp_path / "bare.pth")
+    with pytest.raises(SettingError, match="bare state dict.* first of args.datasets"):
+        meta_models.load_meta_model(tmp_path / "bare.pth", ENTRY)
+
+
+def test_statistics_in_a_checkpoint_are_not_worked_out_again(checkpoint):
+    model, path = checkpoint
+    again = meta_models.load_meta_model(path, ENTRY, training=pytest.fail)
+    assert_array_equal(again.mean, model.mean)
+
+
 @pytest.mark.parametrize("entry", [LINEAR, TREES])
 def test_a_checkpoint_knows_its_kind(entry, tmp_path):
     model = meta_models.fit(entry, toy_table(60), seed=0)

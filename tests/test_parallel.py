@@ -1,4 +1,5 @@
 import logging
+import os
 import threading
 from functools import partial
 
@@ -8,6 +9,12 @@ from src import parallel
 from src.records import Tally
 
 LOG = logging.getLogger(__name__)
+
+
+@pytest.fixture(autouse=True)
+def processes_at_once(monkeypatch):
+    monkeypatch.setattr(parallel, "_LOOK", -1)
+    monkeypatch.setattr(parallel, "_STARTING", 0)
 
 
 def mark(folder, index):
@@ -71,6 +78,47 @@ def test_an_interrupt_leaves_out_what_other_processes_have_not_begun(tmp_path):
 def test_at_least_one_process_is_needed(tmp_path):
     with pytest.raises(ValueError, match="`num_cores` must be at least 1, got 0"):
         run(tmp_path, [0], num_cores=0)
+
+
+# one after the other, from processes
+
+
+def twice(index):
+    """Runs in other processes too; fails for image 2."""
+    if index == 2:
+        raise KeyError("no such class")
+    return 2 * index, os.getpid()
+
+
+@pytest.mark.parametrize("num_cores", [1, 2])
+def test_results_come_in_the_order_of_the_images_and_failures_in_their_place(num_cores):
+    found = dict(parallel.results(twice, [3, 2, 7, 5], num_cores))
+    assert [*found] == [3, 2, 7, 5]
+    assert repr(found.pop(2)) == "KeyError('no such class')"
+    assert {index: double for index, (double, _) in found.items()} == {3: 6, 7: 14, 5: 10}
+    assert all((pid == os.getpid()) == (num_cores == 1) for _, pid in found.values())
+
+
+def test_no_more_than_a_few_images_are_begun_before_their_results_are_taken(tmp_path):
+    found = parallel.results(partial(mark, tmp_path), range(3, 1000), 2)
+    for taken, _ in enumerate(found, 1):
+        assert len([*tmp_path.iterdir()]) <= taken + 8
+
+
+def test_no_process_is_started_for_what_is_done_sooner_without(monkeypatch):
+    monkeypatch.setattr(parallel, "_LOOK", 3600)
+    found = dict(parallel.results(twice, [3, 5], 2))
+    assert found == {3: (6, os.getpid()), 5: (10, os.getpid())}
+
+
+def die(index):
+    os._exit(1)
+
+
+def test_images_of_a_killed_process_have_failed():
+    found = dict(parallel.results(die, range(30), 2))
+    assert [*found] == [*range(30)]
+    assert all("terminated" in str(error) for error in found.values())
 
 
 # produced here, consumed beside

@@ -150,3 +150,17 @@ def test_a_sheet_holds_every_thumbnail_in_its_frame_and_leaves_room_for_captions
 def test_distinct_colours_differ(count):
     colours = pictures.distinct_colours(count)
     assert len(colours) == len(set(colours)) == count
+
+
+def test_a_scale_goes_from_dark_to_bright_but_not_too_bright_for_paper():
+    brightness = pictures.scale_colours(32).astype(int).sum(axis=1)
+    assert (np.diff(brightness) > 0).all()
+    assert brightness[-1] < 600
+
+
+def test_a_blank_thumbnail_and_a_sheet_of_none_are_empty():
+    picture = pictures.decode(pictures.blank_thumbnail(16))
+    assert picture.shape == (16, 16, 3)
+    assert_allclose(picture, np.broadcast_to(pictures.BLANK, picture.shape), atol=2)
+    sheet = pictures.thumbnail_sheet([], 3, [], side=10, caption=4, ground=(1, 2, 3))
+    assert_array_equal(sheet, np.broadcast_to((1, 2, 3), (14, 30, 3)))

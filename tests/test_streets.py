@@ -137,3 +137,8 @@ def test_an_unknown_split_names_those_there_are(tmp_path):
     with pytest.raises(ValueError, match="'train', 'val', 'ood', got 'test'"):
         Streets(tmp_path, "test")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_categories_are_those_of_cityscapes():
+    official = {label.name: label.category for label in Cityscapes.classes}
+    assert {name: official[name] for name, _ in KNOWN.values()} == Streets.categories

@@ -6,55 +6,22 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageGrab, features
+from PIL import ImageGrab, features
+from real_explorer import DEADLINE, end, is_sofa, keep, point_on, running, wait_for, write_results
 
-from configuration import CONFIG
-from src import cache, pictures
-
-REPOSITORY = Path(__file__).resolve().parents[1]
-TOOLKITS = ("tkinter", "PySide6", "PyQt6", "PyQt5")
 SCREEN = (1300, 900)  # pixels
-DEADLINE = 60  # seconds
+BACKENDS = {"PySide6": "qtagg", "PyQt6": "qtagg", "PyQt5": "qtagg", "tkinter": "tkagg"}
+PRESENT = sorted({BACKENDS[name] for name in BACKENDS if importlib.util.find_spec(name)})
 
 missing = [program for program in ("Xvfb", "xdotool") if shutil.which(program) is None]
 pytestmark = [
     pytest.mark.skipif(bool(missing), reason=f"{' and '.join(missing)} not installed"),
-    pytest.mark.skipif(
-        not any(map(importlib.util.find_spec, TOOLKITS)), reason="no toolkit for windows"
-    ),
+    pytest.mark.skipif(not PRESENT, reason="no toolkit for windows"),
     pytest.mark.skipif(not features.check("xcb"), reason="this Pillow takes no screenshots"),
 ]
-
-
-def end(process):
-    """End a program that was started in a session of its own, with all it has started."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is None:
-            os.killpg(process.pid, number)
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                continue
-    process.wait(10)
-
-
-def wait_for(condition, what, process=None):
-    """Ask again until a condition gives something but None, and return that."""
-    deadline = time.monotonic() + DEADLINE
-    while time.monotonic() < deadline:
-        found = condition()
-        if found is not None:
-            return found
-        if process is not None and process.poll() is not None:
-            pytest.fail(f"ended with {process.returncode} before {what}: {process.stderr.read()}")
-        time.sleep(0.05)
-    return pytest.fail(f"no {what} within {DEADLINE} s")
 
 
 class ClientMessage(ctypes.Structure):
@@ -109,9 +76,10 @@ class Screen:
         x11.XSendEvent(display, ctypes.c_ulong(window), 0, ctypes.c_long(0), ctypes.byref(message))
         x11.XCloseDisplay(display)
 
-    def windows(self, title):
-        """Ids of the visible windows of a title; None without any."""
-        return self.do("search", "--onlyvisible", "--name", title).split() or None
+    def window(self, title):
+        """Id of the visible window of a title; None without one."""
+        found = self.do("search", "--onlyvisible", "--name", f"^{title}$").split()
+        return int(found[0]) if found else None
 
 
 @pytest.fixture
@@ -134,115 +102,90 @@ def screen():
         end(server)
 
 
-@pytest.fixture
-def results(tmp_path):
-    """A results folder with forty embedded segments of two unknown kinds."""
-    rng = np.random.default_rng(0)
-    kinds = np.repeat([104, 107], 20)
-    shades = np.where(kinds == 104, 60, 200)
-    thumbnails = [np.full((32, 48, 3), shade, np.uint8) for shade in shades]
-    table = {
-        "image_path": ["street.png"],
-        "dataset": [CONFIG.DATASET.name],
-        "model_name": [CONFIG.MODEL_NAME],
-        "image_index": np.array([0]),
-        "iou_pred": [np.full(40, 0.2, np.float32)],
-        "embeddings": (rng.normal(0, 1, (40, 8)) + kinds[:, None]).astype(np.float32),
-        "box": np.tile([0, 0, 48, 32], (40, 1)),
-        "component_index": np.arange(1, 41),
-        "image_level_index": np.zeros(40, np.int64),
-        "gt": kinds,
-        "pred": np.full(40, 13),
-        "iou": np.full(40, 0.2, np.float32),
-        "thumbnail": [pictures.thumbnail(picture, (0, 0, 48, 32)) for picture in thumbnails],
-    }
-    where = CONFIG.MODEL_NAME, CONFIG.DATASET.name, 16, 16, CONFIG.EMBEDDING_NETWORK
-    cache.write_table(cache.embeddings_path(tmp_path, *where), table, {})
-    return tmp_path
+class Hand:
+    """A hand on the mouse and the keyboard of a running explorer."""
 
+    def __init__(self, screen, explorer):
+        self.screen, self.explorer = screen, explorer
 
-@pytest.fixture
-def explorer(screen, results):
-    environment = {
-        **os.environ,
-        "DISPLAY": screen.name,
-        "OMP_NUM_THREADS": "1",
-        "OODRETRIEVAL_IO_PATH": str(results),
-    }
-    for name in ("MPLBACKEND", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
-        environment.pop(name, None)
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            str(REPOSITORY / "discover_embedding_space.py"),
-            "with",
-            "args.method=pca",
-        ],
-        cwd=results,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        end(process)
-        process.stderr.close()
+    def open(self, title):
+        """Wait for a window, give it the keyboard and the foreground, and return its id."""
+        window = wait_for(lambda: self.screen.window(title), f"window {title!r}", self.explorer)
+        self.screen.do("windowmove", window, 0, 0, "windowraise", window, "windowfocus", window)
+        return window
 
+    def until(self, condition, *words):
+        """Act, again if the window was not ready for it, until the screen is as expected.
 
-def test_the_explorer_opens_answers_and_closes(explorer, screen, tmp_path):
-    window = shown_window(explorer, screen)
-    before = screen.grab()
-
-    def act_until(condition, *words):
-        """Act, again if the window was not ready for it, until the screen is as expected."""
+        The screenshot returned is one that the next equals: the window has found its size.
+        """
+        last = None
 
         def shown():
-            screen.do(*words)
-            now = screen.grab()
-            return now if condition(now) else None
+            nonlocal last
+            self.screen.do(*words)
+            before, last = last, self.screen.grab()
+            same = before is not None and (before == last).all()
+            return last if same and condition(last) else None
 
-        return wait_for(shown, f"answer to {words}", explorer)
+        return wait_for(shown, f"answer to {words}", self.explorer)
 
-    def has_tip(now):  # the thumbnail of a segment covers a part of the map
-        return (now != before)[:800].any(axis=-1).sum() > 5000
 
-    act_until(has_tip, "mousemove", *point_on(before))
-    act_until(lambda now: not has_tip(now), "mousemove", 600, 20)  # above the map
-    act_until(lambda now: not is_sofa(now).any(), "key", "b")  # all points blue
-    after = act_until(lambda now: is_sofa(now).any(), "key", "g")  # by true class again
-    Image.fromarray(after).save(tmp_path / "window.png")
+@pytest.mark.parametrize("backend", PRESENT)
+def test_the_explorer_opens_answers_and_closes(backend, screen, tmp_path):
+    write_results(tmp_path)
+    with running(tmp_path, DISPLAY=screen.name, MPLBACKEND=backend) as explorer:
+        hand = Hand(screen, explorer)
+        hand.open("Embedding space")
+        first = hand.until(has_sofa)
+        spot = point_on(first)
 
-    screen.ask_to_close(window)
-    explorer.wait(DEADLINE)
-    log = explorer.stderr.read()
+        def has_tip(now):  # something, such as a thumbnail, covers a part of the map
+            return (now != first)[:800].any(axis=-1).sum() > 5000
+
+        keep(hand.until(has_tip, "mousemove", *spot), f"{backend}_map")
+        hand.until(lambda now: not has_tip(now), "mousemove", 600, 20)  # above the map
+        hand.until(lambda now: not has_sofa(now), "key", "b")  # all points blue
+        hand.until(has_sofa, "key", "g")  # by true class again
+
+        for button, title in ((1, "Image"), (2, "Overview"), (3, "Nearest neighbours")):
+            screen.do("mousemove", *spot, "click", button)
+            hand.open(title)
+            shown = hand.until(is_full)
+            keep(shown, f"{backend}_{title.lower().replace(' ', '_')}")
+            if button == 3:  # the wheel changes how many they are
+                screen.do("mousemove", 600, 60, "click", 4)
+                hand.until(lambda now, shown=shown: (now != shown)[100:800].any())
+            screen.ask_to_close(screen.window(title))
+            hand.open("Embedding space")
+            screen.do("mousemove", 600, 25)
+            hand.until(lambda now: not has_tip(now), "mousemove", 600, 20)
+
+        screen.do("key", "c")
+        keep(hand.until(has_tip), f"{backend}_question")
+        screen.do("key", "2", "key", "Return")
+        hand.until(lambda now: not has_sofa(now))  # in the colours of two clusters
+        screen.ask_to_close(screen.window("Embedding space"))
+        explorer.wait(DEADLINE)
+        log = explorer.stderr.read()
     assert explorer.returncode == 0, log
     assert "Traceback" not in log and "Completed" in log
 
 
-def test_an_open_window_can_be_stopped_from_outside(explorer, screen):
-    shown_window(explorer, screen)
-    explorer.terminate()
-    explorer.wait(DEADLINE)
-    assert explorer.returncode == 128 + signal.SIGTERM, explorer.stderr.read()
+@pytest.mark.parametrize("backend", PRESENT)
+def test_an_open_window_can_be_stopped_from_outside(backend, screen, tmp_path):
+    write_results(tmp_path)
+    with running(tmp_path, DISPLAY=screen.name, MPLBACKEND=backend) as explorer:
+        Hand(screen, explorer).open("Embedding space")
+        explorer.terminate()
+        explorer.wait(DEADLINE)
+        assert explorer.returncode == 128 + signal.SIGTERM, explorer.stderr.read()
 
 
-def shown_window(explorer, screen):
-    """Id of the explorer's window, once it shows the map; it has the keyboard."""
-    (window,) = wait_for(lambda: screen.windows("^Embedding space$"), "window", explorer)
-    screen.do("windowmove", window, 0, 0, "windowfocus", window)
-    wait_for(lambda: is_sofa(screen.grab()).any() or None, "map", explorer)
-    return int(window)
+def has_sofa(picture):
+    return is_sofa(picture).any()
 
 
-def is_sofa(picture):
-    """Pixels of the map in the colour of that kind in `label_mapping`."""
-    return (picture[:, : SCREEN[0] * 3 // 5] == (200, 0, 60)).all(axis=-1)
-
-
-def point_on(picture):
-    """A pixel (x, y) inside a point of the map."""
-    row, column = np.argwhere(is_sofa(picture))[0]
-    return column + 2, row + 2
+def is_full(picture):
+    """Whether something else than a map fills the window."""
+    return (picture[60:300, 60:600] < 200).any(axis=-1).mean() > 0.1

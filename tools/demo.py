@@ -1,4 +1,4 @@
-"""Run the five stages on the embedded demo and gather their figures into one table.
+"""Run the stages and evaluations on the embedded demo and gather their figures into one table.
 
 Each step is a command that can be typed as well; it is printed before it runs. What is there
 already is not computed again.
@@ -14,6 +14,10 @@ from PIL import Image
 
 import compute_embeddings
 import discover_embedding_space
+import eval_anomaly
+import eval_iou
+import eval_retrieval
+import eval_selection
 import pred_images
 import train_meta_nn
 from configuration import CONFIG, datasets
@@ -35,8 +39,8 @@ def run(experiment, script, *settings):
 def largest_unknown():
     """Row of the largest embedded segment of `streets_ood` on an object never seen in training."""
     size = loading.size_for(CONFIG.DATASET, "min_segment_size", None, None)
-    place = IO_PATH, CONFIG.MODEL_NAME, CONFIG.DATASET.name, *size, CONFIG.EMBEDDING_NETWORK
-    table = cache.read_table(cache.embeddings_path(*place))
+    place = IO_PATH, CONFIG.MODEL_NAME, *size, CONFIG.EMBEDDING_NETWORK
+    table = cache.read_embeddings(cache.embeddings_path(*place))
     left, upper, right, lower = table["box"].T
     known = loading.find_class(CONFIG.TRAIN_DATASET).pred_mapping
     area = (right - left) * (lower - upper)
@@ -73,17 +77,24 @@ def main():
         sys.exit("the demo needs TRAIN_DATASET, VAL_DATASET and DATASET as configuration.py came")
     val = CONFIG.VAL_DATASET.name
     for dataset in (entry.name for entry in STREETS):
-        run(pred_images.ex, "pred_images.py", f"args.dataset={dataset}")
+        scores = ["args.scores=[max_logit,energy]"] if dataset == CONFIG.DATASET.name else []
+        run(pred_images.ex, "pred_images.py", f"args.dataset={dataset}", *scores)
         run(metaseg.ex, "src/MetaSeg/main.py", f"args.dataset={dataset}")
     r2 = run(train_meta_nn.ex, "train_meta_nn.py")
     found = run(compute_embeddings.ex, "compute_embeddings.py")
-    explored = run(
+    run(
         discover_embedding_space.ex,
         "discover_embedding_space.py",
         f"mainplot.save_path={PICTURES / 'map.png'}",
         f"mainplot.segment={largest_unknown()}",
     )
     write_contact_sheet()
+    retrieved = run(eval_retrieval.ex, "eval_retrieval.py")["euclid"]
+    trusted = run(eval_iou.ex, "eval_iou.py", f"args.dataset={val}")
+    shown = run(eval_selection.ex, "eval_selection.py")
+    judged = run(eval_anomaly.ex, "eval_anomaly.py")
+    best = max(judged, key=lambda score: judged[score]["average_precision"])
+    part = shown["covered_unknown"] / shown["objects_unknown"]
     iou = validation_iou()
     print(f"""
 Segmentation, mIoU over the {np.isfinite(iou).sum()} classes of {val}: {np.nanmean(iou):.3f}
@@ -91,8 +102,13 @@ Meta network, R^2 of the predicted IoU on {val}:    {r2:.3f}
 Out of distribution, AUROC of 1 - predicted IoU
   over segments large enough to be looked at:           {found["auroc_large"]:.3f}
   over all, fragments of a few pixels included:         {found["auroc"]:.3f}
-Retrieval of unknown kinds, mAP on the map:             {explored["map"]:.3f}
+Retrieval of unknown kinds, mAP on the map:             {retrieved["map_unknown"]:.3f}
+IoU of categories on {val}, mean:                {trusted["miou"]:.3f}
+Unknown objects that a crop shows by half:              {part:.0%}
+Unknown pixels, average precision of the best score
+  ({best}): {judged[best]["average_precision"]:.3f}
 
+tables    {IO_PATH / "analysis"}
 pictures  {PICTURES}
 caches    {IO_PATH}
 time      {time.perf_counter() - start:.0f} s

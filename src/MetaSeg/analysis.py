@@ -5,7 +5,6 @@ Meta classification tells segments of IoU 0 from the others, meta regression pre
 from a table to (S,) predictions, which are IoUs or probabilities of IoU = 0.
 """
 
-import csv
 import inspect
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from sklearn.model_selection import GroupShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from src import reports
 from src.loading import SettingError
 from src.records import SegmentTable
 
@@ -339,11 +339,13 @@ def write_report(folder, analysis):
         for s in analysis.scores
     ]
     header = "task", "model", "figure", "training mean", "training std"
-    _write_csv(folder / "scores.csv", (*header, "validation mean", "validation std"), statistics)
+    reports.write_csv(
+        folder / "scores.csv", (*header, "validation mean", "validation std"), statistics
+    )
     (folder / "scores.tex").write_text(_latex(statistics))
-    _write_csv(folder / "correlations.csv", ("metric", "r"), analysis.correlations.items())
+    reports.write_csv(folder / "correlations.csv", ("metric", "r"), analysis.correlations.items())
     path = np.column_stack([PENALTIES, analysis.coefficients])
-    _write_csv(folder / "penalty_path.csv", ("C", *analysis.table.feature_names), path)
+    reports.write_csv(folder / "penalty_path.csv", ("C", *analysis.table.feature_names), path)
     for name, draw in (
         ("roc", _draw_roc),
         ("correlated", _draw_correlated),
@@ -353,11 +355,6 @@ def write_report(folder, analysis):
         figure = Figure(figsize=(12, 8), layout="constrained")
         draw(figure, analysis)
         figure.savefig(folder / f"{name}.png", dpi=100)
-
-
-def _write_csv(path, header, rows):
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
 
 
 def _latex(statistics):

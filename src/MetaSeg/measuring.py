@@ -43,7 +43,7 @@ def store_segments(prediction, place, predicted_ids, heatmaps=()):
     Parameters
     ----------
     prediction : Prediction
-        With probabilities.
+        With probabilities; its scores are aggregated like the further heat maps.
     place : tuple
         What `cache.prediction_path` takes.
     predicted_ids, heatmaps
@@ -55,6 +55,7 @@ def store_segments(prediction, place, predicted_ids, heatmaps=()):
         known = (predicted_ids != cache.NO_LABEL).any()
         ground_truth = predicted_ids[ground_truth] if known else None
     maps = {name: np.load(path) for name, path in _map_paths(heatmaps, place).items()}
+    maps = {**prediction.scores, **maps}
     metrics, components = compute_metrics_components(
         prediction.probabilities, ground_truth, maps, prediction=prediction.prediction
     )

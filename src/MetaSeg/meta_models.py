@@ -174,7 +174,8 @@ class MetaModel:
         Parameters
         ----------
         metrics : dict of str to array-like of shape (S,)
-            As stage 2 writes them; S >= 0.
+            As stage 2 writes them; S >= 0. Those of heat maps that the model was trained without
+            are not looked at.
 
         Returns
         -------
@@ -191,14 +192,15 @@ class MetaModel:
     @torch.inference_mode()
     def predict_table(self, table):
         """Predict the IoU of the rows of a `SegmentTable`; see `predict`."""
-        if table.feature_names != self.feature_names:
-            missing = sorted(set(self.feature_names) - set(table.feature_names))
-            surplus = sorted(set(table.feature_names) - set(self.feature_names))
+        missing = sorted(set(self.feature_names) - set(table.feature_names))
+        surplus = sorted(set(table.feature_names) - set(self.feature_names))
+        if missing or any(name.startswith(("cprob", "ndist")) for name in surplus):
             raise SettingError(
                 f"the meta model was trained on other metrics: missing here {missing}, unknown to "
                 f"the model {surplus}; train it on this segmentation network (train_meta_nn.py)"
             )
-        outputs = self.network(torch.from_numpy(self.standardise(table.features)))[:, 0]
+        columns = [table.feature_names.index(name) for name in self.feature_names]
+        outputs = self.network(torch.from_numpy(self.standardise(table.features[:, columns])))[:, 0]
         iou = torch.sigmoid(outputs) if self.kind == "neural" else outputs.clamp(0, 1)
         return iou.float().numpy()
 
@@ -460,8 +462,8 @@ def _save_whole(path, content):
         partial.unlink(missing_ok=True)
 
 
-def load_meta_model(path, entry=None):
-    """Load what `save_meta_model` wrote, or the `meta_nn.pth` of the original system.
+def load_meta_model(path, entry=None, training=None):
+    """Load what `save_meta_model` wrote, the original's `meta_nn.pth`, or a bare state dict.
 
     Parameters
     ----------
@@ -469,6 +471,9 @@ def load_meta_model(path, entry=None):
     entry : ModelConfig, optional
         Its class takes the number of features; None: `MetaNN`. Only a network needs it: a file that
         named its own class could have any code run.
+    training : callable, optional
+        Gives the SegmentTable of the training images. Called only for a bare state dict, which
+        does not say by which mean and standard deviation its inputs are standardised.
 
     Returns
     -------
@@ -477,10 +482,12 @@ def load_meta_model(path, entry=None):
     Raises
     ------
     SettingError
-        If the file is missing or is no such checkpoint.
+        If the file is missing or is no such checkpoint, or if it needs `training`.
     """
     try:
         checkpoint = _read(path)
+        if "kind" not in checkpoint:
+            checkpoint = _with_statistics(checkpoint, path, entry, training)
         names = tuple(checkpoint["feature_names"])
         network = _rebuild(checkpoint["kind"], checkpoint["state_dict"], len(names), entry)
         mean, std = checkpoint["mean"].numpy(), checkpoint["std"].numpy()
@@ -495,6 +502,28 @@ def load_meta_model(path, entry=None):
             f"{path} is no checkpoint of meta model {name!r} ({error}); "
             "train it again with train_meta_nn.py"
         ) from error
+
+
+def _with_statistics(checkpoint, path, entry, training):
+    """Our form of a bare state dict, which stands by itself or under the key "state_dict"."""
+    state = checkpoint.get("state_dict", checkpoint)
+    if not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError("it holds no state dict")
+    if training is None:
+        raise SettingError(
+            f"{path} is a bare state dict, without the mean and standard deviation of the segments "
+            "it was trained on: only compute_embeddings.py can use it, which works them out of the "
+            "first of args.datasets; train_meta_nn.py writes checkpoints that have them"
+        )
+    table = training()
+    _, mean, std = _standardised(table)
+    return {
+        "kind": kind_of(entry) if entry else "neural",
+        "state_dict": state,
+        "feature_names": table.feature_names,
+        "mean": torch.from_numpy(mean),
+        "std": torch.from_numpy(std),
+    }
 
 
 def _rebuild(kind, state, size, entry):

@@ -26,6 +26,9 @@ class LabelledImages:
 
     label_mapping = {}  # id: (name, RGB)
     train_ids = {}  # id: name that networks have learnt it by, where that is another
+    kinds = {}  # id: name of the kind of thing, where several classes are one
+    categories = {}  # name of a class: that of its category, for coarser figures
+    anomaly_ids = {}  # id: 0 normal, 1 anomaly, 255 not judged, where the names do not tell
 
     def __init__(self, samples, transform=None):
         self.samples = samples

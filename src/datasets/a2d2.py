@@ -105,6 +105,17 @@ class A2D2(LabelledImages):
 
     label_mapping = {index: (name, colour) for index, (name, colour, _) in enumerate(_CLASSES)}
     train_ids = {index: known for index, (_, _, known) in enumerate(_CLASSES) if known}
+    kinds = {  # "Car 1" to "Car 4" only tell apart cars that touch
+        index: "Traffic signal" if name == "Signal corpus" else name[:-2]
+        for index, (name, _, _) in enumerate(_CLASSES)
+        if name == "Signal corpus" or name[-1].isdigit()
+    }
+    # no objects but what the camera or its car does to the picture
+    anomaly_ids = {
+        index: NO_LABEL
+        for index, (name, _, _) in enumerate(_CLASSES)
+        if name in ("Blurred area", "Ego car", "Rain dirt")
+    }
 
     def __init__(self, root, positions=("front_center",), transform=None):
         for position in positions:

@@ -43,6 +43,11 @@ class Cityscapes(LabelledImages):
 
     pred_mapping = {label.train_id: (label.name, label.color) for label in _TRAINED}
     label_mapping = pred_mapping
+    categories = {  # of all classes, also of those that are not trained
+        label.name: label.category
+        for label in tables.Cityscapes.classes
+        if label.category != "void"
+    }
     _table = _train_ids()
 
     def __init__(self, root, split="val", transform=None):

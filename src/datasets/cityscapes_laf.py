@@ -39,6 +39,7 @@ class CityscapesLAF(LabelledImages):
 
     label_mapping = _label_mapping()
     train_ids = {1: "road"}  # the background may be anything, and the objects are unknown
+    anomaly_ids = {0: 255, **dict.fromkeys(NON_HAZARD_IDS, 255)}
 
     def __init__(self, root, split="test", transform=None):
         check_choice("split", split, ("train", "test"))

@@ -34,6 +34,7 @@ class RoadAnomaly21(_Track):
     """Anything that does not belong into traffic, anywhere in the image; 1 is anomalous."""
 
     label_mapping = {0: ("not anomalous", (128, 128, 128)), 1: ("anomaly", (255, 102, 0))}
+    anomaly_ids = {0: 0}
 
 
 class RoadObstacle21(_Track):

@@ -46,6 +46,15 @@ KNOWN = {
     17: ("motorcycle", (0, 0, 230)),
     18: ("bicycle", (119, 11, 32)),
 }
+CATEGORIES = {  # of Cityscapes
+    "flat": ("road", "sidewalk"),
+    "construction": ("building", "wall", "fence"),
+    "object": ("pole", "traffic light", "traffic sign"),
+    "nature": ("vegetation", "terrain"),
+    "sky": ("sky",),
+    "human": ("person", "rider"),
+    "vehicle": ("car", "truck", "bus", "train", "motorcycle", "bicycle"),
+}
 UNKNOWN = {
     FIRST_UNSEEN_ID + k: (kind, colour) for k, (kind, (_, colour)) in enumerate(UNSEEN.items())
 }
@@ -67,6 +76,7 @@ class Streets(LabelledImages):
 
     pred_mapping = KNOWN
     label_mapping = {**KNOWN, **UNKNOWN}
+    categories = {name: category for category, names in CATEGORIES.items() for name in names}
 
     def __init__(self, root, split="train", seed=0, transform=None):
         check_choice("split", split, SPLITS)

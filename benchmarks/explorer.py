@@ -1,0 +1,206 @@
+"""How quick the explorer is: 100,000 generated segments with thumbnails, and 1,000,000 points.
+
+Start and memory are those of `discover_embedding_space.py` as a whole, from a file with maps to the
+picture it writes. All else is drawn to the end on a raster of 1200 x 800 pixels, as windows show.
+"""
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backend_bases import KeyEvent, MouseEvent
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from configuration import CONFIG
+from src import cache, loading, pictures
+from src.discover import Explorer, Segments
+
+SCRIPT = Path(__file__).resolve().parents[1] / "discover_embedding_space.py"
+SEGMENTS, POINTS = 100_000, 1_000_000
+FEATURES = 1920  # as densenet201 gives them
+IN_IMAGE = 20  # segments
+SETTINGS = dict(method="tsne", size=2, seed=CONFIG.SEED, tsne={})  # of the stored maps
+NEIGHBOURS = 49
+TIMES = 15
+
+
+class IdleCanvas(FigureCanvasAgg):
+    """Draws when it is told to, as a window does once it has nothing else to do."""
+
+    def draw_idle(self):
+        pass
+
+
+def new_figure(size_in, title):
+    """Figure on a raster; `title` has nowhere to show."""
+    figure = Figure(size_in)
+    IdleCanvas(figure)
+    return figure
+
+
+def make_picture(rng):
+    """Something like a photograph, (128, 100, 3) uint8: patches, with fine noise."""
+    patches = Image.fromarray(rng.integers(0, 256, (16, 12, 3), np.uint8)).resize((100, 128))
+    return np.clip(patches + rng.normal(0, 6, (128, 100, 3)), 0, 255).astype(np.uint8)
+
+
+def make_table(count, features, rng):
+    """Embeddings table of `count` segments in 60 heaps, noise as thumbnails."""
+    images = count // IN_IMAGE
+    kind = rng.integers(0, 60, count)
+    points = (rng.normal(size=(60, 2)) * 30)[kind] + rng.normal(size=(count, 2)) * 4
+    pieces = [pictures.thumbnail(make_picture(rng), (0, 0, 100, 128)) for _ in range(100)]
+    return {
+        "image_path": ["none.png"] * images,
+        "dataset": [CONFIG.DATASET.name] * images,
+        "model_name": [CONFIG.MODEL_NAME] * images,
+        "image_index": np.arange(images),
+        "image_size": np.full((images, 2), 512),
+        "iou_pred": [np.zeros(IN_IMAGE, np.float32)] * images,
+        "image_made_from": [""] * images,
+        "embeddings": rng.random((count, features), np.float32),
+        "box": np.tile([0, 0, 100, 128], (count, 1)),
+        "component_index": np.tile(np.arange(1, IN_IMAGE + 1), images),
+        "image_level_index": np.repeat(np.arange(images), IN_IMAGE),
+        "gt": kind % 30,
+        "pred": kind % 19,
+        "iou": rng.random(count, np.float32) / 2,
+        "segment_size": np.full(count, 9000),
+        # bytes of their own for each: a list of the same objects would take no memory
+        "thumbnail": [pieces[k % 100] + k.to_bytes(4, "little") for k in range(count)],
+        "nn_embeddings": points.astype(np.float32),
+        "plot_embeddings": points.astype(np.float32),
+        "reduced_by": SETTINGS,
+    }
+
+
+def start(folder, table):
+    """Seconds of the whole script from the stored maps to a picture, and its peak memory in GB."""
+    path = Path(folder, "embeddings_1_1_none.p")
+    cache.write_table(path, table, {})
+    place = f"mainplot.save_path={folder}/map.png"
+    before = time.perf_counter()
+    subprocess.run(
+        [sys.executable, SCRIPT, "with", f"args.load_file={path}", place],
+        check=True,
+        capture_output=True,
+    )
+    seconds = time.perf_counter() - before
+    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
+
+
+class Bench:
+    """An explorer, and how long its answers take."""
+
+    def __init__(self, table):
+        mapping = loading.class_mapping(CONFIG.DATASET, "label_mapping")
+        known = loading.class_mapping(CONFIG.TRAIN_DATASET, "pred_mapping")
+        self.folder = tempfile.TemporaryDirectory()
+        segments = Segments(table, {CONFIG.DATASET.name: mapping}, known, self.folder.name)
+        self.explorer = Explorer(
+            segments, self.folder.name, n_neighbours=NEIGHBOURS, new_figure=new_figure
+        )
+        self.map = self.explorer.map
+        self.canvas = self.map.figure.canvas
+        self.canvas.draw()
+        self.rows = cycle(np.random.default_rng(1).integers(0, len(segments), 999))
+        self.keys = cycle("ghib")
+        self.ends = cycle(np.linspace(0, 0.2, 20))
+
+    def send(self, event):
+        self.canvas.callbacks.process(event.name, event)
+
+    def hover(self):
+        x, y = self.map.axes.transData.transform(self.map.points[next(self.rows)])
+        self.send(MouseEvent("motion_notify_event", self.canvas, x, y))
+
+    def press(self, key):
+        self.send(KeyEvent("key_press_event", self.canvas, key))
+        self.send(KeyEvent("key_release_event", self.canvas, key))
+        self.canvas.draw()
+
+    def recolour(self):
+        self.press(next(self.keys))
+
+    def filter(self):
+        self.explorer.filter_group(self.explorer.groups().names[0])
+        self.canvas.draw()
+
+    def slide(self):
+        self.map.panel.slider.set_val((next(self.ends), 0.45))
+        self.canvas.draw()
+
+    def neighbours(self):
+        sheets = self.explorer.sheets
+        self.explorer.show_neighbours(int(next(self.rows)), sheets[0] if sheets else None)
+        sheets[0].figure.canvas.draw()
+
+    def density(self):
+        self.press("d")
+
+    def no_density(self):
+        if self.map.density is not None:
+            self.press("d")
+
+    def redraw(self):
+        self.canvas.draw()
+
+
+def median_ms(function, prepare=lambda: None):
+    """Median time of a call in milliseconds, and that of the first one."""
+    seconds = []
+    for _ in range(TIMES):
+        prepare()
+        before = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - before)
+    return 1000 * np.median(seconds), 1000 * seconds[0]
+
+
+def report(what, value, goal, unit, first=None):
+    """Print a line of the table."""
+    told = "" if first is None else f"   the first {first:7.1f}"
+    print(f"{what:46} {value:8.2f} {unit:2}   goal {goal:6g}{told}", flush=True)
+
+
+def main():
+    """Print the table."""
+    rng = np.random.default_rng(0)
+    table = make_table(SEGMENTS, FEATURES, rng)
+    with tempfile.TemporaryDirectory() as folder:
+        seconds, gigabytes = start(folder, table)
+    print(f"{SEGMENTS:,} segments of {FEATURES} values")
+    report("start from stored maps, the picture included", seconds, 5, "s")
+    report("memory of that", gigabytes, 1.5, "GB")
+    bench = Bench(table)
+    for what, function, goal in (
+        ("hover", bench.hover, 20),
+        ("recolour", bench.recolour, 150),
+        ("filter by class", bench.filter, 150),
+        ("filter by predicted IoU", bench.slide, 150),
+        (f"{NEIGHBOURS} neighbours with thumbnails", bench.neighbours, 300),
+    ):
+        value, first = median_ms(function)
+        report(what, value, goal, "ms", first)
+    value, first = median_ms(bench.density, prepare=bench.no_density)
+    report("density", value, 100, "ms", first)
+    bench = Bench(make_table(POINTS, 2, rng))
+    print(f"{POINTS:,} points")
+    for what, function, goal in (
+        ("hover", bench.hover, 30),
+        ("redraw", bench.redraw, 1000),
+        ("recolour", bench.recolour, 1000),
+    ):
+        value, first = median_ms(function)
+        report(what, value, goal, "ms", first)
+
+
+if __name__ == "__main__":
+    main()

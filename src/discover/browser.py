@@ -1,0 +1,337 @@
+"""The explorer in a web browser: its figures as tabs of one page, by matplotlib's WebAgg.
+
+What is protected: only this computer is listened to unless an address says otherwise; every path
+begins with a secret of this run, so that neither other users of the computer nor foreign web pages
+(whose websockets tornado also refuses by their origin) get in. What is not: whoever has the link
+can use the explorer, and with another address than this computer's own all passes the network
+unencrypted, the link included.
+"""
+
+import asyncio
+import contextlib
+import io
+import ipaddress
+import itertools
+import json
+import secrets
+import socket
+import time
+import traceback
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.backend_bases import CloseEvent
+from matplotlib.backends.backend_webagg import FigureCanvasWebAgg, FigureManagerWebAgg
+from matplotlib.figure import Figure
+from PIL import Image
+from tornado.httpserver import HTTPServer
+from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandler
+from tornado.websocket import WebSocketClosedError, WebSocketHandler
+
+from src.discover.display import PAPER
+from src.loading import SettingError
+
+PAGE = Path(__file__).with_name("browser.html")
+PORTS_TRIED = 20
+PATIENCE_S = 1.0  # how long a page that does not draw holds up the others
+
+
+def listen(address, port):
+    """Open the socket of a web server; early, so that a wrong address is known at once.
+
+    Parameters
+    ----------
+    address : str
+        Name or number of the network interface: `127.0.0.1` is reached from this computer only,
+        `0.0.0.0` from everywhere.
+    port : int
+        In [0, 65535]; where it is taken one of the next 19, and 0 is any that is free.
+
+    Returns
+    -------
+    server : socket.socket
+
+    Raises
+    ------
+    SettingError
+        If there is no such address here, or no free port.
+    """
+    if not 0 <= port <= 65535:
+        raise SettingError(f"`args.port` must be from 0 to 65535, got {port}")
+    try:
+        family = socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)[0][0]
+    except OSError as error:
+        raise SettingError(f"`args.address` {address!r} is not known here: {error}") from error
+    problem = None
+    for candidate in range(port, min(port + PORTS_TRIED, 65536)):
+        try:
+            server = socket.create_server((address, candidate), family=family)
+        except OSError as error:
+            problem = error
+        else:
+            server.setblocking(False)
+            return server
+    raise SettingError(
+        f"cannot listen to `args.address` {address!r} at `args.port` {port} or the next "
+        f"{PORTS_TRIED - 1}: {problem}"
+    )
+
+
+def serve_explorer(make, server):
+    """Show the explorer to web browsers until one of them ends it.
+
+    Parameters
+    ----------
+    make : function of `new_figure` that gives an `Explorer`
+    server : socket.socket
+        From `listen`; closed in the end.
+    """
+    asyncio.run(serve(make, server))
+
+
+async def serve(make, server):
+    """`serve_explorer` as a coroutine; cancelling it also ends it."""
+    figures = Figures()
+    secret = secrets.token_urlsafe(12)
+    pages = HTTPServer(figures.application(secret))
+    pages.add_socket(server)
+    try:
+        explorer = make(new_figure=figures.new_figure)
+        ended = asyncio.Event()
+        explorer.map.figure.canvas.mpl_connect("close_event", lambda event: ended.set())
+        print(invitation(*server.getsockname()[:2], secret), flush=True)
+        await ended.wait()
+    finally:
+        pages.stop()
+        await pages.close_all_connections()
+
+
+def invitation(address, port, secret):
+    """What to open in a browser, here or on another computer; for people to read."""
+    ip = ipaddress.ip_address(address)
+    here = socket.gethostname()
+    if not ip.is_loopback:
+        host = here if ip.is_unspecified else f"[{address}]" if ip.version == 6 else address
+        return (
+            f"Open http://{host}:{port}/{secret}/ in a browser. Whoever has this link can use the "
+            "explorer, and the network can read along. Ctrl-C ends it."
+        )
+    host = f"[{address}]" if ip.version == 6 else address
+    return (
+        f"Open http://{host}:{port}/{secret}/ in a browser. Ctrl-C ends it.\n"
+        f"From another computer, run there first: ssh -L {port}:{host}:{port} {here}"
+    )
+
+
+class Figures:
+    """The figures that are open, and the pages that show them."""
+
+    def __init__(self):
+        self.managers = {}  # by number, from 1
+        self.pages = set()
+        self._numbers = itertools.count(1)
+
+    def new_figure(self, size_in, title):
+        """Figure in a tab of its own."""
+        figure = Figure(figsize=size_in, facecolor=PAPER)
+        manager = _Manager(self, _Canvas(figure), next(self._numbers))
+        self.managers[manager.num] = manager
+        manager.set_window_title(title)
+        return figure
+
+    def tell(self, **more):
+        """Tell every page which figures there are."""
+        titles = {number: manager.get_window_title() for number, manager in self.managers.items()}
+        for page in self.pages:
+            page.tell(figures=list(titles.items()), **more)
+
+    def application(self, secret):
+        """The web server's paths, all below the secret."""
+        static = {"path": FigureManagerWebAgg.get_static_file_path()}
+        images = {"path": Path(matplotlib.get_data_path()) / "images"}
+        mine = {"figures": self}
+        return Application(
+            [
+                (rf"/{secret}/", _Page),
+                (rf"/{secret}/mpl.js", _Script),
+                (rf"/{secret}/_static/(.*)", StaticFileHandler, static),
+                (rf"/{secret}/_images/(.*)", StaticFileHandler, images),
+                (rf"/{secret}/figures", _PageSocket, mine),
+                (rf"/{secret}/([0-9]+)/socket", _FigureSocket, mine),
+                (rf"/{secret}/([0-9]+)/picture\.([a-z]+)", _Download, mine),
+            ],
+            websocket_ping_interval=20,  # a connection through SSH stays open
+        )
+
+
+class _Canvas(FigureCanvasWebAgg):
+    def get_diff_image(self):
+        """PNG of what has changed since the last picture; None where nothing has.
+
+        Does what matplotlib's own does in half the time, by packing less tightly.
+        """
+        if not self._png_is_old:
+            return None
+        shown = np.array(self.buffer_rgba()).view(np.uint32)[..., 0]
+        is_whole = self._force_full or shown.shape != self._last_buff.shape
+        self.set_image_mode("full" if is_whole else "diff")
+        sent = shown if is_whole else np.where(shown != self._last_buff, shown, 0)  # 0: as before
+        self._last_buff, self._force_full, self._png_is_old = shown, False, False
+        png = io.BytesIO()
+        rgba = sent.view(np.uint8).reshape(*sent.shape, 4)
+        Image.fromarray(rgba).save(png, "PNG", compress_level=1)
+        return png.getvalue()
+
+
+class _Manager(FigureManagerWebAgg):
+    """Stands for the window of one figure."""
+
+    def __init__(self, figures, canvas, number):
+        self.figures = figures
+        self.is_behind = False  # the figure has changed since a picture of it was sent
+        super().__init__(canvas, number)
+
+    def show(self):
+        """Bring the figure to the front."""
+        self.figures.tell(show=self.num)
+
+    def destroy(self):
+        """Close the figure's tab."""
+        if self.figures.managers.pop(self.num, None) is not None:
+            self.canvas.callbacks.process("close_event", CloseEvent("close_event", self.canvas))
+            self.figures.tell()
+
+    def set_window_title(self, title):
+        """Name the figure's tab."""
+        super().set_window_title(title)
+        self.figures.tell()
+
+    def refresh_all(self):
+        """Send what has changed, but only after the last change has been drawn.
+
+        A picture that is overtaken while a browser decodes it is lost.
+        """
+        self.is_behind = any(map(_FigureSocket.is_drawing, self.web_sockets))
+        if not self.is_behind:
+            if any(page.sent_at for page in self.web_sockets):  # one may have lost a picture
+                self.canvas._force_full = True
+            super().refresh_all()
+
+
+class _Page(RequestHandler):
+    def get(self):
+        self.set_header("Content-Security-Policy", "frame-ancestors 'none'")
+        self.set_header("Cache-Control", "no-store")
+        self.write(PAGE.read_text(encoding="utf-8"))
+
+
+class _Script(RequestHandler):
+    def get(self):
+        self.set_header("Content-Type", "application/javascript")
+        self.write(FigureManagerWebAgg.get_javascript())
+
+
+class _Download(RequestHandler):
+    def initialize(self, figures):
+        self.figures = figures
+
+    def get(self, number, suffix):
+        manager = self.figures.managers.get(int(number))
+        if manager is None or suffix not in manager.canvas.get_supported_filetypes():
+            raise HTTPError(404)
+        name = manager.get_window_title().lower().replace(" ", "_")
+        self.set_header("Content-Type", "application/octet-stream")
+        self.set_header("Content-Disposition", f'attachment; filename="{name}.{suffix}"')
+        manager.canvas.figure.savefig(self, format=suffix, dpi=150)
+
+
+class _Socket(WebSocketHandler):
+    """A connection with a page."""
+
+    def initialize(self, figures):
+        self.figures = figures
+
+    def send(self, message, **options):
+        """Send a message unless the page has gone."""
+        with contextlib.suppress(WebSocketClosedError):
+            sent = asyncio.ensure_future(self.write_message(message, **options))
+            sent.add_done_callback(lambda future: future.exception())
+
+
+class _PageSocket(_Socket):
+    """Tells a page which figures there are; the page tells which to close."""
+
+    def open(self):
+        self.figures.pages.add(self)
+        self.figures.tell()
+
+    def on_close(self):
+        self.figures.pages.discard(self)
+
+    def on_message(self, message):
+        manager = self.figures.managers.get(json.loads(message)["close"])
+        if manager is not None:
+            manager.destroy()
+
+    def tell(self, **message):
+        self.send(json.dumps(message))
+
+
+class _FigureSocket(_Socket):
+    """Carries one figure's pictures to a page and the pointer and keys back.
+
+    Both wait until the page has drawn what it was sent: over a slow connection the figure then
+    follows the pointer in larger steps, instead of being late.
+    """
+
+    manager = None
+    sent_at = None  # when a picture was sent that has not been drawn yet
+    move = None  # the pointer's latest move, not handled yet
+
+    def open(self, number):
+        self.manager = self.figures.managers.get(int(number))
+        if self.manager is None:
+            self.close()
+        else:
+            self.set_nodelay(True)
+            self.manager.add_web_socket(self)
+
+    def on_close(self):
+        if self.manager is not None:
+            self.manager.remove_web_socket(self)
+
+    def on_message(self, message):
+        content = json.loads(message)
+        if content["type"] == "motion_notify":
+            self.move = content
+        elif content["type"] == "drawn":
+            self.sent_at = None
+            if self.manager.is_behind:
+                self.manager.refresh_all()
+        elif content["type"] != "supports_binary":  # every browser does
+            self._move()
+            self._handle(content)
+        if not self.is_drawing():
+            self._move()
+
+    def is_drawing(self):
+        return self.sent_at is not None and time.monotonic() - self.sent_at < PATIENCE_S
+
+    def _move(self):
+        if self.move is not None:
+            content, self.move = self.move, None
+            self._handle(content)
+
+    def _handle(self, content):
+        try:
+            self.manager.handle_json(content)
+        except Exception:  # a window also goes on after an error, and tells it in the terminal
+            traceback.print_exc()
+
+    def send_json(self, content):
+        self.send(json.dumps(content))
+
+    def send_binary(self, picture):
+        self.sent_at = time.monotonic()
+        self.send(picture, binary=True)

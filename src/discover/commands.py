@@ -1,0 +1,55 @@
+"""What a user can do: the one list behind the help, the handlers of keys, and the README."""
+
+COMMANDS = (  # what to press; key -> method of Explorer; what it does
+    ("hover", {}, "thumbnail and facts of the segment"),
+    ("left click, 1", {"1": "show_image_here"}, "the full image, the segment in a red box"),
+    (
+        "middle click, 2",
+        {"2": "show_overview_here"},
+        "overview: entropy, predicted IoU, ground truth, prediction",
+    ),
+    (
+        "right click, 3",
+        {"3": "show_neighbours_here"},
+        "nearest neighbours of the segment; from there on in their window",
+    ),
+    (
+        "wheel, + / -",
+        {"+": "more_neighbours", "-": "fewer_neighbours"},
+        "more or fewer neighbours; pages of a selection; lines of the legend",
+    ),
+    ("Ctrl or s + left / middle", {}, "the same picture saved to disk"),
+    ("t + left click", {}, "only the segment's crop saved to disk"),
+    ("m", {"m": "next_metric"}, "next distance metric: euclid, cos"),
+    ("f", {"f": "next_space"}, "find neighbours in the reduced or in the full feature space"),
+    (
+        "g / h / b",
+        {"g": "colour_by_truth", "h": "colour_by_prediction", "b": "colour_blue"},
+        "colour by true class, predicted class, one blue",
+    ),
+    (
+        "i / o / k / a",
+        dict(i="colour_by_iou", o="colour_by_dataset", k="colour_by_cluster", a="colour_by_tag"),
+        "colour by predicted IoU, dataset, cluster, tag",
+    ),
+    ("click on the legend", {}, "filter a group out, or in again; right or Shift: this one only"),
+    ("slider", {}, "range of predicted IoU"),
+    ("r", {"r": "reset_filters"}, "all filters off"),
+    ("d", {"d": "toggle_density"}, "density behind the points, on or off"),
+    ("c", {"c": "ask_clusters"}, "cluster: asks for the number; `elbow` draws a curve for it"),
+    ("#", {"#": "next_algorithm"}, "next algorithm: k-means, spectral, agglomerative (Ward)"),
+    (
+        "l, then draw",
+        {"l": "next_tool"},
+        "select by lasso, by rectangle, off; Shift adds, Ctrl or x removes",
+    ),
+    ("v", {"v": "show_selection"}, "the selection as a sheet of thumbnails"),
+    ("n", {"n": "ask_tag"}, "name the selection: a tag, kept for the next time"),
+    ("e", {"e": "export_selection"}, "export the selection: COCO JSON, CSV, crops"),
+    ("u", {"u": "undo"}, "undo the last colouring, clustering, selection, filter, tag"),
+    ("?, F1", {"?": "toggle_help", "f1": "toggle_help"}, "these commands, on or off"),
+    ("Escape", {"escape": "escape"}, "cancel a question or a selection, close this list"),
+)
+KEYS = {key: method for _, keys, _ in COMMANDS for key, method in keys.items()}
+KEY_OF = {method: key for key, method in reversed(KEYS.items())}  # the first one
+HELP = "\n".join(f"{press:<27}{does}" for press, _, does in COMMANDS)

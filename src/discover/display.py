@@ -1,0 +1,114 @@
+"""Where the explorer shows: in windows, in a browser, or only in the pictures it writes.
+
+Everywhere a figure is made by a function of (size in inches, title).
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from src.loading import SettingError
+
+PAPER = "#fbfbfd"
+WINDOWLESS = {"agg", "cairo", "nbagg", "pdf", "pgf", "ps", "svg", "template", "webagg"}
+
+
+def picture_figure(size_in, title):
+    """Figure without a window; `title` has nowhere to show."""
+    figure = Figure(figsize=size_in, facecolor=PAPER)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def window_figure(size_in, title):
+    """Figure in a window of its own."""
+    import matplotlib.pyplot as plt  # only here and below: pyplot looks for a display
+
+    with plt.rc_context({"figure.max_open_warning": 0}):
+        figure = plt.figure(figsize=size_in, facecolor=PAPER)
+    figure.canvas.manager.set_window_title(title)
+    return figure
+
+
+def require_display():
+    """Check that windows can be opened here, by matplotlib's own choice of toolkit or by Tk.
+
+    A toolkit is tried in a process of its own, because Qt aborts where it finds no display or
+    lacks a system library.
+
+    Raises
+    ------
+    SettingError
+        If not; says how to see the explorer in a browser, and how to get a picture instead.
+    """
+    import matplotlib.pyplot as plt
+
+    backend = plt.get_backend()
+    problem = f"matplotlib's backend here is {backend!r}"
+    if backend.lower() not in WINDOWLESS:
+        for candidate in dict.fromkeys((backend, "tkagg")):
+            problem = _problem_with_windows(candidate)
+            if not problem:
+                plt.switch_backend(candidate)
+                return
+    raise SettingError(
+        f"no window can be opened on this machine ({problem}); explore in a web browser, also "
+        "that of another machine: `with args.browser=True`, or write a picture: "
+        "`with mainplot.save_path=map.png`"
+    )
+
+
+def _problem_with_windows(backend):
+    """Why a backend opens no window; empty where it does."""
+    probe = subprocess.run(
+        [sys.executable, "-c", "import matplotlib.pyplot as plt; plt.figure()"],
+        env={**os.environ, "MPLBACKEND": backend},
+        capture_output=True,
+        text=True,
+    )
+    if probe.returncode == 0:
+        return ""
+    return (probe.stderr.strip() or f"{backend} ended with {probe.returncode}").splitlines()[-1]
+
+
+def show_explorer(make):
+    """Open the explorer in a window and wait until that is closed.
+
+    Parameters
+    ----------
+    make : function of `new_figure` that gives an `Explorer`
+        Call `require_display` first.
+    """
+    import matplotlib.pyplot as plt
+
+    explorer = make(new_figure=window_figure)
+    explorer.map.figure.canvas.mpl_connect("close_event", lambda event: plt.close("all"))
+    # a toolkit's loop lets Python run, and so see a signal, only when something happens
+    heartbeat = explorer.map.figure.canvas.new_timer(interval=200)
+    heartbeat.add_callback(lambda: None)
+    heartbeat.start()
+    with _sigterm_closes(plt):
+        plt.show()
+
+
+@contextmanager
+def _sigterm_closes(plt):
+    """Let SIGTERM close the windows: a toolkit swallows what a signal's handler raises in it."""
+    received = []
+
+    def close(number, _frame):
+        received.append(number)
+        plt.close("all")
+
+    before = signal.signal(signal.SIGTERM, close)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if received:
+        signal.raise_signal(signal.SIGTERM)

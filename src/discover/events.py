@@ -1,0 +1,245 @@
+"""Mouse and keyboard in the explorer's windows: which event means which command."""
+
+from functools import partial
+
+import numpy as np
+
+from src import pictures
+from src.discover.commands import KEY_OF, KEYS
+from src.discover.segments import UNREADABLE
+
+CONTROL = {"ctrl", "control", "cmd", "super"}
+SAVING = CONTROL | {"s"}  # held with a click; the letter where a browser keeps Ctrl for itself
+ADDING, REMOVING = {"shift"}, CONTROL | {"x"}  # held while a selection is drawn
+STROKE_PX = 5  # a shorter one is a click
+LEGEND_STEP = 3  # lines at a turn of the wheel
+
+
+class Events:
+    """Calls an explorer's commands.
+
+    Parameters
+    ----------
+    explorer : Explorer
+    """
+
+    def __init__(self, explorer):
+        self.explorer = explorer
+        self.held = set()  # keys that are down
+        self._stroke = None  # pixels that a selection has been drawn through so far
+        self._sliding = False  # whether the slider has moved since the button was let go
+        explorer.map.panel.slider.on_changed(self._on_slider)
+
+    def connect(self, view):
+        """Listen to a window; its keys are the explorer's from now on, not matplotlib's."""
+        keep_keys(view.figure)
+        for name, handler in {
+            "motion_notify_event": self._on_move,
+            "button_press_event": self._on_press,
+            "button_release_event": self._on_button_up,
+            "scroll_event": self._on_scroll,
+            "key_press_event": self.on_key,
+            "key_release_event": self._on_release,
+            "figure_leave_event": self._on_leave,
+            "resize_event": self._on_resize,
+            "close_event": self._on_close,
+        }.items():
+            view.figure.canvas.mpl_connect(name, partial(handler, view))
+
+    # the pointer
+
+    def look(self, view):
+        """Show what is under the pointer now: a segment's thumbnail and facts, a button's use."""
+        row = self._row(view)
+        view.tip.set_visible(False)
+        if row is None:
+            view.status.set_text(self._use(view))
+        else:
+            distance = None if view is self.explorer.map else view.distance_of(row)
+            more = "" if distance is None else f"  ·  distance {distance:.4g}"
+            view.status.set_text(self.explorer.describe(row) + more)
+            if view is self.explorer.map or view.wants_tip():
+                self._show_tip(view, row)
+        view.refresh()
+
+    def _show_tip(self, view, row):
+        try:
+            picture = pictures.decode(self.explorer.segments.thumbnail(row))
+        except UNREADABLE as error:
+            self.explorer.say(f"no thumbnail: {error}")
+        else:
+            view.show_tip(picture, self.explorer.colour_of(row))
+
+    def _row(self, view):
+        return None if view.pointer is None else view.row_at(*view.pointer)
+
+    def _target(self, view):
+        """What on the panel is under the pointer: ("command" or "entry", its name), or two ""."""
+        on_map = view is self.explorer.map and view.pointer is not None
+        return (on_map and view.panel.target_at(*view.pointer)) or ("", "")
+
+    def _use(self, view):
+        kind, what = self._target(view)
+        if kind == "entry":
+            return f"{what}: click to filter out or in; right click or Shift: this one only"
+        if kind == "command":
+            return f"{getattr(self.explorer, what).__doc__.splitlines()[0]}  ({KEY_OF[what]})"
+        return ""
+
+    def _on_move(self, view, event):
+        view.pointer = event.x, event.y
+        if self._stroke is not None and view is self.explorer.map:
+            self._stroke.append(view.pointer)
+            view.stroke.set_data(*self._outline().T)
+            view.refresh()
+        else:
+            self.look(view)
+
+    def _on_leave(self, view, event):
+        self.held.clear()  # a key let go elsewhere is not reported here
+        view.pointer = None
+        view.tip.set_visible(False)
+        view.refresh()
+
+    # buttons
+
+    def _on_press(self, view, event):
+        self.explorer.here, view.pointer = view, (event.x, event.y)
+        self.look(view)
+        toolbar = view.figure.canvas.toolbar
+        if toolbar is not None and toolbar.mode:
+            return  # matplotlib's pan or zoom
+        held = self.held | set(event.modifiers)
+        kind, what = self._target(view)
+        if kind == "command":
+            getattr(self.explorer, what)()
+        elif kind == "entry":
+            self.explorer.filter_group(what, alone=event.button == 3 or "shift" in held)
+        elif event.dblclick:
+            return  # the second half of a double click
+        elif self._draws(view, event):
+            self._stroke = [view.pointer]
+            view.tip.set_visible(False)
+        else:
+            self._click(view, int(event.button), held)
+
+    def _draws(self, view, event):
+        """Whether a press of the button begins a selection."""
+        on_map = view is self.explorer.map and view.axes.bbox.contains(event.x, event.y)
+        is_left = event.button == 1 and not self.held & {"s", "t"}
+        return self.explorer.tool and on_map and is_left
+
+    def click_here(self, button):
+        """As a click on the segment under the pointer, in the window that was used last."""
+        if self._row(self.explorer.here) is None:
+            self.explorer.say("there is no segment under the pointer")
+        else:
+            self._click(self.explorer.here, button, self.held)
+
+    def _click(self, view, button, held):
+        row, explorer = self._row(view), self.explorer
+        if row is None:
+            return
+        is_free = explorer.question is None  # letters held are no part of an answer
+        save = bool(held & SAVING) and is_free
+        try:
+            if button == 1 and "t" in held and is_free:
+                explorer.save_here(explorer.save_crop, row, "crop")
+            elif button == 1 and save:
+                explorer.save_here(explorer.save_image, row, "image")
+            elif button == 1:
+                explorer.show_image(row)
+            elif button == 2 and save:
+                explorer.save_here(explorer.save_overview, row, "overview")
+            elif button == 2:
+                explorer.show_overview(row)
+            elif button == 3:
+                explorer.show_neighbours(row, None if view is explorer.map else view)
+        except UNREADABLE as error:
+            explorer.say(f"cannot show this: {error}")
+
+    def _on_button_up(self, view, event):
+        self._sliding = False
+        if self._stroke is None or view is not self.explorer.map:
+            return
+        self._stroke.append((event.x, event.y))
+        outline = self._outline()
+        self.drop_stroke()
+        held = self.held | set(event.modifiers)
+        if np.ptp(outline, axis=0).max() < STROKE_PX:
+            view.refresh()
+            self._click(view, 1, held)
+        else:
+            how = "add" if held & ADDING else "remove" if held & REMOVING else "replace"
+            self.explorer.select(outline, how)
+
+    def drop_stroke(self):
+        """Forget the selection that is being drawn."""
+        self._stroke = None
+        self.explorer.map.stroke.set_data([], [])
+
+    def _outline(self):
+        """Corners of what is being drawn, (V, 2) pixels."""
+        stroke = np.array(self._stroke, float)
+        if self.explorer.tool == "lasso":
+            return stroke
+        (left, lower), (right, upper) = stroke[0], stroke[-1]
+        corners = (left, lower), (right, lower), (right, upper), (left, upper), (left, lower)
+        return np.array(corners)
+
+    def _on_slider(self, value):
+        self.explorer.filter_iou(*map(float, value), goes_on=self._sliding)
+        self._sliding = True
+
+    def _on_scroll(self, view, event):
+        self.explorer.here = view
+        step = 1 if event.step > 0 else -1
+        if view is self.explorer.map and view.panel.contains(event.x, event.y):
+            view.panel.scroll(-LEGEND_STEP * step)
+            self.explorer.show_panel()
+        elif view is not self.explorer.map and view.query is None:
+            self.explorer.turn_page(view, -step)
+        else:
+            self.explorer.change_neighbours(step)
+
+    # keys
+
+    def on_key(self, view, event):
+        """A key went down in a window."""
+        if not event.key:
+            return
+        explorer, key = self.explorer, _plain(event.key)
+        explorer.here, self._sliding = view, False
+        self.held.add(key)
+        if explorer.question is not None:
+            explorer.answer(event.key if len(event.key) == 1 else key)
+        elif key in KEYS and not CONTROL & set(event.key.split("+")[:-1]):
+            getattr(explorer, KEYS[key])()
+
+    def _on_release(self, view, event):
+        if event.key:
+            self.held.discard(_plain(event.key))
+
+    # windows
+
+    def _on_resize(self, view, event):
+        view.tip.set_visible(False)
+        if view is self.explorer.map:
+            self.explorer.show_panel()
+        elif len(view.rows):
+            self.explorer.fill(view)
+
+    def _on_close(self, view, event):
+        self.explorer.forget(view)
+
+
+def keep_keys(figure):
+    """Take matplotlib's own keys from a window."""
+    manager = figure.canvas.manager
+    if manager is not None and manager.key_press_handler_id is not None:
+        figure.canvas.mpl_disconnect(manager.key_press_handler_id)
+
+
+def _plain(key):
+    """A key's own name: without the modifiers held with it, and not changed by Caps Lock."""
+    return (key if len(key) == 1 else key.rsplit("+", 1)[-1] or "+").lower()

@@ -1,0 +1,699 @@
+"""The explorer: its commands and what they change; numbers and pictures are made elsewhere."""
+
+from collections import defaultdict
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from src import cache, embedding_space, pictures
+from src.discover import figures, state
+from src.discover.commands import HELP
+from src.discover.display import PAPER, picture_figure
+from src.discover.events import Events, keep_keys
+from src.discover.export import export_segments
+from src.discover.panel import PINK, panel_content, short
+from src.discover.questions import Question
+from src.discover.segments import NO_TAG
+from src.discover.views import OUTSIDE, MapView, SheetView
+
+MAP_SIZE_IN = SHEET_SIZE_IN = (12.0, 8.0)
+DENSITY_GRID = 100  # cells a side
+MAX_ELBOW_CLUSTERS = 20
+PAGE = 96  # thumbnails of a selection that show at a time
+SLOW_VALUES = 2e7  # of a table whose search for neighbours is announced
+SLOW_POINTS = 300_000  # of a map whose density and colours are announced
+HISTORY = 100  # steps back
+SPACES = ("reduced", "full")
+TOOLS = ("", "lasso", "rectangle")  # "": clicks are clicks
+NOTHING_SELECTED = "nothing is selected: press l, then draw around segments"
+IOU_FILTER = "filter by predicted IoU"
+
+
+class Explorer:
+    """The map of all segments, the windows that open from it, and what the user has chosen.
+
+    Parameters
+    ----------
+    segments : Segments
+        N >= 1 of them.
+    out_dir : path
+        Folder for what is saved by mouse or exported.
+    tags_path : path, optional
+        File that keeps the tags; None: they are forgotten at the end.
+    query : Query, optional
+        A picture from outside, to mark on the map and to show with its neighbours.
+    metric : {"euclid", "cos"}
+    n_neighbours : int
+        Neighbours shown at first.
+    seed : int
+        Of the clustering.
+    new_figure : function of (size in inches, title)
+        `window_figure` for windows, `picture_figure` for a machine without a display.
+
+    Raises
+    ------
+    ValueError
+        If there is no segment, or the metric is unknown.
+    SettingError
+        If the file with the tags is broken.
+    """
+
+    def __init__(
+        self,
+        segments,
+        out_dir,
+        *,
+        tags_path=None,
+        query=None,
+        metric="euclid",
+        n_neighbours=24,
+        seed=0,
+        new_figure=picture_figure,
+    ):
+        if not len(segments):
+            raise ValueError("the embeddings table has no segment, so there is nothing to show")
+        if metric not in embedding_space.METRICS:
+            raise ValueError(f"`metric` must be one of {embedding_space.METRICS}, got {metric!r}")
+        self.segments, self.table, self.out_dir = segments, segments.table, Path(out_dir)
+        self.tags_path, self.query = tags_path, query
+        self.metric, self.seed, self.space = metric, seed, SPACES[0]
+        self.algorithm = embedding_space.ALGORITHMS[0]
+        self.n_neighbours = max(1, min(n_neighbours, len(segments) - 1))
+        self.tool = TOOLS[0]
+        self.question = None  # while one is asked
+        self.sheets = []  # open windows with neighbours, and the one with the selection
+        self._new_figure = new_figure
+        self._history = []  # (state before, what changed it)
+        self.state = self._first_state()
+        self.map = MapView(
+            new_figure(MAP_SIZE_IN, "Embedding space"),
+            self.table["plot_embeddings"],
+            self._map_title(),
+            segments.iou,
+            segments.iou_extent,
+        )
+        self.here = self.map  # the window that was used last
+        self.events = Events(self)
+        self.events.connect(self.map)
+        self._show_state()
+        self.say("? shows all commands")
+        if query is not None:
+            self.map.mark(query.plot_embeddings, query.name)
+            self.show_neighbours(OUTSIDE)
+
+    def _first_state(self):
+        none = np.zeros(len(self.segments), bool)
+        way = state.BY_TRUTH if self.segments.has_truth() else state.BY_PREDICTION
+        first = state.State(way, none, np.zeros(len(self.segments), np.int64))
+        self._other_tags = []  # in the file, but of no segment here
+        entries = cache.read_tags(self.tags_path) if self.tags_path else []
+        if not entries:
+            return first
+        row_of = {key: row for row, key in enumerate(self.segments.tag_keys())}
+        rows = defaultdict(list)
+        for *key, tag in entries:
+            if tuple(key) in row_of:
+                rows[tag].append(row_of[tuple(key)])
+            else:
+                self._other_tags.append((*key, tag))
+        for tag in rows:
+            first = state.tagged(first, rows[tag], tag)
+        return first
+
+    def _map_title(self):
+        names = ", ".join(dict.fromkeys(map(str, self.table["dataset"])))
+        images = len(self.table["image_path"])
+        return f"Embedding space of {names}: {len(self.segments):,} segments of {images:,} images"
+
+    # pictures without a window
+
+    def save(self, path):
+        """Write the map with its legend as a picture; the suffix names the format."""
+        self.show_panel(tools=False)
+        figures.save_figure(self.map.figure, path)
+        self.show_panel()
+
+    def save_neighbours(self, row, path):
+        """Write a sheet of nearest neighbours as a picture; OUTSIDE: those of the query."""
+        sheet = SheetView(picture_figure(SHEET_SIZE_IN, ""))
+        sheet.query = row
+        self.fill(sheet)
+        figures.save_figure(sheet.figure, path)
+
+    def save_overview(self, row, path):
+        """Write the four-panel overview of a segment as a picture."""
+        figures.save_figure(self._overview(row, picture_figure), path)
+
+    def save_image(self, row, path):
+        """Write the full image with the segment in a red box, pixel by pixel."""
+        figures.save_picture(self.segments.boxed_image(row), path)
+
+    def save_crop(self, row, path):
+        """Write the segment's box cut out of its image, pixel by pixel."""
+        figures.save_picture(self.segments.crop(row), path)
+
+    # pictures in windows
+
+    def show_image(self, row):
+        """Open the full image with the segment in a red box."""
+        picture = self.segments.boxed_image(row)
+        figures.present(figures.draw_image(self._new_figure, picture, self.describe(row)))
+
+    def show_overview(self, row):
+        """Open the four-panel overview of a segment."""
+        with self._working("drawing the overview ..."):
+            figures.present(self._overview(row, self._new_figure))
+
+    def show_neighbours(self, row, sheet=None):
+        """Open nearest neighbours in a new window, or in the one given; OUTSIDE: of the query."""
+        if len(self.segments) == 1 and row != OUTSIDE:
+            self.say("this is the only segment: it has no neighbours")
+            return
+        if sheet is None or sheet.query is None:
+            sheet = self._new_sheet("Nearest neighbours")
+        sheet.query = row
+        self.fill(sheet)
+        self.say(f"{self.n_neighbours} nearest neighbours ({self.metric}, {self.space} space)")
+
+    def show_selection(self):
+        """Show the selected segments as a sheet of thumbnails."""
+        if not self.state.selected.any():
+            self.say(NOTHING_SELECTED)
+            return
+        sheet = self._selection_sheet() or self._new_sheet("Selection")
+        figures.present(sheet.figure)
+        self.fill(sheet)
+
+    def _overview(self, row, new_figure):
+        return figures.draw_overview(new_figure, self.segments.overview(row), self.describe(row))
+
+    # the segment under the pointer, by key
+
+    def show_image_here(self):
+        """As a left click on the segment under the pointer."""
+        self.events.click_here(1)
+
+    def show_overview_here(self):
+        """As a middle click on the segment under the pointer."""
+        self.events.click_here(2)
+
+    def show_neighbours_here(self):
+        """As a right click on the segment under the pointer."""
+        self.events.click_here(3)
+
+    # colours
+
+    def colour_by_truth(self):
+        """Colour by the most frequent true class of each segment."""
+        if self.segments.has_truth():
+            self._colour(state.BY_TRUTH)
+        else:
+            self.say("no segment has a ground truth, so there is nothing to colour by")
+
+    def colour_by_prediction(self):
+        """Colour by predicted class."""
+        self._colour(state.BY_PREDICTION)
+
+    def colour_by_iou(self):
+        """Colour by predicted IoU."""
+        self._colour(state.BY_IOU)
+
+    def colour_by_dataset(self):
+        """Colour by dataset."""
+        self._colour(state.BY_DATASET)
+
+    def colour_by_cluster(self):
+        """Colour by cluster; the first time, ask for their number."""
+        if self.state.clusters is None:
+            self.ask_clusters()
+        else:
+            self._colour(state.BY_CLUSTER)
+
+    def colour_by_tag(self):
+        """Colour by tag."""
+        self._colour(state.BY_TAG)
+
+    def colour_blue(self):
+        """Give all points one blue."""
+        self._colour(state.ALL_BLUE)
+
+    def _colour(self, way):
+        if way != self.state.colouring:
+            self.map.panel.first = 0
+            self._change("colouring", colouring=way)
+        self.say("all segments blue" if way == state.ALL_BLUE else f"coloured by {way}")
+
+    # filters
+
+    def filter_group(self, name, alone=False):
+        """Filter one group of the present colouring out, or in again.
+
+        Parameters
+        ----------
+        name : str
+            As in the legend.
+        alone : bool
+            Filter out all others instead, or in again.
+        """
+        way = self.state.colouring
+        if alone:
+            hidden = state.only(self.state.hidden, way, name, self.groups().names)
+        else:
+            hidden = state.toggled(self.state.hidden, way, name)
+        self._change("filter", hidden=hidden)
+        self._say_filters()
+
+    def filter_iou(self, low, high, goes_on=False):
+        """Filter out what has a predicted IoU outside a range.
+
+        `goes_on`: part of the same movement as the last change, and with it one step back.
+        """
+        if goes_on and self._history and self._history[-1][1] == IOU_FILTER:
+            self.state = self._history.pop()[0]
+        at_end = np.isclose((low, high), self.segments.iou_extent)  # of the scale: no limit there
+        wanted = (-np.inf if at_end[0] else float(low), np.inf if at_end[1] else float(high))
+        self._change(IOU_FILTER, iou_range=None if at_end.all() else wanted)
+        self._say_filters()
+
+    def reset_filters(self):
+        """Take all filters off."""
+        if self.state.filtered():
+            self._change("filter", hidden=frozenset(), iou_range=None)
+        self.say("no filters")
+
+    def _say_filters(self):
+        out = sorted(f"{way}: {name}" for way, name in self.state.hidden)
+        if self.state.iou_range:
+            shown = np.clip(self.state.iou_range, *self.segments.iou_extent)
+            out.append("predicted IoU outside {:.2f} to {:.2f}".format(*shown))
+        self.say(f"filtered out: {', '.join(out)}" if out else "no filters")
+
+    # neighbours, density, clusters
+
+    def next_metric(self):
+        """Go to the next distance metric; open sheets are searched anew."""
+        self.metric = _next(embedding_space.METRICS, self.metric)
+        self._fill_neighbours()
+        self.say(f"distance metric: {self.metric}")
+
+    def next_space(self):
+        """Find neighbours in the reduced space, or in that of the features as they are."""
+        self.space = _next(SPACES, self.space)
+        self._fill_neighbours()
+        columns = self._space().shape[1]
+        self.say(f"neighbours in the {self.space} feature space ({columns} values)")
+
+    def more_neighbours(self):
+        """Show one neighbour more from now on, and in the open sheets."""
+        self.change_neighbours(1)
+
+    def fewer_neighbours(self):
+        """Show one neighbour less."""
+        self.change_neighbours(-1)
+
+    def change_neighbours(self, by):
+        """Show more or fewer neighbours from now on, and in the open sheets."""
+        highest = max(1, len(self.segments) - 1)
+        count = min(max(self.n_neighbours + by, 1), highest)
+        if count != self.n_neighbours:
+            self.n_neighbours = count
+            self._fill_neighbours()
+        self.say(f"neighbours: {self.n_neighbours} (of at most {highest})")
+
+    def toggle_density(self):
+        """Lay the density behind the points, or take it away."""
+        if self.map.density is not None:
+            self.map.show_density(None, None)
+            self.show_panel()
+            self.say("density off")
+            return
+        with self._working("estimating the density ...", len(self.map.points) > SLOW_POINTS):
+            lower, upper = self.map.around(0.5)
+            x, y = np.linspace(lower, upper, DENSITY_GRID).T
+            values = embedding_space.density(self.map.points, (x, y))
+        self.map.show_density(values, (lower[0], upper[0], lower[1], upper[1]))
+        self.show_panel()
+        self.say("density on")
+
+    def next_algorithm(self):
+        """Go to the next clustering algorithm."""
+        self.algorithm = _next(embedding_space.ALGORITHMS, self.algorithm)
+        self.say(f"clustering algorithm: {self.algorithm}")
+
+    def ask_clusters(self):
+        """Ask in the window for the number of clusters."""
+        hint = " or `elbow`" if self.algorithm == "k-means" else ""
+        hint = f"a whole number from 1 to {len(self.segments)}{hint}"
+        prompt = f"Number of clusters ({self.algorithm})"
+        self.question = Question(self.here, prompt, hint, self._take_clusters)
+
+    def _take_clusters(self, answer):
+        if answer == "elbow":
+            return self._show_elbow() if self.algorithm == "k-means" else "`elbow` needs k-means"
+        if not (answer.isdecimal() and 1 <= int(answer) <= len(self.segments)):
+            return f"{answer!r} is not a number of clusters"
+        points = self.table["nn_embeddings"]
+        self._announce(f"clustering with {self.algorithm} ...")
+        try:
+            clusters = embedding_space.cluster(points, self.algorithm, int(answer), self.seed)
+        except ValueError as error:  # too many points for the algorithm
+            return str(error)
+        hidden = frozenset(pair for pair in self.state.hidden if pair[0] != state.BY_CLUSTER)
+        self._change("clustering", colouring=state.BY_CLUSTER, clusters=clusters, hidden=hidden)
+        self.say(f"{clusters.max() + 1} clusters by {self.algorithm}")
+        return None
+
+    def _show_elbow(self):
+        self._announce("drawing the elbow curve ...")
+        counts = np.arange(1, min(MAX_ELBOW_CLUSTERS, len(self.segments)) + 1)
+        inertias = embedding_space.elbow(self.table["nn_embeddings"], counts, self.seed)
+        figure = figures.draw_elbow(self._new_figure, counts, inertias)
+        keep_keys(figure)
+        # The new window may get the keyboard, but the answer belongs to the question.
+        figure.canvas.mpl_connect(
+            "key_press_event", partial(self.events.on_key, self.question.view)
+        )
+        figures.present(figure)
+        return ""
+
+    # selection, tags, export
+
+    def next_tool(self):
+        """Select by lasso, by rectangle, or not at all."""
+        self.tool = _next(TOOLS, self.tool)
+        self.events.drop_stroke()
+        self.show_panel()
+        if self.tool:
+            self.say(f"{self.tool}: draw around segments; Shift adds, Ctrl or x removes")
+        else:
+            self.say("selecting ended")
+
+    def select(self, outline, how="replace"):
+        """Select the segments inside a polygon of the map that are not filtered out.
+
+        Parameters
+        ----------
+        outline : ndarray of shape (V, 2), float
+            Pixels of the map's window.
+        how : {"replace", "add", "remove"}
+        """
+        selected = state.combined(self.state.selected, self.map.rows_in(outline), how)
+        self._change("selection", selected=selected)
+        if selected.any() and self._selection_sheet() is None:
+            self.show_selection()
+        self.say(f"{np.count_nonzero(selected):,} selected; n: tag, e: export, v: sheet")
+
+    def turn_page(self, sheet, by):
+        """Show other thumbnails of a selection that is too large for one sheet."""
+        last = max(0, (np.count_nonzero(self.state.selected) - 1) // PAGE)
+        sheet.page = min(max(sheet.page + by, 0), last)
+        self.fill(sheet)
+
+    def ask_tag(self):
+        """Ask in the window for a tag for the selected segments."""
+        count = np.count_nonzero(self.state.selected)
+        if not count:
+            self.say(NOTHING_SELECTED)
+            return
+        known = short(", ".join(self.state.tag_names), 60)
+        hint = (f"so far: {known}; " if known else "") + "nothing typed: take the tag away"
+        self.question = Question(
+            self.here, f"Tag of {count:,} selected segments", hint, self._take_tag
+        )
+
+    def _take_tag(self, answer):
+        selected = self.state.selected
+        if answer == NO_TAG:
+            return f"{NO_TAG!r} stands for none; choose another name"
+        self._change("tag", **vars(state.tagged(self.state, selected, answer)))
+        count = np.count_nonzero(selected)
+        self.say(f"tagged {count:,} as {answer!r}" if answer else f"took {count:,} tags away")
+        self._keep_tags()
+        return None
+
+    def _keep_tags(self):
+        if self.tags_path is None:
+            return
+        rows = np.flatnonzero(self.state.tags)
+        names = [self.state.tag_names[code - 1] for code in self.state.tags[rows]]
+        keys = self.segments.tag_keys(rows)
+        try:
+            entries = [(*key, name) for key, name in zip(keys, names, strict=True)]
+            cache.write_tags(self.tags_path, [*self._other_tags, *entries])
+        except OSError as error:
+            self.say(f"the tags cannot be kept: {error}")
+
+    def export_selection(self):
+        """Write the selected segments for other tools: COCO JSON, CSV and crops."""
+        rows = np.flatnonzero(self.state.selected)
+        if not len(rows):
+            self.say(NOTHING_SELECTED)
+            return
+        tags = {int(row): self._tag_of(row) for row in rows if self.state.tags[row]}
+        with self._working("exporting ..."):
+            try:
+                told = export_segments(self.segments, rows, tags, self.out_dir, self._announce)
+            except OSError as error:
+                told = f"cannot export: {error}"
+        self.say(told)
+
+    # back, help
+
+    def undo(self):
+        """Undo the last colouring, clustering, selection, filter or tag."""
+        if not self._history:
+            self.say("nothing to undo")
+            return
+        before, what = self._history.pop()
+        retag = before.tags is not self.state.tags
+        self.state = before
+        self._show_state()
+        self.say(f"undone: {what}")
+        if retag:
+            self._keep_tags()
+
+    def answer(self, key):
+        """Pass a typed key on to the question that is asked."""
+        view, how = self.question.view, self.question.press(key)
+        if how is not None:
+            self.question = None
+            self.events.look(view)
+        if how == "cancelled":
+            self.say("cancelled")
+
+    def forget(self, view):
+        """Take note that a window was closed."""
+        if self.question is not None and self.question.view is view:
+            self.question = None
+        if view in self.sheets:
+            self.sheets.remove(view)
+        self.here = self.map
+
+    def toggle_help(self):
+        """Show all commands, or hide them."""
+        self._show_banner("" if self.here.banner.get_visible() else HELP)
+
+    def escape(self):
+        """Give up a selection that is being drawn, end selecting, or hide the commands."""
+        if self.tool:
+            self.tool = TOOLS[0]
+            self.events.drop_stroke()
+            self.show_panel()
+            self.say("selecting ended")
+        self._show_banner("")
+
+    # facts about a segment
+
+    def describe(self, row):
+        """One line about a segment, its tag included."""
+        text = self.segments.describe(row)
+        tag = self._tag_of(row)
+        return f"{text}  ·  tag {tag}" if tag else text
+
+    def colour_of(self, row):
+        """The colour of a segment now, (r, g, b) from 0 to 255."""
+        groups = self.groups()
+        return tuple(map(int, groups.colours[groups.codes[row]]))
+
+    def _tag_of(self, row):
+        code = self.state.tags[row]
+        return self.state.tag_names[code - 1] if code else ""
+
+    # showing what has changed
+
+    def _change(self, what, **changes):
+        """Go to a new state; `what` names it for `undo`."""
+        self._history = [*self._history[1 - HISTORY :], (self.state, what)]
+        before, self.state = self.state, replace(self.state, **changes)
+        with self._working("drawing ...", len(self.segments) > SLOW_POINTS):
+            self._show_state(before)
+
+    def _show_state(self, before=None):
+        """Draw the map and panel; of the sheets, those whose frames or rows may be others."""
+        groups = self.groups()
+        kept = state.kept_rows(self.state, self.groups, self.segments.iou)
+        self.map.paint(groups, kept, self.state.selected)
+        self.show_panel()
+        same_frames = before is not None and all(
+            getattr(before, name) is getattr(self.state, name)
+            for name in ("colouring", "clusters", "tags")
+        )
+        for sheet in self.sheets:
+            if not same_frames or sheet.query is None:
+                self.fill(sheet)
+        self.events.look(self.map)
+
+    def groups(self, way=None):
+        """The segments sorted in one way, a `Groups`; None: as they are coloured."""
+        return self.segments.groups(way or self.state.colouring, self.state)
+
+    def show_panel(self, tools=True):
+        """Draw the map with its panel anew; without tools for a picture."""
+        kept, density = np.count_nonzero(self.map.kept), self.map.density is not None
+        content = panel_content(self.state, self.groups(), kept, self.tool, density)
+        self.map.panel.show(content, tools)
+        self.map.redraw()
+
+    # sheets of thumbnails
+
+    def _new_sheet(self, title):
+        sheet = SheetView(self._new_figure(SHEET_SIZE_IN, title))
+        self.sheets.append(sheet)
+        self.events.connect(sheet)
+        figures.present(sheet.figure)
+        return sheet
+
+    def _selection_sheet(self):
+        return next((sheet for sheet in self.sheets if sheet.query is None), None)
+
+    def _fill_neighbours(self):
+        for sheet in self.sheets:
+            if sheet.query is not None:
+                self.fill(sheet)
+
+    def fill(self, sheet):
+        """Show in a sheet what belongs there now."""
+        if sheet.query is None:
+            self._fill_selection(sheet)
+            return
+        search = sheet.query, self.space, self.metric, self.n_neighbours
+        if sheet.search != search:  # new colours alone are no reason to search again
+            rows, distances = self._nearest(sheet.query)
+            sheet.search, sheet.rows = search, np.r_[sheet.query, rows]
+            sheet.distances = np.r_[0.0, distances]
+        captions = ["query", *(f"{distance:.3g}" for distance in sheet.distances[1:])]
+        if sheet.query == OUTSIDE:
+            what = self.query.name
+        else:
+            row = sheet.query
+            what = (
+                f"image {self.segments.of_image(row, 'image_index')}, segment "
+                f"{self.table['component_index'][row]} ({self.segments.classes(row)})"
+            )
+        title = f"Nearest neighbours ({self.metric}, {self.space} space) of {what}"
+        self._fill_sheet(sheet, title, captions)
+
+    def _fill_selection(self, sheet):
+        rows = np.flatnonzero(self.state.selected)
+        sheet.page = min(sheet.page, max(0, (len(rows) - 1) // PAGE))
+        start = sheet.page * PAGE
+        sheet.rows = page = rows[start : start + PAGE]
+        title = f"Selection: {len(rows):,} segments, with their predicted IoU"
+        if len(rows) > PAGE:
+            title += f", {start + 1:,} to {start + len(page):,} here (wheel: the others)"
+        self._fill_sheet(sheet, title, [f"{iou:.2f}" for iou in self.segments.iou[page]])
+
+    def _fill_sheet(self, sheet, title, captions):
+        rows = sheet.rows
+        columns, side, height = cell = sheet.layout(max(1, len(rows)))
+        picture = pictures.thumbnail_sheet(
+            [self._cell_picture(row) for row in rows],
+            columns,
+            [PINK if row == OUTSIDE else self.colour_of(row) for row in rows],
+            side,
+            height,
+            ground=PAPER,
+        )
+        captions = [self._caption(row, text) for row, text in zip(rows, captions, strict=True)]
+        sheet.fill(title, picture, captions, cell)
+        if sheet.pointer is not None:
+            self.events.look(sheet)
+        elif sheet.query not in (None, OUTSIDE):
+            sheet.status.set_text(self.describe(sheet.query))
+
+    def _cell_picture(self, row):
+        return self.query.thumbnail if row == OUTSIDE else self.segments.thumbnail_or_blank(row)
+
+    def _caption(self, row, last):
+        """Two lines below a thumbnail: what it is; its tag or predicted class, and a number."""
+        if row == OUTSIDE:
+            return f"{short(self.query.name, 15)}\n{last}"
+        true, predicted = self.segments.true_name(row), self.segments.predicted_name(row)
+        if tag := self._tag_of(row):
+            second = f"{short(tag, 12)}  {last}"
+        else:
+            alone = true is None or last == "query"
+            second = last if alone else f"→ {short(predicted, 15)}  {last}"
+        return f"{short(true or predicted, 15)}\n{second}"
+
+    def _space(self):
+        name = "nn_embeddings" if self.space == "reduced" else "embeddings"
+        return np.asarray(self.table[name])
+
+    def _nearest(self, row):
+        points = self._space()
+        how = self.n_neighbours, self.metric
+        with self._working("searching neighbours ...", points.size > SLOW_VALUES):
+            if row == OUTSIDE:
+                name = "nn_embeddings" if self.space == "reduced" else "embeddings"
+                return embedding_space.nearest(points, getattr(self.query, name), *how)
+            return embedding_space.neighbours(points, row, *how)
+
+    # small things
+
+    def save_here(self, save, row, what):
+        """Save a picture of a segment into the folder for that, under a name of its own."""
+        path = self.out_dir / self.segments.file_name(row, what)
+        save(row, path)
+        self.say(f"saved {path}")
+
+    @contextmanager
+    def _working(self, text, slow=True):
+        """Show a banner while something takes its time."""
+        if slow:
+            self._announce(text)
+        try:
+            yield
+        finally:
+            if slow:
+                self._show_banner("")
+
+    def _show_banner(self, text):
+        self.here.show_banner(text)
+        if not text:
+            self.events.look(self.here)
+
+    def _announce(self, text):
+        self.here.show_banner(text)
+        self.here.figure.canvas.flush_events()
+
+    def say(self, text):
+        """Tell in every window what happened, and what is chosen now."""
+        for view in (self.map, *self.sheets):
+            view.tell(
+                _shortened(text),
+                f"metric: {self.metric}   neighbours: {self.n_neighbours} ({self.space})   "
+                f"clustering: {self.algorithm}   commands: ?",
+            )
+
+
+def _next(values, value):
+    return values[(values.index(value) + 1) % len(values)]
+
+
+def _shortened(text, length=190):
+    """The text with a gap in the middle, where a window would not hold it."""
+    return text if len(text) <= length else f"{text[: length // 3]} … {text[-2 * length // 3 :]}"

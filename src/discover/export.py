@@ -1,0 +1,88 @@
+"""The selected segments as files for other tools, with a word now and then on how far it is."""
+
+import time
+
+import numpy as np
+
+from src import exports
+from src.discover import figures
+from src.loading import SettingError
+
+NEWS_S = 0.2  # between two words
+
+
+def export_segments(segments, rows, tags, out_dir, announce):
+    """Write segments as CSV, COCO JSON and crops into a new folder.
+
+    Parameters
+    ----------
+    segments : Segments
+    rows : ndarray of shape (R,), int
+    tags : dict of int to str
+        Tag by row, of those that have one.
+    out_dir : Path
+        Where to make the folder `selection_1`, or the next number that is free.
+    announce : function of str
+        Is told how far it is.
+
+    Returns
+    -------
+    told : str
+        How many segments went where, and what could not be written.
+    """
+    folder = _new_folder(out_dir)
+    names = segments.pred_mapping, segments.label_mappings
+    exports.write_csv(folder / "segments.csv", segments.table, rows, names, tags)
+    problems = [
+        _write_coco(folder / "segments.json", segments, rows, names, tags, announce),
+        _write_crops(folder / "crops", segments, rows, announce),
+    ]
+    return "; ".join([f"exported {len(rows):,} segments to {folder}", *filter(None, problems)])
+
+
+def _write_coco(path, segments, rows, names, tags, announce):
+    n_images = len(np.unique(segments.table["image_level_index"][rows]))
+    news = _news("masks of images", n_images, announce)
+
+    def components(*place):
+        next(news)
+        return segments.components(*place)
+
+    try:
+        exports.write_coco(path, segments.table, rows, names, tags, components=components)
+    except (OSError, ValueError, SettingError) as error:
+        return f"no COCO file: {error}"
+    return ""
+
+
+def _write_crops(folder, segments, rows, announce):
+    news, failed = _news("crops", len(rows), announce), 0
+    for row, crop in segments.crops(rows):
+        next(news)
+        if crop is None:
+            failed += 1
+        else:
+            figures.save_picture(crop, folder / segments.file_name(row, "crop"))
+    return f"{failed:,} without a crop: their images cannot be read" if failed else ""
+
+
+def _news(what, total, announce):
+    """Announces at a `next` how far it is, unless it has just done so."""
+    told = 0.0
+    for number in range(total):
+        if time.monotonic() > told + NEWS_S:
+            told = time.monotonic()
+            announce(f"exporting {what}: {number:,} of {total:,}")
+        yield
+
+
+def _new_folder(parent):
+    number = 1
+    while True:
+        folder = parent / f"selection_{number}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return folder

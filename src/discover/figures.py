@@ -1,0 +1,85 @@
+"""Figures that are only looked at, or saved: a whole image, the overview, the elbow curve."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from PIL import Image
+
+from src import pictures
+from src.discover.panel import INK, MUTED
+from src.discover.segments import BLUE
+
+PICTURE_DPI = 150
+
+
+def draw_image(new_figure, picture, title):
+    """Figure of a picture (H, W, 3) uint8 below a title."""
+    height, width = picture.shape[:2]
+    figure = new_figure(_window_size(width / height, 0.5), "Image")
+    figure.text(
+        0.5, 1 - 0.15 / figure.get_figheight(), title, ha="center", va="top", fontsize=11,
+        color=INK, parse_math=False,
+    )  # fmt: skip
+    axes = figure.add_axes((0.01, 0.01, 0.98, 0.98 - 0.45 / figure.get_figheight()))
+    axes.set_axis_off()
+    axes.imshow(picture)
+    return figure
+
+
+def draw_overview(new_figure, panels, title):
+    """Figure of the four panels of `pictures.overview_panels`, the heat maps with their scales."""
+    height, width = next(iter(panels.values())).shape[:2]
+    figure = new_figure(_window_size(width / height, 0.5), "Overview")
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1)
+    figure.suptitle(title, fontsize=11, color=INK, parse_math=False)
+    scales = {"Entropy": pictures.ENTROPY_COLOURS, "Predicted": pictures.IOU_COLOURS}
+    for number, (name, picture) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(2, 2, number, xticks=[], yticks=[])
+        axes.set_title(name, fontsize=11, color=INK)
+        axes.imshow(picture)
+        if number <= 2:  # heat maps
+            bar = figure.colorbar(
+                ScalarMappable(cmap=scales[name.split(" ", 1)[0]]),
+                cax=axes.inset_axes((1.015, 0, 0.02, 1)),
+            )
+            bar.ax.tick_params(labelsize=8, colors=MUTED)
+    return figure
+
+
+def draw_elbow(new_figure, counts, inertias):
+    """Figure of what k-means leaves for each number of clusters."""
+    figure = new_figure((7, 4.5), "Elbow")
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1)
+    axes = figure.add_subplot()
+    axes.plot(counts, inertias, "o-", color=np.array(BLUE) / 255)
+    axes.set_title("k-means: choose the number of clusters at the bend", color=INK, fontsize=11)
+    axes.set(xlabel="number of clusters", ylabel="sum of squared distances", xticks=counts)
+    axes.grid(alpha=0.3)
+    axes.set_facecolor("white")
+    return figure
+
+
+def present(figure):
+    """Show a figure's window, if it has one."""
+    if figure.canvas.manager is not None:
+        figure.canvas.manager.show()
+    figure.canvas.draw_idle()
+
+
+def save_figure(figure, path):
+    """Write a figure; the suffix names the format, folders are made as needed."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=PICTURE_DPI)
+
+
+def save_picture(picture, path):
+    """Write a picture (H, W, 3) uint8 pixel by pixel; folders are made as needed."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(path)
+
+
+def _window_size(aspect, title_in):
+    """Inches of a window for a picture `aspect` times as wide as high, below a title."""
+    width = min(13.0, 8.0 * aspect)
+    return width, width / aspect + title_in

@@ -1,0 +1,331 @@
+"""The panel beside the map: ways to colour, the legend that filters, the range of IoU, tools."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgb
+from matplotlib.patches import FancyBboxPatch
+from matplotlib.widgets import RangeSlider
+
+from src.discover import state
+from src.discover.quick import Words
+
+INK, MUTED, FAINT = "#1f2430", "#6b7280", "#c9cfdb"
+ACTIVE = "#dce7f7"  # ground of what is chosen
+PINK = "#d6336c"  # what the user adds: a line being drawn, a query
+ROOM = (0.79, 0.075, 0.2, 0.85)  # left, lower, width, height in the window
+ROW, CHIP, GAP = 20, 22, 5  # heights and distances; here and below in points of 1/100 inch
+CHIPS_IN_ROW, NARROW = 4, 220  # three in a narrower panel
+BARS_HEIGHT, SLIDER_HEIGHT = 34, 16
+N_BARS = state.IOU_STEPS
+NAME_LENGTH = 24
+WAY_CHIPS = (  # label, command, colouring
+    ("true", "colour_by_truth", state.BY_TRUTH),
+    ("predicted", "colour_by_prediction", state.BY_PREDICTION),
+    ("IoU", "colour_by_iou", state.BY_IOU),
+    ("dataset", "colour_by_dataset", state.BY_DATASET),
+    ("cluster", "colour_by_cluster", state.BY_CLUSTER),
+    ("tag", "colour_by_tag", state.BY_TAG),
+    ("blue", "colour_blue", state.ALL_BLUE),
+)
+TOOL_CHIPS = (  # label, command
+    ("select", "next_tool"),
+    ("tag…", "ask_tag"),
+    ("export", "export_selection"),
+    ("undo", "undo"),
+    ("density", "toggle_density"),
+    ("cluster…", "ask_clusters"),
+    ("show all", "reset_filters"),
+    ("help", "toggle_help"),
+)
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A button: its text, the command it gives, and whether that is on."""
+
+    label: str
+    command: str
+    on: bool = False
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the legend; `shown` is false where its segments are filtered out."""
+
+    name: str
+    colour: tuple
+    count: int
+    shown: bool = True
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a panel shows.
+
+    Attributes
+    ----------
+    title : str
+        What the colours mean.
+    entries : tuple of Entry
+        The legend; empty for a scale.
+    scale : ndarray of shape (G, 3), uint8, or None
+        Colours from low to high predicted IoU, where these are shown.
+    ways, tools : tuple of Chip
+    counts : str
+        How many segments show, how many are selected.
+    iou_range : (float, float) or None
+        None: all.
+    """
+
+    title: str
+    entries: tuple[Entry, ...]
+    scale: np.ndarray | None
+    ways: tuple[Chip, ...]
+    tools: tuple[Chip, ...]
+    counts: str
+    iou_range: tuple[float, float] | None
+
+
+def panel_content(chosen, groups, n_kept, tool, density):
+    """What the panel shows for a state.
+
+    Parameters
+    ----------
+    chosen : State
+    groups : Groups
+        Of its colouring.
+    n_kept : int
+        Segments that are not filtered out.
+    tool : str
+        With which segments are selected; empty: none.
+    density : bool
+        Whether it shows.
+    """
+    way, counts = chosen.colouring, groups.counts()
+    order = np.arange(len(counts))
+    if way not in (state.BY_CLUSTER, state.BY_TAG):
+        order = np.argsort(-counts, kind="stable")
+    names, colours = groups.names, groups.colours
+    entries = [
+        Entry(names[i], tuple(colours[i]), int(counts[i]), (way, names[i]) not in chosen.hidden)
+        for i in order
+        if counts[i]
+    ]
+    is_on = {"next_tool": tool, "toggle_density": density, "reset_filters": chosen.filtered()}
+    is_scale = way == state.BY_IOU
+    n_selected = np.count_nonzero(chosen.selected)
+    shown = f"{n_kept:,} of {len(chosen.selected):,} shown"
+    return Content(
+        title="Segments" if way == state.ALL_BLUE else f"{way[0].upper()}{way[1:]}",
+        entries=() if is_scale else tuple(entries),
+        scale=colours if is_scale else None,
+        ways=tuple(Chip(label, do, its_way == way) for label, do, its_way in WAY_CHIPS),
+        tools=tuple(
+            Chip(tool if tool and do == "next_tool" else label, do, bool(is_on.get(do)))
+            for label, do in TOOL_CHIPS
+        ),
+        counts=f"{shown}  ·  {n_selected:,} selected" if n_selected else shown,
+        iou_range=chosen.iou_range,
+    )
+
+
+class Panel:
+    """Draws a `Content`, and tells what lies under a click.
+
+    Parameters
+    ----------
+    figure : Figure
+    iou : ndarray of shape (N,), float
+        Predicted; drawn as bars over the slider.
+    iou_extent : (float, float)
+        Ends of the slider.
+    """
+
+    def __init__(self, figure, iou, iou_extent):
+        self.figure, self.iou_extent = figure, iou_extent
+        self.axes = figure.add_axes(ROOM)
+        self.axes.set_axis_off()
+        self.bars_axes = figure.add_axes((0, 0, 0.1, 0.1))
+        self.bars_axes.set_axis_off()
+        heights, edges = np.histogram(iou[np.isfinite(iou)], N_BARS, iou_extent)
+        corners = [
+            [(left, 0), (left, high), (right, high), (right, 0)]
+            for left, right, high in zip(edges[:-1], edges[1:], np.sqrt(heights), strict=True)
+        ]
+        self.bars = self.bars_axes.add_collection(PolyCollection(corners))
+        self.bars_axes.set_ylim(0, max(1, np.sqrt(heights.max())))
+        self._bar_middles = (edges[:-1] + edges[1:]) / 2
+        self.slider = RangeSlider(
+            figure.add_axes((0, 0, 0.1, 0.1)), "", *iou_extent, valinit=iou_extent,
+            track_color="#e6e9ef", facecolor="#7aa5dd",
+            handle_style={"facecolor": "white", "edgecolor": "#4f7fbf", "size": 11},
+        )  # fmt: skip
+        self.slider.valtext.set_visible(False)
+        margin = 0.04 * (iou_extent[1] - iou_extent[0])  # for the handles at the ends
+        for axes in (self.bars_axes, self.slider.ax):
+            axes.set_xlim(iou_extent[0] - margin, iou_extent[1] + margin)
+        self.slider.drawon = False  # the map shows the change, once
+        for axes in (self.axes, self.bars_axes, self.slider.ax):
+            axes.set_navigate(False)
+        self.first = 0  # of the entries that show
+        self._content = None
+        self._artists = []
+        self._targets = []  # ((left, upper, right, lower), kind, what)
+
+    def show(self, content, tools=True):
+        """Draw the content; without tools for a picture, in which nothing can be clicked."""
+        for artist in self._artists:
+            artist.remove()
+        self._artists, self._targets, self._content = [], [], content
+        width, height = self._place(tools)
+        top = self._show_ways(content.ways, width) if tools else 0
+        self._text(0, top, content.title, 10.5, fontweight="bold")
+        top += 26
+        bottom = self._show_bottom(content, width, height) if tools else height
+        if content.scale is not None:
+            self._show_scale(content.scale, top, bottom)
+        else:
+            self._show_entries(content.entries, width, top, bottom)
+
+    def scroll(self, step):
+        """Move the legend by some entries; it must be drawn again afterwards."""
+        last = max(0, len(self._content.entries) - 1)
+        self.first = min(max(self.first + step, 0), last)
+
+    def contains(self, x, y):
+        """Whether pixel (x, y) lies on the panel."""
+        return bool(self.axes.bbox.contains(x, y))
+
+    def target_at(self, x, y):
+        """What a click at pixel (x, y) means: ("command" or "entry", its name), or None."""
+        x, y = self.axes.transData.inverted().transform((x, y))
+        for (left, upper, right, lower), *target in self._targets:
+            if left <= x < right and upper <= y < lower:
+                return tuple(target)
+        return None
+
+    def place_of(self, kind, what):
+        """Pixel in the middle of what `target_at` answers; KeyError where it does not show."""
+        for (left, upper, right, lower), *target in self._targets:
+            if target == [kind, what]:
+                middle = (left + right) / 2, (upper + lower) / 2
+                return tuple(self.axes.transData.transform(middle))
+        raise KeyError(what)
+
+    # the parts, from above
+
+    def _place(self, tools):
+        """Put the axes where the window's size wants them; the panel's width and height."""
+        width, height = self.figure.get_size_inches() * ROOM[2:] * 100
+        self.axes.set(xlim=(0, width), ylim=(height, 0))
+        for axes in (self.bars_axes, self.slider.ax):
+            axes.set_visible(tools)
+        self.slider.set_active(tools)
+        bottom = self._bottom_height(width) - 20
+        self._put(self.bars_axes, height, bottom, BARS_HEIGHT)
+        self._put(self.slider.ax, height, bottom - BARS_HEIGHT, SLIDER_HEIGHT)
+        return width, height
+
+    def _put(self, axes, panel_height, above_bottom, height):
+        share = ROOM[3] / panel_height
+        lower = ROOM[1] + (above_bottom - height) * share
+        axes.set_position((ROOM[0], lower, ROOM[2], height * share))
+
+    def _bottom_height(self, width):
+        rows = -(-len(TOOL_CHIPS) // _chips_in_row(width))
+        return 20 + BARS_HEIGHT + SLIDER_HEIGHT + 28 + rows * (CHIP + GAP)
+
+    def _show_ways(self, chips, width):
+        self._text(0, 0, "COLOUR AND FILTER BY", 7.5, color=MUTED)
+        return self._show_chips(chips, width, 14) + 12
+
+    def _show_entries(self, entries, width, top, bottom):
+        room = max(2, int((bottom - top - 10) // ROW))
+        if len(entries) > room:
+            room -= 1  # for the line that says so
+        self.first = max(0, min(self.first, len(entries) - room))
+        shown = entries[self.first : self.first + room]
+        middles = top + (np.arange(len(shown)) + 0.5) * ROW
+        face = ["white" if not entry.shown else np.array(entry.colour) / 255 for entry in shown]
+        edge = [FAINT if not entry.shown else "#1f243066" for entry in shown]
+        if shown:
+            self._keep(self.axes.scatter(
+                np.full(len(shown), 8), middles, s=64, c=face, edgecolors=edge, linewidths=1
+            ))  # fmt: skip
+        for entry, middle in zip(shown, middles, strict=True):
+            colour = INK if entry.shown else "#9aa1ad"
+            name, count = short(entry.name, NAME_LENGTH), f"{entry.count:,}"
+            self._text(22, middle, name, 9.5, va="center", color=colour)
+            self._text(width, middle, count, 8.5, "right", "center", color=MUTED)
+            self._aim((0, middle - ROW / 2, width, middle + ROW / 2), "entry", entry.name)
+        rest = len(entries) - len(shown)
+        if rest:
+            middle = top + (len(shown) + 0.5) * ROW
+            self._text(22, middle, f"{rest} more: wheel", 8.5, color=MUTED, va="center")
+
+    def _show_scale(self, colours, top, bottom):
+        height = min(260, bottom - top - 30)
+        self._keep(self.axes.imshow(
+            colours[::-1, None], extent=(0, 16, top + height, top), aspect="auto", zorder=1
+        ))  # fmt: skip
+        for share in np.linspace(0, 1, 6):
+            value = self.iou_extent[0] + share * np.diff(self.iou_extent)[0]
+            self._text(24, top + (1 - share) * height, f"{value:.2f}", 9, va="center")
+
+    def _show_bottom(self, content, width, height):
+        """The range of IoU, the counts and the tools; gives where they begin."""
+        top = height - self._bottom_height(width)
+        low, high = np.clip(content.iou_range or self.iou_extent, *self.iou_extent)
+        self._text(0, top, "PREDICTED IOU", 7.5, color=MUTED)
+        self._text(width, top - 2, f"{low:.2f} to {high:.2f}", 8.5, color=INK, ha="right")
+        self.slider.eventson = False
+        self.slider.set_val((low, high))
+        self.slider.eventson = True
+        colours = np.ones((N_BARS, 4))
+        colours[:, :3] = to_rgb(FAINT) if content.scale is None else content.scale / 255
+        colours[(self._bar_middles < low) | (self._bar_middles > high), 3] = 0.3
+        self.bars.set_facecolors(colours)
+        counts_top = top + 20 + BARS_HEIGHT + SLIDER_HEIGHT + 4
+        self._text(0, counts_top, content.counts, 8.5, color=MUTED)
+        self._show_chips(content.tools, width, counts_top + 22)
+        return top
+
+    def _show_chips(self, chips, width, top):
+        """Rows of buttons; gives where they end."""
+        in_row = _chips_in_row(width)
+        step, size = (width + GAP) / in_row, 8 if in_row == CHIPS_IN_ROW else 7.5
+        for number, chip in enumerate(chips):
+            left = number % in_row * step
+            upper = top + number // in_row * (CHIP + GAP)
+            box = FancyBboxPatch(
+                (left + 4, upper + 4), step - GAP - 8, CHIP - 8, boxstyle="round,pad=4",
+                facecolor=ACTIVE if chip.on else "white", edgecolor="#7aa5dd" if chip.on else FAINT,
+                linewidth=0.8, mutation_aspect=1,
+            )  # fmt: skip
+            self._keep(self.axes.add_artist(box))
+            middle = left + (step - GAP) / 2, upper + CHIP / 2
+            self._text(*middle, chip.label, size, ha="center", va="center")
+            self._aim((left, upper, left + step - GAP, upper + CHIP), "command", chip.command)
+        return top + -(-len(chips) // in_row) * (CHIP + GAP)
+
+    def _text(self, x, y, text, size, ha="left", va="top", **style):
+        style = {"color": INK, "fontsize": size} | style
+        place = {"horizontalalignment": ha, "verticalalignment": va}
+        self._keep(self.axes.add_artist(Words(x, y, text, **place, **style)))
+
+    def _keep(self, artist):
+        self._artists.append(artist)
+
+    def _aim(self, room, kind, what):
+        self._targets.append((room, kind, what))
+
+
+def _chips_in_row(width):
+    return CHIPS_IN_ROW if width >= NARROW else CHIPS_IN_ROW - 1
+
+
+def short(text, length):
+    """The text, cut to a length."""
+    return text if len(text) <= length else text[: length - 1] + "…"

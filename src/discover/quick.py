@@ -1,0 +1,122 @@
+"""Artists that are quickly drawn on a raster: words, a thumbnail, a backdrop.
+
+matplotlib's own text and images take several milliseconds each, which a pointer in motion and a
+legend of thirty lines do not leave. Where a picture is no raster (PDF, SVG) its text takes over.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.backends.backend_agg import RendererAgg
+from matplotlib.colors import to_rgb
+from matplotlib.font_manager import findfont, get_font
+from matplotlib.text import Text
+from PIL import Image
+
+ASCENT, DESCENT = 0.76, 0.24  # above and below the base line, of the font size
+MIDDLE, LINE = 0.37, 1.2  # where letters have their middle; from line to line
+KEPT_STAMPS = 4000
+
+
+class Words(Text):
+    """Horizontal text without a box, every line of it drawn as one kept stamp.
+
+    Base lines lie where the font puts them, not where the letters of a line happen to end.
+    """
+
+    def draw(self, renderer):
+        if not self.get_visible() or not self.get_text():
+            return
+        if not isinstance(renderer, RendererAgg):
+            super().draw(renderer)
+            return
+        size_px = renderer.points_to_pixels(self.get_fontsize())
+        lines = self.get_text().split("\n")
+        x, y = self.get_transform().transform(self.get_unitless_position())
+        last = (len(lines) - 1) * LINE * size_px  # from the first base line to the last
+        first = {
+            "top": y - ASCENT * size_px,
+            "baseline": y + last,
+            "bottom": y + last + DESCENT * size_px,
+        }.get(self.get_verticalalignment(), y + last / 2 - MIDDLE * size_px)
+        path, context = findfont(self.get_fontproperties()), renderer.new_gc()
+        for number, line in enumerate(lines):
+            image, left, below = _stamp(line, path, round(size_px, 2), to_rgb(self.get_color()))
+            shift = {"left": 0.0, "right": 1.0}.get(self.get_horizontalalignment(), 0.5)
+            x_px = round(x - shift * image.shape[1] + (left if shift == 0 else 0))
+            y_px = round(first - number * LINE * size_px) - below
+            renderer.draw_image(context, x_px, y_px, image)
+        context.restore()
+
+
+@lru_cache(KEPT_STAMPS)
+def _stamp(line, path, size_px, colour):
+    """A line as a picture (h, w, 4) uint8, lowest row first; pixels from its origin right, down."""
+    font = get_font(path)
+    font.set_size(size_px, 72)
+    font.set_text(line, 0.0)
+    font.draw_glyphs_to_bitmap(antialiased=True)
+    mask = np.array(font.get_image())
+    image = np.empty((*mask.shape, 4), np.uint8)
+    image[..., :3] = np.rint(np.array(colour) * 255)
+    image[..., 3] = mask
+    left, _ = font.get_bitmap_offset()
+    return image[::-1], left / 64, int(np.ceil(font.get_descent() / 64))
+
+
+class Thumbnail(Artist):
+    """A picture with a frame, put down pixel by pixel."""
+
+    def __init__(self):
+        super().__init__()
+        self.picture = None  # (h, w, 3) uint8, as it was given
+        self.frame, self.frame_px = (0, 0, 0), 3  # colour, 0 to 255, and width
+        self.extent = 0, 0, 1, 1  # left, lower, right, upper: whole pixels of the window
+
+    def draw(self, renderer):
+        if not self.get_visible() or self.picture is None:
+            return
+        left, lower, right, upper = self.extent
+        size = right - left - 2 * self.frame_px, upper - lower - 2 * self.frame_px
+        image = np.empty((upper - lower, right - left, 4), np.uint8)
+        image[:] = (*self.frame, 255)
+        inner = slice(self.frame_px, -self.frame_px)
+        image[inner, inner, :3] = Image.fromarray(self.picture).resize(
+            size, Image.Resampling.BICUBIC
+        )
+        context = renderer.new_gc()
+        renderer.draw_image(context, left, lower, image[::-1])
+        context.restore()
+
+
+class Backdrop(Artist):
+    """A picture stretched over a part of the plane, of which only what shows is enlarged.
+
+    Parameters
+    ----------
+    picture : ndarray of shape (h, w, 4), uint8
+        The lowest row first.
+    extent : (float, float, float, float)
+        Left, right, lower and upper edge in the coordinates of the axes.
+    """
+
+    def __init__(self, picture, extent):
+        super().__init__()
+        self._picture = Image.fromarray(picture)
+        self._lower, self._upper = np.reshape(extent, (2, 2)).T
+
+    def draw(self, renderer):
+        if not self.get_visible():
+            return
+        shown = np.transpose([self.axes.get_xlim(), self.axes.get_ylim()])
+        corners = np.clip(shown, self._lower, self._upper)
+        place = np.rint(self.axes.transData.transform(corners)).astype(int)
+        size = place[1] - place[0]
+        if (size < 1).any():
+            return
+        box = (corners - self._lower) / (self._upper - self._lower) * self._picture.size
+        image = self._picture.resize(tuple(size), Image.Resampling.BILINEAR, tuple(box.ravel()))
+        context = renderer.new_gc()
+        renderer.draw_image(context, *place[0], np.array(image))
+        context.restore()

@@ -1,0 +1,270 @@
+"""The segments of an embeddings table as the explorer asks for them: facts, pictures, groups."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from src import cache, pictures
+from src.datasets import read_image
+from src.discover import state
+from src.records import NO_LABEL
+
+BLUE = (31, 119, 180)
+GREY = (170, 174, 182)  # without a label or a tag
+KEPT_THUMBNAILS = 2000  # of those that are cut on demand
+IOU_STEP = 0.1  # the scale of predicted IoU ends on a multiple
+UNREADABLE = (OSError, ValueError)
+NO_LABEL_NAME, NO_TAG = "no label", "no tag"
+
+
+@dataclass(frozen=True)
+class Query:
+    """A picture from outside, embedded like the segments.
+
+    Attributes
+    ----------
+    name : str
+    thumbnail : bytes
+        JPEG.
+    embeddings : ndarray of shape (F,), float32
+    nn_embeddings : ndarray of shape (D,), float32
+        Its place in the space of the neighbours.
+    plot_embeddings : ndarray of shape (2,), float32
+        Its place on the map.
+    """
+
+    name: str
+    thumbnail: bytes
+    embeddings: np.ndarray
+    nn_embeddings: np.ndarray
+    plot_embeddings: np.ndarray
+
+
+class Segments:
+    """Reads a table; pictures and what else belongs to whole images come from disk on demand.
+
+    Parameters
+    ----------
+    table : dict
+        As `cache.read_embeddings` gives it, N segments, with `plot_embeddings` and
+        `nn_embeddings`.
+    label_mappings : dict of str to dict of int to (str, (int, int, int))
+        Names and RGB colours of the true classes of each dataset.
+    pred_mapping : dict of int to (str, (int, int, int))
+        The same of the predicted classes.
+    io_path : path
+        The results folder that stages 1 and 2 wrote to.
+    """
+
+    def __init__(self, table, label_mappings, pred_mapping, io_path):
+        self.table, self.io_path = table, Path(io_path)
+        self.label_mappings, self.pred_mapping = label_mappings, pred_mapping
+        self.iou = np.asarray(table["iou"], np.float64)
+        self.iou_extent = _extent_of(self.iou)
+        self._cut_thumbnail = lru_cache(KEPT_THUMBNAILS)(self._cut_thumbnail)
+        self._groups = {}
+
+    def __len__(self):
+        return len(self.table["plot_embeddings"])
+
+    # facts
+
+    def of_image(self, row, key):
+        """Entry of an image-level list for a segment's image."""
+        return self.table[key][int(self.table["image_level_index"][row])]
+
+    def predicted_name(self, row):
+        return _entry(self.table["pred"][row], self.pred_mapping)[0]
+
+    def true_name(self, row):
+        """Name of the true class; None where there is none."""
+        if self.table["gt"][row] == NO_LABEL:
+            return None
+        mapping = self.label_mappings.get(self.of_image(row, "dataset"), {})
+        return _entry(self.table["gt"][row], mapping)[0]
+
+    def describe(self, row):
+        """One line about a segment: where it comes from, its classes, its predicted IoU."""
+        parts = [
+            f"{self.of_image(row, 'dataset')}",
+            f"image {self.of_image(row, 'image_index')}",
+            f"segment {self.table['component_index'][row]}",
+            self.classes(row),
+            f"predicted IoU {self.iou[row]:.2f}",
+        ]
+        return "  ·  ".join(parts)
+
+    def classes(self, row):
+        """Predicted and true class in words."""
+        return f"predicted {self.predicted_name(row)}, true {self.true_name(row) or NO_LABEL_NAME}"
+
+    def file_name(self, row, what):
+        """Name for a picture of a segment, such as `streets_image3_segment7_crop.png`."""
+        dataset, index = self.of_image(row, "dataset"), self.of_image(row, "image_index")
+        return f"{dataset}_image{index}_segment{self.table['component_index'][row]}_{what}.png"
+
+    def tag_keys(self, rows=None):
+        """What a tag is stored with: dataset, image index, component and box of each row."""
+        rows = np.arange(len(self)) if rows is None else rows
+        datasets, indices = self.table["dataset"], self.table["image_index"]
+        columns = (
+            np.asarray(self.table[name])[rows].tolist()
+            for name in ("image_level_index", "component_index", "box")
+        )
+        return [
+            (str(datasets[i]), int(indices[i]), component, tuple(box))
+            for i, component, box in zip(*columns, strict=True)
+        ]
+
+    # pictures
+
+    def thumbnail(self, row):
+        """The segment as a small JPEG (bytes); cut from its image where the table has none.
+
+        Raises
+        ------
+        OSError, ValueError
+            If the image is needed and cannot be read.
+        """
+        stored = self.table["thumbnail"][row] if "thumbnail" in self.table else None
+        return stored or self._cut_thumbnail(row)
+
+    def thumbnail_or_blank(self, row):
+        """The thumbnail, or a grey picture where it cannot be had."""
+        try:
+            return self.thumbnail(row)
+        except UNREADABLE:
+            return pictures.blank_thumbnail()
+
+    def _cut_thumbnail(self, row):
+        return pictures.thumbnail(self.image(row), self.table["box"][row])
+
+    def image(self, row):
+        """The picture that was segmented, (H, W, 3) uint8."""
+        return np.array(read_image(self.of_image(row, "image_path")))
+
+    def boxed_image(self, row):
+        """The picture with the segment in a red box, (H, W, 3) uint8."""
+        return pictures.draw_box(self.image(row), self.table["box"][row])
+
+    def crop(self, row):
+        """The segment's box cut out of its image, (h, w, 3) uint8."""
+        return pictures.crop(self.image(row), self.table["box"][row])
+
+    def crops(self, rows):
+        """Give (row, crop), image by image, each read once; None where it cannot be read."""
+        at = np.asarray(self.table["image_level_index"])
+        last, image = None, None
+        for row in sorted(map(int, rows), key=lambda row: at[row]):
+            if at[row] != last:
+                last = at[row]
+                try:
+                    image = self.image(row)
+                except UNREADABLE:
+                    image = None
+            yield row, None if image is None else pictures.crop(image, self.table["box"][row])
+
+    def components(self, model, dataset, index):
+        """Stage 2's component map of one image, (H, W) int32."""
+        return cache.read_components(cache.components_path(self.io_path, model, dataset, index))
+
+    def overview(self, row):
+        """The four panels that explain a segment: title -> picture, in reading order."""
+        where = [self.of_image(row, key) for key in ("model_name", "dataset", "image_index")]
+        return pictures.overview_panels(
+            self.image(row),
+            cache.read_prediction(cache.prediction_path(self.io_path, *where)),
+            self.components(*where),
+            self.of_image(row, "iou_pred"),
+            self.table["box"][row],
+            self.label_mappings.get(where[1], {}),
+            self.pred_mapping,
+        )
+
+    # groups
+
+    def groups(self, way, chosen):
+        """The segments sorted in one way.
+
+        Parameters
+        ----------
+        way : str
+            One of `state.WAYS`.
+        chosen : State
+            Its clusters and tags count.
+        """
+        if way == state.BY_CLUSTER:
+            return _by_cluster(chosen.clusters)
+        if way == state.BY_TAG:
+            return _by_tag(chosen.tags, chosen.tag_names)
+        if way not in self._groups:
+            make = {
+                state.BY_TRUTH: self._by_truth,
+                state.BY_PREDICTION: self._by_prediction,
+                state.BY_IOU: self._by_iou,
+                state.BY_DATASET: self._by_dataset,
+                state.ALL_BLUE: self._all_blue,
+            }
+            self._groups[way] = make[way]()
+        return self._groups[way]
+
+    def has_truth(self):
+        return bool((np.asarray(self.table["gt"]) != NO_LABEL).any())
+
+    def _by_truth(self):
+        datasets, at = np.unique(self.table["dataset"], return_inverse=True)
+        dataset_of = at.reshape(-1)[np.asarray(self.table["image_level_index"], np.int64)]
+        pairs = np.asarray(self.table["gt"], np.int64) * len(datasets) + dataset_of
+
+        def entry(pair):
+            class_id, dataset = divmod(int(pair), len(datasets))
+            return _entry(class_id, self.label_mappings.get(str(datasets[dataset]), {}))
+
+        return state.group_by_name(pairs, entry)
+
+    def _by_prediction(self):
+        return state.group_by_name(
+            np.asarray(self.table["pred"]), lambda class_id: _entry(class_id, self.pred_mapping)
+        )
+
+    def _by_iou(self):
+        return state.group_by_step(
+            self.iou, self.iou_extent, pictures.scale_colours(state.IOU_STEPS)
+        )
+
+    def _by_dataset(self):
+        names, at = np.unique(self.table["dataset"], return_inverse=True)
+        colours = pictures.distinct_colours(len(names))
+        of_row = at.reshape(-1)[np.asarray(self.table["image_level_index"], np.int64)]
+        return state.group_by_name(of_row, lambda number: (str(names[number]), colours[number]))
+
+    def _all_blue(self):
+        return state.group_by_name(np.zeros(len(self), int), lambda _: ("all segments", BLUE))
+
+
+def _by_cluster(clusters):
+    count = int(clusters.max()) + 1
+    names = tuple(f"cluster {number + 1}" for number in range(count))
+    return state.Groups(clusters, names, np.array(pictures.distinct_colours(count), np.uint8))
+
+
+def _by_tag(tags, names):
+    colours = [GREY, *pictures.distinct_colours(len(names))]
+    return state.Groups(tags, (NO_TAG, *names), np.array(colours, np.uint8))
+
+
+def _entry(class_id, mapping):
+    unknown = NO_LABEL_NAME if class_id == NO_LABEL else f"class {class_id}"
+    return mapping.get(int(class_id), (unknown, GREY))
+
+
+def _extent_of(iou):
+    """Ends of the scale of predicted IoU, on whole steps around all values."""
+    known = iou[np.isfinite(iou)]
+    if not known.size:
+        return 0.0, 1.0
+    steps = np.round([known.min() / IOU_STEP, known.max() / IOU_STEP], 4)  # float32 came in
+    low, high = np.floor(steps[0]) * IOU_STEP, np.ceil(steps[1]) * IOU_STEP
+    return (float(low), float(high)) if high > low else (float(low), float(low) + IOU_STEP)

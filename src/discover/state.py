@@ -1,0 +1,182 @@
+"""What the user has chosen, and by what segments are coloured, listed and filtered; no windows."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from matplotlib.path import Path as Outline
+
+BY_TRUTH, BY_PREDICTION, BY_IOU = "true class", "predicted class", "predicted IoU"
+BY_DATASET, BY_CLUSTER, BY_TAG, ALL_BLUE = "dataset", "cluster", "tag", "blue"
+WAYS = (BY_TRUTH, BY_PREDICTION, BY_IOU, BY_DATASET, BY_CLUSTER, BY_TAG, ALL_BLUE)
+IOU_STEPS = 32  # colours of the scale
+
+
+@dataclass(frozen=True)
+class Groups:
+    """One way to sort all N segments into G groups.
+
+    Attributes
+    ----------
+    codes : ndarray of shape (N,), integer
+        Group of each segment, in [0, G).
+    names : tuple of G str
+    colours : ndarray of shape (G, 3), uint8
+    """
+
+    codes: np.ndarray
+    names: tuple[str, ...]
+    colours: np.ndarray
+
+    def counts(self, rows=None):
+        """Segments of each group, (G,) int64; of all rows or of those given by index or mask."""
+        codes = self.codes if rows is None else self.codes[rows]
+        return np.bincount(codes, minlength=len(self.names))
+
+
+def group_by_name(values, name_of):
+    """Group segments by the names of their values: one name, one group, whatever the value.
+
+    Parameters
+    ----------
+    values : ndarray of shape (N,), integer or str
+    name_of : function of a value -> (str, (int, int, int))
+        Name and colour of its group; of equal names the first colour counts.
+
+    Returns
+    -------
+    groups : Groups
+        Without empty groups.
+    """
+    values, positions = np.unique(values, return_inverse=True)
+    entries = [name_of(value) for value in values]
+    colours = {}
+    for name, colour in entries:
+        colours.setdefault(name, colour)
+    at = {name: number for number, name in enumerate(colours)}
+    codes = np.array([at[name] for name, _ in entries], np.int64)[positions.reshape(-1)]
+    return Groups(codes, tuple(colours), np.array(list(colours.values()), np.uint8).reshape(-1, 3))
+
+
+def group_by_step(values, extent, colours):
+    """Group values in [low, high] into equal steps, one a colour; NaN goes to the first.
+
+    Parameters
+    ----------
+    values : ndarray of shape (N,), float
+    extent : (float, float)
+    colours : ndarray of shape (G, 3), uint8
+    """
+    low, high = extent
+    count = len(colours)
+    steps = np.nan_to_num((values - low) / (high - low) * count)
+    edges = np.linspace(low, high, count + 1)
+    names = tuple(f"{edges[i]:.2f} to {edges[i + 1]:.2f}" for i in range(count))
+    return Groups(np.clip(steps, 0, count - 1).astype(np.int64), names, np.asarray(colours))
+
+
+@dataclass(frozen=True)
+class State:
+    """All that `undo` brings back; each command makes a new one.
+
+    Attributes
+    ----------
+    colouring : str
+        One of `WAYS`.
+    selected : ndarray of shape (N,), bool
+    tags : ndarray of shape (N,), int64
+        0: no tag; k: `tag_names[k - 1]`.
+    hidden : frozenset of (str, str)
+        Groups that are filtered out: way and name.
+    iou_range : (float, float) or None
+        Segments whose predicted IoU lies outside are filtered out; None: all stay.
+    clusters : ndarray of shape (N,), int64, or None
+        From 0, after the first clustering.
+    """
+
+    colouring: str
+    selected: np.ndarray
+    tags: np.ndarray
+    tag_names: tuple[str, ...] = ()
+    hidden: frozenset = frozenset()
+    iou_range: tuple[float, float] | None = None
+    clusters: np.ndarray | None = None
+
+    def filtered(self):
+        """Whether anything may be filtered out."""
+        return bool(self.hidden or self.iou_range)
+
+
+def kept_rows(state, groups_of, iou):
+    """Which segments pass the filters.
+
+    Parameters
+    ----------
+    state : State
+    groups_of : function of a way -> Groups
+    iou : ndarray of shape (N,), float
+        Predicted.
+
+    Returns
+    -------
+    kept : ndarray of shape (N,), bool
+    """
+    kept = np.ones(len(iou), bool)
+    for way in {way for way, _ in state.hidden}:
+        groups = groups_of(way)
+        shown = np.array([(way, name) not in state.hidden for name in groups.names], bool)
+        kept &= shown[groups.codes]
+    if state.iou_range is not None:
+        low, high = state.iou_range
+        kept &= (iou >= low) & (iou <= high)
+    return kept
+
+
+def toggled(hidden, way, name):
+    """`hidden` with one group taken out, or put back in."""
+    return hidden ^ {(way, name)}
+
+
+def only(hidden, way, name, names):
+    """`hidden` with all groups of a way out but one; with none out where that is so already."""
+    others = {(way, other) for other in names if other != name}
+    rest = frozenset(entry for entry in hidden if entry[0] != way)
+    return rest if hidden - rest == others else rest | others
+
+
+def tagged(state, rows, name):
+    """The state with a tag, or with none where the name is empty, on some rows (index or mask)."""
+    names = state.tag_names
+    if name and name not in names:
+        names = (*names, name)
+    tags = state.tags.copy()
+    tags[rows] = names.index(name) + 1 if name else 0
+    return replace(state, tags=tags, tag_names=names)
+
+
+def combined(selected, found, how):
+    """Selection after `found` came to it: how is "replace", "add" or "remove"; (N,) bool each."""
+    if how == "add":
+        return selected | found
+    return selected & ~found if how == "remove" else found
+
+
+def inside(points, outline):
+    """Which points lie inside a polygon.
+
+    Parameters
+    ----------
+    points : ndarray of shape (N, 2), float
+    outline : ndarray of shape (V, 2), float
+        The corners in order; the last is joined to the first. Fewer than 3 hold nothing.
+
+    Returns
+    -------
+    within : ndarray of shape (N,), bool
+    """
+    within = np.zeros(len(points), bool)
+    if len(outline) < 3:
+        return within
+    low, high = outline.min(axis=0), outline.max(axis=0)
+    near = np.flatnonzero(((points >= low) & (points <= high)).all(axis=1))
+    within[near] = Outline(np.asarray(outline)).contains_points(points[near])
+    return within

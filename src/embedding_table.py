@@ -1,0 +1,298 @@
+"""The table of embedded segments while it grows: what stays, what is still to be computed."""
+
+import time
+from collections import Counter, deque
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from src import cache, parallel
+from src.records import CropTask, ImageName
+
+SAVE_EVERY = 600  # seconds, while vectors come in
+
+
+class GrowingTable:
+    """The segments that are wanted, with the vectors that are there and those that come in.
+
+    Rows stand in the order of dataset, image and component.
+
+    Parameters
+    ----------
+    log : logging.Logger
+    path : path
+        Where the table is written. What is there already and was made by the same network stays:
+        the vectors of segments that are wanted again, and all segments of other datasets.
+    found : FoundSegments
+        The wanted segments.
+    made_from : dict
+        `net` and `crop_size`: the network, and the size to which it scales crops.
+    overwrite : bool
+        Whether vectors of wanted segments are computed again.
+
+    Attributes
+    ----------
+    is_up_to_date : bool
+        Whether the file at `path` has all that is wanted, and says so.
+    """
+
+    def __init__(self, log, path, found, made_from, overwrite):
+        self._log = log
+        self._path = path
+        self._searched = sorted(found.made_from)
+        old = _read_old(log, path, found.table, made_from, self._searched)
+        there = old["made_from"].get("datasets", {})
+        wanted = {name: {**facts, "unfinished": 0} for name, facts in found.made_from.items()}
+        self._made_from = cache.as_stored({**made_from, "datasets": there | wanted})
+        self._table, source = _merged(found.table, old, self._searched)
+        self._is_searched = np.isin(_dataset_of(self._table), self._searched)
+        if overwrite:
+            source[self._is_searched] = -1
+        _take_vectors(self._table, old, source)
+        self._has_vector = source >= 0
+        self._not_finite = {
+            key for key in old.get("not_finite", ()) if not (overwrite and key[0] in self._searched)
+        }
+        self._unsaved, self._saved = False, time.monotonic()
+        self.is_up_to_date = (
+            self._made_from["datasets"] == there
+            and not self._missing().any()
+            and np.array_equal(source[self._has_vector], np.arange(len(old["box"])))
+        )
+
+    def fill(self, cut, embed, num_cores):
+        """Compute the missing vectors, and write the table unless it is up to date.
+
+        It is also written every ten minutes, and where an error or an interrupt ends this.
+
+        Parameters
+        ----------
+        cut : callable
+            Takes a CropTask, gives anything and the thumbnails (bytes) of its segments. Called in
+            other processes; its errors are failures of the image.
+        embed : callable
+            Takes an iterator of (CropTask, what `cut` gave first), gives a generator of (row,
+            vector (F,) float32) in any order. Called only where a vector is missing. Vectors with
+            NaN or infinity are named, left out and not tried again.
+        num_cores : int
+            Processes that cut.
+
+        Returns
+        -------
+        tally : Tally
+        """
+        try:
+            tally = parallel.for_each_result(
+                lambda tasks: self._compute(tasks, cut, embed, num_cores),
+                lambda task, _: None,  # `_compute` keeps what it gets
+                self._tasks(),
+                num_cores=1,
+                description="embedding",
+                is_done=lambda task: not len(task.rows),
+                log=self._log,
+            )
+        except BaseException:  # an interrupt too
+            if self._unsaved:
+                self._write()
+            raise
+        if self._unsaved or not self.is_up_to_date:
+            self._write()
+        return tally
+
+    def complete(self):
+        """The table of all segments that have a vector; see `cache.read_embeddings`."""
+        table = {"embeddings": np.zeros((len(self._has_vector), 0), np.float32), **self._table}
+        table["not_finite"] = sorted(self._not_finite)
+        if self._has_vector.all():
+            return table
+        return cache.take_segments(table, np.flatnonzero(self._has_vector))
+
+    def _compute(self, tasks, cut, embed, num_cores):
+        """Yield (task, None or the error) of images whose vectors are all in the table."""
+        failed, task_of, missing = deque(), {}, Counter()
+
+        def cut_all():
+            for task, result in parallel.results(cut, tasks, num_cores):
+                if isinstance(result, Exception):
+                    failed.append((task, result))
+                    continue
+                content, thumbnails = result
+                self._put_thumbnails(task.rows, thumbnails)
+                task_of.update(dict.fromkeys(task.rows.tolist(), task))
+                missing[task] = len(task.rows)
+                yield task, content
+
+        with closing(embed(cut_all())) as vectors:
+            for row, vector in vectors:
+                self._put(int(row), vector)
+                task = task_of.pop(int(row))
+                missing[task] -= 1
+                if not missing[task]:
+                    yield task, None
+                while failed:
+                    yield failed.popleft()
+        yield from failed
+
+    def _missing(self):
+        """Rows, as mask, whose vectors are neither there nor known not to be finite."""
+        missing = ~self._has_vector
+        for row in np.flatnonzero(missing).tolist() if self._not_finite else ():
+            missing[row] = self._key(row) not in self._not_finite
+        return missing
+
+    def _key(self, row):
+        """What tells a segment from every other, in plain values."""
+        table = self._table
+        image = table["image_level_index"][row]
+        name = table["dataset"][image], int(table["image_index"][image])
+        number, box = int(table["component_index"][row]), tuple(table["box"][row].tolist())
+        return *name, table["image_made_from"][image], number, box
+
+    def _tasks(self):
+        """A CropTask for each image that is wanted, without rows where nothing is missing."""
+        missing, table = self._missing(), self._table
+        rows = np.flatnonzero(self._is_searched)
+        images = table["image_level_index"][rows]
+        tasks = []
+        for of_image in np.split(rows, np.flatnonzero(np.diff(images)) + 1) if len(rows) else ():
+            image = table["image_level_index"][of_image[0]]
+            todo = of_image[missing[of_image]]
+            tasks.append(
+                CropTask(
+                    name=ImageName(table["dataset"][image], int(table["image_index"][image])),
+                    path=table["image_path"][image],
+                    size=tuple(table["image_size"][image].tolist()),
+                    rows=todo,
+                    numbers=table["component_index"][todo],
+                    boxes=table["box"][todo],
+                )
+            )
+        return tasks
+
+    def _put_thumbnails(self, rows, thumbnails):
+        for row, thumbnail in zip(rows.tolist(), thumbnails, strict=True):
+            self._table["thumbnail"][row] = thumbnail
+
+    def _put(self, row, vector):
+        self._unsaved = True
+        if not np.isfinite(vector).all():
+            dataset, index, _, number, box = key = self._key(row)
+            self._log.warning(
+                "segment %d of image %d of %s (box %s) is left out: its vector is not finite",
+                number, index, dataset, box,
+            )  # fmt: skip
+            self._not_finite.add(key)
+            return
+        if "embeddings" not in self._table:
+            self._table["embeddings"] = _nothing(len(self._has_vector), len(vector))
+        self._table["embeddings"][row] = vector
+        self._has_vector[row] = True
+        if time.monotonic() - self._saved > SAVE_EVERY:
+            self._write()
+
+    def _write(self):
+        missing = Counter(_dataset_of(self._table)[self._missing()].tolist())
+        for dataset in self._searched:
+            self._made_from["datasets"][dataset]["unfinished"] = missing[dataset]
+        cache.write_table(self._path, self.complete(), self._made_from)
+        self._unsaved, self._saved = False, time.monotonic()
+        self._log.info("wrote %s: %d segments", self._path, self._has_vector.sum())
+
+
+def _read_old(log, path, wanted, made_from, searched):
+    """The table at `path` if it was made by the same network, else one without segments."""
+    nothing = cache.take_segments(wanted, []) | {"thumbnail": [], "made_from": {}}
+    if not Path(path).is_file():
+        return nothing
+    try:
+        old = cache.read_embeddings(path)
+    except ValueError as error:
+        log.warning("%s: all segments are embedded again", error)
+        return nothing
+    others = ", ".join(sorted(set(old["dataset"]) - set(searched)))
+    source, expected = old["made_from"] or {}, cache.as_stored(made_from)
+    if {name: source.get(name) for name in expected} != expected:
+        dropped = f"; the segments of {others} are dropped" if others else ""
+        log.warning(
+            "%s was made by another network, crop size or version: all segments are embedded "
+            "again%s", path, dropped,
+        )  # fmt: skip
+        return nothing
+    if others:
+        log.info("%s keeps the segments of %s", path, others)
+    return old
+
+
+def _merged(wanted, old, searched):
+    """The wanted segments and those of other datasets than `searched`, without vectors.
+
+    Returns
+    -------
+    table : dict
+    source : ndarray of shape (N,), int64
+        The row of each segment in `old`, -1 where it is not there.
+    """
+    kept = np.flatnonzero(~np.isin(_dataset_of(old), searched))
+    others = cache.take_segments(cache.without_vectors(old), kept)
+    table = {name: _joined(others[name], column) for name, column in wanted.items()}
+    table["image_level_index"][len(kept) :] += len(others["image_path"])
+    image = table["image_level_index"]
+    order = np.lexsort((table["component_index"], table["image_index"][image], _dataset_of(table)))
+    source = np.concatenate([kept, _matching_rows(wanted, old)])
+    return cache.take_segments(table, order), source[order]
+
+
+def _joined(one, other):
+    return np.concatenate([one, other]) if isinstance(one, np.ndarray) else [*one, *other]
+
+
+def _matching_rows(wanted, old):
+    """Row in `old` of each wanted segment, -1 where it is not there with the same box."""
+    position = {key: at for at, key in enumerate(_image_keys(old))}
+    image = np.array([position.get(key, -1) for key in _image_keys(wanted)], np.int64)
+    ours = (image[wanted["image_level_index"]] << 32) + wanted["component_index"]
+    theirs = (old["image_level_index"] << 32) + old["component_index"]
+    if not len(theirs):
+        return np.full(len(ours), -1)
+    order = np.argsort(theirs)
+    place = np.searchsorted(theirs, ours, sorter=order)
+    row = order[np.minimum(place, len(theirs) - 1)]
+    is_same = (theirs[row] == ours) & (old["box"][row] == wanted["box"]).all(axis=1)
+    return np.where(is_same, row, -1)
+
+
+def _image_keys(table):
+    """What tells an image, as it is segmented now, from every other."""
+    names = table["dataset"], table["image_index"].tolist(), table["image_made_from"]
+    return zip(*names, strict=True)
+
+
+def _dataset_of(table):
+    """Dataset of each segment: (N,) str."""
+    return np.asarray(table["dataset"], np.str_)[table["image_level_index"]]
+
+
+def _take_vectors(table, old, source):
+    """Bring vectors, maps and thumbnails of an older table; NaN and None where there are none."""
+    table["thumbnail"] = [old["thumbnail"][row] if row >= 0 else None for row in source.tolist()]
+    if (source < 0).all():
+        return
+    is_all = np.array_equal(source, np.arange(len(old["box"])))
+    for name in cache.VECTORS:
+        if name in old:
+            table[name] = old[name] if is_all else _rows_of(old[name], source)
+    if "reduced_by" in old:
+        table["reduced_by"] = old["reduced_by"]
+
+
+def _rows_of(vectors, source):
+    """The vectors of some rows, NaN for row -1."""
+    found = np.empty((len(source), vectors.shape[1]), np.float32)
+    np.take(vectors, source, axis=0, out=found, mode="clip")
+    found[source < 0] = np.nan
+    return found
+
+
+def _nothing(rows, size):
+    return np.full((rows, size), np.nan, np.float32)

@@ -1,0 +1,216 @@
+"""Segments as files for other tools: COCO JSON, CSV and Parquet."""
+
+import csv
+import importlib
+import itertools
+import json
+
+import numpy as np
+
+from src.files import whole_file
+from src.loading import SettingError
+from src.records import NO_LABEL
+
+COLUMNS = {  # of CSV and Parquet, with their types in the latter
+    "dataset": "string",
+    "model": "string",
+    "image_index": "int64",
+    "image_path": "string",
+    "component": "int64",
+    "predicted_id": "int64",
+    "predicted_class": "string",
+    "true_id": "int64",
+    "true_class": "string",
+    "predicted_iou": "float32",
+    "segment_size": "int64",
+    "crop_left": "int64",
+    "crop_upper": "int64",
+    "crop_right": "int64",
+    "crop_lower": "int64",
+    "tag": "string",
+}
+_SIDES = ("left", "upper", "right", "lower")
+_ATTRIBUTES = ("predicted_iou", "dataset", "image_index", "component", "true_class", "tag")
+ROWS_AT_ONCE = 4096  # in Parquet: at most 32 MB of vectors of 1920 values in memory
+
+
+def write_coco(path, table, rows, names, tags=None, *, components):
+    """Write segments as a COCO file (https://cocodataset.org/#format-data), masks included.
+
+    Image and annotation ids count from 1; annotations stand image by image, each image's in the
+    order of `rows`. A `category_id` is a predicted id. Boxes are [left, upper, width, height] in
+    pixels: `bbox` that of the segment, `crop_box` among the attributes that of its crop. What is
+    unknown is null.
+
+    Parameters
+    ----------
+    path : path
+        Folders are made as needed.
+    table : dict
+        What `cache.read_embeddings` gives.
+    rows : sequence of int
+        Rows of the segments to write; may be empty.
+    names : tuple of (dict, dict)
+        `pred_mapping`, and the `label_mapping` of each dataset by its name: id -> (name, colour),
+        as `loading.class_mapping` gives them. An id that they lack is called "class <id>".
+    tags : dict of int to str, optional
+        Tag by row, of those that have one.
+    components : function of (model, dataset, image index) -> ndarray of shape (H, W), int32
+        Component map, +k inside segment k and -k on its boundary; called once an image.
+
+    Raises
+    ------
+    SettingError
+        pycocotools is not installed.
+    ValueError
+        A component map has other segments than the table.
+    """
+    masks = _optional("pycocotools.mask", "COCO")
+    image_of = np.asarray(table["image_level_index"]).tolist()
+    images, annotations = [], []
+    by_image = sorted(_rows(rows), key=image_of.__getitem__)
+    for at, of_image in itertools.groupby(by_image, image_of.__getitem__):
+        place = table["model_name"][at], table["dataset"][at], int(table["image_index"][at])
+        # column by column, as COCO counts pixels
+        numbers = np.asfortranarray(np.abs(components(*place)))
+        height, width = numbers.shape
+        image = dict(id=len(images) + 1, file_name=table["image_path"][at])
+        images.append(dict(image, width=width, height=height))
+        for row in of_image:
+            found = _annotation(masks, numbers, _record(table, row, names, tags))
+            annotations.append(dict(id=len(annotations) + 1, image_id=image["id"], **found))
+    classes = names[0].keys() | {annotation["category_id"] for annotation in annotations}
+    categories = [dict(id=key, name=_name(names[0], key)) for key in sorted(map(int, classes))]
+    content = dict(images=images, annotations=annotations, categories=categories)
+    with whole_file(path) as part:
+        part.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
+
+
+def _annotation(masks, numbers, record):
+    """What COCO says of a segment, from the segment numbers (H, W) of its image."""
+    encoded = masks.encode((numbers == record["component"]).view(np.uint8))
+    area, expected = int(masks.area(encoded)), record["segment_size"]
+    if area == 0 or expected not in (None, area):
+        raise ValueError(
+            f"segment {record['component']} of image {record['image_index']} of "
+            f"{record['dataset']!r} has {area} pixels now, and had {expected or 'some'} when it "
+            "was embedded; run compute_embeddings.py again"
+        )
+    left, upper, right, lower = (record[f"crop_{side}"] for side in _SIDES)
+    return dict(
+        category_id=record["predicted_id"],
+        bbox=masks.toBbox(encoded).tolist(),
+        area=area,
+        segmentation=dict(size=list(numbers.shape), counts=encoded["counts"].decode("ascii")),
+        iscrowd=0,
+        attributes=dict(
+            {key: record[key] for key in _ATTRIBUTES},
+            crop_box=[left, upper, right - left, lower - upper],
+        ),
+    )
+
+
+def write_csv(path, table, rows, names, tags=None):
+    """Write segments as CSV in UTF-8, a row each; arguments as for `write_coco`.
+
+    The crop's box is in pixels, right and lower exclusive; `segment_size` is in pixels. What is
+    unknown is empty.
+    """
+    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(_record(table, row, names, tags) for row in _rows(rows))
+
+
+def write_parquet(path, table, rows, names, tags=None):
+    """Write segments as Parquet, a row each; arguments as for `write_coco`.
+
+    The columns of `write_csv`, with null for what is unknown; `embedding` (list of float32); `x`
+    and `y`, where the table has a map; and where it has thumbnails `image`, their bytes (JPEG) and
+    path, as Hugging Face's datasets and the viewers that read those have it.
+
+    Raises
+    ------
+    SettingError
+        pyarrow is not installed.
+    """
+    arrow = _optional("pyarrow", "Parquet")
+    parquet = _optional("pyarrow.parquet", "Parquet")
+    schema = _schema(arrow, table)
+    rows = _rows(rows)
+    with whole_file(path) as part, parquet.ParquetWriter(part, schema) as writer:
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            records = [
+                _full_record(table, row, names, tags) for row in rows[start : start + ROWS_AT_ONCE]
+            ]
+            writer.write_table(arrow.Table.from_pylist(records, schema))
+
+
+def _schema(arrow, table):
+    fields = [*COLUMNS.items(), ("embedding", arrow.list_(arrow.float32()))]
+    metadata = {}
+    if "plot_embeddings" in table:
+        fields += [("x", "float32"), ("y", "float32")]
+    if "thumbnail" in table:
+        fields += [("image", arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())]))]
+        info = {"info": {"features": {"image": {"_type": "Image"}}}}
+        metadata = {"huggingface": json.dumps(info)}
+    return arrow.schema(fields, metadata)
+
+
+def _full_record(table, row, names, tags):
+    """What Parquet holds of a segment."""
+    record = _record(table, row, names, tags)
+    record["embedding"] = table["embeddings"][row]
+    if "plot_embeddings" in table:
+        record["x"], record["y"] = map(_finite, table["plot_embeddings"][row])
+    if "thumbnail" in table:
+        record["image"] = dict(bytes=table["thumbnail"][row], path=f"{row}.jpg")
+    return record
+
+
+def _record(table, row, names, tags):
+    """What every format says of a segment, by the names in `COLUMNS`; None: unknown."""
+    predicted, true = names
+    at = table["image_level_index"][row]
+    dataset = table["dataset"][at]
+    true_id, size = int(table["gt"][row]), int(table["segment_size"][row])
+    record = dict(
+        dataset=dataset,
+        model=table["model_name"][at],
+        image_index=int(table["image_index"][at]),
+        image_path=table["image_path"][at],
+        component=int(table["component_index"][row]),
+        predicted_id=int(table["pred"][row]),
+        predicted_class=_name(predicted, int(table["pred"][row])),
+        true_id=None if true_id == NO_LABEL else true_id,
+        true_class=None if true_id == NO_LABEL else _name(true.get(dataset, {}), true_id),
+        predicted_iou=_finite(table["iou"][row]),
+        segment_size=None if size < 0 else size,
+        tag=(tags or {}).get(row),
+    )
+    sides = zip(_SIDES, table["box"][row].tolist(), strict=True)
+    return record | {f"crop_{side}": value for side, value in sides}
+
+
+def _rows(rows):
+    return np.asarray(rows, np.int64).tolist()
+
+
+def _name(mapping, key):
+    return mapping[key][0] if key in mapping else f"class {key}"
+
+
+def _finite(value):
+    return float(value) if np.isfinite(value) else None
+
+
+def _optional(module, what):
+    """A module that only this kind of file needs."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise SettingError(
+            f"writing {what} needs {module.partition('.')[0]} ({error}); install it in the "
+            "repository with: pip install .[export]"
+        ) from error

@@ -1,0 +1,365 @@
+"""The explorer in a real web browser: headless Chromium, driven by its DevTools protocol."""
+
+import asyncio
+import base64
+import io
+import json
+import shutil
+import signal
+import subprocess
+import time
+import urllib.request
+from contextlib import asynccontextmanager, contextmanager
+from types import SimpleNamespace
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+from real_explorer import DEADLINE, end, is_sofa, keep, point_on, running, wait_for, write_results
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
+from tornado.websocket import websocket_connect
+
+from src.discover import require_display
+from src.discover.browser import invitation, listen, serve
+from src.loading import SettingError
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+SIZE = (1300, 1000)  # of the browser's window
+BUTTONS = {"none": 0, "left": 1, "right": 2, "middle": 4}
+KEYS = {"Enter": "\r"}
+
+FILLS = (  # the last picture has the figure's present size, but for a part of a pixel
+    "figure && Math.abs(figure.imageObj.naturalWidth - figure.canvas.width) <= 2"
+    " && Math.abs(figure.imageObj.naturalHeight - figure.canvas.height) <= 2"
+)
+
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium not installed")
+
+
+@contextmanager
+def served(folder, *settings):
+    """The explorer on a free port, and the address of its page."""
+    write_results(folder)
+    with running(folder, "args.browser=True", "args.port=0", *settings) as explorer:
+        line = explorer.stdout.readline()
+        assert "http://" in line, explorer.stderr.read()
+        yield explorer, line.split()[1]
+
+
+@asynccontextmanager
+async def connected(address):
+    """A websocket."""
+    connection = await websocket_connect(address, max_message_size=2**27)
+    try:
+        yield connection
+    finally:
+        connection.close()
+        while await asyncio.wait_for(connection.read_message(), DEADLINE) is not None:
+            pass  # the other side's farewell comes last
+
+
+class Page:
+    """A page of a browser, its pointer and its keyboard."""
+
+    def __init__(self, connection):
+        self.connection = connection
+        self.asked = 0
+
+    async def ask(self, method, **parameters):
+        """Answer to one command of the protocol; events that arrive before it are left out."""
+        self.asked += 1
+        message = {"id": self.asked, "method": method, "params": parameters}
+        await self.connection.write_message(json.dumps(message))
+        while True:
+            answer = json.loads(await asyncio.wait_for(self.connection.read_message(), DEADLINE))
+            if answer.get("id") == self.asked:
+                return answer
+
+    async def value(self, expression):
+        """Value of a JavaScript expression; None while a page is being loaded."""
+        answer = await self.ask("Runtime.evaluate", expression=expression)
+        return answer.get("result", {}).get("result", {}).get("value")
+
+    async def grab(self):
+        """What the page shows, (H, W, 3) uint8."""
+        png = (await self.ask("Page.captureScreenshot"))["result"]["data"]
+        return np.array(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB"))
+
+    async def point(self, x, y):
+        """Move the pointer."""
+        await self.ask("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
+    async def click(self, x, y, button="left"):
+        """Move the pointer and press a button."""
+        await self.point(x, y)
+        for kind in ("mousePressed", "mouseReleased"):
+            await self.ask(
+                "Input.dispatchMouseEvent", type=kind, x=x, y=y, button=button, clickCount=1,
+                buttons=BUTTONS[button if kind == "mousePressed" else "none"],
+            )  # fmt: skip
+
+    async def press(self, *keys):
+        """Press and release keys, one after the other."""
+        for key in keys:
+            text = KEYS.get(key, key if len(key) == 1 else "")
+            await self.ask("Input.dispatchKeyEvent", type="keyDown", key=key, text=text)
+            await self.ask("Input.dispatchKeyEvent", type="keyUp", key=key)
+
+    async def shows(self, condition, what, act=None):
+        """A screenshot, after an action, for which a condition holds."""
+        deadline = time.monotonic() + DEADLINE
+        if act is not None:
+            await act
+        while time.monotonic() < deadline:
+            picture = await self.grab()
+            if condition(picture):
+                return picture
+        keep(picture, "browser_failure")
+        return pytest.fail(f"the page does not show {what} within {DEADLINE} s")
+
+    async def comes(self, expression, expected):
+        """Wait until a JavaScript expression has a value."""
+        deadline = time.monotonic() + DEADLINE
+        while (value := await self.value(expression)) != expected:
+            if time.monotonic() > deadline:
+                keep(await self.grab(), "browser_failure")
+                pytest.fail(f"`{expression}` is {value!r} instead of {expected!r}")
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def chromium(profile, address, ratio=1):
+    """A page of a headless browser, on a screen with `ratio` pixels for one of the page."""
+    browser = subprocess.Popen(
+        [
+            CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+            "--no-first-run", "--remote-debugging-port=0", f"--user-data-dir={profile}",
+            f"--force-device-scale-factor={ratio}",
+            f"--window-size={SIZE[0]},{SIZE[1]}", "about:blank",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        said = profile / "DevToolsActivePort"  # a line with the port, one with a path
+
+        def pages():
+            if not said.is_file() or len(said.read_text().split()) < 2:
+                return None
+            address = f"http://127.0.0.1:{said.read_text().split()[0]}/json/list"
+            with urllib.request.urlopen(address, timeout=DEADLINE) as answer:
+                return [page for page in json.load(answer) if page["type"] == "page"] or None
+
+        target = wait_for(pages, "page", browser)[0]["webSocketDebuggerUrl"]
+        async with connected(target) as connection:
+            page = Page(connection)
+            await page.ask("Emulation.setFocusEmulationEnabled", enabled=True)
+            await page.ask("Page.navigate", url=address)
+            yield page
+    finally:
+        end(browser)
+
+
+@needs_chromium
+def test_the_page_answers_pointer_and_keys_and_opens_further_figures(tmp_path):
+    async def explore(address):
+        async with chromium(tmp_path / "profile", address) as page:
+            await page.comes(FILLS, True)
+            first = await page.shows(lambda now: is_sofa(now).any(), "the map")
+            keep(first, "browser_map")
+            spot = point_on(first)
+
+            def has_tip(now):  # the thumbnail of a segment covers a part of the map
+                return (now != first)[:800].any(axis=-1).sum() > 5000
+
+            keep(await page.shows(has_tip, "a thumbnail", page.point(*spot)), "browser_thumbnail")
+            await page.point(600, 60)  # above the map
+            await page.shows(is_blue, "all points blue", page.press("b"))
+            await page.shows(has_sofa, "the true classes", page.press("g"))
+
+            await page.click(*spot, "right")
+            await page.comes("document.title", "Nearest neighbours")
+            keep(await page.shows(has_thumbnail, "the neighbours"), "browser_neighbours")
+            await page.value("history.back()")
+            await page.comes("document.title", "Embedding space")
+            await page.shows(has_sofa, "the map again")
+            await page.click(*spot)
+            await page.comes("document.title", "Image")
+            keep(await page.shows(has_red_box, "the image"), "browser_image")
+            await page.value("document.querySelector('nav span:last-of-type button').click()")
+            await page.comes("document.title", "Embedding space")
+            assert await page.value("document.querySelectorAll('nav span').length") == 2
+
+            await page.comes(FILLS, True)
+            await page.shows(is_blue, "all points blue", page.press("b"))
+            await page.ask("Page.reload")
+            await page.comes("performance.getEntriesByType('navigation')[0].type", "reload")
+            await page.comes(FILLS, True)
+            await page.shows(has_blue, "the same after reloading")
+
+            async with chromium(tmp_path / "other", address, ratio=2) as other:
+                await other.comes(FILLS, True)
+                assert await other.value("figure.canvas.width / innerWidth") == 2  # all its pixels
+                keep(await other.shows(has_blue, "the map"), "browser_fine_screen")
+            await page.value("window.dispatchEvent(new Event('focus'))")
+            await page.comes(FILLS, True)
+            await page.value("document.getElementById('end').click()")
+            await page.comes("document.getElementById('ended').hidden", False)
+
+    with served(tmp_path) as (explorer, address):
+        asyncio.run(explore(address))
+        explorer.wait(DEADLINE)
+        log = explorer.stderr.read()
+    assert explorer.returncode == 0, log
+    assert "Completed" in log and "Traceback" not in log and "WARNING" not in log, log
+
+
+def has_sofa(picture):
+    return is_sofa(picture).any()
+
+
+def is_blue(picture):
+    return has_blue(picture) and not has_sofa(picture)
+
+
+def has_blue(picture):
+    return (picture == (31, 119, 180)).all(axis=-1).any()
+
+
+def has_thumbnail(picture):
+    return (picture == 60).all(axis=-1).sum() > 1000
+
+
+def has_red_box(picture):
+    return (picture == (255, 0, 0)).all(axis=-1).sum() > 100
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_server_and_is_reported(tmp_path, number):
+    with served(tmp_path) as (explorer, address):
+        explorer.send_signal(number)
+        explorer.wait(DEADLINE)
+        log = explorer.stderr.read()
+    assert explorer.returncode == 128 + number, log
+    assert "never retrieved" not in log and "was destroyed" not in log, log
+
+
+@pytest.fixture
+def visit(capsys):
+    """Serves one figure to a coroutine function of the page's address and the figure."""
+
+    def visit(visitor):
+        async def both():
+            explorer = SimpleNamespace(map=SimpleNamespace())
+
+            def make(new_figure):
+                explorer.map.figure = new_figure((4, 3), "Map")
+                return explorer
+
+            server = asyncio.ensure_future(serve(make, listen("127.0.0.1", 0)))
+            await asyncio.sleep(0)  # the server's turn
+            address = capsys.readouterr().out.split()[1]
+            await asyncio.wait_for(visitor(address, explorer.map.figure), DEADLINE)
+            server.cancel()
+            await asyncio.wait([server])
+
+        asyncio.run(both())
+
+    return visit
+
+
+def test_only_who_knows_the_secret_and_comes_from_the_page_is_let_in(visit):
+    async def visitor(address, figure):
+        client = AsyncHTTPClient()
+        assert b"<nav>" in (await client.fetch(address)).body
+        root = address.rsplit("/", 2)[0]
+        for path in ("/", "/1/socket", "/figures", "/mpl.js"):
+            with pytest.raises(HTTPClientError, match="404"):
+                await client.fetch(root + path)
+        for path in ("figures", "1/socket"):
+            web_socket = address.replace("http", "ws") + path
+            foreign = HTTPRequest(web_socket, headers={"Origin": "http://elsewhere.example"})
+            with pytest.raises(HTTPClientError, match="403"):
+                await websocket_connect(foreign)
+            async with connected(web_socket):
+                pass
+
+    visit(visitor)
+
+
+def is_answer(message):
+    return isinstance(message, str) and json.loads(message)["type"] == "capture_scroll"
+
+
+def test_pictures_and_moves_wait_until_the_last_picture_is_drawn(visit):
+    async def visitor(address, figure):
+        async with connected(address.replace("http", "ws") + "1/socket") as page:
+            moves = []
+            figure.canvas.mpl_connect("motion_notify_event", lambda event: moves.append(event.x))
+
+            async def pictures_after(*kinds):
+                """How many pictures arrive in answer to messages."""
+                for kind in (*kinds, "refresh"):  # this one has an answer
+                    await page.write_message(json.dumps({"type": kind}))
+                count = 0
+                while not is_answer(message := await page.read_message()):
+                    count += isinstance(message, bytes)
+                return count
+
+            pointer = {"type": "motion_notify", "y": 5, "button": 0, "buttons": 0, "modifiers": []}
+            assert await pictures_after("draw") == 1
+            for x in (10, 20, 30):
+                await page.write_message(json.dumps({**pointer, "x": x}))
+            await pictures_after("drawn")
+            assert moves == [30]
+            assert await pictures_after("draw") == 1
+            assert await pictures_after("draw", "draw") == 0
+            assert await pictures_after("drawn") == 1
+
+    visit(visitor)
+
+
+def test_a_figure_can_be_downloaded_and_closed(visit):
+    async def visitor(address, figure):
+        client = AsyncHTTPClient()
+        png = (await client.fetch(address + "1/picture.png")).body
+        assert Image.open(io.BytesIO(png)).size == (600, 450)  # 4 x 3 inches of 150 pixels
+        for missing in ("1/picture.doc", "2/picture.png"):
+            with pytest.raises(HTTPClientError, match="404"):
+                await client.fetch(address + missing)
+        async with connected(address.replace("http", "ws") + "figures") as page:
+            assert json.loads(await page.read_message()) == {"figures": [[1, "Map"]]}
+            await page.write_message(json.dumps({"close": 1}))
+            assert json.loads(await page.read_message()) == {"figures": []}
+
+    visit(visitor)
+
+
+def test_a_taken_port_gives_way_to_the_next_and_a_wrong_one_is_named():
+    first = listen("127.0.0.1", 0)
+    port = first.getsockname()[1]
+    second = listen("127.0.0.1", port)
+    assert port < second.getsockname()[1] < port + 20
+    first.close()
+    second.close()
+    with pytest.raises(SettingError, match="`args.port` must be from 0 to 65535, got 70000"):
+        listen("127.0.0.1", 70000)
+    for address in ("192.0.2.1", "no.such.host.invalid"):  # reserved: never a computer's own
+        with pytest.raises(SettingError, match=address):
+            listen(address, 8988)
+
+
+def test_without_a_display_the_ways_on_are_told():
+    matplotlib.use("agg")
+    with pytest.raises(SettingError, match="args.browser=True.*mainplot.save_path=map.png"):
+        require_display()
+
+
+def test_the_invitation_names_the_way_in_and_warns_where_others_may_take_it():
+    local = invitation("127.0.0.1", 8990, "Xyz")
+    assert "http://127.0.0.1:8990/Xyz/" in local and "ssh -L 8990:127.0.0.1:8990" in local
+    assert "http://[::1]:8990/Xyz/" in invitation("::1", 8990, "Xyz")
+    assert "http://192.0.2.7:80/Xyz/" in (open_to_all := invitation("192.0.2.7", 80, "Xyz"))
+    assert "Whoever has this link" in open_to_all and "ssh" not in open_to_all

@@ -1,0 +1,631 @@
+"""Stage 4 in this process: three small pictures whose segments, boxes and vectors are known."""
+
+import logging
+import pickle
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal, assert_equal
+from PIL import Image
+from sacred.utils import SacredError
+
+import compute_embeddings
+from configuration import CONFIG, DatasetConfig, ModelConfig
+from src import cache, embedding_table, parallel
+from src.loading import SettingError
+from src.MetaSeg import measuring
+from src.MetaSeg import meta_models as meta
+from src.MetaSeg.metrics import compute_metrics_components
+from src.records import Prediction
+
+LOG = logging.getLogger(__name__)
+MODULE = '''
+import torch
+
+mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+min_segment_size, min_crop_size = (4, 4), (8, 8)
+
+
+class Blocks:
+    pred_mapping = {0: ("road", (0, 0, 0)), 1: ("car", (0, 0, 9)), 2: ("bus", (0, 9, 9))}
+    label_mapping = {**pred_mapping, 100: ("sofa", (9, 0, 0))}
+
+
+class MeanColour(torch.nn.Module):
+    """The vector of a crop is its mean colour, in 0..1, times a factor."""
+
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    seen = 0  # crops
+    stop_at = None  # so many crops are embedded, the next is an interrupt
+
+    def __init__(self, factor=1.0):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, crops):
+        if MeanColour.seen == MeanColour.stop_at:
+            raise KeyboardInterrupt
+        MeanColour.seen += len(crops)
+        vectors = self.factor * crops.mean((2, 3))
+        return torch.where(vectors[:, 2:] > 2, torch.nan, vectors)  # too much blue
+
+
+class Whole(torch.nn.Module):
+    """A segmentation network whose features are the picture itself."""
+
+    def features(self, images):
+        return images
+'''
+ROAD, CAR, BUS = (20, 40, 60), (200, 10, 30), (90, 180, 250)
+CAR_AT, BUS_AT = np.s_[4:10, 5:13], np.s_[12:17, 27:32]  # 6 x 8 and 5 x 5 pixels
+BOXES = [[5, 3, 13, 11], [24, 11, 32, 19]]  # grown to 8 x 8: above and below; away from the border
+
+
+class World:
+    """A results folder with measured images, and stage 4 to run on it."""
+
+    def __init__(self, folder, modules):
+        self.folder, self.results, self.modules = folder, folder / "results", modules
+        self.settings = dict(
+            datasets=["source", "first"],
+            model_name="whole",
+            meta_model="by_size",
+            meta_weights=None,
+            net="mean_colour",
+            net_weights=None,
+            load_file=None,
+            io_path=self.results,
+            iou_threshold=0.5,
+            pred_classes=None,
+            min_height=None,
+            min_width=None,
+            min_crop_height=None,
+            min_crop_width=None,
+            crop_size=None,
+            batch_size=4,
+            num_cores=1,
+            gpu=None,
+            overwrite=False,
+            coco=None,
+            csv=None,
+            parquet=None,
+        )
+
+    def add_image(self, dataset, index, model="whole", label=1):
+        """A picture of a road with a car, labelled so, and a bus at the right border."""
+        picture, labels = np.full((24, 32, 3), ROAD, np.uint8), np.zeros((24, 32), np.uint8)
+        picture[CAR_AT], picture[BUS_AT] = CAR, BUS
+        labels[CAR_AT], labels[BUS_AT] = 1, 2
+        path = self.folder / f"{dataset}{index}.png"
+        Image.fromarray(picture).save(path)
+        truth = np.where(labels == 1, label, labels).astype(np.uint8)
+        prediction = Prediction(np.eye(3, dtype=np.float32)[labels], labels, truth, str(path))
+        place = self.results, model, dataset, index
+        made_from = {"image": str(path), "label": label}
+        cache.write_prediction(cache.prediction_path(*place), prediction, made_from)
+        predicted_ids = np.full(256, 255, np.uint8)
+        predicted_ids[:3] = [0, 1, 2]
+        measuring.store_segments(prediction, place, predicted_ids)
+        return path
+
+    def run(self, **settings):
+        """Run the stage; gives what it returns and how many crops the network saw."""
+        network = self.modules.MeanColour
+        before = network.seen
+        figures = compute_embeddings.embed_segments(LOG, **{**self.settings, **settings})
+        return figures, network.seen - before
+
+    def path(self, net="mean_colour", model="whole"):
+        return cache.embeddings_path(self.results, model, 4, 4, net)
+
+    def table(self, net="mean_colour"):
+        return cache.read_embeddings(self.path(net))
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    (tmp_path / "blocks_of_a_user.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "blocks_of_a_user", raising=False)
+    for name in ("source", "first", "second"):
+        entry = DatasetConfig(name, "blocks_of_a_user", "Blocks", {})
+        monkeypatch.setitem(compute_embeddings.known_datasets, name, entry)
+    own = compute_embeddings.known_datasets["source"]
+    monkeypatch.setattr(CONFIG, "TRAIN_DATASET", own)
+    entries = (
+        (compute_embeddings.models, "whole", "Whole", {}),
+        (compute_embeddings.embedding_networks, "mean_colour", "MeanColour", {}),
+        (compute_embeddings.embedding_networks, "too_large", "MeanColour", {"factor": 4.0}),
+    )
+    for known, name, class_name, kwargs in entries:
+        entry = ModelConfig(name, "blocks_of_a_user", class_name, kwargs, None)
+        monkeypatch.setitem(known, name, entry)
+    weights = tmp_path / "by_size.pth"
+    save_meta_model(weights)
+    entry = ModelConfig("by_size", "sklearn.linear_model", "LinearRegression", {}, weights)
+    monkeypatch.setitem(compute_embeddings.meta_models, "by_size", entry)
+    compute_embeddings.loading.find_class(own)
+    world = World(tmp_path, sys.modules["blocks_of_a_user"])
+    world.add_image("first", 3)
+    return world
+
+
+def save_meta_model(path):
+    """A meta model whose predicted IoU is the size of a segment in pixels / 100."""
+    probabilities = np.full((4, 4, 3), 1 / 3, np.float32)
+    metrics, _ = compute_metrics_components(probabilities)
+    names = meta.feature_names(metrics)
+    network = torch.nn.Linear(len(names), 1).requires_grad_(False)
+    network.weight[:] = torch.tensor([float(name == "S") / 100 for name in names])
+    network.bias[:] = 0
+    model = meta.MetaModel(network, names, np.zeros(len(names)), np.ones(len(names)), "linear")
+    meta.save_meta_model(path, model, None)
+
+
+def mean_colour(path, box):
+    left, upper, right, lower = box
+    return np.asarray(Image.open(path))[upper:lower, left:right].mean((0, 1)) / 255
+
+
+# the table
+
+
+def test_the_table_holds_what_is_known_of_each_suspicious_segment(world):
+    figures, _ = world.run()
+    table = world.table()
+    picture = world.folder / "first3.png"
+    assert figures["segments"] == 3 and figures["kept"] == 2
+    assert table["image_path"] == [str(picture)]
+    assert (table["dataset"], table["model_name"]) == (["first"], ["whole"])
+    assert_array_equal(table["image_index"], [3])
+    assert_array_equal(table["image_size"], [[24, 32]])
+    assert_allclose(table["iou_pred"], [[1, 0.48, 0.25]], rtol=1e-6)
+    assert_array_equal(table["box"], BOXES)
+    assert_array_equal(table["component_index"], [2, 3])
+    assert_array_equal(table["image_level_index"], [0, 0])
+    assert_array_equal(table["gt"], [1, 2])
+    assert_array_equal(table["pred"], [1, 2])
+    assert_allclose(table["iou"], [0.48, 0.25], rtol=1e-6)
+    assert_array_equal(table["segment_size"], [48, 25])
+    expected = [mean_colour(picture, box) for box in BOXES]
+    assert_allclose(table["embeddings"], expected, rtol=1e-5)
+    assert all(thumbnail.startswith(b"\xff\xd8") for thumbnail in table["thumbnail"])  # JPEG
+    assert table["embeddings"].dtype == table["iou"].dtype == np.float32
+
+
+def test_the_file_says_what_it_was_made_from(world):
+    world.run(pred_classes=["car", "bus"], crop_size=(9, 9))
+    made_from = world.table()["made_from"]
+    assert made_from.keys() == {"net", "crop_size", "datasets", "format"}
+    assert made_from["net"]["class"] == "blocks_of_a_user.MeanColour"
+    assert made_from["crop_size"] == [9, 9] and made_from["format"] == cache.FORMAT
+    first = made_from["datasets"].pop("first")
+    assert not made_from["datasets"]
+    assert first["model"]["class"] == "blocks_of_a_user.Whole"
+    assert len(first["meta_model"]["weights"]) == len(first["images"]) == 64  # SHA-256
+    expected = dict(iou_threshold=0.5, classes=[1, 2], min_height=4, min_width=4, crop=[8, 8])
+    assert {key: first[key] for key in expected} == expected
+
+
+def test_the_network_s_own_features_are_the_mean_over_the_segment(world):
+    world.run(net="segmentation")
+    assert_allclose(
+        world.table("segmentation")["embeddings"], np.divide([CAR, BUS], 255), rtol=1e-4
+    )
+
+
+def test_each_picture_is_read_once(world, monkeypatch):
+    read = []
+
+    def counted(path):
+        read.append(path)
+        return compute_embeddings.Image.open(path).convert("RGB")
+
+    monkeypatch.setattr(compute_embeddings, "read_image", counted)
+    world.run()
+    assert read == [str(world.folder / "first3.png")]
+
+
+@pytest.mark.parametrize("net", ["mean_colour", "segmentation"])
+def test_other_processes_find_and_cut_the_same(world, net, monkeypatch):
+    for index in (0, 7, 12):
+        world.add_image("first", index)
+    world.run(net=net)
+    expected = world.table(net)
+    monkeypatch.setattr(parallel, "_LOOK", -1)
+    monkeypatch.setattr(parallel, "_STARTING", 0)
+    world.run(net=net, num_cores=2, overwrite=True)
+    assert_equal(world.table(net), expected)
+
+
+def test_the_detection_of_unknown_objects_is_told_over_all_searched_datasets(world):
+    world.add_image("second", 0, label=100)
+    figures, _ = world.run(datasets=["source", "first", "second"])
+    # unknown: the car of the second; 1 - IoU: 0.52, twice 0.75 above it, and 0.52, twice 0 below
+    assert figures["auroc"] == pytest.approx((2 + 1 / 2) / 5)
+
+
+def test_an_image_below_the_smallest_crop_gives_all_of_it_and_is_counted(world, caplog):
+    world.run(min_crop_height=20, min_crop_width=40)
+    assert_array_equal(world.table()["box"], [[0, 0, 32, 20], [0, 4, 32, 24]])
+    assert "1 images are smaller" in caplog.text
+
+
+def test_the_table_of_classes_and_filters_is_logged(world, caplog):
+    world.run(pred_classes=["car"])
+    counts = {
+        line.split()[0]: line.split()[1:]
+        for line in caplog.messages
+        if re.fullmatch(r"\w+ +\d+ +\d+", line)
+    }
+    assert counts == {"road": ["0", "1"], "car": ["1", "1"], "bus": ["0", "1"], "all": ["1", "3"]}
+    for line in ("high iou: 1", "other class: 1", "too small: 0"):
+        assert f"left out, {line}" in caplog.messages
+
+
+def test_without_any_suspect_the_table_has_no_rows(world, caplog):
+    figures, crops = world.run(min_height=7)
+    assert (figures["kept"], crops) == (0, 0)
+    path = cache.embeddings_path(world.results, "whole", 7, 4, "mean_colour")
+    assert cache.read_embeddings(path)["embeddings"].shape == (0, 0)
+    assert "left out, too small: 2" in caplog.messages
+    caplog.clear()
+    world.run(min_height=7)
+    assert "up to date" in caplog.text
+
+
+# faults of the original
+
+
+def test_a_single_image_is_enough_and_other_files_in_the_metrics_folder_do_not_matter(world):
+    folder = cache.metrics_path(world.results, "whole", "first", 3).parent
+    (folder / "metrics_all.p").write_bytes(b"")
+    (folder / "notes.txt").write_text("mine")
+    assert world.run()[1] == 2
+
+
+def test_the_folders_are_those_of_the_configured_model(world, monkeypatch):
+    entry = compute_embeddings.models["whole"]._replace(name="other")
+    monkeypatch.setitem(compute_embeddings.models, "other", entry)
+    world.add_image("first", 0, model="other")
+    world.run(model_name="other")
+    assert_array_equal(cache.read_embeddings(world.path(model="other"))["image_index"], [0])
+
+
+# only what is new
+
+
+def with_maps(path):
+    """Give a file the maps that stage 5 adds."""
+    table = cache.read_embeddings(path)
+    rows = len(table["box"])
+    table["plot_embeddings"] = np.arange(2.0 * rows, dtype=np.float32).reshape(rows, 2)
+    table["nn_embeddings"] = table["plot_embeddings"] + 100
+    table["reduced_by"] = {"method": "tsne"}
+    cache.write_table(path, table, table["made_from"])
+
+
+def test_a_second_run_computes_nothing_and_leaves_the_file_alone(world, caplog):
+    world.run()
+    before = world.path().stat().st_mtime_ns
+    figures, crops = world.run()
+    assert (figures["kept"], crops) == (2, 0)
+    assert world.path().stat().st_mtime_ns == before
+    assert "up to date" in caplog.text
+
+
+def test_another_image_is_appended_and_the_rest_stays(world):
+    world.run()
+    with_maps(world.path())
+    world.add_image("first", 1)
+    assert world.run()[1] == 2
+    table = world.table()
+    assert_array_equal(table["image_index"][table["image_level_index"]], [1, 1, 3, 3])
+    assert_array_equal(table["component_index"], [2, 3, 2, 3])
+    assert_allclose(table["embeddings"][:2], table["embeddings"][2:])
+    assert_array_equal(table["plot_embeddings"], [[np.nan] * 2] * 2 + [[0, 1], [2, 3]])
+    assert_array_equal(table["nn_embeddings"], [[np.nan] * 2] * 2 + [[100, 101], [102, 103]])
+    assert table["reduced_by"] == {"method": "tsne"}
+
+
+def test_another_dataset_joins_those_in_the_file(world, caplog):
+    world.run()
+    before = world.table()
+    world.add_image("second", 3)
+    assert world.run(datasets=["source", "second"])[1] == 2
+    assert "keeps the segments of first" in caplog.text
+    table = world.table()
+    assert table["dataset"] == ["first", "second"]
+    assert_array_equal(table["embeddings"][:2], before["embeddings"])
+    caplog.clear()
+    assert world.run(datasets=["source", "second", "first"])[1] == 0
+    assert "up to date" in caplog.text
+
+
+def test_another_threshold_computes_only_the_segments_that_it_adds(world):
+    world.run(iou_threshold=0.3)
+    assert_array_equal(world.table()["component_index"], [3])
+    assert world.run(iou_threshold=0.5)[1] == 1
+    assert_array_equal(world.table()["component_index"], [2, 3])
+    assert world.run(iou_threshold=0.3)[1] == 0
+    assert_array_equal(world.table()["component_index"], [3])
+
+
+def test_a_segment_with_another_box_is_computed_again(world):
+    world.run()
+    assert world.run(min_crop_height=7)[1] == 2
+    assert_array_equal(world.table()["box"][0], [5, 4, 13, 11])
+
+
+def test_an_image_that_was_segmented_anew_is_computed_again(world):
+    world.add_image("first", 4)
+    world.run()
+    world.add_image("first", 4, label=2)
+    assert world.run()[1] == 2
+    assert_array_equal(world.table()["gt"], [1, 2, 2, 2])
+
+
+def test_another_network_or_crop_size_computes_everything_and_drops_the_other_datasets(
+    world, caplog
+):
+    world.add_image("second", 0)
+    world.run(datasets=["source", "first", "second"])
+    with_maps(world.path())
+    assert world.run(crop_size=[6, 6])[1] == 2
+    assert "the segments of second are dropped" in caplog.text
+    table = world.table()
+    assert table["dataset"] == ["first"] and "plot_embeddings" not in table
+
+
+def test_overwriting_computes_the_named_datasets_again(world):
+    world.add_image("second", 0)
+    world.run(datasets=["source", "first", "second"])
+    with_maps(world.path())
+    assert world.run(overwrite=True)[1] == 2
+    table = world.table()
+    assert sorted(table["dataset"]) == ["first", "second"]
+    assert_array_equal(np.isnan(table["plot_embeddings"]).any(axis=1), [True, True, False, False])
+
+
+def test_a_broken_file_is_made_again(world, caplog):
+    world.run()
+    world.path().write_bytes(world.path().read_bytes()[:100])
+    assert world.run()[1] == 2
+    assert "cannot be read" in caplog.text
+    assert len(world.table()["box"]) == 2
+
+
+@pytest.mark.parametrize("stop_at", [1, 3])
+def test_an_interrupted_run_goes_on_where_it_was(world, stop_at):
+    for index in range(3):
+        world.add_image("first", index)
+    world.modules.MeanColour.stop_at = stop_at
+    with pytest.raises(KeyboardInterrupt):
+        world.run(batch_size=1)
+    assert len(world.table()["box"]) == stop_at
+    world.modules.MeanColour.stop_at = None
+    assert world.run()[1] == 6 + 2 - stop_at
+    assert len(world.table()["box"]) == 8
+    assert world.run()[1] == 0
+
+
+def test_an_interrupt_before_the_first_vector_leaves_the_old_file_alone(world):
+    world.run()
+    before = world.path().read_bytes()
+    world.modules.MeanColour.stop_at = world.modules.MeanColour.seen
+    with pytest.raises(KeyboardInterrupt):
+        world.run(overwrite=True)
+    assert world.path().read_bytes() == before
+
+
+def test_the_table_is_written_now_and_then(world, monkeypatch, caplog):
+    monkeypatch.setattr(embedding_table, "SAVE_EVERY", -1)
+    world.run(batch_size=1)
+    assert [line[-10:] for line in caplog.messages if "wrote" in line] == [
+        "1 segments",
+        "2 segments",
+        "2 segments",
+    ]
+
+
+# other features for segments that are there
+
+
+def test_segments_of_a_file_get_vectors_of_another_network(world):
+    world.run(net="segmentation")
+    with_maps(world.path("segmentation"))
+    for folder in ("input", "metrics", "components"):  # none is needed
+        (world.results / folder).rename(world.folder / folder)
+    assert world.run(load_file=world.path("segmentation")) == ({}, 2)
+    table, source = world.table(), world.table("segmentation")
+    for name in ("box", "component_index", "gt", "pred", "iou", "segment_size", "image_size"):
+        assert_array_equal(table[name], source[name])
+    assert table["thumbnail"] == source["thumbnail"]
+    assert_allclose(table["embeddings"][0], mean_colour(world.folder / "first3.png", BOXES[0]))
+    assert not {"plot_embeddings", "nn_embeddings", "reduced_by"} & table.keys()
+    assert world.run(load_file=world.path("segmentation"))[1] == 0
+
+
+def test_a_file_of_the_original_gets_other_vectors_and_thumbnails(world, reference):
+    file = reference / "caches" / "tree" / "embeddings_32_32_densenet201.p"
+    assert world.run(load_file=file)[1] == 5
+    path = cache.embeddings_path(world.results, "deeplabv3plus", 32, 32, "mean_colour")
+    table, original = cache.read_embeddings(path), cache.read_table(file)
+    assert_array_equal(table["box"], original["box"])
+    assert_array_equal(table["gt"], original["gt"])
+    pictures = [Path(picture) for picture in table["image_path"]]
+    assert all(picture.is_absolute() for picture in pictures)
+    assert_allclose(table["embeddings"][1], mean_colour(pictures[0], original["box"][1]), rtol=1e-5)
+    assert len(table["thumbnail"]) == 5
+    assert_array_equal(table["segment_size"], [-1] * 5)
+    assert world.run(load_file=file)[1] == 0
+
+
+def test_own_features_need_the_component_map_of_the_segments_in_the_file(world):
+    world.run()
+    assert world.run(load_file=world.path(), net="segmentation")[1] == 0
+    assert_allclose(world.table("segmentation")["embeddings"][0], np.divide(CAR, 255), rtol=1e-4)
+    cache.components_path(world.results, "whole", "first", 3).unlink()
+    with pytest.raises(SacredError, match=r"image 3 of first: .*components3.hdf5 is missing"):
+        world.run(load_file=world.path(), net="segmentation", overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["embeddings_4_4_mean_colour.p", "renamed.p"])
+def test_a_file_to_load_that_is_none_is_a_wrong_setting(world, name):
+    path = world.folder / name
+    with pytest.raises(SettingError, match=rf"args.load_file.*{name} is missing"):
+        world.run(load_file=path)
+    path.write_bytes(pickle.dumps({"gt": [1]}))
+    with pytest.raises(SettingError, match=rf"args.load_file.*{name} cannot be read"):
+        world.run(load_file=path)
+
+
+# what breaks
+
+
+def test_a_picture_that_vanished_broke_or_changed_is_named_and_tried_again(world):
+    vanished, broken, changed = (world.add_image("first", index) for index in range(3))
+    hidden = vanished.rename(world.folder / "hidden.png")
+    whole = broken.read_bytes()
+    broken.write_bytes(b"no picture")
+    Image.new("RGB", (40, 40)).save(changed)
+    for _ in range(2):
+        with pytest.raises(SacredError, match="3 failed; the others are done") as error:
+            world.run()
+        for index in range(3):
+            assert f"image {index} of first: " in str(error.value)
+        assert "was 24 x 32" in str(error.value)
+        assert_array_equal(world.table()["image_index"], [3])
+    hidden.rename(vanished)
+    broken.write_bytes(whole)
+    changed.write_bytes(whole)
+    assert world.run()[1] == 6
+    assert_array_equal(world.table()["image_index"], [0, 1, 2, 3])
+
+
+def test_an_image_without_its_metrics_is_named_and_stops_no_other(world):
+    world.add_image("first", 0)
+    cache.components_path(world.results, "whole", "first", 0).write_bytes(b"broken")
+    with pytest.raises(SacredError, match=r"1 failed; .*\n *image 0 of first: .*components0"):
+        world.run()
+    assert_array_equal(world.table()["image_index"], [3])
+
+
+def test_a_picture_that_vanished_does_no_harm_once_it_is_embedded(world):
+    world.run()
+    (world.folder / "first3.png").unlink()
+    world.add_image("first", 4)
+    assert world.run()[1] == 2
+
+
+def test_a_vector_that_is_not_finite_is_named_left_out_and_not_tried_again(world, caplog):
+    world.add_image("first", 0)
+    assert world.run(net="too_large")[1] == 4
+    assert "segment 3 of image 0 of first (box (24, 11, 32, 19)) is left out" in caplog.text
+    table = world.table("too_large")
+    assert_array_equal(table["component_index"], [2, 2])
+    assert np.isfinite(table["embeddings"]).all()
+    caplog.clear()
+    assert world.run(net="too_large")[1] == 0
+    assert "up to date" in caplog.text
+    assert world.run(net="too_large", overwrite=True)[1] == 4
+
+
+# for other tools
+
+
+def test_the_segments_are_exported_also_when_nothing_is_new(world):
+    world.add_image("second", 0, label=100)
+    world.run(datasets=["source", "first"])
+    world.run(datasets=["source", "second"])
+    files = {name: world.folder / f"out.{name}" for name in ("coco", "csv", "parquet")}
+    world.run(datasets=["source", "second"], **files)  # those of the searched datasets
+    assert files["parquet"].read_bytes()[:4] == b"PAR1"
+    assert '"annotations"' in files["coco"].read_text()
+    lines = files["csv"].read_text().splitlines()
+    assert len(lines) == 3
+    assert "second" in lines[1] and "car" in lines[1] and "sofa" in lines[1]
+
+
+def test_an_export_that_fails_is_named_and_the_table_is_kept(world):
+    world.run()
+    cache.components_path(world.results, "whole", "first", 3).unlink()
+    file = world.folder / "out.json"
+    with pytest.raises(SettingError, match=r"out.json cannot be written: .*components3.* missing"):
+        world.run(load_file=world.path(), net="too_large", coco=file)
+    assert len(world.table("too_large")["box"]) == 1
+
+
+# settings
+
+
+@pytest.mark.parametrize(
+    ("wanted", "numbers"), [(["bus"], [3]), (["CAR", 2], [2, 3]), ("car", [2]), (2, [3])]
+)
+def test_predicted_classes_are_chosen_by_name_or_id(world, wanted, numbers):
+    world.run(pred_classes=wanted)
+    assert_array_equal(world.table()["component_index"], numbers)
+
+
+def test_the_selection_of_the_training_dataset_holds_unless_another_is_asked_for(world):
+    world.modules.pred_class_selection = {2}
+    world.run()
+    assert_array_equal(world.table()["component_index"], [3])
+    world.run(pred_classes=["car"])
+    assert_array_equal(world.table()["component_index"], [2])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"pred_classes": ["cow"]}, r"'cow'.* Classes: 0 'road', 1 'car', 2 'bus'"),
+        ({"pred_classes": [7]}, "got 7"),
+        ({"pred_classes": []}, "got none"),
+        ({"datasets": ["first"]}, r"then the datasets to search.*got \['first'\]"),
+        ({"datasets": []}, r"then the datasets to search.*got \[\]"),
+        ({"datasets": ["source", "frist"]}, "Did you mean 'first'"),
+        ({"net": "segmentation", "crop_size": [9, 9]}, "go with networks that see crops"),
+        ({"crop_size": [9]}, r"`args.crop_size` must be \[height, width\]"),
+        ({"num_cores": 0}, "`args.num_cores` must be"),
+        ({"net": "mean_color"}, "Did you mean 'mean_colour'"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_named_and_nothing_is_written(world, settings, message):
+    with pytest.raises(SettingError, match=message):
+        world.run(**settings)
+    assert not (world.results / "embeddings").exists()
+
+
+def test_datasets_of_different_scale_need_a_size_for_both(world, monkeypatch):
+    (world.folder / "larger_blocks.py").write_text(
+        MODULE.replace("(4, 4), (8, 8)", "(5, 4), (9, 9)")
+    )
+    entry = DatasetConfig("second", "larger_blocks", "Blocks", {})
+    monkeypatch.setitem(compute_embeddings.known_datasets, "second", entry)
+    world.add_image("second", 0)
+    datasets = ["source", "first", "second"]
+    with pytest.raises(SettingError, match="args.min_height and args.min_width"):
+        world.run(datasets=datasets)
+    with pytest.raises(SettingError, match="args.min_crop_height and args.min_crop_width"):
+        world.run(datasets=datasets, min_height=4)
+    crops = dict(min_crop_height=8, min_crop_width=8)
+    assert world.run(datasets=datasets, min_height=4, **crops)[1] == 4
+
+
+def test_a_meta_model_without_statistics_takes_those_of_the_source_domain(world):
+    checkpoint = torch.load(world.folder / "by_size.pth", weights_only=True)
+    torch.save(checkpoint["state_dict"], world.folder / "bare.pth")
+    weights = dict(meta_weights=world.folder / "bare.pth")
+    with pytest.raises(SettingError, match="source has no metrics files"):
+        world.run(**weights)
+    world.add_image("source", 0)
+    world.run(**weights)
+    # sizes 695, 48 and 25, standardised, / 100, clamped to 0 and above
+    sizes = np.array([695, 48, 25])
+    expected = (695 - sizes.mean()) / sizes.std() / 100
+    assert_allclose(world.table()["iou_pred"][0], [expected, 0, 0], rtol=1e-5)

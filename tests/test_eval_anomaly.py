@@ -1,0 +1,138 @@
+"""Anomaly evaluation of a small results tree, whose figures are worked out by hand."""
+
+import csv
+import logging
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import eval_anomaly
+from configuration import CONFIG, DatasetConfig, ModelConfig, datasets
+from src import cache, loading
+from src.MetaSeg import measuring, meta_models
+from src.records import Prediction
+
+MODEL = CONFIG.MODEL_NAME
+LABELS = np.full((12, 20), 0, np.uint8)
+LABELS[2:8, 2:12] = 100  # an unknown object of 60 pixels
+LABELS[0] = 255
+FOUND = LABELS == 100
+FOUND[2] = False  # of which five sixths are uncertain
+SCORE = np.where(FOUND, np.float32(1.5), np.float32(-2))
+
+
+def write_image(folder, index, labels, dataset="streets_ood"):
+    """Stages 1 and 2 of an image whose uncertain pixels are `FOUND`."""
+    p = np.where(FOUND, 0.6, 0.99)[..., None]
+    probabilities = np.concatenate([p, (1 - p) / 18 * np.ones(18)], axis=2).astype(np.float32)
+    classes = np.where(FOUND, 13, 0).astype(np.uint8)
+    prediction = Prediction(probabilities, classes, labels, "x.png", scores={"max_logit": SCORE})
+    place = folder, MODEL, dataset, index
+    cache.write_prediction(cache.prediction_path(*place), prediction, {}, "float32")
+    known = np.full(256, 255, np.uint8)
+    known[:19] = np.arange(19)
+    measuring.store_segments(prediction, place, known)
+    return cache.read_table(cache.metrics_path(*place))
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Results of two images, one of them without ground truth, and a meta model's weights."""
+    metrics = write_image(tmp_path, 0, LABELS)
+    write_image(tmp_path, 3, None)
+    entry = ModelConfig("linear", "sklearn.linear_model", "LinearRegression", {}, None)
+    table = meta_models.with_known_iou(meta_models.segment_table([(0, metrics)] * 3))
+    weights = tmp_path / "linear.pth"
+    meta_models.save_meta_model(weights, meta_models.fit(entry, table, seed=0), {})
+    return tmp_path, ["args.meta_model=linear", f"args.meta_weights={weights}"]
+
+
+def run(tree, *settings):
+    folder, own = tree
+    words = ["eval_anomaly.py", "with", f"args.io_path={folder}", "args.num_cores=1", *own]
+    return eval_anomaly.ex.run_commandline([*words, *settings]).result
+
+
+def test_every_score_is_judged_by_pixels_and_by_objects(tree):
+    result = run(tree)
+    assert list(result) == [
+        "entropy", "1 - largest probability", "margin", "1 - predicted IoU", "max logit",
+    ]  # fmt: skip
+    for name, figures in result.items():
+        assert (figures["positives"], figures["negatives"]) == (60, 160), name
+        # 50 anomalous pixels score high; the other 10 tie with the normal ones
+        assert figures["average_precision"] == pytest.approx(5 / 6 + 1 / 6 * 60 / 220), name
+        assert figures["auroc"] == pytest.approx(5 / 6 + 1 / 6 / 2), name
+        assert figures["best_f1"] == pytest.approx(2 * 50 / (50 + 60)), name
+        objects = figures["obstacle"]  # 10 pixels of a true one are enough, not so for "anomaly"
+        assert (objects["sIoU_gt"], objects["prec_pred"]) == (pytest.approx(5 / 6), 1), name
+        assert objects["f1_mean"] == 1, name
+        assert (figures["anomaly"]["sIoU_gt"], figures["anomaly"]["f1_mean"]) == (None, None), name
+
+
+def test_stage_2_aggregates_the_scores_that_stage_1_kept(tmp_path):
+    metrics = write_image(tmp_path, 0, LABELS)
+    assert_allclose(metrics["max_logit"], [-2, 1.5], atol=1e-4)
+    assert_allclose(metrics["max_logit_var"], [0, 0], atol=1e-4)
+
+
+def test_tables_and_curves_are_written(tree):
+    run(tree)
+    folder = cache.analysis_folder(tree[0], MODEL, "streets_ood")
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        "anomaly_pixels.csv", "anomaly_components.csv", "anomaly_curves.png", "anomaly_curves.pdf",
+    }  # fmt: skip
+    rows = list(csv.DictReader((folder / "anomaly_pixels.csv").read_text().splitlines()))
+    assert [row["score"] for row in rows][-1] == "max logit"
+    assert float(rows[0]["auroc"]) == pytest.approx(5 / 6 + 1 / 12)
+    rows = list(csv.DictReader((folder / "anomaly_components.csv").read_text().splitlines()))
+    assert [row["track"] for row in rows] == ["anomaly"] * 5 + ["obstacle"] * 5
+
+
+def test_a_dataset_of_known_classes_only_is_refused_before_any_work(tree):
+    datasets["all_known"] = DatasetConfig("all_known", "src.datasets.cityscapes", "Cityscapes", {})
+    try:
+        with pytest.raises(SystemExit, match="has no class that the network does not predict"):
+            run(tree, "args.dataset=all_known")
+    finally:
+        del datasets["all_known"]
+
+
+def test_images_without_ground_truth_are_refused_by_name(tree):
+    write_image(tree[0], 0, None)
+    with pytest.raises(SystemExit, match="no image of 'streets_ood' has ground truth"):
+        run(tree)
+
+
+def test_images_without_anomalies_are_refused_by_number(tree):
+    write_image(tree[0], 0, np.zeros_like(LABELS))
+    with pytest.raises(SystemExit, match="1 images of 'streets_ood': .* 0 anomalous"):
+        run(tree)
+
+
+def test_an_image_that_cannot_be_read_is_named_and_the_others_are_judged(tree):
+    broken = cache.prediction_path(tree[0], MODEL, "streets_ood", 5)
+    write_image(tree[0], 5, LABELS)
+    broken.write_bytes(b"broken")
+    with pytest.raises(SystemExit, match="image 5"):
+        run(tree)
+    assert (cache.analysis_folder(tree[0], MODEL, "streets_ood") / "anomaly_pixels.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("streets_ood", {0: 0, 18: 0, 100: 1, 254: 255, 255: 255}),
+        ("road_anomaly_21", {0: 0, 1: 1, 255: 255}),
+        ("road_obstacle_21", {0: 0, 1: 1, 255: 255}),
+        ("cityscapes_laf", {0: 255, 1: 0, 2: 1, 31: 255, 43: 1}),
+        ("a2d2", {14: 255, 5: 255, 20: 1, 7: 0, 41: 1}),  # ego car, blur, trash, car, tractor
+    ],
+)
+def test_what_counts_as_anomaly_in_each_dataset(name, expected):
+    table = loading.anomaly_labels(
+        datasets[name], CONFIG.TRAIN_DATASET, logging.getLogger(__name__)
+    )
+    assert_allclose(table[[*expected]], [*expected.values()])

@@ -1,0 +1,202 @@
+"""Segments written as COCO JSON, CSV and Parquet, read back by the tools of those formats."""
+
+import csv
+import json
+import sys
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from src.exports import write_coco, write_csv, write_parquet
+from src.loading import SettingError
+
+NAMES = (
+    {0: ("road, paved", (1, 2, 3)), 4: ("Gebäude", (4, 5, 6))},
+    {"streets": {7: ("Kühe, braun", (0, 0, 0))}, "photographs": {}},
+)
+MAPS = {  # two images: 1, 2, 3 are segments, a negative pixel is on a boundary
+    ("streets", 5): np.array([[1, -1, 2], [-1, -1, -2], [3, -3, -2]], np.int32),
+    ("photographs", 0): np.array([[-1, -2, -2, -2]], np.int32),
+}
+
+
+def table_of_four():
+    """Rows 0 and 1 lie in the first image, 2 and 3 in the second."""
+    return {
+        "image_path": ["a/b, ü.png", "c.jpg"],
+        "dataset": ["streets", "photographs"],
+        "model_name": ["net", "net"],
+        "image_index": np.array([5, 0]),
+        "image_level_index": np.array([0, 0, 1, 1]),
+        "embeddings": np.arange(8, dtype=np.float32).reshape(4, 2),
+        "box": np.array([[0, 0, 2, 2], [0, 0, 3, 3], [0, 0, 4, 1], [0, 0, 4, 1]]),
+        "component_index": np.array([1, 2, 1, 2]),
+        "gt": np.array([7, 255, 255, 3]),
+        "pred": np.array([0, 4, 4, 9]),
+        "iou": np.array([0.25, 0.5, 0.125, np.nan], np.float32),
+        "segment_size": np.array([4, 3, 1, -1]),
+        "thumbnail": [b"one", b"two", b"three", b"four"],
+    }
+
+
+def components(model, dataset, index):
+    assert model == "net"
+    return MAPS[dataset, index]
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # in pycocotools, with NumPy 2
+def test_coco_masks_are_the_segments_pixel_by_pixel(tmp_path):
+    coco_api = pytest.importorskip("pycocotools.coco")
+    table = table_of_four()
+    write_coco(tmp_path / "new" / "all.json", table, [2, 0, 3, 1], NAMES, components=components)
+    coco = coco_api.COCO(tmp_path / "new" / "all.json")
+    assert [(i["file_name"], i["width"], i["height"]) for i in coco.loadImgs([1, 2])] == [
+        ("a/b, ü.png", 3, 3),
+        ("c.jpg", 4, 1),
+    ]
+    annotations = coco.loadAnns(coco.getAnnIds())
+    assert [a["attributes"]["component"] for a in annotations] == [1, 2, 1, 2]
+    for annotation in annotations:
+        attributes = annotation["attributes"]
+        numbers = MAPS[attributes["dataset"], attributes["image_index"]]
+        mask = coco.annToMask(annotation)
+        assert_array_equal(mask, abs(numbers) == attributes["component"])
+        assert annotation["area"] == mask.sum()
+    assert [a["bbox"] for a in annotations] == [
+        [0, 0, 2, 2],
+        [2, 0, 1, 3],
+        [0, 0, 1, 1],
+        [1, 0, 3, 1],
+    ]
+
+
+def test_coco_tells_what_is_known_of_a_segment(tmp_path):
+    pytest.importorskip("pycocotools")
+    path = tmp_path / "some.json"
+    write_coco(path, table_of_four(), [0, 3], NAMES, {0: "keep, später"}, components=components)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert content["categories"] == [
+        {"id": 0, "name": "road, paved"},
+        {"id": 4, "name": "Gebäude"},
+        {"id": 9, "name": "class 9"},
+    ]
+    first, last = content["annotations"]
+    assert (first["id"], first["image_id"], first["category_id"], first["iscrowd"]) == (1, 1, 0, 0)
+    assert first["attributes"] == {
+        "predicted_iou": 0.25,
+        "dataset": "streets",
+        "image_index": 5,
+        "component": 1,
+        "true_class": "Kühe, braun",
+        "tag": "keep, später",
+        "crop_box": [0, 0, 2, 2],
+    }
+    assert (last["id"], last["image_id"], last["category_id"]) == (2, 2, 9)
+    unknown = last["attributes"]
+    assert (unknown["predicted_iou"], unknown["true_class"], unknown["tag"]) == (
+        None,
+        "class 3",
+        None,
+    )
+
+
+def test_a_component_map_is_asked_for_once_an_image(tmp_path):
+    pytest.importorskip("pycocotools")
+    asked = []
+
+    def counted(*place):
+        asked.append(place)
+        return components(*place)
+
+    write_coco(tmp_path / "all.json", table_of_four(), range(4), NAMES, components=counted)
+    assert asked == [("net", "streets", 5), ("net", "photographs", 0)]
+
+
+@pytest.mark.parametrize("there", [np.ones((2, 2), np.int32), np.full((3, 3), 2, np.int32)])
+def test_an_image_measured_anew_is_named_and_nothing_is_written(there, tmp_path):
+    pytest.importorskip("pycocotools")
+    with pytest.raises(ValueError, match=r"segment 2 of image 5 of 'streets'.*had 3"):
+        write_coco(
+            tmp_path / "a.json", table_of_four(), [1], NAMES, components=lambda *place: there
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_csv_has_a_row_a_segment(tmp_path):
+    write_csv(tmp_path / "a.csv", table_of_four(), np.array([3, 0]), NAMES, {0: 'a "b"\nc'})
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        unknown, known = csv.DictReader(file)
+    assert known == {
+        "dataset": "streets",
+        "model": "net",
+        "image_index": "5",
+        "image_path": "a/b, ü.png",
+        "component": "1",
+        "predicted_id": "0",
+        "predicted_class": "road, paved",
+        "true_id": "7",
+        "true_class": "Kühe, braun",
+        "predicted_iou": "0.25",
+        "segment_size": "4",
+        "crop_left": "0",
+        "crop_upper": "0",
+        "crop_right": "2",
+        "crop_lower": "2",
+        "tag": 'a "b"\nc',
+    }
+    assert {key for key, value in unknown.items() if not value} == {
+        "predicted_iou", "segment_size", "tag",
+    }  # fmt: skip
+    assert (unknown["true_id"], unknown["true_class"]) == ("3", "class 3")
+
+
+def test_parquet_has_the_same_columns_with_vector_map_and_thumbnail(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = table_of_four()
+    table["plot_embeddings"] = np.array([[1, 2], [3, 4], [np.nan, np.nan], [5, 6]], np.float32)
+    write_csv(tmp_path / "a.csv", table, [2, 0], NAMES)
+    write_parquet(tmp_path / "a.parquet", table, [2, 0], NAMES, {2: "x"})
+    read = parquet.read_table(tmp_path / "a.parquet")
+    with (tmp_path / "a.csv").open(encoding="utf-8") as file:
+        columns = next(csv.reader(file))
+    assert read.column_names == [*columns, "embedding", "x", "y", "image"]
+    new, placed = read.to_pylist()
+    assert (placed["image_path"], placed["crop_right"], placed["tag"]) == ("a/b, ü.png", 2, None)
+    assert (placed["embedding"], placed["x"], placed["y"]) == ([0, 1], 1, 2)
+    assert placed["image"] == {"bytes": b"one", "path": "0.jpg"}
+    assert (new["tag"], new["true_class"], new["x"], new["y"]) == ("x", None, None, None)
+
+
+def test_parquet_leaves_out_what_the_table_does_not_have(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = table_of_four()
+    del table["thumbnail"]
+    write_parquet(tmp_path / "a.parquet", table, [1], NAMES)
+    assert parquet.read_table(tmp_path / "a.parquet").column_names[-1] == "embedding"
+
+
+def test_an_empty_selection_gives_files_without_rows(tmp_path):
+    coco_api = pytest.importorskip("pycocotools.coco")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = table_of_four()
+    write_coco(tmp_path / "a.json", table, [], NAMES, components=components)
+    write_csv(tmp_path / "a.csv", table, [], NAMES)
+    write_parquet(tmp_path / "a.parquet", table, [], NAMES)
+    coco = coco_api.COCO(tmp_path / "a.json")
+    assert (coco.getImgIds(), coco.getAnnIds(), coco.getCatIds()) == ([], [], [0, 4])
+    assert len((tmp_path / "a.csv").read_text(encoding="utf-8").splitlines()) == 1
+    read = parquet.read_table(tmp_path / "a.parquet")
+    assert (read.num_rows, read.column_names[-1]) == (0, "image")
+
+
+@pytest.mark.parametrize("missing", ["pycocotools", "pyarrow"])
+def test_a_missing_package_is_named_with_the_way_to_install_it(missing, tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == missing]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(SettingError, match=rf"needs {missing} .*pip install \.\[export\]"):
+        if missing == "pyarrow":
+            write_parquet(tmp_path / "a.parquet", table_of_four(), [], NAMES)
+        else:
+            write_coco(tmp_path / "a.json", table_of_four(), [], NAMES, components=components)

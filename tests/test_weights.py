@@ -1,0 +1,150 @@
+"""Weight files: of any maker, and what is none."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from test_inference import CPU, narrow
+
+from src.inference import load_network
+from src.loading import SettingError
+from src.weights import load_weights
+
+
+@pytest.fixture(scope="module")
+def state():
+    torch.manual_seed(0)
+    return load_network(narrow(), CPU).state_dict()
+
+
+def assert_same_state(network, state):
+    loaded = network.state_dict()
+    assert list(loaded) == list(state)
+    assert all(torch.equal(loaded[key], state[key]) for key in state)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_bare_and_wrapped_state_dicts_load_with_and_without_prefix(
+    prefix, wrapped, state, tmp_path, caplog
+):
+    saved = {prefix + key: tensor for key, tensor in state.items()}
+    path = tmp_path / "weights.pth"
+    torch.save({"state_dict": saved, "epoch": 7} if wrapped else saved, path)
+    network = load_network(narrow(path), CPU)
+    assert_same_state(network, state)
+    assert not network.training
+    assert caplog.records == []
+
+
+def test_a_key_of_the_network_that_starts_with_the_prefix_keeps_it(tmp_path):
+    class Wrapper(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = torch.nn.Linear(1, 1)
+
+    saved = Wrapper()
+    for name, prefix in (("bare", ""), ("parallel", "module.")):
+        path = tmp_path / f"{name}.pth"
+        torch.save({prefix + key: tensor for key, tensor in saved.state_dict().items()}, path)
+        loaded = Wrapper()
+        load_weights(loaded, path, name)
+        assert_same_state(loaded, saved.state_dict())
+
+
+def test_safetensors_files_load(state, tmp_path):
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    path = tmp_path / "weights.safetensors"
+    save_file(state, path)
+    assert_same_state(load_network(narrow(path), CPU), state)
+
+
+def test_half_precision_weights_become_float32(state, tmp_path):
+    path = tmp_path / "half.pth"
+    torch.save({k: t.half() if t.is_floating_point() else t for k, t in state.items()}, path)
+    network = load_network(narrow(path), CPU)
+    for key, tensor in network.state_dict().items():
+        assert tensor.dtype == state[key].dtype
+        torch.testing.assert_close(tensor, state[key], rtol=1e-3, atol=1e-6)
+
+
+def test_scores_stored_as_numpy_scalars_beside_the_weights_do_no_harm(state, tmp_path):
+    path = tmp_path / "checkpoint.pth"
+    torch.save({"state_dict": state, "mean_iu": np.float64(0.8), "epoch": np.int64(3)}, path)
+    assert_same_state(load_network(narrow(path), CPU), state)
+
+
+def test_checkpoints_of_old_torch_and_numpy_load(state, tmp_path):
+    path = tmp_path / "checkpoint.pth"
+    content = {"state_dict": state, "mean_iu": np.float64(0.8)}
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    old = path.read_bytes().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    assert b"numpy.core.multiarray" in old
+    path.write_bytes(old)
+    assert_same_state(load_network(narrow(path), CPU), state)
+
+
+def test_extra_keys_give_one_warning_that_names_them(state, tmp_path, caplog):
+    path = tmp_path / "weights.pth"
+    torch.save({**state, "classifier.weight": torch.zeros(1)}, path)
+    assert_same_state(load_network(narrow(path), CPU), state)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "classifier.weight" in record.getMessage()
+
+
+def test_missing_keys_are_an_error_with_the_first_few_and_the_entry(state, tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({key: tensor for key, tensor in state.items() if "aspp" not in key}, path)
+    with pytest.raises(SettingError, match=r"'narrow'.*aspp\.features\.0\.0\.weight.* more;"):
+        load_network(narrow(path), CPU)
+
+
+def test_wrong_shapes_are_an_error_with_both_shapes(state, tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save(state, path)
+    expected = r"'narrow'.*final\.6\.weight is \(3, 4, 1, 1\) in the file, \(7, 4, 1, 1\) in the"
+    with pytest.raises(SettingError, match=expected):
+        load_network(narrow(path, num_classes=7), CPU)
+
+
+def test_a_missing_file_is_an_error_with_the_path_and_the_entry(tmp_path):
+    path = tmp_path / "weights.pth"
+    with pytest.raises(SettingError, match="'narrow'.*put them at .*weights.pth"):
+        load_network(narrow(path), CPU)
+
+
+class Intruder:
+    """Unpickling it would call a function."""
+
+    def __reduce__(self):
+        return (pytest.fail, ("code of the file was run",))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("empty.pth", b""),
+        ("text.pth", b"<html>404</html>"),
+        ("zip.pth", b"PK\x03\x04 and then nothing"),
+        ("text.safetensors", b"<html>404</html>"),
+        ("list.pth", [1, 2]),
+        ("code.pth", Intruder()),
+    ],
+)
+def test_a_file_of_something_else_is_an_error_and_runs_no_code(name, content, tmp_path):
+    if name.endswith("safetensors"):
+        pytest.importorskip("safetensors")
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else pickle.dumps(content, 2))
+    with pytest.raises(SettingError, match=rf"{name}.* must be a state dict"):
+        load_network(narrow(path), CPU)
+
+
+@pytest.mark.parametrize("seed", [17, 21, 62])
+def test_a_file_of_noise_is_no_weights_file(tmp_path, seed):
+    path = tmp_path / "noise.pth"
+    path.write_bytes(np.random.default_rng(seed).bytes(300))
+    with pytest.raises(SettingError, match="noise.pth .*must be a state dict"):
+        load_weights(torch.nn.Linear(1, 1), path, "narrow")
