@@ -60,6 +60,7 @@ def discover(
     tsne, mainplot,
 ):  # fmt: skip
     """Reduce the vectors unless that is done already, then show or write the map."""
+    datasets = loading.as_names(datasets, "datasets")
     loading.choose(models, model_name, "model")
     loading.check_counts(
         min_height=min_height, min_width=min_width, neighbours=neighbours,
@@ -104,7 +105,7 @@ def discover(
 
 def table_path(datasets, model_name, net, io_path, min_height, min_width):
     """Path of the file that the settings name; sizes that are None are those of the dataset."""
-    name = CONFIG.DATASET.name if datasets is None else (datasets or [None])[0]
+    name = CONFIG.DATASET.name if datasets is None else datasets[0]
     entry = loading.choose(known_datasets, name, "dataset")
     size = loading.size_for(entry, "min_segment_size", min_height, min_width)
     return cache.embeddings_path(io_path, model_name, *size, net)
@@ -130,7 +131,7 @@ def only_datasets(path, table, datasets):
     if datasets is None:
         return table
     there = list(dict.fromkeys(table["dataset"]))
-    if not datasets or set(datasets) - set(there):
+    if set(datasets) - set(there):
         raise SettingError(
             f"`args.datasets` must name datasets in {path}, which has {', '.join(there)}; "
             f"got {datasets!r}"

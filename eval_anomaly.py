@@ -5,10 +5,12 @@
 Needs stages 1 and 2. Scores: entropy, 1 - largest probability, margin, 1 - predicted IoU of the
 segment, and those that stage 1 kept (args.scores). Writes anomaly_pixels.csv,
 anomaly_components.csv and the curves (PNG, PDF) to analysis/<model>/<dataset> below the results
-folder.
+folder. Objects are those of the pixels at the threshold with the best F1, worked out from all
+scores; SegmentMeIfYouCan's own program takes that threshold from histograms, which differ a little.
 """
 
 import functools
+from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +20,7 @@ from configuration import CONFIG, datasets, meta_models, models
 from src import cache, evaluation, loading, parallel, reports
 from src.experiment import create_experiment
 from src.loading import SettingError
+from src.MetaSeg import measuring
 from src.MetaSeg import meta_models as meta
 from src.MetaSeg.metrics import heatmaps
 
@@ -77,13 +80,13 @@ def evaluate(log, *, dataset, model_name, meta_model, meta_weights, io_path, num
         meta_model=meta.load_meta_model(meta_weights or entry.model_weights, entry),
     )
     run = functools.partial(parallel.for_each_result, num_cores=1, log=log)
-    counts, labelled = {}, []
+    counts, labelled = defaultdict(evaluation.ScoreCounts), {}
 
     def count(index, frame):
         if frame is not None:
-            labelled.append(index)
+            labelled[index] = tuple(frame[0])
             for name, values in frame[0].items():
-                counts.setdefault(name, evaluation.ScoreCounts()).add(values, frame[1])
+                counts[name].add(values, frame[1])
 
     read = functools.partial(parallel.results, load, num_cores=num_cores)
     tally = run(read, count, indices, description="counting pixels")
@@ -106,16 +109,36 @@ def evaluate(log, *, dataset, model_name, meta_model, meta_weights, io_path, num
     failed, seconds = tally.failed + again.failed, tally.seconds + again.seconds
     parallel.close(log, replace(again, failed=failed, seconds=seconds))
     return {
-        name: {**pixels[name], **{track: _numbers(objects[track][name]) for track in TRACKS}}
+        name: {
+            **pixels[name],
+            "object_threshold": float(thresholds[name]),
+            **{track: _numbers(objects[track][name]) for track in TRACKS},
+        }
         for name in pixels
     }
 
 
 def pixel_metrics(log, counts, labelled, tally, dataset):
-    """Pixel metrics by score; refuses images that leave nothing to judge by."""
+    """Pixel metrics by score; refuses images that leave nothing to judge by.
+
+    Parameters
+    ----------
+    counts : dict of str to ScoreCounts
+    labelled : dict of int to tuple of str
+        Names of the scores of each image with ground truth.
+    """
     if not labelled:
         parallel.close(log, tally)
         raise SettingError(f"no image of {dataset!r} has ground truth, so nothing can be judged")
+    if len(set(labelled.values())) > 1:
+        image, names = next((k, v) for k, v in labelled.items() if len(v) < len(counts))
+        raise SettingError(
+            f"image {image} of {dataset!r} has the scores {', '.join(names)}, others also have "
+            f"{', '.join(sorted(counts.keys() - set(names)))}: to compare them, run pred_images.py and "
+            "src/MetaSeg/main.py for all images with the same args.scores"
+        )
+    if any(counted.steps is not None for counted in counts.values()):
+        log.info("more pixels than are kept: scores are counted in steps between quantiles")
     if len(labelled) < tally.done:
         log.info("left out without ground truth: %d images", tally.done - len(labelled))
     try:
@@ -129,21 +152,19 @@ def load_frame(index, *, place, anomaly_labels, meta_model):
 
     Higher scores are more anomalous; labels are 0 = normal, 1 = anomaly, 255 = not judged.
     """
-    prediction = cache.read_prediction(cache.prediction_path(*place, index))
+    prediction, metrics, components = measuring.read_measured((*place, index), probabilities=True)
     if prediction.ground_truth is None:
         return None
     if prediction.probabilities is None:
         maps = np.moveaxis(prediction.heatmaps, 2, 0)
     else:
         maps = heatmaps(prediction.probabilities)
-    components = np.abs(cache.read_components(cache.components_path(*place, index)))
-    iou_pred = meta_model.predict(cache.read_table(cache.metrics_path(*place, index)))
     entropy, margin, variation = maps
     scores = {
         "entropy": entropy,
         "1 - largest probability": variation,
         "margin": margin,
-        "1 - predicted IoU": np.concatenate([[0], 1 - iou_pred]).astype(np.float32)[components],
+        "1 - predicted IoU": (1 - meta_model.predict(metrics))[np.abs(components) - 1],
         **{name.replace("_", " "): values for name, values in prediction.scores.items()},
     }
     return scores, anomaly_labels[prediction.ground_truth]
@@ -207,6 +228,10 @@ def draw_curves(figure, counts, pixels):
         roc_axes.plot(np.r_[0, fp / fp[-1]], np.r_[0, tp / tp[-1]], label=label)
     precision_axes.set(xlabel="recall", ylabel="precision", title="Anomalous pixels found")
     roc_axes.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
+    share = metrics["positives"] / (metrics["positives"] + metrics["negatives"])
+    chance = {"color": "grey", "linestyle": ":", "label": "chance"}
+    precision_axes.axhline(share, **chance)
+    roc_axes.plot([0, 1], [0, 1], **chance)
     for axes in (precision_axes, roc_axes):
         axes.set(xlim=(0, 1), ylim=(0, 1.01))
         axes.grid(alpha=0.3)

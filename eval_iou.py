@@ -15,6 +15,7 @@ from configuration import CONFIG, datasets, meta_models, models
 from src import cache, evaluation, loading, parallel, reports
 from src.experiment import create_experiment
 from src.loading import SettingError
+from src.MetaSeg import measuring
 from src.MetaSeg import meta_models as meta
 
 SIDES = ("below", "at or above")
@@ -157,17 +158,10 @@ def count_image(index, *, place, meta_model, thresholds, tables, categories):
     below : ndarray of shape (T + 1, C, C), int64
         See `evaluation.confusion_by_iou`; zeros without ground truth.
     """
-    prediction_path, metrics_path = (
-        path(*place, index) for path in (cache.prediction_path, cache.metrics_path)
-    )
-    measured = cache.made_from(metrics_path)
-    if measured and measured["prediction"] != cache.made_from(prediction_path):
-        raise ValueError("predicted again since it was measured; run src/MetaSeg/main.py again")
-    prediction = cache.read_prediction(prediction_path, probabilities=False)
+    prediction, metrics, components = measuring.read_measured((*place, index))
     if prediction.ground_truth is None:
         return np.zeros((len(thresholds) + 1, categories, categories), np.int64)
-    components = cache.read_components(cache.components_path(*place, index))
-    iou_pred = meta_model.predict(cache.read_table(metrics_path))
+    iou_pred = meta_model.predict(metrics)
     predicted, true = tables
     return evaluation.confusion_by_iou(
         predicted[prediction.prediction],

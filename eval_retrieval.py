@@ -60,7 +60,10 @@ def evaluate_file(
     figures : dict of str to dict
         See `plain_figures`.
     """
-    check_options(datasets, method, embedding_size, metrics, counts, min_query_count)
+    datasets = loading.as_names(datasets, "datasets")
+    check_options(
+        datasets, method, embedding_size, metrics, counts, min_query_count, min_height, min_width
+    )
     loading.choose(models, model_name, "model")
     loading.choose(embedding_networks, net, "embedding network")
     data = known_datasets[datasets[0]] if datasets else CONFIG.DATASET
@@ -99,16 +102,21 @@ def evaluate_file(
     return plain_figures(classes, metrics, counts)
 
 
-def check_options(datasets, method, embedding_size, metrics, counts, min_query_count):
+def check_options(
+    datasets, method, embedding_size, metrics, counts, min_query_count, min_height, min_width
+):
     """Refuse settings that cannot work, before any work."""
     for name in datasets or ():
         loading.choose(known_datasets, name, "dataset")
     if method not in METHODS:
         raise SettingError(f"`args.method` must be one of {', '.join(METHODS)}, got {method!r}")
-    if not metrics or not set(metrics) <= set(embedding_space.METRICS):
+    if not metrics or any(name not in embedding_space.METRICS for name in metrics):
         known = ", ".join(embedding_space.METRICS)
         raise SettingError(f"`args.metrics` must be a list of {known}, got {metrics!r}")
-    loading.check_counts(embedding_size=embedding_size, min_query_count=min_query_count)
+    loading.check_counts(
+        embedding_size=embedding_size, min_query_count=min_query_count, min_height=min_height,
+        min_width=min_width,
+    )  # fmt: skip
     for count in counts:
         loading.check_counts(counts=count or 0)
     if min_query_count < 2:
@@ -147,9 +155,7 @@ def classes_of(log, table, rows):
     spelling = {}
     for dataset in np.unique(origin).tolist():
         entry = loading.choose(known_datasets, dataset, "dataset")
-        mapping = loading.class_mapping(entry, "label_mapping")
-        name_of = {key: name for key, (name, _) in mapping.items()}
-        name_of |= loading.class_mapping(entry, "kinds")
+        name_of = loading.class_names(entry)
         predicted = loading.predicted_ids(entry, CONFIG.TRAIN_DATASET, log)
         for label in np.setdiff1d(labels[origin == dataset], NO_LABEL).tolist():
             of_class = (origin == dataset) & (labels == label)

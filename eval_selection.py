@@ -41,9 +41,14 @@ def config():
 
 
 def evaluate(
-    log, *, dataset, model_name, net, io_path, min_height, min_width, num_cores, num_images
+    log, run, *, dataset, model_name, net, io_path, min_height, min_width, num_cores, num_images
 ):
     """Count the true objects of each class, and those that a crop shows.
+
+    Parameters
+    ----------
+    run : sacred.run.Run
+        Its `info` gets both counts of each class.
 
     Returns
     -------
@@ -90,6 +95,8 @@ def evaluate(
     rows = rows_by_class(counts, data, loading.predicted_ids(data, CONFIG.TRAIN_DATASET, log))
     report(log, cache.analysis_folder(io_path, model_name, dataset) / f"selection_{net}", rows)
     parallel.close(log, tally)
+    for number, what in ((2, "objects"), (3, "covered")):
+        run.info[what] = {row[0]: row[number] for row in rows}
     sums = totals(rows)
     return {
         "objects": sums["all"][0],
@@ -185,11 +192,10 @@ def rows_by_class(counts, data, predicted_ids):
         Name, "known" or "unknown", objects and covered ones; unknown classes first, then the most
         frequent. Only classes with an object.
     """
-    label_mapping = loading.class_mapping(data, "label_mapping")
-    kinds = loading.class_mapping(data, "kinds")
+    names = loading.class_names(data)
     sums = {}
     for key in np.flatnonzero(counts[:, 0]).tolist():
-        name = kinds.get(key) or label_mapping.get(key, (f"class {key}",))[0]
+        name = names.get(key, f"class {key}")
         side = "unknown" if predicted_ids[key] == NO_LABEL else "known"
         sums[name, side] = sums.get((name, side), 0) + counts[key]
     rows = [(*key, *value.tolist()) for key, value in sums.items()]
@@ -251,5 +257,5 @@ def grouped(rows):
 
 
 @ex.automain
-def main(args, _log):
-    return evaluate(_log, **args)
+def main(args, _log, _run):
+    return evaluate(_log, _run, **args)

@@ -12,7 +12,8 @@ from src.records import NO_LABEL, Retrieval
 
 BLOCK_ENTRIES = 2**21  # distances held at a time by each thread: 16 MiB
 EXACT_PIXELS = 2**23  # up to so many scores are told apart exactly
-CODE_BITS = 22  # of a score beyond: sign, exponent and 13 bits, so steps of 1 / 8192 or finer
+QUANTILES = 2**16  # of the scores of each kind of pixels so far, by which later ones are counted
+MAX_THREADS = 8  # each holds some blocks
 COMPONENT_IOU_THRESHOLDS = np.linspace(0.25, 0.75, 11)
 
 
@@ -59,11 +60,17 @@ def retrieval(embeddings, labels, queries, metric="euclid", annotated=None, coun
     Raises
     ------
     ValueError
-        Unknown metric, lengths that do not agree, a query that is no row, or a k below 1.
+        Unknown metric, embeddings that are not finite, lengths that do not agree, a query that is
+        no row, or a k below 1.
     """
     embeddings = np.asarray(embeddings, np.float64)
     labels = np.asarray(labels)
-    queries = np.asarray(queries, np.int64)
+    queries = np.asarray(queries)
+    if embeddings.ndim != 2 or not np.isfinite(embeddings).all():
+        raise ValueError(f"`embeddings` must be finite and (N, F), got {embeddings.shape}")
+    if queries.size and queries.dtype.kind not in "iu":
+        raise ValueError(f"`queries` must be whole numbers, got {queries.dtype}")
+    queries = queries.astype(np.int64)
     annotated = np.ones(len(labels), bool) if annotated is None else np.asarray(annotated) != 0
     if not len(embeddings) == len(labels) == len(annotated):
         raise ValueError(
@@ -82,7 +89,8 @@ def retrieval(embeddings, labels, queries, metric="euclid", annotated=None, coun
         rows = queries[start : start + block]
         return _judge_ranking(_ranked_relevance(measure, labels, annotated, rows), counts)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # sorting leaves Python's lock to others
+    threads = min(os.cpu_count(), MAX_THREADS)  # sorting leaves Python's lock to others
+    with ThreadPoolExecutor(threads) as pool:
         blocks = list(pool.map(judge, range(0, len(queries), block)))
     empty = np.zeros(0), np.zeros((0, len(counts))), np.zeros((0, len(counts)))
     return Retrieval(
@@ -199,8 +207,8 @@ def pixel_anomaly_metrics(scores, labels=None):
     """How well a score tells anomalous pixels from normal ones, all frames together.
 
     A pixel is called anomalous if its score reaches a threshold; the thresholds are the distinct
-    scores. Beyond `EXACT_PIXELS` pixels the scores are counted in steps of at most 1 / 8192 of
-    their size, and memory stops growing.
+    scores. Beyond `EXACT_PIXELS` pixels the scores are counted in steps between `QUANTILES`
+    quantiles of those of normal and of anomalous pixels so far, and memory stops growing.
 
     Parameters
     ----------
@@ -236,9 +244,10 @@ class ScoreCounts:
     """
 
     def __init__(self):
+        self.steps = None  # where steps of scores begin, as codes, once pixels are too many
         self._kept = []  # pairs of codes, of anomalous and of normal pixels, one a frame
         self._pixels = 0
-        self._histogram = None  # (2, 2^CODE_BITS) in their place once they are too many
+        self._histogram = None  # (2, K) anomalous and normal pixels by step, in their place
 
     def add(self, scores, labels):
         """Count one frame: `scores` (H, W) float32, finite, and `labels` (H, W), 0, 1 or 255."""
@@ -271,7 +280,7 @@ class ScoreCounts:
         return _score_of(codes[::-1]), positives[::-1].cumsum(), negatives[::-1].cumsum()
 
     def metrics(self):
-        """The dict that `pixel_anomaly_metrics` gives."""
+        """The metrics of all frames so far: the dict that `pixel_anomaly_metrics` gives."""
         thresholds, tp, fp = self.curve()
         tpr, fpr = tp / tp[-1], fp / fp[-1]
         f1 = 2 * tp / (tp + fp + tp[-1])
@@ -288,22 +297,40 @@ class ScoreCounts:
         }
 
     def _coarsen(self):
-        rough = (np.concatenate(part) >> 32 - CODE_BITS for part in zip(*self._kept, strict=True))
-        counts = np.stack([np.bincount(codes, minlength=2**CODE_BITS) for codes in rough])
-        self._histogram = counts if self._histogram is None else self._histogram + counts
+        kinds = [np.concatenate(part) for part in zip(*self._kept, strict=True)]
+        if self.steps is None:
+            self.steps = _steps(kinds)
+            self._histogram = np.zeros((2, len(self.steps)), np.int64)
+        for counts, codes in zip(self._histogram, kinds, strict=True):
+            step = np.searchsorted(self.steps, codes, side="right") - 1
+            counts += np.bincount(step, minlength=len(self.steps))
         self._kept.clear()
 
     def _counts(self):
         """Codes that occur, ascending, and how many positives and negatives have each."""
-        if self._histogram is not None:
-            codes = np.flatnonzero(self._histogram.any(axis=0))
-            return codes.astype(np.uint32) << 32 - CODE_BITS, *self._histogram[:, codes]
+        if self.steps is not None:
+            some = self._histogram.any(axis=0)
+            return self.steps[some], *self._histogram[:, some]
         none = np.zeros(0, np.uint32)
         kinds = zip(*self._kept, strict=True) if self._kept else ((), ())
         positives, negatives = (np.concatenate([none, *part]) for part in kinds)
         codes, rows = np.unique(np.r_[positives, negatives], return_inverse=True)
         parts = np.split(rows, [len(positives)])
         return codes, *(np.bincount(part, minlength=len(codes)) for part in parts)
+
+
+def _steps(kinds):
+    """Codes (K,) uint32, ascending from 0, at which steps begin that tell scores apart well.
+
+    Quantiles of the codes of each kind of pixels, so that a step holds few of them wherever they
+    crowd, and a coarse scale over all numbers for what is still to come.
+    """
+    quantiles = [
+        np.sort(codes)[np.linspace(0, len(codes) - 1, QUANTILES).astype(np.int64)]
+        for codes in kinds
+        if len(codes)
+    ]
+    return np.unique(np.concatenate([*quantiles, np.arange(2**16, dtype=np.uint32) << 16]))
 
 
 def component_anomaly_metrics(scores, labels, threshold, min_predicted_size, min_true_size):
@@ -340,7 +367,13 @@ def component_anomaly_metrics(scores, labels, threshold, min_predicted_size, min
 
 
 def sum_components(per_frame):
-    """What `component_anomaly_metrics` gives, from `judge_components` of each frame."""
+    """Metrics of all frames: the dict that `component_anomaly_metrics` gives.
+
+    Parameters
+    ----------
+    per_frame : list of dict
+        What `judge_components` gives for each frame.
+    """
     tp, fp, fn = (
         np.sum([np.zeros(11), *(frame[key] for frame in per_frame)], axis=0).tolist()
         for key in ("tp", "fp", "fn")
@@ -357,7 +390,21 @@ def sum_components(per_frame):
 
 
 def judge_components(scores, labels, threshold, min_predicted_size, min_true_size):
-    """One entry of `per_frame` of `component_anomaly_metrics`, for (H, W) `scores` and `labels`."""
+    """Judge the components of one frame.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (H, W), float
+    labels : ndarray of shape (H, W), int
+        0, 1 or 255.
+    threshold, min_predicted_size, min_true_size
+        As for `component_anomaly_metrics`.
+
+    Returns
+    -------
+    components : dict of str to list
+        One entry of its `per_frame`.
+    """
     predicted = _components((scores > threshold) & (labels != NO_LABEL), min_predicted_size)[0]
     true, small = _components(labels == 1, min_true_size)
     evaluated = (labels != NO_LABEL) & ~small

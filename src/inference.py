@@ -108,9 +108,9 @@ def check_options(device, *, precision, tile, scores=()):
             "`args.tile` must be [height, width], two whole numbers >= 1 (in pixels), or None, "
             f"got {tile!r}"
         )
-    if set(scores) - SCORES.keys():
+    if not isinstance(scores, list | tuple) or any(name not in [*SCORES] for name in scores):
         raise SettingError(
-            f"`args.scores` must be a list of {', '.join(SCORES)}, got {list(scores)}"
+            f"`args.scores` must be a list of {', '.join(SCORES)}, got {scores!r}"
         )
 
 

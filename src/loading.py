@@ -201,6 +201,34 @@ def class_mapping(entry, name):
     return mapping or {}
 
 
+def class_names(entry):
+    """Names of the true classes of a dataset entry, those of one kind (`kinds`) called alike.
+
+    Returns
+    -------
+    names : dict of int to str
+    """
+    mapping = class_mapping(entry, "label_mapping")
+    return {key: name for key, (name, _) in mapping.items()} | class_mapping(entry, "kinds")
+
+
+def as_names(value, setting):
+    """A setting of `args` that is one name, a list of names or None, as a list or None.
+
+    Raises
+    ------
+    SettingError
+    """
+    names = [value] if isinstance(value, str) else value
+    is_list = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    if names is not None and not (is_list and names):
+        raise SettingError(
+            f"`args.{setting}` must be a name or a list of names, such as [streets,streets_ood], "
+            f"got {value!r}"
+        )
+    return names if names is None else [*names]
+
+
 def check_counts(**settings):
     """Refuse settings of `args` that are neither None nor a whole number from 1 on.
 

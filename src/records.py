@@ -1,6 +1,7 @@
 """The small records that pass between the stages; NumPy only."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -91,12 +92,13 @@ class Selection:
     ----------
     chosen : ndarray of shape (S,), bool
         Entry k - 1 is segment k.
-    high_iou, other_class, too_small : int
-        Segments with a predicted IoU not below the threshold; of the rest, those of a class that
-        is not selected; of the rest, those that are too small.
+    unknown_iou, high_iou, other_class, too_small : int
+        Segments whose predicted IoU is NaN, or not below the threshold; of the rest, those of a
+        class that is not selected; of the rest, those that are too small.
     """
 
     chosen: np.ndarray
+    unknown_iou: int
     high_iou: int
     other_class: int
     too_small: int
@@ -123,7 +125,7 @@ class MeasuredImage:
         The picture.
     size : tuple of (int, int)
         Height and width in pixels.
-    metrics : dict of str to sequence of S values
+    metrics : dict of str to array-like of shape (S,)
     label : ndarray of shape (S,), uint16
         Most frequent true id; 255 = no label.
     boxes : ndarray of shape (S, 4), int64
@@ -150,7 +152,7 @@ class JudgedImage:
     name, path, size, made_from
         As those of `MeasuredImage`.
     iou_pred : ndarray of shape (S,), float32
-        In [0, 1].
+        In [0, 1]; NaN = unknown.
     predicted_class, label : ndarray of shape (S,), uint16
         Predicted id, and most frequent true id; 255 = no label.
     is_large : ndarray of shape (S,), bool
@@ -207,6 +209,45 @@ class CropTask:
 
 
 @dataclass(frozen=True)
+class Search:
+    """Where stage 4 looks for suspicious segments, and what makes one.
+
+    Attributes
+    ----------
+    io_path : path
+        Folder of all results.
+    model, meta_model : ModelConfig
+        The segmentation network, and what predicts the IoU of its segments.
+    source, trained_on : DatasetConfig
+        What a meta model without statistics takes them from; what names the predicted classes.
+    datasets : list of DatasetConfig
+        Those to search, each once.
+    iou_threshold : float
+        Above 0; segments with a predicted IoU below it are suspicious.
+    classes : list of int, or None
+        Predicted ids to look at; None: all.
+    min_size, min_crop : (int, int)
+        Smallest height and width in pixels, of a segment and of a crop.
+    """
+
+    io_path: str | Path
+    model: tuple
+    meta_model: tuple
+    source: tuple
+    trained_on: tuple
+    datasets: list
+    iou_threshold: float
+    classes: list[int] | None
+    min_size: tuple[int, int]
+    min_crop: tuple[int, int]
+
+    @property
+    def model_name(self):
+        """Name of the segmentation network, as in the names of folders."""
+        return self.model.name
+
+
+@dataclass(frozen=True)
 class FoundSegments:
     """What stage 4 is to embed.
 
@@ -222,8 +263,12 @@ class FoundSegments:
         What the segments of each dataset depend on.
     figures : dict of str to number
         How well the search went.
+    folders : list of path
+        Where the component maps may lie: folders of all results, the likeliest first.
     failed : tuple of (str, str)
         Name of each image that could not be searched, and why.
+    not_searched : frozenset of ImageName
+        The same images.
     """
 
     table: dict
@@ -231,7 +276,9 @@ class FoundSegments:
     min_size: tuple[int, int]
     made_from: dict
     figures: dict
-    failed: tuple[tuple[str, str], ...]
+    folders: list
+    failed: tuple[tuple[str, str], ...] = ()
+    not_searched: frozenset = frozenset()
 
 
 @dataclass(frozen=True)
@@ -249,3 +296,19 @@ class Retrieval:
     average_precision: np.ndarray
     precision: np.ndarray
     recall: np.ndarray
+
+
+class Measured(NamedTuple):
+    """What stages 1 and 2 know of an image of H x W pixels with S segments.
+
+    Attributes
+    ----------
+    prediction : Prediction
+    metrics : dict of str to ndarray of shape (S,)
+    components : ndarray of shape (H, W), int32
+        +k inside segment k, -k on its boundary.
+    """
+
+    prediction: Prediction
+    metrics: dict[str, np.ndarray]
+    components: np.ndarray

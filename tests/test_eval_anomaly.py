@@ -2,6 +2,7 @@
 
 import csv
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -75,6 +76,81 @@ def test_stage_2_aggregates_the_scores_that_stage_1_kept(tmp_path):
     metrics = write_image(tmp_path, 0, LABELS)
     assert_allclose(metrics["max_logit"], [-2, 1.5], atol=1e-4)
     assert_allclose(metrics["max_logit_var"], [0, 0], atol=1e-4)
+
+
+def test_each_score_is_what_its_name_says(tree):
+    p = np.full((2, 2, 19), 0.1 / 17, np.float32)
+    p[..., 0], p[..., 1] = 0.7, 0.2
+    place = tree[0], MODEL, "streets_ood", 7
+    prediction = Prediction(p, p.argmax(-1), np.zeros((2, 2), np.uint8), "x.png")
+    cache.write_prediction(cache.prediction_path(*place), prediction, {}, "float32")
+    measuring.store_segments(prediction, place, np.arange(256))
+    load = dict(place=place[:3], anomaly_labels=np.zeros(256), meta_model=FixedIoU())
+    scores, labels = eval_anomaly.load_frame(7, **load)
+    entropy = -(0.7 * np.log(0.7) + 0.2 * np.log(0.2) + 0.1 * np.log(0.1 / 17)) / np.log(19)
+    expected = {
+        "entropy": entropy,
+        "1 - largest probability": 0.3,
+        "margin": 1 - 0.7 + 0.2,
+        "1 - predicted IoU": 0.75,
+    }
+    assert {name: pytest.approx(values[0, 0], abs=1e-5) for name, values in scores.items()} == (
+        expected
+    )
+    # the same in 255 steps where stage 1 kept no probabilities
+    maps = np.full((2, 2, 3), [entropy, 0.5, 0.3], np.float32)
+    prediction = replace(prediction, heatmaps=maps)
+    cache.write_prediction(cache.prediction_path(*place), prediction, {}, "none")
+    scores, _ = eval_anomaly.load_frame(7, **load)
+    assert {name: pytest.approx(values[0, 0], abs=2e-3) for name, values in scores.items()} == (
+        expected
+    )
+    assert_allclose(labels, np.zeros((2, 2)))
+
+
+class FixedIoU:
+    """A meta model that predicts 0.25 for every segment."""
+
+    def predict(self, metrics):
+        return np.full(len(metrics["class"]), 0.25, np.float32)
+
+
+def test_objects_of_each_track_have_its_sizes(tree):
+    labels = np.zeros((60, 60), np.uint8)
+    labels[:11, :11], labels[20:26, 20:26] = 1, 1  # 121 and 36 pixels
+    scores = {"a": (labels == 1).astype(np.float32)}
+    found = eval_anomaly.judge_frame(0, load=lambda _: (scores, labels), thresholds={"a": 0.5})
+    assert found["obstacle"]["a"]["size_gt"] == [121, 36]
+    assert found["obstacle"]["a"]["size_pred"] == [121]  # 36 are too few
+    assert found["anomaly"]["a"]["size_gt"] == [121]
+    assert found["anomaly"]["a"]["size_pred"] == []
+
+
+def test_segments_of_an_older_prediction_are_refused(tree):
+    path = cache.prediction_path(tree[0], MODEL, "streets_ood", 0)
+    cache.write_prediction(path, cache.read_prediction(path), {"tile": [64, 64]}, "float32")
+    with pytest.raises(SystemExit, match="image 0: .*predicted again since it was measured"):
+        run(tree)
+
+
+def test_images_with_different_scores_are_not_compared(tree):
+    place = tree[0], MODEL, "streets_ood", 5
+    write_image(tree[0], 5, LABELS)
+    prediction = replace(cache.read_prediction(cache.prediction_path(*place)), scores={})
+    cache.write_prediction(cache.prediction_path(*place), prediction, {}, "float32")
+    with pytest.raises(SystemExit, match="image 5 .*others also have max logit"):
+        run(tree)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "unknown"), [("road_anomaly_21", 1), ("road_obstacle_21", 1), ("cityscapes_laf", 5)]
+)
+def test_the_benchmarks_are_judged_by_their_own_labels(tree, dataset, unknown):
+    known = 1 if dataset == "cityscapes_laf" else 0
+    labels = np.where(LABELS == 100, unknown, np.where(LABELS == 0, known, 255)).astype(np.uint8)
+    write_image(tree[0], 0, labels, dataset)
+    figures = run(tree, f"args.dataset={dataset}")["max logit"]
+    assert (figures["positives"], figures["negatives"]) == (60, 160)
 
 
 def test_tables_and_curves_are_written(tree):

@@ -80,6 +80,8 @@ def test_no_queries_give_no_values():
         ({"metric": "taxi"}, "'euclid' or 'cos', got 'taxi'"),
         ({"queries": [4]}, r"rows in \[0, 4\)"),
         ({"labels": [1, 2]}, "one entry a row, got 4, 2 and 2"),
+        ({"queries": [True, False, True, True]}, "`queries` must be whole numbers, got bool"),
+        ({"embeddings": LINE * np.nan}, r"`embeddings` must be finite and \(N, F\)"),
     ],
 )
 def test_wrong_arguments_are_named(change, message):
@@ -178,6 +180,43 @@ def test_recorded_pixel_metrics_are_met(recorded_frames):
         metrics = pixel_anomaly_metrics(values, labels)
         for key, value in expected["pixel"][name].items():
             assert metrics[key] == pytest.approx(value, rel=1e-12), key
+
+
+def test_recorded_pixel_metrics_of_single_frames_are_met(recorded_frames):
+    scores, labels, expected = recorded_frames
+    for frame, values in enumerate(expected["pixel"]["exact_per_frame"]):
+        if values is None:
+            with pytest.raises(ValueError, match="0 anomalous"):
+                pixel_anomaly_metrics(scores[[frame]], labels[[frame]])
+            continue
+        metrics = pixel_anomaly_metrics(scores[[frame]], labels[[frame]])
+        for key, value in values.items():
+            assert metrics[key] == pytest.approx(value, rel=1e-12), (frame, key)
+
+
+@pytest.mark.parametrize("binning", ["PixBinaryClass", "PixBinaryClass-uniThr"])
+def test_the_benchmarks_own_program_approximates_these_values(recorded_frames, binning):
+    scores, labels, expected = recorded_frames
+    metrics, rough = pixel_anomaly_metrics(scores, labels), expected["pixel"][binning]
+    for key, name in (
+        ("average_precision", "area_PRC"),
+        ("auroc", "area_ROC"),
+        ("fpr_at_95_tpr", "tpr95_fpr"),
+        ("best_f1", "best_f1"),
+    ):
+        assert metrics[key] == pytest.approx(rough[name], abs=2e-3), key
+
+
+def test_scores_that_crowd_at_one_are_told_apart_in_steps_too(monkeypatch):
+    generator = np.random.default_rng(0)
+    labels = (generator.random((4, 100, 100)) < 0.05).astype(int)
+    scores = 1 / (1 + np.exp(-(12 + 2 * generator.normal(size=labels.shape) + 3 * labels)))
+    exact = pixel_anomaly_metrics(scores, labels)
+    monkeypatch.setattr(evaluation, "EXACT_PIXELS", 1000)
+    monkeypatch.setattr(evaluation, "QUANTILES", 500)
+    rough = pixel_anomaly_metrics(scores, labels)
+    for key in ("average_precision", "auroc", "fpr_at_95_tpr", "best_f1"):
+        assert rough[key] == pytest.approx(exact[key], abs=5e-3), key
 
 
 def test_counting_in_steps_comes_close_to_the_exact_values(recorded_frames, monkeypatch):

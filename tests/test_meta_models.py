@@ -134,6 +134,24 @@ def test_images_with_different_metrics_are_not_mixed():
         meta_models.segment_table(images)
 
 
+def test_metrics_of_maps_that_a_model_does_not_know_change_nothing(tmp_path):
+    model = meta_models.fit(LINEAR, toy_table(50), seed=0)
+    metrics = toy_metrics(20, seed=5)
+    more = {**metrics, "energy": np.arange(20.0), "A_first_by_name": np.ones(20)}
+    assert_array_equal(model.predict(more), model.predict(metrics))
+    with pytest.raises(SettingError, match=r"unknown to the model \['cprob2'\]"):
+        model.predict({**metrics, "cprob2": np.ones(20)})
+    with pytest.raises(SettingError, match=r"missing here \['E'\]"):
+        model.predict({name: metrics[name] for name in metrics if name != "E"})
+
+
+def test_a_model_learns_from_the_maps_that_are_there():
+    metrics = {**toy_metrics(50), "E": np.zeros(50), "energy": 10 * (1 - toy_metrics(50)["iou"])}
+    model = meta_models.fit(LINEAR, meta_models.segment_table([(0, metrics)]), seed=0)
+    assert "energy" in model.feature_names
+    assert_allclose(model.predict(metrics), metrics["iou"], atol=1e-4)
+
+
 def test_segments_of_unknown_iou_are_left_out_of_training():
     table = replace(toy_table(3), iou=np.array([0.25, np.nan, 1.0]))
     known = meta_models.with_known_iou(table)

@@ -465,6 +465,18 @@ def test_a_heat_map_of_ones_own_stays_and_trains_another_meta_model(
     assert weights.read_bytes() != before
 
 
+def test_scores_of_the_logits_are_kept_and_measured(clone, copied_results):
+    one = "args.num_images=1"
+    scored = clone.call(PREDICT, "with", "args.scores=[energy]", one, results=copied_results)
+    assert "1 done, 0 skipped" in scored.stderr, scored.stderr
+    plain = clone.call(PREDICT, "with", one, results=copied_results)
+    assert "0 done, 1 skipped" in plain.stderr  # what is kept does no harm
+    measured = clone.call(MEASURE, results=copied_results)
+    assert "1 done, 2 skipped" in measured.stderr
+    table = table_at(copied_results / TREE["metrics"].format(0, dataset="blocks_ood"))
+    assert np.ptp(table["energy"]) > 0 and "max_logit" not in table
+
+
 # When things change or break
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from src import cache
 from src.loading import SettingError
 from src.MetaSeg.metrics import compute_metrics_components
+from src.records import Measured
 
 
 def measure_image(index, *, io_path, model_name, dataset, predicted_ids, heatmaps, ahead):
@@ -61,6 +62,36 @@ def store_segments(prediction, place, predicted_ids, heatmaps=()):
     )
     cache.write_components(cache.components_path(*place), components, made_from)
     cache.write_table(cache.metrics_path(*place), metrics, made_from)
+
+
+def read_measured(place, probabilities=False):
+    """What stages 1 and 2 know of an image.
+
+    Parameters
+    ----------
+    place : tuple
+        What `cache.prediction_path` takes.
+    probabilities : bool
+        False: leave out the probabilities, which are nearly all of the file.
+
+    Returns
+    -------
+    measured : Measured
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        A file is missing; it is broken, or the image was predicted again since it was measured.
+    """
+    prediction_path, metrics_path = cache.prediction_path(*place), cache.metrics_path(*place)
+    measured = cache.made_from(metrics_path)  # None: the original's file
+    if measured and measured["prediction"] != cache.made_from(prediction_path):
+        raise ValueError("predicted again since it was measured; run src/MetaSeg/main.py again")
+    return Measured(
+        cache.read_prediction(prediction_path, probabilities),
+        cache.read_table(metrics_path),
+        cache.read_components(cache.components_path(*place)),
+    )
 
 
 def is_measured(place, predicted_ids, heatmaps=()):
