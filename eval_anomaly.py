@@ -132,10 +132,11 @@ def pixel_metrics(log, counts, labelled, tally, dataset):
         raise SettingError(f"no image of {dataset!r} has ground truth, so nothing can be judged")
     if len(set(labelled.values())) > 1:
         image, names = next((k, v) for k, v in labelled.items() if len(v) < len(counts))
+        more = ", ".join(sorted(counts.keys() - set(names)))
         raise SettingError(
             f"image {image} of {dataset!r} has the scores {', '.join(names)}, others also have "
-            f"{', '.join(sorted(counts.keys() - set(names)))}: to compare them, run pred_images.py and "
-            "src/MetaSeg/main.py for all images with the same args.scores"
+            f"{more}: to compare them, run pred_images.py and src/MetaSeg/main.py for all images "
+            "with the same args.scores"
         )
     if any(counted.steps is not None for counted in counts.values()):
         log.info("more pixels than are kept: scores are counted in steps between quantiles")

@@ -71,8 +71,8 @@ def segment_table(metrics_of_images):
             differ = sorted(set(feature_names(metrics)) ^ set(names))
             raise SettingError(
                 f"image {index} has other metrics than image {images[0][0]}: one of them lacks "
-                f"{differ}; run src/MetaSeg/main.py for all images with the same args.heatmaps (stage 1: args.scores), "
-                "and predictions of one network"
+                f"{differ}; run src/MetaSeg/main.py for all images with the same args.heatmaps, "
+                "and predictions of one network with the same args.scores"
             )
     counts = [len(metrics["class"]) for _, metrics in images]
 
@@ -327,7 +327,8 @@ def fit_neural(
         differ = sorted(set(training.feature_names) ^ set(validation.feature_names))
         raise SettingError(
             f"training and validation segments need the same metrics; one side lacks {differ}: run "
-            "src/MetaSeg/main.py for both datasets with the same args.heatmaps (stage 1: args.scores)"
+            "src/MetaSeg/main.py for both datasets with the same args.heatmaps, and pred_images.py "
+            "with the same args.scores"
         )
     torch.manual_seed(seed)
     _, mean, std = _standardised(training)
