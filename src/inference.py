@@ -109,9 +109,7 @@ def check_options(device, *, precision, tile, scores=()):
             f"got {tile!r}"
         )
     if not isinstance(scores, list | tuple) or any(name not in [*SCORES] for name in scores):
-        raise SettingError(
-            f"`args.scores` must be a list of {', '.join(SCORES)}, got {scores!r}"
-        )
+        raise SettingError(f"`args.scores` must be a list of {', '.join(SCORES)}, got {scores!r}")
 
 
 def speed_up(network, *, channels_last, compile):

@@ -33,20 +33,24 @@ _AHEAD = 4  # images a process that are begun or wait to be fetched
 _SLOW_IMPORTS = ("torch", "torchvision", "sklearn.metrics")
 
 
-def for_each_image(function, indices, *, num_cores, description, is_done=None, log):
-    """Call a function once for each image.
+def for_each_image(function, indices, *, num_cores, description, consume=None, is_done=None, log):
+    """Call a function once for each image, and use what it returns here.
 
     Parameters
     ----------
     function : callable
-        Takes an index; what it returns is dropped. With several processes it is pickled: a
-        function of a module, or a `functools.partial` of one. An exception means that this image
-        failed; the others go on. Only a SacredError, a wrong setting, ends the run.
-    indices : iterable of int
+        Takes an index. With several processes it is pickled: a function of a module, or a
+        `functools.partial` of one. An exception means that this image failed; the others go on.
+        Only a SacredError, a wrong setting, ends the run.
+    indices : iterable
+        Indices (int), or all that a process needs to know of an image; `str` of it names the image.
     num_cores : int
         Processes to use; with 1 everything happens in this one.
     description : str
         A word or two beside the progress bar.
+    consume : callable, optional
+        Takes an index and what the function returned, in this process and in the order of the
+        images; its exceptions are failures too. None: what the function returns is dropped.
     is_done : callable, optional
         Takes an index; images for which it is true are skipped.
     log : logging.Logger
@@ -63,15 +67,14 @@ def for_each_image(function, indices, *, num_cores, description, is_done=None, l
         As it comes; images in progress in other processes are finished, no more are begun.
     """
     _check_num_cores(num_cores)
-
-    def produce(todo):
-        return results(function, todo, num_cores)
-
-    def drop(_index, _result):
-        pass
-
     return for_each_result(
-        produce, drop, indices, num_cores=1, description=description, is_done=is_done, log=log
+        lambda todo: results(function, todo, num_cores),
+        consume or (lambda _index, _result: None),
+        indices,
+        num_cores=1,
+        description=description,
+        is_done=is_done,
+        log=log,
     )
 
 
@@ -161,13 +164,19 @@ def close(log, tally):
     Raises
     ------
     SacredError
-        Names the images that failed. sacred prints it without a traceback and exits with 1.
+        See `failure`.
     """
     log.info(summary(tally))
     if tally.failed:
-        lines = [f"{name}: {reason}" for name, reason in tally.failed]
-        message = f"{len(lines)} failed; the others are done:"
-        raise SacredError("\n  ".join([message, *lines]), print_traceback=False)
+        raise failure(tally)
+
+
+def failure(tally):
+    """The SacredError that names what failed; sacred prints no traceback and exits with 1."""
+    lines = [f"{name}: {reason}" for name, reason in tally.failed]
+    others = "the others are done" if tally.done + tally.skipped else "none is done"
+    message = f"{len(lines)} failed; {others}:"
+    return SacredError("\n  ".join([message, *lines]), print_traceback=False)
 
 
 def _check_num_cores(num_cores):
