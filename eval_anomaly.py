@@ -79,7 +79,7 @@ def evaluate(log, *, dataset, model_name, meta_model, meta_weights, io_path, num
         anomaly_labels=labels,
         meta_model=meta.load_meta_model(meta_weights or entry.model_weights, entry),
     )
-    run = functools.partial(parallel.for_each_result, num_cores=1, log=log)
+    run = functools.partial(parallel.for_each_image, num_cores=num_cores, log=log)
     counts, labelled = defaultdict(evaluation.ScoreCounts), {}
 
     def count(index, frame):
@@ -88,8 +88,7 @@ def evaluate(log, *, dataset, model_name, meta_model, meta_weights, io_path, num
             for name, values in frame[0].items():
                 counts[name].add(values, frame[1])
 
-    read = functools.partial(parallel.results, load, num_cores=num_cores)
-    tally = run(read, count, indices, description="counting pixels")
+    tally = run(load, indices, consume=count, description="counting pixels")
     pixels = pixel_metrics(log, counts, labelled, tally, dataset)
 
     # scores that reach the best threshold are meant, and objects count what lies above theirs
@@ -98,11 +97,13 @@ def evaluate(log, *, dataset, model_name, meta_model, meta_weights, io_path, num
         for name, metrics in pixels.items()
     }
     judge = functools.partial(judge_frame, load=load, thresholds=thresholds)
-    read = functools.partial(parallel.results, judge, num_cores=num_cores)
-    frames = []
-    again = run(read, lambda _, f: frames.append(f), labelled, description="judging objects")
+    frames = {}
+    again = run(judge, labelled, consume=frames.__setitem__, description="judging objects")
     objects = {
-        track: {n: evaluation.sum_components([frame[track][n] for frame in frames]) for n in pixels}
+        track: {
+            n: evaluation.sum_components([frame[track][n] for frame in frames.values()])
+            for n in pixels
+        }
         for track in TRACKS
     }
     report(log, cache.analysis_folder(io_path, model_name, dataset), counts, pixels, objects)

@@ -81,12 +81,12 @@ def evaluate(
     def add(_index, of_image):
         below[...] += of_image
 
-    tally = parallel.for_each_result(
-        lambda todo: parallel.results(count, todo, num_cores),
-        add,
+    tally = parallel.for_each_image(
+        count,
         cache.image_indices(folder, "metrics")[:num_images],
-        num_cores=1,
+        num_cores=num_cores,
         description=f"counting {dataset}",
+        consume=add,
         log=log,
     )
     if not below.any():

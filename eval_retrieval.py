@@ -11,7 +11,7 @@ analysis/<model>/<datasets> below the results folder.
 import numpy as np
 from matplotlib.figure import Figure
 
-from configuration import CONFIG, embedding_networks, models
+from configuration import CONFIG, models
 from configuration import datasets as known_datasets
 from src import cache, embedding_space, evaluation, loading, reports
 from src.experiment import create_experiment
@@ -30,7 +30,7 @@ def config():
     args = dict(  # noqa: F841 (sacred reads it)
         datasets=None,  # datasets of the embeddings file whose segments to take; None: all
         model_name=CONFIG.MODEL_NAME,  # entry of `models` that made the predictions
-        net=CONFIG.EMBEDDING_NETWORK,  # entry of `embedding_networks` that made the vectors
+        net=CONFIG.EMBEDDING_NETWORK,  # embedding network that made the vectors
         io_path=CONFIG.metaseg_io_path,  # folder of all results
         min_height=CONFIG.MIN_HEIGHT,  # pixels, as in stage 4; None: what suits the dataset
         min_width=CONFIG.MIN_WIDTH,  # pixels, as in stage 4; None: what suits the dataset
@@ -65,7 +65,6 @@ def evaluate_file(
         datasets, method, embedding_size, metrics, counts, min_query_count, min_height, min_width
     )
     loading.choose(models, model_name, "model")
-    loading.choose(embedding_networks, net, "embedding network")
     data = known_datasets[datasets[0]] if datasets else CONFIG.DATASET
     size = loading.size_for(data, "min_segment_size", min_height, min_width)
     path = cache.embeddings_path(io_path, model_name, *size, net)

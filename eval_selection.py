@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import ndimage
 
-from configuration import CONFIG, datasets, embedding_networks, models
+from configuration import CONFIG, datasets, models
 from src import cache, crops, loading, parallel, reports
 from src.experiment import create_experiment
 from src.loading import SettingError
@@ -31,7 +31,7 @@ def config():
     args = dict(  # noqa: F841 (sacred reads it)
         dataset=CONFIG.DATASET.name,  # entry of `datasets`; needs ground truth
         model_name=CONFIG.MODEL_NAME,  # entry of `models` that made the predictions
-        net=CONFIG.EMBEDDING_NETWORK,  # entry of `embedding_networks` that made the vectors
+        net=CONFIG.EMBEDDING_NETWORK,  # embedding network that made the vectors
         io_path=CONFIG.metaseg_io_path,  # folder of all results
         min_height=CONFIG.MIN_HEIGHT,  # pixels, of an object too; None: what suits the dataset
         min_width=CONFIG.MIN_WIDTH,  # pixels, of an object too; None: what suits the dataset
@@ -61,12 +61,19 @@ def evaluate(
     )
     data = loading.choose(datasets, dataset, "dataset")
     loading.choose(models, model_name, "model")
-    loading.choose(embedding_networks, net, "embedding network")
     if not loading.class_mapping(data, "label_mapping"):
         raise SettingError(f"{dataset!r} has no ground truth: there are no objects to count")
     min_size = loading.size_for(data, "min_segment_size", min_height, min_width)
-    boxes = boxes_of_images(cache.embeddings_path(io_path, model_name, *min_size, net), dataset)
-    folder = cache.prediction_path(io_path, model_name, dataset, 0).parent
+    path = cache.embeddings_path(io_path, model_name, *min_size, net)
+    boxes, searched = boxes_of_images(path, dataset)
+    indices = cache.image_indices(
+        cache.prediction_path(io_path, model_name, dataset, 0).parent, "input"
+    )
+    if searched not in (None, len(indices)):
+        log.warning(
+            "stage 4 searched %d of the %d images of %r: objects in the others count as not "
+            "covered; run compute_embeddings.py again", searched, len(indices), dataset,
+        )  # fmt: skip
     count = functools.partial(count_image, place=(io_path, model_name, dataset), min_size=min_size)
     counts = np.zeros((NO_LABEL + 1, 2), np.int64)
 
@@ -81,7 +88,7 @@ def evaluate(
     tally = parallel.for_each_result(
         produce,
         add,
-        cache.image_indices(folder, "input")[:num_images],
+        indices[:num_images],
         num_cores=1,
         description=f"counting {dataset}",
         log=log,
@@ -107,7 +114,15 @@ def evaluate(
 
 
 def boxes_of_images(path, dataset):
-    """Boxes of the crops in each image of a dataset that has any: {index: (n, 4) int64}."""
+    """What stage 4 found in a dataset.
+
+    Returns
+    -------
+    boxes : dict of int to ndarray of shape (n, 4), int64
+        Boxes of the crops of each image that has any, by its index.
+    searched : int or None
+        How many images it searched; None: the file does not say.
+    """
     if not path.is_file():
         raise SettingError(f"{path} is missing; run compute_embeddings.py for {dataset!r} first")
     table = cache.read_embeddings(path)
@@ -117,11 +132,13 @@ def boxes_of_images(path, dataset):
             f"{path} has no segments of {dataset!r}, only of {there}; run compute_embeddings.py "
             "with it first"
         )
-    return {
+    searched = (table["made_from"] or {}).get("datasets", {}).get(dataset, {}).get("count")
+    boxes = {
         int(table["image_index"][image]): table["box"][table["image_level_index"] == image]
         for image, name in enumerate(table["dataset"])
         if name == dataset
     }
+    return boxes, searched
 
 
 def count_image(task, *, place, min_size):

@@ -24,9 +24,9 @@ from src.embedding_networks import (
     load_embedding_network,
 )
 
-CROPS = 60
+CROPS = 24
 BATCH_SIZE = 16  # the default of stage 4
-ROUNDS = 5
+ROUNDS = 3
 SIZES = 128, 600  # pixels, of each side
 
 

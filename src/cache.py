@@ -5,6 +5,7 @@ what it was made from. Files of the original system can be read as well.
 """
 
 import hashlib
+import importlib.metadata
 import json
 import os
 import pickle
@@ -43,6 +44,18 @@ _MAKERS = {
 # names
 
 
+def check_paths(**settings):
+    """Refuse settings of `args` that are neither None nor a path.
+
+    Raises
+    ------
+    SettingError
+    """
+    for name, value in settings.items():
+        if value is not None and not isinstance(value, str | os.PathLike):
+            raise SettingError(f"`args.{name}` must be the path of a file or folder, got {value!r}")
+
+
 def prediction_path(io_path, model, dataset, index):
     """Path of one image's class probabilities, written by stage 1."""
     return Path(io_path, "input", model, dataset, f"input{index}.hdf5")
@@ -58,8 +71,19 @@ def components_path(io_path, model, dataset, index):
     return Path(io_path, "components", model, dataset, f"components{index}.hdf5")
 
 
+def find_components(folders, model, dataset, index):
+    """Path of one image's component map in the first of some folders of all results that has it.
+
+    Where none has it, the path that it has in the last folder.
+    """
+    paths = [components_path(folder, model, dataset, index) for folder in folders]
+    there = (path for path in paths if path.is_file() or path.with_suffix(".p").is_file())
+    return next(there, paths[-1])
+
+
 def embeddings_path(io_path, model, min_height, min_width, net):
     """Path of the table of embedded segments, written by stage 4; sizes in pixels."""
+    net = net.replace("/", "_")  # timm/<name>
     return Path(io_path, "embeddings", model, f"embeddings_{min_height}_{min_width}_{net}.p")
 
 
@@ -377,6 +401,13 @@ def made_from(path):
     return table.get("made_from") if isinstance(table, dict) else None
 
 
+def version():
+    """Version of this project, for the record; None where it is not installed."""
+    with suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version("oodretrieval")
+    return None
+
+
 def is_made_from(path, expected, ignored=()):
     """Whether a file is there, readable and made from `expected`, a dict as given to its writer.
 
@@ -518,8 +549,9 @@ def _stem(path):
 
 
 def _advice(path):
-    maker = _MAKERS.get(_stem(path), "the script that writes it")
-    return f"run {maker} for {Path(path).parent.name!r} first"
+    stem, folder = _stem(path), Path(path).parent.name
+    of_dataset = f" for {folder!r}" if folder and stem != "embeddings" else ""
+    return f"run {_MAKERS.get(stem, 'the script that writes it')}{of_dataset} first"
 
 
 def _broken(path, error):

@@ -70,7 +70,7 @@ def select_segments(
     Parameters
     ----------
     iou_pred : ndarray of shape (S,), float
-        Predicted IoU in [0, 1]; kept below `iou_threshold`.
+        Predicted IoU in [0, 1]; kept below `iou_threshold`. NaN = unknown, not kept.
     predicted_class : ndarray of shape (S,), int
         Ids in the training set's `pred_mapping`; kept if among `classes`, a collection of ids or
         None for all.
@@ -82,12 +82,14 @@ def select_segments(
     selection : Selection
         The mask, and how many segments fell to which filter.
     """
-    suspicious = np.asarray(iou_pred) < iou_threshold
+    iou_pred = np.asarray(iou_pred)
+    suspicious = iou_pred < iou_threshold
     wanted = np.ones_like(suspicious) if classes is None else np.isin(predicted_class, [*classes])
     large = are_large(boxes, min_height, min_width)
     return Selection(
         chosen=suspicious & wanted & large,
-        high_iou=int((~suspicious).sum()),
+        unknown_iou=int(np.isnan(iou_pred).sum()),
+        high_iou=int((iou_pred >= iou_threshold).sum()),
         other_class=int((suspicious & ~wanted).sum()),
         too_small=int((suspicious & wanted & ~large).sum()),
     )
@@ -118,20 +120,26 @@ def majority_label(components, ground_truth, chosen):
         of equally frequent ids; 255 where the truth is unknown.
     """
     chosen = np.asarray(chosen, np.int64)
+    labels = np.full(chosen.shape, NO_LABEL, np.int64)
     if ground_truth is None or not chosen.size:
-        return np.full(chosen.shape, NO_LABEL, np.int64)
+        return labels
     number = np.abs(components)
     row_of = np.full(max(number.max(), chosen.max()) + 1, -1)
     row_of[chosen] = np.arange(len(chosen))
     pixels = row_of[number] >= 0
     rows, ids = row_of[number[pixels]], ground_truth[pixels].astype(np.int64)
     inner = components[pixels] > 0
-    shape = len(chosen), int(ids.max(initial=NO_LABEL)) + 1
-    counts = _count(rows[inner], ids[inner], shape)
-    counts = np.where(counts.any(axis=1, keepdims=True), counts, _count(rows, ids, shape))
-    return np.where(counts.any(axis=1), counts.argmax(axis=1), NO_LABEL)
+    for counted in (np.ones_like(inner), inner):  # the later one wins, where it counts any
+        found, most_frequent = _most_frequent(rows[counted], ids[counted])
+        labels[found] = most_frequent
+    return labels
 
 
-def _count(rows, ids, shape):
-    """Table of how often each id occurs in each row."""
-    return np.bincount(rows * shape[1] + ids, minlength=shape[0] * shape[1]).reshape(shape)
+def _most_frequent(rows, ids):
+    """Each row that occurs, ascending, and its most frequent id, the smallest of equal ones."""
+    base = 2**16  # above every id
+    pairs, counts = np.unique(rows * base + ids, return_counts=True)
+    rows, ids = np.divmod(pairs, base)
+    order = np.lexsort((ids, -counts, rows))
+    rows, first = np.unique(rows[order], return_index=True)
+    return rows, ids[order][first]

@@ -49,30 +49,49 @@ class EmbeddingNetwork:
 
 
 def choose_entry(entries, name):
-    """Entry of an embedding network by its name; torchvision's classification networks need none.
+    """Entry of an embedding network by its name; those of torchvision and timm need none.
 
     Parameters
     ----------
     entries : dict of str to ModelConfig
         Those of the configuration; at least one.
     name : str
-        One of its names, or a name of `torchvision.models`, whose default weights are chosen.
+        One of its names; a classification network of `torchvision.models`, whose default weights
+        are chosen; or "timm/" and a name of `timm.list_models()`, with its published weights.
 
     Raises
     ------
     SettingError
         If there is no such entry or network.
     """
-    if name in entries or name not in _torchvision_names():
-        return loading.choose(entries, name, "embedding network")
-    weights = torchvision.models.get_model_weights(name).DEFAULT.name
+    name = str(name)
+    if name in entries:
+        return entries[name]
+    package, _, of_timm = name.partition("/")
+    if package == "timm" and of_timm:
+        module_name, class_name, kwargs = "timm", of_timm, {}
+    elif name in _torchvision_names():
+        weights = torchvision.models.get_model_weights(name).DEFAULT.name
+        module_name, class_name, kwargs = "torchvision.models", name, {"weights": weights}
+    else:
+        try:
+            return loading.choose(entries, name, "embedding network")
+        except SettingError as error:
+            others = "torchvision's classification networks and timm/<name> need no entry"
+            raise SettingError(f"{error}; {others}") from None
     return next(iter(entries.values()))._replace(
         name=name,
-        module_name="torchvision.models",
-        class_name=name,
-        kwargs={"weights": weights},
+        module_name=module_name,
+        class_name=class_name,
+        kwargs=kwargs,
         model_weights=None,
     )
+
+
+def check_crop_size(crop_size):
+    """Refuse `args.crop_size` that is neither None nor [height, width] in pixels: SettingError."""
+    if crop_size is not None:
+        _size(crop_size, "`args.crop_size`")
 
 
 def load_embedding_network(entry, device, crop_size=None):

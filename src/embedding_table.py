@@ -40,19 +40,21 @@ class GrowingTable:
     def __init__(self, log, path, found, made_from, overwrite):
         self._log = log
         self._path = path
-        self._searched = sorted(found.made_from)
-        old = _read_old(log, path, found.table, made_from, self._searched)
+        old = _read_old(log, path, found, made_from)
         there = old["made_from"].get("datasets", {})
-        wanted = {name: {**facts, "unfinished": 0} for name, facts in found.made_from.items()}
-        self._made_from = cache.as_stored({**made_from, "datasets": there | wanted})
-        self._table, source = _merged(found.table, old, self._searched)
-        self._is_searched = np.isin(_dataset_of(self._table), self._searched)
+        self._made_from = cache.as_stored(
+            # the version is for the record, and makes no file stale
+            {**made_from, "datasets": there | found.made_from, "version": cache.version()}
+        )
+        self._table, source, self._is_wanted = _merged(found, old)
         if overwrite:
-            source[self._is_searched] = -1
+            source[self._is_wanted] = -1
         _take_vectors(self._table, old, source)
         self._has_vector = source >= 0
         self._not_finite = {
-            key for key in old.get("not_finite", ()) if not (overwrite and key[0] in self._searched)
+            key
+            for key in old.get("not_finite", ())
+            if not (overwrite and key[0] in found.made_from)
         }
         self._unsaved, self._saved = False, time.monotonic()
         self.is_up_to_date = (
@@ -64,7 +66,8 @@ class GrowingTable:
     def fill(self, cut, embed, num_cores):
         """Compute the missing vectors, and write the table unless it is up to date.
 
-        It is also written every ten minutes, and where an error or an interrupt ends this.
+        It is also written every ten minutes, and where an error or an interrupt ends this. Where
+        no segment is wanted, a file that is there stays as it is.
 
         Parameters
         ----------
@@ -96,7 +99,9 @@ class GrowingTable:
             if self._unsaved:
                 self._write()
             raise
-        if self._unsaved or not self.is_up_to_date:
+        if not self.is_up_to_date and not self._is_wanted.any() and Path(self._path).is_file():
+            self._log.warning("%s keeps what it has, as no segment was selected", self._path)
+        elif self._unsaved or not self.is_up_to_date:
             self._write()
         return tally
 
@@ -152,7 +157,7 @@ class GrowingTable:
     def _tasks(self):
         """A CropTask for each image that is wanted, without rows where nothing is missing."""
         missing, table = self._missing(), self._table
-        rows = np.flatnonzero(self._is_searched)
+        rows = np.flatnonzero(self._is_wanted)
         images = table["image_level_index"][rows]
         tasks = []
         for of_image in np.split(rows, np.flatnonzero(np.diff(images)) + 1) if len(rows) else ():
@@ -192,17 +197,14 @@ class GrowingTable:
             self._write()
 
     def _write(self):
-        missing = Counter(_dataset_of(self._table)[self._missing()].tolist())
-        for dataset in self._searched:
-            self._made_from["datasets"][dataset]["unfinished"] = missing[dataset]
         cache.write_table(self._path, self.complete(), self._made_from)
         self._unsaved, self._saved = False, time.monotonic()
         self._log.info("wrote %s: %d segments", self._path, self._has_vector.sum())
 
 
-def _read_old(log, path, wanted, made_from, searched):
+def _read_old(log, path, found, made_from):
     """The table at `path` if it was made by the same network, else one without segments."""
-    nothing = cache.take_segments(wanted, []) | {"thumbnail": [], "made_from": {}}
+    nothing = cache.take_segments(found.table, []) | {"thumbnail": [], "made_from": {}}
     if not Path(path).is_file():
         return nothing
     try:
@@ -210,7 +212,7 @@ def _read_old(log, path, wanted, made_from, searched):
     except ValueError as error:
         log.warning("%s: all segments are embedded again", error)
         return nothing
-    others = ", ".join(sorted(set(old["dataset"]) - set(searched)))
+    others = ", ".join(sorted(set(old["dataset"]) - set(found.made_from)))
     source, expected = old["made_from"] or {}, cache.as_stored(made_from)
     if {name: source.get(name) for name in expected} != expected:
         dropped = f"; the segments of {others} are dropped" if others else ""
@@ -224,23 +226,29 @@ def _read_old(log, path, wanted, made_from, searched):
     return old
 
 
-def _merged(wanted, old, searched):
-    """The wanted segments and those of other datasets than `searched`, without vectors.
+def _merged(found, old):
+    """The wanted segments, and those in images that were not searched now; without vectors.
+
+    The latter are images of other datasets, and those that could not be searched.
 
     Returns
     -------
     table : dict
     source : ndarray of shape (N,), int64
         The row of each segment in `old`, -1 where it is not there.
+    is_wanted : ndarray of shape (N,), bool
     """
-    kept = np.flatnonzero(~np.isin(_dataset_of(old), searched))
+    wanted = found.table
+    names = zip(old["dataset"], old["image_index"].tolist(), strict=True)
+    stays = [name[0] not in found.made_from or name in found.not_searched for name in names]
+    kept = np.flatnonzero(np.array(stays, bool)[old["image_level_index"]])
     others = cache.take_segments(cache.without_vectors(old), kept)
     table = {name: _joined(others[name], column) for name, column in wanted.items()}
     table["image_level_index"][len(kept) :] += len(others["image_path"])
     image = table["image_level_index"]
     order = np.lexsort((table["component_index"], table["image_index"][image], _dataset_of(table)))
     source = np.concatenate([kept, _matching_rows(wanted, old)])
-    return cache.take_segments(table, order), source[order]
+    return cache.take_segments(table, order), source[order], order >= len(kept)
 
 
 def _joined(one, other):

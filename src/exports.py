@@ -4,6 +4,8 @@ import csv
 import importlib
 import itertools
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 
@@ -29,9 +31,41 @@ COLUMNS = {  # of CSV and Parquet, with their types in the latter
     "crop_lower": "int64",
     "tag": "string",
 }
+_PACKAGES = {"coco": ("pycocotools.mask", "COCO"), "parquet": ("pyarrow.parquet", "Parquet")}
 _SIDES = ("left", "upper", "right", "lower")
-_ATTRIBUTES = ("predicted_iou", "dataset", "image_index", "component", "true_class", "tag")
+_ATTRIBUTES = (
+    "predicted_class", "predicted_iou", "dataset", "image_index", "component", "true_class", "tag",
+)  # fmt: skip
 ROWS_AT_ONCE = 4096  # in Parquet: at most 32 MB of vectors of 1920 values in memory
+
+
+def check_files(**paths):
+    """Refuse files that cannot be written, before the work that goes into them.
+
+    Parameters
+    ----------
+    **paths : path or None
+        By name of the setting: `coco`, `csv`, `parquet`; None: not wanted.
+
+    Raises
+    ------
+    SettingError
+        A folder has that name or lets nothing be written into it, or a package is missing.
+    """
+    for name, path in paths.items():
+        if path is None:
+            continue
+        path = Path(path).absolute()
+        if path.is_dir():
+            raise SettingError(f"`args.{name}` must be the name of a file, {path} is a folder")
+        folder = next(folder for folder in path.parents if folder.exists())
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            raise SettingError(
+                f"`args.{name}` {path} cannot be written: {folder} is no folder that you may write "
+                "to; choose another"
+            )
+        if name in _PACKAGES:
+            _optional(*_PACKAGES[name])
 
 
 def write_coco(path, table, rows, names, tags=None, *, components):
@@ -65,7 +99,7 @@ def write_coco(path, table, rows, names, tags=None, *, components):
     ValueError
         A component map has other segments than the table.
     """
-    masks = _optional("pycocotools.mask", "COCO")
+    masks = _optional(*_PACKAGES["coco"])
     image_of = np.asarray(table["image_level_index"]).tolist()
     images, annotations = [], []
     by_image = sorted(_rows(rows), key=image_of.__getitem__)
@@ -135,7 +169,7 @@ def write_parquet(path, table, rows, names, tags=None):
         pyarrow is not installed.
     """
     arrow = _optional("pyarrow", "Parquet")
-    parquet = _optional("pyarrow.parquet", "Parquet")
+    parquet = _optional(*_PACKAGES["parquet"])
     schema = _schema(arrow, table)
     rows = _rows(rows)
     with whole_file(path) as part, parquet.ParquetWriter(part, schema) as writer:

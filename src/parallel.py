@@ -174,8 +174,7 @@ def close(log, tally):
 def failure(tally):
     """The SacredError that names what failed; sacred prints no traceback and exits with 1."""
     lines = [f"{name}: {reason}" for name, reason in tally.failed]
-    others = "the others are done" if tally.done + tally.skipped else "none is done"
-    message = f"{len(lines)} failed; {others}:"
+    message = f"{len(lines)} failed; the others are done:"
     return SacredError("\n  ".join([message, *lines]), print_traceback=False)
 
 

@@ -228,6 +228,8 @@ class Search:
         Predicted ids to look at; None: all.
     min_size, min_crop : (int, int)
         Smallest height and width in pixels, of a segment and of a crop.
+    images : list of ImageName
+        Those of the datasets that stage 2 has measured.
     """
 
     io_path: str | Path
@@ -240,11 +242,17 @@ class Search:
     classes: list[int] | None
     min_size: tuple[int, int]
     min_crop: tuple[int, int]
+    images: list[ImageName]
 
     @property
     def model_name(self):
         """Name of the segmentation network, as in the names of folders."""
         return self.model.name
+
+    @property
+    def folders(self):
+        """Where the component maps lie, as `FoundSegments` has it."""
+        return [self.io_path]
 
 
 @dataclass(frozen=True)

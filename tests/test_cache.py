@@ -44,6 +44,8 @@ def test_names_are_those_of_the_original_tree(tmp_path):
         "embeddings/m/embeddings_128_64_densenet201.p",
     ]
     assert cache.min_size_of(names[-1]) == (128, 64)
+    path = cache.embeddings_path(tmp_path, "m", 128, 64, "timm/vit_tiny.augreg")
+    assert (path.parent.name, path.name) == ("m", "embeddings_128_64_timm_vit_tiny.augreg.p")
     with pytest.raises(SettingError, match="must be called embeddings_<height>_<width>_<net>.p"):
         cache.min_size_of(tmp_path / "segments.p")
 
@@ -214,6 +216,32 @@ def test_a_missing_file_names_the_script_that_makes_it(tmp_path, name, script):
     path = tmp_path / "streets" / f"{name}3.hdf5"
     with pytest.raises(FileNotFoundError, match=f"{name}3.hdf5 is missing; run {script} for 'str"):
         cache.read_prediction(path)
+
+
+def test_a_missing_table_of_segments_names_no_dataset():
+    with pytest.raises(FileNotFoundError, match=r"run compute_embeddings.py first$"):
+        cache.read_embeddings("embeddings_1_1_a.p")
+    with pytest.raises(FileNotFoundError, match=r"run the script that writes it first$"):
+        cache.read_table("other.p")
+
+
+@pytest.mark.parametrize("wrong", [5, ["a.p"], True])
+def test_a_setting_that_is_no_path_is_refused(wrong, tmp_path):
+    cache.check_paths(csv=None, load_file="a.p", io_path=tmp_path)
+    with pytest.raises(SettingError, match=r"`args.csv` must be the path of a file or folder, got"):
+        cache.check_paths(load_file=None, csv=wrong)
+
+
+@pytest.mark.parametrize("suffix", [".hdf5", ".p"])
+def test_component_maps_are_found_in_the_first_folder_that_has_them(tmp_path, suffix):
+    folders = [tmp_path / name for name in "abc"]
+    where = "net", "streets", 3
+    paths = [cache.components_path(folder, *where) for folder in folders]
+    assert cache.find_components(folders, *where) == paths[2]
+    for at in (2, 1):
+        paths[at].parent.mkdir(parents=True)
+        paths[at].with_suffix(suffix).touch()
+        assert cache.find_components(folders, *where) == paths[at]
 
 
 @pytest.mark.parametrize("kept", [0, 100, 0.5, 0.99])

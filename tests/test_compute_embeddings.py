@@ -1,9 +1,12 @@
 """Stage 4 in this process: three small pictures whose segments, boxes and vectors are known."""
 
+import importlib.metadata
+import json
 import logging
 import pickle
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +18,7 @@ from sacred.utils import SacredError
 
 import compute_embeddings
 from configuration import CONFIG, DatasetConfig, ModelConfig
-from src import cache, embedding_table, parallel
+from src import cache, embedding_table, parallel, segment_vectors
 from src.loading import SettingError
 from src.MetaSeg import measuring
 from src.MetaSeg import meta_models as meta
@@ -141,6 +144,7 @@ def world(tmp_path, monkeypatch, caplog):
         (compute_embeddings.models, "whole", "Whole", {}),
         (compute_embeddings.embedding_networks, "mean_colour", "MeanColour", {}),
         (compute_embeddings.embedding_networks, "too_large", "MeanColour", {"factor": 4.0}),
+        (compute_embeddings.embedding_networks, "no_network", "Blocks", {}),
     )
     for known, name, class_name, kwargs in entries:
         entry = ModelConfig(name, "blocks_of_a_user", class_name, kwargs, None)
@@ -155,14 +159,14 @@ def world(tmp_path, monkeypatch, caplog):
     return world
 
 
-def save_meta_model(path):
-    """A meta model whose predicted IoU is the size of a segment in pixels / 100."""
+def save_meta_model(path, bias=0):
+    """A meta model whose predicted IoU is the size of a segment in pixels / 100, plus `bias`."""
     probabilities = np.full((4, 4, 3), 1 / 3, np.float32)
     metrics, _ = compute_metrics_components(probabilities)
     names = meta.feature_names(metrics)
     network = torch.nn.Linear(len(names), 1).requires_grad_(False)
     network.weight[:] = torch.tensor([float(name == "S") / 100 for name in names])
-    network.bias[:] = 0
+    network.bias[:] = bias
     model = meta.MetaModel(network, names, np.zeros(len(names)), np.ones(len(names)), "linear")
     meta.save_meta_model(path, model, None)
 
@@ -201,7 +205,8 @@ def test_the_table_holds_what_is_known_of_each_suspicious_segment(world):
 def test_the_file_says_what_it_was_made_from(world):
     world.run(pred_classes=["car", "bus"], crop_size=(9, 9))
     made_from = world.table()["made_from"]
-    assert made_from.keys() == {"net", "crop_size", "datasets", "format"}
+    assert made_from.keys() == {"net", "crop_size", "datasets", "version", "format"}
+    assert made_from["version"] == importlib.metadata.version("oodretrieval")
     assert made_from["net"]["class"] == "blocks_of_a_user.MeanColour"
     assert made_from["crop_size"] == [9, 9] and made_from["format"] == cache.FORMAT
     first = made_from["datasets"].pop("first")
@@ -210,6 +215,14 @@ def test_the_file_says_what_it_was_made_from(world):
     assert len(first["meta_model"]["weights"]) == len(first["images"]) == 64  # SHA-256
     expected = dict(iou_threshold=0.5, classes=[1, 2], min_height=4, min_width=4, crop=[8, 8])
     assert {key: first[key] for key in expected} == expected
+    assert first["count"] == 1  # image
+
+
+def test_the_version_in_the_file_makes_it_no_older(world, monkeypatch, caplog):
+    world.run()
+    monkeypatch.setattr(cache, "version", lambda: "0.0.0")
+    assert world.run()[1] == 0
+    assert "up to date" in caplog.text
 
 
 def test_the_network_s_own_features_are_the_mean_over_the_segment(world):
@@ -224,9 +237,9 @@ def test_each_picture_is_read_once(world, monkeypatch):
 
     def counted(path):
         read.append(path)
-        return compute_embeddings.Image.open(path).convert("RGB")
+        return Image.open(path).convert("RGB")
 
-    monkeypatch.setattr(compute_embeddings, "read_image", counted)
+    monkeypatch.setattr(segment_vectors, "read_image", counted)
     world.run()
     assert read == [str(world.folder / "first3.png")]
 
@@ -253,7 +266,7 @@ def test_the_detection_of_unknown_objects_is_told_over_all_searched_datasets(wor
 def test_an_image_below_the_smallest_crop_gives_all_of_it_and_is_counted(world, caplog):
     world.run(min_crop_height=20, min_crop_width=40)
     assert_array_equal(world.table()["box"], [[0, 0, 32, 20], [0, 4, 32, 24]])
-    assert "1 images are smaller" in caplog.text
+    assert "images smaller than the least crop, 20 x 40 pixels, whose crops show" in caplog.text
 
 
 def test_the_table_of_classes_and_filters_is_logged(world, caplog):
@@ -264,7 +277,7 @@ def test_the_table_of_classes_and_filters_is_logged(world, caplog):
         if re.fullmatch(r"\w+ +\d+ +\d+", line)
     }
     assert counts == {"road": ["0", "1"], "car": ["1", "1"], "bus": ["0", "1"], "all": ["1", "3"]}
-    for line in ("high iou: 1", "other class: 1", "too small: 0"):
+    for line in ("unknown iou: 0", "high iou: 1", "other class: 1", "too small: 0"):
         assert f"left out, {line}" in caplog.messages
 
 
@@ -277,6 +290,27 @@ def test_without_any_suspect_the_table_has_no_rows(world, caplog):
     caplog.clear()
     world.run(min_height=7)
     assert "up to date" in caplog.text
+
+
+def test_an_unknown_iou_is_counted_and_judges_nothing(world, caplog):
+    world.add_image("first", 0, label=100)
+    save_meta_model(world.folder / "by_size.pth", bias=np.nan)
+    figures, crops = world.run()
+    assert (figures, crops) == ({"segments": 6, "kept": 0}, 0)
+    assert "left out, unknown iou: 6" in caplog.messages
+
+
+def test_labels_above_255_belong_to_no_class(world):
+    world.add_image("first", 0, label=100)
+    path = cache.prediction_path(world.results, "whole", "first", 3)
+    known = cache.read_prediction(path)
+    truth = known.ground_truth.astype(np.uint16)
+    truth[truth == 1] = 300
+    cache.write_prediction(path, replace(known, ground_truth=truth), cache.made_from(path))
+    figures, _ = world.run()
+    assert_array_equal(world.table()["gt"], [100, 2, 300, 2])
+    # one unknown car of 0.52, above it the buses of 0.75, below the roads; the other has no class
+    assert figures["auroc"] == pytest.approx(2 / 4)
 
 
 # faults of the original
@@ -356,6 +390,17 @@ def test_another_threshold_computes_only_the_segments_that_it_adds(world):
     assert_array_equal(world.table()["component_index"], [3])
 
 
+@pytest.mark.parametrize("settings", [{"iou_threshold": 0.1}, {"min_crop_height": 9}])
+def test_a_selection_of_no_segment_leaves_the_file_as_it_is(world, settings, caplog):
+    world.run()
+    before = world.path().read_bytes()
+    figures, _ = world.run(pred_classes=["road"], csv=world.folder / "out.csv", **settings)
+    assert figures["kept"] == 0
+    assert f"{world.path()} keeps what it has, as no segment was selected" in caplog.messages
+    assert world.path().read_bytes() == before
+    assert len((world.folder / "out.csv").read_text().splitlines()) == 1
+
+
 def test_a_segment_with_another_box_is_computed_again(world):
     world.run()
     assert world.run(min_crop_height=7)[1] == 2
@@ -390,6 +435,14 @@ def test_overwriting_computes_the_named_datasets_again(world):
     table = world.table()
     assert sorted(table["dataset"]) == ["first", "second"]
     assert_array_equal(np.isnan(table["plot_embeddings"]).any(axis=1), [True, True, False, False])
+
+
+def test_overwriting_keeps_what_is_known_of_the_vectors_of_other_datasets(world):
+    world.add_image("second", 0)
+    assert world.run(datasets=["source", "first", "second"], net="too_large")[1] == 4
+    assert world.run(net="too_large", overwrite=True)[1] == 2  # the bus of the first again
+    assert [key[0] for key in world.table("too_large")["not_finite"]] == ["first", "second"]
+    assert world.run(datasets=["source", "second"], net="too_large")[1] == 0
 
 
 def test_a_broken_file_is_made_again(world, caplog):
@@ -466,6 +519,17 @@ def test_a_file_of_the_original_gets_other_vectors_and_thumbnails(world, referen
     assert world.run(load_file=file)[1] == 0
 
 
+def test_masks_of_a_file_of_the_original_come_from_the_folders_above_it(world, reference):
+    pytest.importorskip("pycocotools")
+    file = reference / "caches" / "tree" / "embeddings_32_32_densenet201.p"
+    world.run(load_file=file, coco=world.folder / "out.json")
+    annotations = json.loads((world.folder / "out.json").read_text())["annotations"]
+    place = file.parent, "deeplabv3plus", "cityscapes_val", 0
+    components = cache.read_components(cache.components_path(*place))
+    of_first = [annotation["area"] for annotation in annotations if annotation["image_id"] == 1]
+    assert of_first == [(abs(components) == number).sum() for number in (2, 18)]
+
+
 def test_own_features_need_the_component_map_of_the_segments_in_the_file(world):
     world.run()
     assert world.run(load_file=world.path(), net="segmentation")[1] == 0
@@ -514,6 +578,30 @@ def test_an_image_without_its_metrics_is_named_and_stops_no_other(world):
     with pytest.raises(SacredError, match=r"1 failed; .*\n *image 0 of first: .*components0"):
         world.run()
     assert_array_equal(world.table()["image_index"], [3])
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_image_that_cannot_be_judged_any_more_keeps_its_vectors(world, overwrite):
+    world.add_image("first", 0)
+    world.run()
+    with_maps(world.path())
+    before = world.table()
+    path = cache.components_path(world.results, "whole", "first", 0)
+    whole = path.read_bytes()
+    path.write_bytes(b"broken")
+    world.add_image("first", 5)
+    files = {name: world.folder / f"out.{name}" for name in ("coco", "csv")}
+    with pytest.raises(SacredError, match=r"1 failed; .*\n *image 0 of first: .*components0"):
+        world.run(overwrite=overwrite, **files)
+    table = world.table()
+    assert_array_equal(table["image_index"], [0, 3, 5])
+    assert_array_equal(table["embeddings"][:4], before["embeddings"])
+    assert_array_equal(table["plot_embeddings"][:2], before["plot_embeddings"][:2])
+    assert table["thumbnail"][:2] == before["thumbnail"][:2]
+    assert len(files["csv"].read_text().splitlines()) == 1 + 4  # what was found now
+    path.write_bytes(whole)
+    assert world.run()[1] == 0
+    assert_array_equal(world.table()["image_index"], [0, 3, 5])
 
 
 def test_a_picture_that_vanished_does_no_harm_once_it_is_embedded(world):
@@ -593,12 +681,39 @@ def test_the_selection_of_the_training_dataset_holds_unless_another_is_asked_for
         ({"crop_size": [9]}, r"`args.crop_size` must be \[height, width\]"),
         ({"num_cores": 0}, "`args.num_cores` must be"),
         ({"net": "mean_color"}, "Did you mean 'mean_colour'"),
+        ({"net": "timm/"}, "timm/<name> need no entry"),
+        ({"net": "no_network"}, "'no_network' must be a torch.nn.Module"),
+        ({"net_weights": "missing.pth"}, "weights of 'mean_colour' are missing"),
+        ({"iou_threshold": 0}, "`args.iou_threshold` must be a number above 0 .* got 0"),
+        ({"iou_threshold": float("nan")}, "`args.iou_threshold` must be .* got nan"),
+        ({"iou_threshold": "low"}, "`args.iou_threshold` must be .* got 'low'"),
+        ({"datasets": "first"}, r"then the datasets to search.*got 'first'"),
+        ({"datasets": ["first", "first"]}, r"then the datasets to search"),
+        ({"datasets": [[1], 2]}, r"there is no dataset '\[1\]'"),
+        ({"load_file": 5}, "`args.load_file` must be the path of a file or folder, got 5"),
+        ({"csv": 5}, "`args.csv` must be the path of a file or folder, got 5"),
+        ({"coco": Path(__file__).parent}, "`args.coco` .* is a folder"),
     ],
 )
-def test_a_setting_that_cannot_work_is_named_and_nothing_is_written(world, settings, message):
+def test_a_setting_that_cannot_work_is_named_before_an_image_is_searched(
+    world, settings, message, caplog
+):
     with pytest.raises(SettingError, match=message):
         world.run(**settings)
+    assert "predicted class" not in caplog.text  # which heads the table of what was found
     assert not (world.results / "embeddings").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"crop_size": [9]}, "args.crop_size"), ({"net_weights": __file__}, "must be a state dict")],
+)
+def test_that_holds_where_a_file_is_there_already(world, settings, message, caplog):
+    world.run()
+    caplog.clear()
+    with pytest.raises(SettingError, match=message):
+        world.run(**settings)
+    assert "predicted class" not in caplog.text
 
 
 def test_datasets_of_different_scale_need_a_size_for_both(world, monkeypatch):

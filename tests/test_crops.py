@@ -1,3 +1,6 @@
+import json
+import tracemalloc
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -81,6 +84,7 @@ def test_each_segment_is_chosen_or_falls_to_one_filter():
     selection = select()
     assert_array_equal(selection.chosen, [True, False, False, False])
     assert (selection.high_iou, selection.other_class, selection.too_small) == (1, 1, 1)
+    assert selection.unknown_iou == 0
 
 
 def test_without_classes_every_class_is_wanted():
@@ -89,7 +93,9 @@ def test_without_classes_every_class_is_wanted():
 
 
 def test_an_unknown_iou_is_not_chosen():
-    assert not select(iou_pred=np.full(4, np.nan)).chosen.any()
+    selection = select(iou_pred=np.array([np.nan, 0.1, np.nan, 0.9]))
+    assert_array_equal(selection.chosen, [False, True, False, False])
+    assert (selection.unknown_iou, selection.high_iou) == (2, 1)
 
 
 def test_the_label_is_the_most_frequent_one_inside():
@@ -113,6 +119,17 @@ def test_no_label_can_be_the_most_frequent_one():
     assert_array_equal(crops.majority_label(COMPONENTS, None, [3, 1]), [255, 255])
 
 
+def test_the_labels_of_many_segments_take_little_memory():
+    components = np.arange(1, 2**18 + 1, dtype=np.int32).reshape(512, 512)  # of a pixel each
+    truth = (components % 300).astype(np.uint16)
+    tracemalloc.start()
+    labels = crops.majority_label(-components, truth, components.ravel())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert_array_equal(labels, truth.ravel())
+    assert peak < 256 * components.size  # bytes: 32 numbers a segment, not one a label
+
+
 def test_no_chosen_segment_no_label():
     assert crops.majority_label(COMPONENTS, np.zeros((5, 4), np.uint8), []).shape == (0,)
 
@@ -130,6 +147,14 @@ def reference_image(reference, index):
     return components, cache.take_segments(
         recorded, np.flatnonzero(recorded["image_level_index"] == index)
     )
+
+
+def reference_truth(reference, index):
+    """Ground truth (H, W) of an image."""
+    path = cache.prediction_path(
+        reference / "caches" / "tree", "deeplabv3plus", "cityscapes_val", index
+    )
+    return cache.read_prediction(path, probabilities=False).ground_truth
 
 
 def test_a_small_box_away_from_the_borders_grows_where_the_original_leaves_it(reference):
@@ -164,37 +189,75 @@ def test_the_smaller_of_two_equally_frequent_labels_is_taken():
     assert_array_equal(crops.majority_label(np.ones((1, 4), np.int32), truth, [1]), [3])
 
 
+def first_box(pixels, min_crop, *, last=0, grows_inside=False):
+    """Crop of a segment (H, W) by the recorded rule, or with two of its faults mended."""
+    sides = []
+    for axis in (0, 1):
+        at = np.flatnonzero(pixels.any(axis=axis))
+        start, stop, length, least = (
+            at[0],
+            at[-1] + last,
+            pixels.shape[1 - axis],
+            min_crop[1 - axis],
+        )
+        lacking = max(0, least - (stop - start))
+        if lacking and start - lacking // 2 < 0:
+            start, stop = 0, least
+        elif lacking and stop + lacking // 2 > length:
+            start, stop = length - least, length
+        elif grows_inside:
+            start, stop = start - lacking // 2, stop + lacking - lacking // 2
+        sides.append((start, stop))
+    (left, right), (upper, lower) = sides
+    return [left, upper, right, lower]
+
+
 def test_the_recorded_selection_differs_only_by_the_stated_faults(reference):
-    """Recorded: boxes and sizes without boundary and last row, so our boxes hold theirs."""
     folder = reference / "caches"
-    recorded = cache.read_table(folder / "tree" / "embeddings_32_32_densenet201.p")
-    expected = np.load(folder / "expected_features_and_iou.npz")
-    names = folder / "tree", "deeplabv3plus", "cityscapes_val"
-    for image in range(3):
-        components = cache.read_components(cache.components_path(*names, image))
-        truth = cache.read_prediction(cache.prediction_path(*names, image), False).ground_truth
+    recorded = json.loads((folder / "expected_selection.json").read_text())
+    known = np.load(folder / "expected_features_and_iou.npz")
+    min_size = recorded["min_height"], recorded["min_width"]
+    min_crop = recorded["min_crop_height"], recorded["min_crop_width"]
+    numbers, labels, first_boxes = [], [], []
+    mended = {"boundary": [], "last": [], "middle": []}
+    for image in recorded["image_index"]:
+        components, _ = reference_image(reference, image)
+        truth = reference_truth(reference, image)
+        rows = slice(*known["start"][image : image + 2])
         boxes = crops.segment_boxes(components)
-        rows = slice(expected["start"][image], expected["start"][image + 1])
         selection = crops.select_segments(
-            iou_pred=expected["iou_pred"][rows],
-            predicted_class=expected["segment_class"][rows],
+            iou_pred=known["iou_pred"][rows],
+            predicted_class=known["segment_class"][rows],
             boxes=boxes,
-            iou_threshold=0.5,
-            classes=[3, 4, 6, 7, *range(11, 19)],
-            min_height=32,
-            min_width=32,
+            iou_threshold=recorded["iou_threshold"],
+            classes=recorded["pred_class_selection"],
+            min_height=min_size[0],
+            min_width=min_size[1],
         )
-        level = np.asarray(recorded["image_level_index"]) == image
-        theirs = np.asarray(recorded["component_index"])[level]
+        # the recorded size rule: inner pixels, largest minus smallest; a zero box has none
+        is_large = crops.are_large(first_extents(components, len(boxes)), *min_size)
         ours = np.flatnonzero(selection.chosen) + 1
-        assert set(theirs) <= set(ours)
-        # what only ours holds is large enough because of its boundary and last row
-        inner = crops.segment_boxes(np.maximum(components, 0))
-        left, upper, right, lower = inner[np.setdiff1d(ours, theirs) - 1].T
-        assert (np.minimum(lower - upper, right - left) <= 32).all()
-        assert_array_equal(
-            crops.majority_label(components, truth, theirs), np.asarray(recorded["gt"])[level]
-        )
-        grown = crops.grow_boxes(boxes[theirs - 1], components.shape, 44, 48)
-        old = np.asarray(recorded["box"])[level]
-        assert (grown[:, :2] <= old[:, :2]).all() and (grown[:, 2:] >= old[:, 2:]).all()
+        theirs = ours[is_large[ours - 1]]
+        numbers += theirs.tolist()
+        labels += crops.majority_label(components, truth, theirs).tolist()
+        grown = crops.grow_boxes(boxes, components.shape, *min_crop)
+        for number in theirs.tolist():
+            inner, whole = components == number, abs(components) == number
+            first_boxes.append(first_box(inner, min_crop))
+            assert_array_equal(
+                grown[number - 1], first_box(whole, min_crop, last=1, grows_inside=True)
+            )
+            mended["boundary"].append(first_box(whole, min_crop))
+            mended["last"].append(first_box(inner, min_crop, last=1))
+            mended["middle"].append(first_box(inner, min_crop, grows_inside=True))
+    assert numbers == recorded["component_index"]
+    assert labels == recorded["gt"]
+    assert_array_equal(first_boxes, recorded["boxes_left_upper_right_lower"])
+    assert all(boxes != first_boxes for boxes in mended.values())  # each fault shows
+
+
+def first_extents(components, count):
+    """Box (S, 4) of each segment by the recorded rule, before it grows; zeros without one."""
+    boxes = crops.segment_boxes(np.maximum(components, 0))
+    boxes = np.vstack([boxes, np.zeros((count - len(boxes), 4), np.int64)])
+    return boxes - [0, 0, 1, 1]

@@ -19,6 +19,7 @@ from torch.nn.functional import interpolate
 
 from src import embedding_networks
 from src.embedding_networks import (
+    check_crop_size,
     choose_entry,
     embed_stream,
     load_embedding_network,
@@ -229,8 +230,26 @@ def test_a_network_of_torchvision_needs_no_entry():
         "regnet_y_400mf", "torchvision.models", "regnet_y_400mf", {"weights": "IMAGENET1K_V2"}, None
     )
     assert choose_entry(entries, "resnet18") is entries["resnet18"]
-    with pytest.raises(SettingError, match="no embedding network 'resnet19'. Did you mean"):
-        choose_entry(entries, "resnet19")
+
+
+def test_a_network_of_timm_needs_no_entry():
+    entry = choose_entry({"resnet18": imagenet("resnet18")}, "timm/resnet10t.c3_in1k")
+    assert entry == Entry("timm/resnet10t.c3_in1k", "timm", "resnet10t.c3_in1k", {}, None)
+
+
+@pytest.mark.parametrize("name", ["resnet19", "timm/", "timm", 5, ["resnet18"]])
+def test_an_unknown_network_is_named_with_those_that_need_no_entry(name):
+    with pytest.raises(SettingError) as error:
+        choose_entry({"resnet18": imagenet("resnet18")}, name)
+    assert f"no embedding network {str(name)!r}." in str(error.value)
+    assert "torchvision's classification networks and timm/<name> need no entry" in str(error.value)
+
+
+def test_a_size_of_crops_that_is_none_is_refused():
+    check_crop_size(None)
+    check_crop_size([8, 9])
+    with pytest.raises(SettingError, match=r"`args.crop_size` must be \[height, width\]"):
+        check_crop_size([8])
 
 
 # --- weights

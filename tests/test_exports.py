@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from src.exports import write_coco, write_csv, write_parquet
+from src.exports import check_files, write_coco, write_csv, write_parquet
 from src.loading import SettingError
 
 NAMES = (
@@ -84,6 +84,7 @@ def test_coco_tells_what_is_known_of_a_segment(tmp_path):
     first, last = content["annotations"]
     assert (first["id"], first["image_id"], first["category_id"], first["iscrowd"]) == (1, 1, 0, 0)
     assert first["attributes"] == {
+        "predicted_class": "road, paved",
         "predicted_iou": 0.25,
         "dataset": "streets",
         "image_index": 5,
@@ -200,3 +201,29 @@ def test_a_missing_package_is_named_with_the_way_to_install_it(missing, tmp_path
             write_parquet(tmp_path / "a.parquet", table_of_four(), [], NAMES)
         else:
             write_coco(tmp_path / "a.json", table_of_four(), [], NAMES, components=components)
+    with pytest.raises(SettingError, match=rf"needs {missing} "):
+        check_files(coco=tmp_path / "a.json", parquet=tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("name", ["coco", "csv", "parquet"])
+def test_files_that_cannot_be_written_are_refused_beforehand(name, tmp_path):
+    pytest.importorskip("pycocotools")
+    pytest.importorskip("pyarrow")
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(SettingError, match=rf"`args.{name}` .*, {tmp_path} is a folder"):
+        check_files(**{name: tmp_path})
+    with pytest.raises(SettingError, match=rf"`args.{name}` .*{tmp_path}/notes is no folder"):
+        check_files(**{name: tmp_path / "notes" / "new" / "a"})
+    check_files(**{name: tmp_path / "new" / "a"})
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
+
+
+def test_a_folder_that_lets_nothing_in_is_refused_beforehand(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # root may always write
+    with pytest.raises(SettingError, match=rf"{tmp_path} is no folder that you may write to"):
+        check_files(csv=tmp_path / "new" / "a.csv")
+
+
+def test_nothing_is_refused_where_no_file_is_asked_for(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    check_files(coco=None, csv=None, parquet=None)

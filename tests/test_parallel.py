@@ -39,6 +39,23 @@ def test_a_failing_image_is_named_and_the_others_are_done(tmp_path, num_cores, c
     assert "image 2 failed: KeyError: 'no such class'" in caplog.messages
 
 
+@pytest.mark.parametrize("num_cores", [1, 2])
+def test_what_it_returns_is_consumed_here_in_order(num_cores):
+    consumed = []
+
+    def consume(index, result):
+        consumed.append((index, result[0], os.getpid()))
+        if index == 7:
+            raise ValueError("not wanted")
+
+    tally = parallel.for_each_image(
+        twice, [3, 2, 7, 5], num_cores=num_cores, description="", consume=consume, log=LOG
+    )
+    here = os.getpid()
+    assert consumed == [(3, 6, here), (7, 14, here), (5, 10, here)]
+    assert [name for name, _ in tally.failed] == ["image 2", "image 7"]
+
+
 def test_done_images_are_skipped(tmp_path):
     run(tmp_path, [0, 1])
     tally = run(tmp_path, [0, 1, 4], is_done=lambda index: (tmp_path / str(index)).exists())
