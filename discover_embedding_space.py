@@ -66,7 +66,7 @@ def discover(
         min_height=min_height, min_width=min_width, neighbours=neighbours,
         embedding_size=embedding_size,
     )  # fmt: skip
-    check_options(method, metric, tsne, browser, **mainplot)
+    check_options(method, metric, seed, tsne, browser, **mainplot)
     picture = read_query(query, query_box)
     server = listen(address, port) if browser else None
     path = Path(load_file or table_path(datasets, model_name, net, io_path, min_height, min_width))
@@ -183,15 +183,17 @@ def with_maps(log, path, table, settings, overwrite):
 
 def reduce_table(log, embeddings, *, method, size, seed, tsne):
     """Columns `nn_embeddings` (N, size), for neighbours, and `plot_embeddings` (N, 2)."""
-    options = tsne if method == "tsne" else {}
     log.info("reducing %d vectors of %d values by %s", *embeddings.shape, method)
-    plot = embedding_space.reduce(embeddings, method, 2, seed, **options)
-    if size is None:
-        neighbour = embeddings
-    elif size == 2:
-        neighbour = plot
-    else:
-        neighbour = embedding_space.reduce(embeddings, method, size, seed, **options)
+    reduce = partial(embedding_space.reduce, embeddings, method, seed=seed, **tsne)
+    try:
+        plot = reduce(dimensions=2)
+        neighbour = embeddings if size is None else plot if size == 2 else reduce(dimensions=size)
+    except (TypeError, ValueError) as error:  # of the library that does it
+        given = ", ".join(f"tsne.{name}={value!r}" for name, value in tsne.items())
+        raise SettingError(
+            f"args.method={method} cannot reduce {len(embeddings):,} vectors"
+            f"{' with ' * bool(given)}{given}: {error}"
+        ) from error
     return {"nn_embeddings": neighbour, "plot_embeddings": plot}
 
 
@@ -297,7 +299,7 @@ def query_vector(log, picture, box, net, model_name, crop_size):
 # before, beside and without a window
 
 
-def check_options(method, metric, tsne, browser, save_path, segment):
+def check_options(method, metric, seed, tsne, browser, save_path, segment):
     """Refuse options that do not fit together or do not exist, before any work."""
     for name, value, allowed in (
         ("args.method", method, embedding_space.METHODS),
@@ -305,6 +307,8 @@ def check_options(method, metric, tsne, browser, save_path, segment):
     ):
         if value not in allowed:
             raise SettingError(f"`{name}` must be one of {', '.join(allowed)}, got {value!r}")
+    if type(seed) is not int or not 0 <= seed < 2**32:
+        raise SettingError(f"`args.seed` must be a whole number from 0 to 2**32 - 1, got {seed!r}")
     known = embedding_space.tsne_options() if tsne else set()
     if set(tsne) - known:
         raise SettingError(f"tsne has {', '.join(sorted(known))}; got {', '.join(tsne)}")
@@ -319,7 +323,7 @@ def check_options(method, metric, tsne, browser, save_path, segment):
         raise SettingError("args.browser shows what mainplot.save_path writes: choose one of them")
     else:
         suffixes = Figure().canvas.get_supported_filetypes()
-        if Path(save_path).suffix.removeprefix(".") not in suffixes:
+        if Path(str(save_path)).suffix.removeprefix(".") not in suffixes:
             raise SettingError(
                 f"`mainplot.save_path` must end in one of {', '.join(suffixes)}, got {save_path!r}"
             )
@@ -327,18 +331,21 @@ def check_options(method, metric, tsne, browser, save_path, segment):
 
 def write_pictures(log, explorer, save_path, segment):
     """Write the map, and beside it the neighbours and overview of a segment, those of the query."""
-    explorer.save(save_path)
-    log.info("wrote %s", save_path)
-    beside = []
+    path, todo = Path(save_path), [(explorer.save, (), "")]
     if segment is not None:
-        beside.append((explorer.save_neighbours, segment, f"neighbours_{segment}"))
-        beside.append((explorer.save_overview, segment, f"overview_{segment}"))
+        todo.append((explorer.save_neighbours, (segment,), f"_neighbours_{segment}"))
+        todo.append((explorer.save_overview, (segment,), f"_overview_{segment}"))
     if explorer.query is not None:
-        beside.append((explorer.save_neighbours, OUTSIDE, "query"))
-    for save, row, what in beside:
-        path = Path(save_path).with_name(f"{Path(save_path).stem}_{what}{Path(save_path).suffix}")
-        save(row, path)
-        log.info("wrote %s", path)
+        todo.append((explorer.save_neighbours, (OUTSIDE,), "_query"))
+    for save, row, what in todo:
+        place = path.with_name(f"{path.stem}{what}{path.suffix}")
+        try:
+            save(*row, place)
+        except OSError as error:
+            raise SettingError(
+                f"{place} of `mainplot.save_path` cannot be written: {error}"
+            ) from error
+        log.info("wrote %s", place)
 
 
 @ex.automain

@@ -138,7 +138,7 @@ class Bench:
         self.canvas.draw()
 
     def neighbours(self):
-        sheets = self.explorer.sheets
+        sheets = self.explorer.sheets.views
         self.explorer.show_neighbours(int(next(self.rows)), sheets[0] if sheets else None)
         sheets[0].figure.canvas.draw()
 

@@ -129,7 +129,8 @@ def tsne_options():
     """Names of the options that `reduce` passes to t-SNE: a set of str."""
     from sklearn.manifold import TSNE
 
-    return set(inspect.signature(TSNE).parameters)
+    own = {"n_components", "method", "random_state"}  # `reduce` sets these itself
+    return set(inspect.signature(TSNE).parameters) - own
 
 
 def neighbours(embeddings, query, count, metric="euclid"):
@@ -217,7 +218,7 @@ def cluster(points, algorithm="k-means", count=8, seed=0):
     """
     points = _table(points, "points")
     _allowed(algorithm, ALGORITHMS, "algorithm")
-    _check_size(points, algorithm, "filter them or use k-means")
+    _check_size(points, algorithm, "use k-means")
     _check_count(count, len(points))
     different, labels = np.unique(points, axis=0, return_inverse=True)
     if count >= len(different):

@@ -131,15 +131,18 @@ def rating_picture(prediction, components, iou, iou_pred, label_mapping, pred_ma
 def draw_box(picture, box, colour=RED):
     """Copy a picture with a box around a segment.
 
-    The line lies outside the box, is as thick as the picture's size asks for (1/300 of the longer
-    side, at least 2 pixels) and has a white rim, so that it shows on every ground.
+    The line lies outside the box, where the box touches the picture's edge inside it. It is as
+    thick as the picture's size asks for (1/300 of the longer side, at least 2 pixels) and has a
+    white rim, so that it shows on every ground.
     """
     result = Image.fromarray(picture)
     draw = ImageDraw.Draw(result)
     thickness = max(2, round(max(picture.shape[:2]) / 300))
     rim = max(1, thickness // 3)
-    draw.rectangle(_grown(box, thickness + rim), outline=WHITE, width=rim)
-    draw.rectangle(_grown(box, thickness), outline=colour, width=thickness)
+    last = result.width - 1, result.height - 1
+    for by, paint, width in ((thickness + rim, WHITE, rim), (thickness, colour, thickness)):
+        corners = np.clip(np.reshape(_grown(box, by), (2, 2)), 0, last)
+        draw.rectangle(corners.ravel().tolist(), outline=paint, width=width)
     return np.array(result)
 
 

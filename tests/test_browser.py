@@ -193,6 +193,24 @@ def test_the_page_answers_pointer_and_keys_and_opens_further_figures(tmp_path):
             assert await page.value("document.querySelectorAll('nav span').length") == 2
 
             await page.comes(FILLS, True)
+            await page.press("c", *"elbow", "Enter")
+            await page.comes("document.title", "Elbow")
+            await page.comes(FILLS, True)
+            await page.press("2")
+            keep(await page.shows(has_curve, "the elbow curve"), "browser_elbow")
+            await page.press("Enter")
+            await page.comes("document.title", "Embedding space")
+            await page.comes(FILLS, True)
+            await page.shows(lambda now: not has_sofa(now), "the clusters")
+            await page.value("document.querySelector('nav span:last-of-type button').click()")
+
+            await page.comes(FILLS, True)
+            await page.click(*spot)
+            await page.comes("document.title", "Image")
+            await page.comes(FILLS, True)
+            await page.press("Escape")
+            await page.comes("document.title", "Embedding space")
+            await page.comes(FILLS, True)
             await page.shows(is_blue, "all points blue", page.press("b"))
             await page.ask("Page.reload")
             await page.comes("performance.getEntriesByType('navigation')[0].type", "reload")
@@ -228,6 +246,11 @@ def has_blue(picture):
     return (picture == (31, 119, 180)).all(axis=-1).any()
 
 
+def has_curve(picture):
+    """Whether the blue line of the elbow curve shows."""
+    return (picture == (31, 119, 180)).all(axis=-1).sum() > 300
+
+
 def has_thumbnail(picture):
     return (picture == 60).all(axis=-1).sum() > 1000
 
@@ -254,7 +277,7 @@ def visit(capsys):
         async def both():
             explorer = SimpleNamespace(map=SimpleNamespace())
 
-            def make(new_figure):
+            def make(new_figure, close_figure):
                 explorer.map.figure = new_figure((4, 3), "Map")
                 return explorer
 

@@ -8,7 +8,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from matplotlib.backend_bases import KeyEvent, MouseEvent, ResizeEvent
+from matplotlib.backend_bases import CloseEvent, KeyEvent, MouseEvent, ResizeEvent
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -16,8 +16,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 from src import cache, discover, embedding_space, pictures
-from src.discover import explorer, segments, state
+from src.discover import explorer, segments, sheets, state
 from src.discover.commands import COMMANDS, KEYS
+from src.discover.display import close_window
 from src.discover.export import export_segments
 from src.discover.quick import Backdrop
 from src.discover.views import HIDDEN
@@ -88,12 +89,13 @@ class Hand:
     """An explorer and a hand on its mouse and keyboard."""
 
     def __init__(self, folder, table, out_dir, **settings):
-        self.opened = []
+        self.opened, self.closed = [], []
         labels = {"streets": LABEL, "alleys": ALLEY_LABEL}
         self.explorer = discover.Explorer(
             discover.Segments(table, labels, PRED, folder),
             out_dir,
             new_figure=self._new_figure,
+            close_figure=self.closed.append,
             **settings,
         )
         self.out_dir = out_dir
@@ -116,7 +118,7 @@ class Hand:
 
     @property
     def grid(self):
-        return self.explorer.sheets[-1]
+        return self.explorer.sheets.views[-1]
 
     @property
     def panel(self):
@@ -164,6 +166,20 @@ class Hand:
 
     def send(self, view, event):
         view.figure.canvas.callbacks.process(event.name, event)
+
+    def press_in(self, figure, *keys):
+        """Press keys in a window that is only looked at."""
+        for key in keys:
+            for name in ("key_press_event", "key_release_event"):
+                event = KeyEvent(name, figure.canvas, key)
+                figure.canvas.callbacks.process(name, event)
+
+    def resize(self, width_px, height_px, view=None):
+        """Give a window another size and draw it."""
+        view = view or self.map
+        view.figure.set_size_inches(width_px / view.figure.dpi, height_px / view.figure.dpi)
+        self.send(view, ResizeEvent("resize_event", view.figure.canvas))
+        return self.settle(view)
 
     def message(self, view=None):
         return (view or self.map).message.get_text()
@@ -304,7 +320,7 @@ def test_left_click_opens_the_image_with_a_red_box(hand):
     picture = figure.axes[0].images[0].get_array()
     assert_array_equal(picture[16, 19], pictures.RED)
     assert picture[16, 25, 0] == SHADES[4]
-    assert "image 1  ·  segment 3" in figure.texts[0].get_text()
+    assert "image 1  ·  segment 3" in figure.artists[0].get_text()
 
 
 def test_middle_click_opens_the_overview_of_four_panels(hand):
@@ -320,7 +336,7 @@ def test_middle_click_opens_the_overview_of_four_panels(hand):
     ]
     for axes in panels:
         assert_array_equal(axes.images[0].get_array()[14, 3], pictures.RED)
-    assert "segment 2" in figure.get_suptitle()
+    assert "segment 2" in figure.artists[0].get_text()
 
 
 def test_right_click_opens_the_neighbours_nearest_first(hand):
@@ -328,7 +344,7 @@ def test_right_click_opens_the_neighbours_nearest_first(hand):
     assert hand.titles() == ["Nearest neighbours"]
     assert_array_equal(hand.grid.rows, [0, 1, 2, 3, 4, 5])
     captions = [text.get_text() for text in hand.grid.axes.texts]
-    assert captions[:2] == ["sofa\nquery", "sofa\n→ car  1"]
+    assert captions[:2] == ["sofa\nquery", "sofa\n→ car  1.0"]
     assert captions[5].startswith("no label") or captions[5] == "car\n12.7"
     title = "(euclid, reduced space) of image 0, segment 2 (predicted road, true sofa)"
     assert title in hand.grid.title.get_text()
@@ -337,7 +353,7 @@ def test_right_click_opens_the_neighbours_nearest_first(hand):
 def test_a_right_click_in_the_grid_goes_on_from_there(hand):
     hand.click(0, 3)
     hand.click(5, 3, hand.grid)
-    assert len(hand.explorer.sheets) == 1
+    assert len(hand.explorer.sheets.views) == 1
     assert hand.grid.rows[0] == 5
 
 
@@ -347,7 +363,7 @@ def test_the_buttons_work_in_the_grid_too(hand):
     hand.click(2, 2, hand.grid)
     hand.click(4, 1, hand.grid, modifiers=["ctrl"])
     assert hand.titles() == ["Nearest neighbours", "Image", "Overview"]
-    assert "image 1  ·  segment 2" in hand.opened[-2][1].texts[0].get_text()
+    assert "image 1  ·  segment 2" in hand.opened[-2][1].artists[0].get_text()
     assert hand.saved() == ["streets_image1_segment3_image.png"]
 
 
@@ -426,6 +442,19 @@ def test_a_missing_image_is_told_and_the_rest_goes_on(results, tmp_path):
     assert shade_of(hand.map) == 1
 
 
+@pytest.mark.parametrize("button", [1, 2])
+def test_a_window_with_a_picture_takes_the_same_keys_and_escape_closes_it(hand, button):
+    hand.click(0, button)
+    figure = hand.opened[-1][1]
+    hand.press_in(figure, "b", "t")
+    assert hand.explorer.state.colouring == state.ALL_BLUE
+    assert not hand.explorer.events.held
+    hand.press_in(figure, "c", "escape")
+    assert hand.explorer.question is None and hand.closed == []
+    hand.press_in(figure, "escape")
+    assert hand.closed == [figure]
+
+
 # wheel, m, #
 
 
@@ -450,7 +479,7 @@ def test_the_segment_under_the_pointer_is_right_after_the_grid_changed_size(hand
     for _ in range(3):
         hand.wheel(-1)
     hand.click(1, 1, hand.grid)
-    assert "image 0  ·  segment 3" in hand.opened[-1][1].texts[0].get_text()
+    assert "image 0  ·  segment 3" in hand.opened[-1][1].artists[0].get_text()
 
 
 def test_m_goes_to_the_next_metric_and_searches_open_grids_anew(hand):
@@ -588,9 +617,23 @@ def test_elbow_draws_the_curve_and_asks_again(hand):
     assert_array_equal(curve.get_xdata(), [1, 2, 3, 4, 5, 6])
     assert (np.diff(curve.get_ydata()) < 0).all()
     figure = hand.opened[-1][1]  # the keyboard may be there now
-    for key in ("2", "enter"):
-        event = KeyEvent("key_press_event", figure.canvas, key)
-        figure.canvas.callbacks.process(event.name, event)
+    hand.press_in(figure, "2")
+    for text in (hand.map.banner.get_text(), figure.artists[0].get_text()):
+        assert text.startswith("Number of clusters (k-means): 2")
+    hand.press_in(figure, "enter")
+    assert hand.explorer.state.clusters.max() == 1
+    assert figure.artists[0].get_text() == ""
+
+
+def test_a_second_elbow_replaces_the_first_and_a_closed_one_leaves_the_question(hand):
+    hand.press("c", *"elbow", "enter", *"elbow", "enter")
+    (_, first), (_, second) = hand.opened[1:]
+    assert hand.closed == [first]
+    event = CloseEvent("close_event", second.canvas)
+    second.canvas.callbacks.process(event.name, event)
+    hand.press("2")
+    assert "2" not in second.artists[0].get_text()
+    hand.press("enter")
     assert hand.explorer.state.clusters.max() == 1
 
 
@@ -609,6 +652,41 @@ def test_the_question_is_asked_in_the_window_where_the_key_was_pressed(hand):
     assert not hand.map.banner.get_visible()
     hand.press("2", "enter", view=hand.grid)
     assert hand.explorer.state.colouring == state.BY_CLUSTER
+
+
+def test_an_open_question_stays_until_it_is_answered_or_cancelled(hand):
+    hand.press("c", "2")
+    hand.click(0, 2)  # the overview announces itself in the same place
+    assert "(k-means): 2" in hand.map.banner.get_text()
+    assert hand.map.banner.get_visible()
+    for command in ("toggle_help", "ask_clusters"):
+        hand.press_panel("command", command)
+        assert "(k-means): 2" in hand.map.banner.get_text()
+        assert "comes first" in hand.message()
+    hand.press("enter")
+    assert hand.explorer.state.clusters.max() == 1
+
+
+def test_a_question_whose_window_is_closed_is_told(hand):
+    hand.click(0, 3)
+    hand.press("c", view=hand.grid)
+    hand.send(hand.grid, CloseEvent("close_event", hand.grid.figure.canvas))
+    assert hand.explorer.question is None
+    assert hand.message().startswith("cancelled")
+
+
+def test_any_command_closes_the_help(hand):
+    for act in (
+        lambda: hand.press("b"),
+        lambda: hand.press("escape"),
+        lambda: hand.press_panel("command", "colour_by_prediction"),
+        lambda: hand.press_panel("command", "toggle_help"),
+        lambda: hand.wheel(1),
+    ):
+        hand.press("?")
+        assert hand.map.banner.get_visible()
+        act()
+        assert not hand.map.banner.get_visible()
 
 
 def test_question_mark_shows_every_command_until_asked_again(hand):
@@ -685,14 +763,44 @@ def test_every_key_has_its_command():
 
 
 def test_a_long_message_has_the_whole_line_and_one_too_long_a_gap(hand):
-    hand.explorer.say("short")
-    assert hand.map.state.get_visible()
-    hand.explorer.say("x" * 150)
-    assert not hand.map.state.get_visible()
-    hand.explorer.say("begin" + "x" * 500 + "end")
-    assert hand.message().startswith("begin")
-    assert hand.message().endswith("end")
-    assert len(hand.message()) < 200
+    for text, has_room in (
+        ("short", True),
+        ("x" * 110, False),
+        ("begin" + "x" * 500 + "end", False),
+    ):
+        hand.explorer.say(text)
+        hand.settle()
+        assert hand.map.state.get_visible() == has_room
+    (drawn,) = hand.map.message.fitted()
+    assert drawn.startswith("begin") and "…" in drawn and drawn.endswith("end")
+    hand.map.message.set_text(drawn)
+    assert hand.map.message.width_px() <= hand.map.figure.bbox.width
+
+
+@pytest.mark.parametrize("size", [(720, 480), (540, 360), (380, 264), (240, 180)])  # at 60 dpi
+def test_nothing_is_cut_off_or_overlaps_in_a_small_window(hand, size):
+    hand.press("l")
+    hand.draw_around([0, 1])
+    hand.press("?")
+    hand.resize(*size)
+    window, banner = hand.map.figure.bbox, hand.map.banner.get_window_extent()
+    assert window.x0 <= banner.x0 and banner.x1 <= window.x1
+    assert window.y0 <= banner.y0 and banner.y1 <= window.y1
+    rooms = [room for room, *_ in hand.panel._targets]
+    for number, (left, upper, right, lower) in enumerate(rooms):
+        for other in rooms[:number]:
+            apart = right <= other[0] or other[2] <= left or lower <= other[1] or other[3] <= upper
+            assert apart
+    assert hand.map.axes.bbox.x1 < hand.panel.axes.bbox.x0
+    assert hand.panel.axes.bbox.x1 <= window.x1
+    (drawn,) = hand.map.title.fitted()
+    assert ("…" in drawn) == (hand.map.title.width_px() > (1 - 0.024) * size[0])
+
+
+def test_drawing_does_not_blit_which_some_toolkits_refuse_meanwhile(hand):
+    hand.hover(0)
+    hand.map.figure.canvas.blit = lambda *_: pytest.fail("blitted inside a draw event")
+    hand.resize(700, 500)
 
 
 # filters
@@ -742,6 +850,31 @@ def test_tags_filter_too(hand):
     assert hand.legend() == ("Tag", ["no tag  4", "odd  2"])
     hand.press_panel("entry", "no tag")
     assert hand.grey_points() == [2, 3, 4, 5]
+
+
+def test_the_only_group_that_is_left_is_named(hand):
+    hand.press_panel("entry", "boat", button=3)
+    assert hand.message() == "only boat"
+
+
+def test_an_unknown_predicted_iou_is_grey_named_and_filtered(results, tmp_path):
+    folder, table = results
+    hand = Hand(folder, {**table, "iou": np.array([0.1, 0.2, np.nan] * 2, np.float32)}, tmp_path)
+    hand.press("i")
+    assert_array_equal(hand.point_colours()[[2, 5]], [segments.GREY] * 2)
+    assert hand.legend()[1] == ["unknown  2"]
+    hand.hover(2)
+    assert "predicted IoU unknown" in hand.map.status.get_text()
+    hand.press_panel("entry", "unknown")
+    assert hand.grey_points() == [2, 5]
+
+
+def test_classes_without_a_name_have_colours_of_their_own(results, tmp_path):
+    folder, table = results
+    hand = Hand(folder, {**table, "gt": np.array([40, 41, 42, 43, 54, 255])}, tmp_path)
+    hand.press("g")
+    assert len(set(map(tuple, hand.point_colours()))) == 6
+    assert_array_equal(hand.point_colours()[5], segments.GREY)
 
 
 def test_the_slider_filters_by_predicted_iou_and_its_movement_is_one_step_back(hand):
@@ -847,6 +980,56 @@ def test_filtered_out_segments_are_not_selected(hand):
     assert hand.selected() == [0, 2]
 
 
+def test_what_is_filtered_out_after_it_was_selected_is_left_alone(hand):
+    hand.press("l")
+    hand.draw_around([0, 1, 2])
+    hand.press("h")
+    hand.press_panel("entry", "car")
+    assert hand.panel._content.counts == "3 of 6 shown\n2 of 3 selected"
+    assert_array_equal(hand.grid.rows, [0, 2])
+    hand.press("n", *"cow", "enter")
+    assert_array_equal(hand.explorer.state.tags, [1, 0, 1, 0, 0, 0])
+    hand.press("e")
+    assert "exported 2 segments" in hand.message()
+    hand.press_panel("entry", "road")
+    hand.press("e")
+    assert "all that is selected is filtered out" in hand.message()
+    hand.press("r")
+    assert_array_equal(hand.grid.rows, [0, 1, 2])
+
+
+def test_escape_clears_the_selection_once_nothing_else_is_open(hand):
+    hand.press("l")
+    hand.draw_around([0, 1])
+    hand.press("?", "escape")
+    hand.press("escape")
+    assert hand.selected() == [0, 1]
+    hand.press("escape")
+    assert hand.selected() == []
+    hand.press("u")
+    assert hand.selected() == [0, 1]
+
+
+def test_selected_points_keep_their_colours_above_the_rings(hand):
+    hand.press("l")
+    hand.draw_around([0, 1, 2])
+    assert_array_equal(hand.point_colours()[:3], [LABEL[30][1], LABEL[30][1], LABEL[31][1]])
+    orders = {len(line.get_xdata()): line.get_zorder() for line in hand.map.axes.lines}
+    ring = next(line for line in hand.map.axes.lines if line.get_fillstyle() == "none")
+    assert len(ring.get_xdata()) == 3
+    assert ring.get_zorder() < orders[2]  # the two selected sofas
+
+
+def test_many_points_step_back_while_the_density_shows(hand):
+    sizes = []
+    for size_pt in (9, 2):
+        hand.map.size_pt = size_pt
+        for key in "dd":
+            hand.press("b", key, "g")
+            sizes.append(hand.map.axes.lines[0].get_markersize() / size_pt)
+    assert sizes == [1, 1, 0.5, 1]
+
+
 def test_a_click_while_selecting_is_still_a_click(hand):
     hand.press("l")
     hand.click(2, 1)
@@ -884,7 +1067,7 @@ def test_an_empty_selection_empties_the_sheet_and_v_says_so(hand):
 
 
 def test_the_wheel_turns_the_pages_of_a_large_selection(hand, monkeypatch):
-    monkeypatch.setattr(explorer, "PAGE", 4)
+    monkeypatch.setattr(sheets, "PAGE", 4)
     hand.press("l")
     hand.draw_around([0, 5])
     assert_array_equal(hand.grid.rows, [0, 1, 2, 3])
@@ -1059,7 +1242,7 @@ def test_1_2_and_3_act_on_the_segment_under_the_pointer(hand):
     hand.press("1", "2", "3")
     assert hand.titles() == ["Image", "Overview", "Nearest neighbours"]
     assert hand.grid.rows[0] == 4
-    assert "image 1  ·  segment 3" in hand.opened[1][1].texts[0].get_text()
+    assert "image 1  ·  segment 3" in hand.opened[1][1].artists[0].get_text()
 
 
 def test_s_held_saves_as_ctrl_does(hand):
@@ -1137,7 +1320,7 @@ def test_the_thumbnail_under_the_pointer_is_the_segments_own_after_anything(two_
             hand.click(int(rng.integers(6)), 3)
         else:
             hand.wheel(int(rng.choice([-1, 1])))
-        for view in (hand.map, *hand.explorer.sheets):
+        for view in (hand.map, *hand.explorer.sheets.views):
             check_pointer(hand, view, rng)
 
 
@@ -1213,7 +1396,7 @@ def test_an_algorithm_that_takes_no_more_points_says_so_in_the_question(hand, mo
 
 def test_what_may_take_its_time_is_announced_while_it_works(hand, monkeypatch):
     monkeypatch.setattr(explorer, "SLOW_POINTS", 0)
-    monkeypatch.setattr(explorer, "SLOW_VALUES", 0)
+    monkeypatch.setattr(sheets, "SLOW_VALUES", 0)
     shown = []
     canvas = hand.map.figure.canvas
     monkeypatch.setattr(
@@ -1289,7 +1472,17 @@ def test_one_or_two_segments_are_a_map(results, tmp_path, n_rows):
     hand = Hand(folder, {**table, **few}, tmp_path)
     hand.press("d", "c", "1", "enter")
     hand.click(0, 3)
-    assert len(hand.explorer.sheets) == n_rows - 1
+    assert len(hand.explorer.sheets.views) == n_rows - 1
+
+
+def test_one_is_not_told_as_many(results, tmp_path):
+    folder, table = results
+    one = {key: values[:1] for key, values in table.items()}
+    hand = Hand(folder, one, tmp_path)
+    assert hand.map.title.get_text() == "Embedding space of streets: 1 segment of 1 image"
+    hand.press("l", "l")
+    hand.draw_around([0])
+    assert hand.grid.title.get_text().startswith("Selection: 1 segment,")
 
 
 def test_an_empty_table_and_a_wrong_metric_are_named(results, tmp_path):
@@ -1304,14 +1497,29 @@ def test_matplotlibs_own_keys_are_off_in_the_explorers_windows_only(results, tmp
     matplotlib.use("agg")
     folder, table = results
     parts = discover.Segments(table, {"streets": LABEL}, PRED, folder)
-    explorer = discover.Explorer(parts, tmp_path, new_figure=discover.window_figure)
-    explorer.map.figure.canvas.draw()
-    theirs = plt.figure().add_subplot()
-    for axes in (explorer.map.axes, theirs):  # matplotlib's l: logarithmic scale
-        event = KeyEvent("key_press_event", axes.figure.canvas, "l", *axes.bbox.get_points()[1] - 9)
-        axes.figure.canvas.callbacks.process(event.name, event)
-    assert explorer.map.axes.get_yscale() == "linear"
-    assert theirs.get_yscale() == "log"
+    windows = dict(new_figure=discover.window_figure, close_figure=close_window)
+    explorer = discover.Explorer(parts, tmp_path, **windows)
+    explorer.show_image(0)
+    explorer.show_overview(0)
+    explorer.ask_clusters()
+    for key in (*"elbow", "enter", "escape"):
+        explorer.answer(key)
+    explorer.show_neighbours(0)
+    ours = [plt.figure(number) for number in plt.get_fignums()]
+    titles = [figure.canvas.manager.get_window_title() for figure in ours]
+    assert titles == ["Embedding space", "Image", "Overview", "Elbow", "Nearest neighbours"]
+    theirs = plt.figure()
+    theirs.add_subplot()
+    for figure in (*ours, theirs):  # matplotlib's l: logarithmic scale
+        figure.canvas.draw()
+        axes = figure.axes[1 if figure is ours[0] else 0]
+        event = KeyEvent("key_press_event", figure.canvas, "l", *axes.bbox.get_points()[1] - 9)
+        figure.canvas.callbacks.process(event.name, event)
+        assert axes.get_yscale() == ("log" if figure is theirs else "linear")
+    for figure in ours[1:4]:
+        event = KeyEvent("key_press_event", figure.canvas, "escape")
+        figure.canvas.callbacks.process(event.name, event)
+    assert plt.get_fignums() == [1, 5, 6]
     plt.close("all")
 
 

@@ -105,6 +105,52 @@ def test_segments_that_came_since_are_placed_and_others_stay(path, size):
         assert_array_equal(after["nn_embeddings"], after["embeddings"])
 
 
+@pytest.mark.parametrize(
+    ("method", "tsne", "message"),
+    [
+        ("tsne", {"perplexity": "x"}, "args.method=tsne .* with tsne.perplexity='x': "),
+        ("tsne", {"perplexity": -3}, "perplexity"),
+        ("tsne", {"max_iter": 3}, "max_iter"),
+        ("isomap", {}, "args.method=isomap cannot reduce 8 vectors: isomap takes up to 5 points"),
+    ],
+)
+def test_what_the_reduction_refuses_is_named_without_a_traceback(
+    path, monkeypatch, method, tsne, message
+):
+    monkeypatch.setitem(embedding_space.MAX_POINTS, "isomap", 5)
+    settings = {**SETTINGS, "method": method, "tsne": tsne}
+    with pytest.raises(SettingError, match=message):
+        script.with_maps(LOG, path, script.read_table(path), settings, overwrite=False)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, "x", None, True])
+def test_a_wrong_seed_is_named(seed):
+    with pytest.raises(SettingError, match=r"`args\.seed` must be a whole number"):
+        script.check_options("tsne", "euclid", seed, {}, False, "map.png", None)
+
+
+@pytest.mark.parametrize("save_path", ["map.doc", 5, True])
+def test_a_wrong_name_for_the_picture_is_named(save_path):
+    with pytest.raises(SettingError, match=r"`mainplot\.save_path` must end in one of"):
+        script.check_options("tsne", "euclid", 0, {}, False, save_path, None)
+
+
+def test_an_option_that_the_script_sets_itself_is_none_of_tsne():
+    with pytest.raises(SettingError, match="tsne has angle, .*; got n_components"):
+        script.check_options("tsne", "euclid", 0, {"n_components": 3}, False, "map.png", None)
+
+
+def test_a_picture_that_cannot_be_written_is_named(tmp_path):
+    class Explorer:
+        query = None
+
+        def save(self, path):
+            path.write_bytes(b"")
+
+    with pytest.raises(SettingError, match=r"gone.map\.png of `mainplot\.save_path` cannot be"):
+        script.write_pictures(LOG, Explorer(), str(tmp_path / "gone" / "map.png"), None)
+
+
 def test_a_file_of_the_original_is_shown_but_not_written(reference, tmp_path, caplog):
     source = reference / "caches" / "tree" / "embeddings_32_32_densenet201.p"
     path = tmp_path / source.name

@@ -42,8 +42,10 @@ def test_values_with_one_name_are_one_group_in_the_first_colour():
 def test_a_scale_has_equal_steps_that_hold_its_ends_and_what_is_beyond():
     colours = np.zeros((4, 3), np.uint8)
     values = np.array([0.0, 0.24, 0.26, 1.0, 1.1, -0.1, np.nan])
-    groups = state.group_by_step(values, (0.0, 1.0), colours)
-    assert_array_equal(groups.codes, [0, 0, 1, 3, 3, 0, 0])
+    groups = state.group_by_step(values, (0.0, 1.0), colours, (9, 9, 9))
+    assert_array_equal(groups.codes, [0, 0, 1, 3, 3, 0, 4])
+    assert groups.names[4] == "unknown"
+    assert_array_equal(groups.colours[4], (9, 9, 9))
     assert groups.names[1] == "0.25 to 0.50"
 
 

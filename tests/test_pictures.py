@@ -89,6 +89,13 @@ def test_a_box_at_the_rim_of_the_picture_is_drawn_as_far_as_it_fits():
     assert_array_equal(picture[10, 15], pictures.RED)
 
 
+def test_a_box_that_touches_the_rim_is_closed_inside_it():
+    picture = pictures.draw_box(np.zeros((30, 40, 3), np.uint8), (0, 0, 40, 30))
+    for edge in (picture[0], picture[-1], picture[:, 0], picture[:, -1]):
+        assert_array_equal(edge, np.broadcast_to(pictures.RED, edge.shape))
+    assert not picture[2:-2, 2:-2].any()
+
+
 def prediction(truth):
     probabilities = np.full((8, 8, 2), 0.5, np.float32)
     return Prediction(probabilities, np.zeros((8, 8), np.uint8), truth, "a.png")

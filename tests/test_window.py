@@ -114,6 +114,10 @@ class Hand:
         self.screen.do("windowmove", window, 0, 0, "windowraise", window, "windowfocus", window)
         return window
 
+    def gone(self, title):
+        """Wait until a window has closed."""
+        wait_for(lambda: not self.screen.window(title) or None, f"end of {title!r}", self.explorer)
+
     def until(self, condition, *words):
         """Act, again if the window was not ready for it, until the screen is as expected.
 
@@ -148,28 +152,45 @@ def test_the_explorer_opens_answers_and_closes(backend, screen, tmp_path):
         hand.until(lambda now: not has_sofa(now), "key", "b")  # all points blue
         hand.until(has_sofa, "key", "g")  # by true class again
 
-        for button, title in ((1, "Image"), (2, "Overview"), (3, "Nearest neighbours")):
+        for button, title, filled in (
+            (1, "Image", has_red_box),
+            (2, "Overview", has_red_box),
+            (3, "Nearest neighbours", has_thumbnails),
+        ):
             screen.do("mousemove", *spot, "click", button)
             hand.open(title)
-            shown = hand.until(is_full)
+            shown = hand.until(filled)
             keep(shown, f"{backend}_{title.lower().replace(' ', '_')}")
             if button == 3:  # the wheel changes how many they are
                 screen.do("mousemove", 600, 60, "click", 4)
                 hand.until(lambda now, shown=shown: (now != shown)[100:800].any())
-            screen.ask_to_close(screen.window(title))
+                screen.ask_to_close(screen.window(title))
+            else:
+                screen.do("key", "Escape")
+                hand.gone(title)
             hand.open("Embedding space")
             screen.do("mousemove", 600, 25)
             hand.until(lambda now: not has_tip(now), "mousemove", 600, 20)
 
         screen.do("key", "c")
         keep(hand.until(has_tip), f"{backend}_question")
+        screen.do("type", "elbow")
+        screen.do("key", "Return")
+        hand.open("Elbow")
+        keep(hand.until(has_curve), f"{backend}_elbow")
         screen.do("key", "2", "key", "Return")
+        screen.ask_to_close(screen.window("Elbow"))
+        hand.gone("Elbow")
+        hand.open("Embedding space")
         hand.until(lambda now: not has_sofa(now))  # in the colours of two clusters
+        screen.do("windowsize", screen.window("Embedding space"), 640, 480)
+        keep(hand.until(is_small), f"{backend}_small")
         screen.ask_to_close(screen.window("Embedding space"))
         explorer.wait(DEADLINE)
         log = explorer.stderr.read()
     assert explorer.returncode == 0, log
     assert "Traceback" not in log and "Completed" in log
+    assert "QWidget" not in log and "QPainter" not in log, log
 
 
 @pytest.mark.parametrize("backend", PRESENT)
@@ -186,6 +207,22 @@ def has_sofa(picture):
     return is_sofa(picture).any()
 
 
-def is_full(picture):
-    """Whether something else than a map fills the window."""
-    return (picture[60:300, 60:600] < 200).any(axis=-1).mean() > 0.1
+def has_red_box(picture):
+    """Whether a segment is boxed, as in an image; the map has no such red."""
+    return (picture == (255, 0, 0)).all(axis=-1).sum() > 100
+
+
+def has_thumbnails(picture):
+    """Whether the dark squares of many segments show, as in a sheet."""
+    return (picture == 60).all(axis=-1).sum() > 20_000
+
+
+def has_curve(picture):
+    """Whether the blue line of the elbow curve shows."""
+    return (picture == (31, 119, 180)).all(axis=-1).sum() > 300
+
+
+def is_small(picture):
+    """Whether the points, blue by cluster now, show in a window of at most 600 pixels' height."""
+    is_blue = (picture == (31, 119, 180)).all(axis=-1)
+    return is_blue[:400].any() and not picture[600:].any()

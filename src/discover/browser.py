@@ -83,7 +83,7 @@ def serve_explorer(make, server):
 
     Parameters
     ----------
-    make : function of `new_figure` that gives an `Explorer`
+    make : function of `new_figure` and `close_figure` that gives an `Explorer`
     server : socket.socket
         From `listen`; closed in the end.
     """
@@ -97,7 +97,7 @@ async def serve(make, server):
     pages = HTTPServer(figures.application(secret))
     pages.add_socket(server)
     try:
-        explorer = make(new_figure=figures.new_figure)
+        explorer = make(new_figure=figures.new_figure, close_figure=figures.close_figure)
         ended = asyncio.Event()
         explorer.map.figure.canvas.mpl_connect("close_event", lambda event: ended.set())
         print(invitation(*server.getsockname()[:2], secret), flush=True)
@@ -139,6 +139,10 @@ class Figures:
         self.managers[manager.num] = manager
         manager.set_window_title(title)
         return figure
+
+    def close_figure(self, figure):
+        """Close a figure's tab."""
+        figure.canvas.manager.destroy()
 
     def tell(self, **more):
         """Tell every page which figures there are."""

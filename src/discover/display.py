@@ -1,6 +1,7 @@
 """Where the explorer shows: in windows, in a browser, or only in the pictures it writes.
 
-Everywhere a figure is made by a function of (size in inches, title).
+Everywhere a figure is made by a function of (size in inches, title), and its window closed by one
+of the figure.
 """
 
 import os
@@ -33,6 +34,13 @@ def window_figure(size_in, title):
         figure = plt.figure(figsize=size_in, facecolor=PAPER)
     figure.canvas.manager.set_window_title(title)
     return figure
+
+
+def close_window(figure):
+    """Close the window of a figure."""
+    import matplotlib.pyplot as plt
+
+    plt.close(figure)
 
 
 def require_display():
@@ -81,12 +89,12 @@ def show_explorer(make):
 
     Parameters
     ----------
-    make : function of `new_figure` that gives an `Explorer`
+    make : function of `new_figure` and `close_figure` that gives an `Explorer`
         Call `require_display` first.
     """
     import matplotlib.pyplot as plt
 
-    explorer = make(new_figure=window_figure)
+    explorer = make(new_figure=window_figure, close_figure=close_window)
     explorer.map.figure.canvas.mpl_connect("close_event", lambda event: plt.close("all"))
     # a toolkit's loop lets Python run, and so see a signal, only when something happens
     heartbeat = explorer.map.figure.canvas.new_timer(interval=200)

@@ -31,20 +31,37 @@ class Events:
         explorer.map.panel.slider.on_changed(self._on_slider)
 
     def connect(self, view):
-        """Listen to a window; its keys are the explorer's from now on, not matplotlib's."""
-        keep_keys(view.figure)
-        for name, handler in {
+        """Listen to the map or a sheet."""
+        handlers = {
             "motion_notify_event": self._on_move,
             "button_press_event": self._on_press,
             "button_release_event": self._on_button_up,
             "scroll_event": self._on_scroll,
-            "key_press_event": self.on_key,
+            "key_press_event": self._on_key,
             "key_release_event": self._on_release,
             "figure_leave_event": self._on_leave,
             "resize_event": self._on_resize,
             "close_event": self._on_close,
-        }.items():
-            view.figure.canvas.mpl_connect(name, partial(handler, view))
+        }
+        self._listen(view, view.figure, handlers)
+
+    def connect_picture(self, figure):
+        """Listen to a window that is only looked at: keys are commands there too."""
+        handlers = {
+            "key_press_event": self._on_picture_key,
+            "key_release_event": self._on_release,
+            "figure_leave_event": self._on_picture_leave,
+            "close_event": self._on_picture_close,
+        }
+        self._listen(figure, figure, handlers)
+
+    def _listen(self, what, figure, handlers):
+        """Call handlers of (what, event); the keys are no longer matplotlib's."""
+        manager = figure.canvas.manager
+        if manager is not None and manager.key_press_handler_id is not None:
+            figure.canvas.mpl_disconnect(manager.key_press_handler_id)
+        for name, handler in handlers.items():
+            figure.canvas.mpl_connect(name, partial(handler, what))
 
     # the pointer
 
@@ -111,6 +128,8 @@ class Events:
             return  # matplotlib's pan or zoom
         held = self.held | set(event.modifiers)
         kind, what = self._target(view)
+        if what != "toggle_help":
+            self.explorer.hide_help()
         if kind == "command":
             getattr(self.explorer, what)()
         elif kind == "entry":
@@ -193,27 +212,40 @@ class Events:
 
     def _on_scroll(self, view, event):
         self.explorer.here = view
+        self.explorer.hide_help()
         step = 1 if event.step > 0 else -1
         if view is self.explorer.map and view.panel.contains(event.x, event.y):
             view.panel.scroll(-LEGEND_STEP * step)
             self.explorer.show_panel()
         elif view is not self.explorer.map and view.query is None:
-            self.explorer.turn_page(view, -step)
+            self.explorer.sheets.turn_page(view, -step)
         else:
             self.explorer.change_neighbours(step)
 
     # keys
 
-    def on_key(self, view, event):
-        """A key went down in a window."""
-        if not event.key:
-            return
-        explorer, key = self.explorer, _plain(event.key)
-        explorer.here, self._sliding = view, False
+    def _on_key(self, view, event):
+        if event.key:
+            self.explorer.here = view
+            self._press_key(event.key)
+
+    def _on_picture_key(self, figure, event):
+        explorer = self.explorer
+        if event.key == "escape" and explorer.question is None:
+            explorer.close_figure(figure)
+        elif event.key:
+            self._press_key(event.key)
+            explorer.show_asking()
+
+    def _press_key(self, name):
+        explorer, key = self.explorer, _plain(name)
+        self._sliding = False
         self.held.add(key)
         if explorer.question is not None:
-            explorer.answer(event.key if len(event.key) == 1 else key)
-        elif key in KEYS and not CONTROL & set(event.key.split("+")[:-1]):
+            explorer.answer(name if len(name) == 1 else key)
+        elif key in KEYS and not CONTROL & set(name.split("+")[:-1]):
+            if KEYS[key] not in ("toggle_help", "escape"):
+                explorer.hide_help()
             getattr(explorer, KEYS[key])()
 
     def _on_release(self, view, event):
@@ -224,20 +256,20 @@ class Events:
 
     def _on_resize(self, view, event):
         view.tip.set_visible(False)
+        view.place()
         if view is self.explorer.map:
             self.explorer.show_panel()
         elif len(view.rows):
-            self.explorer.fill(view)
+            self.explorer.sheets.fill(view)
 
     def _on_close(self, view, event):
         self.explorer.forget(view)
 
+    def _on_picture_leave(self, figure, event):
+        self.held.clear()
 
-def keep_keys(figure):
-    """Take matplotlib's own keys from a window."""
-    manager = figure.canvas.manager
-    if manager is not None and manager.key_press_handler_id is not None:
-        figure.canvas.mpl_disconnect(manager.key_press_handler_id)
+    def _on_picture_close(self, figure, event):
+        self.explorer.forget_picture(figure)
 
 
 def _plain(key):

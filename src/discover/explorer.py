@@ -8,26 +8,26 @@ from pathlib import Path
 
 import numpy as np
 
-from src import cache, embedding_space, pictures
+from src import cache, embedding_space
 from src.discover import figures, state
 from src.discover.commands import HELP
-from src.discover.display import PAPER, picture_figure
-from src.discover.events import Events, keep_keys
+from src.discover.display import picture_figure
+from src.discover.events import Events
 from src.discover.export import export_segments
-from src.discover.panel import PINK, panel_content, short
+from src.discover.panel import counted, panel_content, short
 from src.discover.questions import Question
 from src.discover.segments import NO_TAG
+from src.discover.sheets import Sheets
 from src.discover.views import OUTSIDE, MapView, SheetView
 
 MAP_SIZE_IN = SHEET_SIZE_IN = (12.0, 8.0)
 DENSITY_GRID = 100  # cells a side
 MAX_ELBOW_CLUSTERS = 20
-PAGE = 96  # thumbnails of a selection that show at a time
-SLOW_VALUES = 2e7  # of a table whose search for neighbours is announced
 SLOW_POINTS = 300_000  # of a map whose density and colours are announced
 HISTORY = 100  # steps back
 SPACES = ("reduced", "full")
 TOOLS = ("", "lasso", "rectangle")  # "": clicks are clicks
+ASKED_ALREADY = "the question that is asked comes first: Enter or Escape ends it"
 NOTHING_SELECTED = "nothing is selected: press l, then draw around segments"
 IOU_FILTER = "filter by predicted IoU"
 
@@ -52,6 +52,8 @@ class Explorer:
         Of the clustering.
     new_figure : function of (size in inches, title)
         `window_figure` for windows, `picture_figure` for a machine without a display.
+    close_figure : function of a figure
+        Closes its window; by default there is none.
 
     Raises
     ------
@@ -72,6 +74,7 @@ class Explorer:
         n_neighbours=24,
         seed=0,
         new_figure=picture_figure,
+        close_figure=lambda figure: None,
     ):
         if not len(segments):
             raise ValueError("the embeddings table has no segment, so there is nothing to show")
@@ -84,8 +87,9 @@ class Explorer:
         self.n_neighbours = max(1, min(n_neighbours, len(segments) - 1))
         self.tool = TOOLS[0]
         self.question = None  # while one is asked
-        self.sheets = []  # open windows with neighbours, and the one with the selection
-        self._new_figure = new_figure
+        self.sheets = Sheets(self)
+        self.close_figure, self._new_figure = close_figure, new_figure
+        self._helped = None  # window that shows the commands
         self._history = []  # (state before, what changed it)
         self.state = self._first_state()
         self.map = MapView(
@@ -126,7 +130,8 @@ class Explorer:
     def _map_title(self):
         names = ", ".join(dict.fromkeys(map(str, self.table["dataset"])))
         images = len(self.table["image_path"])
-        return f"Embedding space of {names}: {len(self.segments):,} segments of {images:,} images"
+        what = f"{counted(len(self.segments), 'segment')} of {counted(images, 'image')}"
+        return f"Embedding space of {names}: {what}"
 
     # pictures without a window
 
@@ -140,7 +145,7 @@ class Explorer:
         """Write a sheet of nearest neighbours as a picture; OUTSIDE: those of the query."""
         sheet = SheetView(picture_figure(SHEET_SIZE_IN, ""))
         sheet.query = row
-        self.fill(sheet)
+        self.sheets.fill(sheet)
         figures.save_figure(sheet.figure, path)
 
     def save_overview(self, row, path):
@@ -160,12 +165,17 @@ class Explorer:
     def show_image(self, row):
         """Open the full image with the segment in a red box."""
         picture = self.segments.boxed_image(row)
-        figures.present(figures.draw_image(self._new_figure, picture, self.describe(row)))
+        self._open(figures.draw_image(self._new_figure, picture, self.describe(row)))
 
     def show_overview(self, row):
         """Open the four-panel overview of a segment."""
-        with self._working("drawing the overview ..."):
-            figures.present(self._overview(row, self._new_figure))
+        with self.working("drawing the overview ..."):
+            self._open(self._overview(row, self._new_figure))
+
+    def _open(self, figure):
+        """Show a window that is only looked at: its keys are the explorer's, Escape closes it."""
+        self.events.connect_picture(figure)
+        figures.present(figure)
 
     def show_neighbours(self, row, sheet=None):
         """Open nearest neighbours in a new window, or in the one given; OUTSIDE: of the query."""
@@ -175,17 +185,16 @@ class Explorer:
         if sheet is None or sheet.query is None:
             sheet = self._new_sheet("Nearest neighbours")
         sheet.query = row
-        self.fill(sheet)
-        self.say(f"{self.n_neighbours} nearest neighbours ({self.metric}, {self.space} space)")
+        self.sheets.fill(sheet)
+        count = counted(self.n_neighbours, "nearest neighbour")
+        self.say(f"{count} ({self.metric}, {self.space} space)")
 
     def show_selection(self):
         """Show the selected segments as a sheet of thumbnails."""
-        if not self.state.selected.any():
-            self.say(NOTHING_SELECTED)
-            return
-        sheet = self._selection_sheet() or self._new_sheet("Selection")
-        figures.present(sheet.figure)
-        self.fill(sheet)
+        if self._any_chosen():
+            sheet = self.sheets.selection() or self._new_sheet("Selection")
+            figures.present(sheet.figure)
+            self.sheets.fill(sheet)
 
     def _overview(self, row, new_figure):
         return figures.draw_overview(new_figure, self.segments.overview(row), self.describe(row))
@@ -285,25 +294,35 @@ class Explorer:
         self.say("no filters")
 
     def _say_filters(self):
-        out = sorted(f"{way}: {name}" for way, name in self.state.hidden)
+        out = [told for way in state.WAYS if (told := self._filtered_out(way))]
         if self.state.iou_range:
             shown = np.clip(self.state.iou_range, *self.segments.iou_extent)
-            out.append("predicted IoU outside {:.2f} to {:.2f}".format(*shown))
-        self.say(f"filtered out: {', '.join(out)}" if out else "no filters")
+            out.append("only predicted IoU from {:.2f} to {:.2f}".format(*shown))
+        self.say("; ".join(out) or "no filters")
+
+    def _filtered_out(self, way):
+        """In words which groups of one way are filtered out; empty where none is."""
+        hidden = sorted(name for its_way, name in self.state.hidden if its_way == way)
+        if not hidden:
+            return ""
+        shown = [name for name in self.groups(way).names if name not in hidden]
+        if len(shown) == 1 < len(hidden):
+            return f"only {shown[0]}"
+        return f"filtered out: {way}: {', '.join(hidden)}"
 
     # neighbours, density, clusters
 
     def next_metric(self):
         """Go to the next distance metric; open sheets are searched anew."""
         self.metric = _next(embedding_space.METRICS, self.metric)
-        self._fill_neighbours()
+        self.sheets.fill_neighbours()
         self.say(f"distance metric: {self.metric}")
 
     def next_space(self):
         """Find neighbours in the reduced space, or in that of the features as they are."""
         self.space = _next(SPACES, self.space)
-        self._fill_neighbours()
-        columns = self._space().shape[1]
+        self.sheets.fill_neighbours()
+        columns = self.sheets.points().shape[1]
         self.say(f"neighbours in the {self.space} feature space ({columns} values)")
 
     def more_neighbours(self):
@@ -320,8 +339,8 @@ class Explorer:
         count = min(max(self.n_neighbours + by, 1), highest)
         if count != self.n_neighbours:
             self.n_neighbours = count
-            self._fill_neighbours()
-        self.say(f"neighbours: {self.n_neighbours} (of at most {highest})")
+            self.sheets.fill_neighbours()
+        self.say(f"neighbours: {self.n_neighbours:,} (of at most {highest:,})")
 
     def toggle_density(self):
         """Lay the density behind the points, or take it away."""
@@ -330,7 +349,7 @@ class Explorer:
             self.show_panel()
             self.say("density off")
             return
-        with self._working("estimating the density ...", len(self.map.points) > SLOW_POINTS):
+        with self.working("estimating the density ...", len(self.map.points) > SLOW_POINTS):
             lower, upper = self.map.around(0.5)
             x, y = np.linspace(lower, upper, DENSITY_GRID).T
             values = embedding_space.density(self.map.points, (x, y))
@@ -346,9 +365,14 @@ class Explorer:
     def ask_clusters(self):
         """Ask in the window for the number of clusters."""
         hint = " or `elbow`" if self.algorithm == "k-means" else ""
-        hint = f"a whole number from 1 to {len(self.segments)}{hint}"
-        prompt = f"Number of clusters ({self.algorithm})"
-        self.question = Question(self.here, prompt, hint, self._take_clusters)
+        hint = f"a whole number from 1 to {len(self.segments):,}{hint}"
+        self._ask(f"Number of clusters ({self.algorithm})", hint, self._take_clusters)
+
+    def _ask(self, prompt, hint, take):
+        if self.question is None:
+            self.question = Question(self.here, prompt, hint, take)
+        else:
+            self.say(ASKED_ALREADY)
 
     def _take_clusters(self, answer):
         if answer == "elbow":
@@ -356,27 +380,24 @@ class Explorer:
         if not (answer.isdecimal() and 1 <= int(answer) <= len(self.segments)):
             return f"{answer!r} is not a number of clusters"
         points = self.table["nn_embeddings"]
-        self._announce(f"clustering with {self.algorithm} ...")
         try:
-            clusters = embedding_space.cluster(points, self.algorithm, int(answer), self.seed)
+            with self.working(f"clustering with {self.algorithm} ..."):
+                clusters = embedding_space.cluster(points, self.algorithm, int(answer), self.seed)
         except ValueError as error:  # too many points for the algorithm
             return str(error)
         hidden = frozenset(pair for pair in self.state.hidden if pair[0] != state.BY_CLUSTER)
         self._change("clustering", colouring=state.BY_CLUSTER, clusters=clusters, hidden=hidden)
-        self.say(f"{clusters.max() + 1} clusters by {self.algorithm}")
+        self.say(f"{counted(clusters.max() + 1, 'cluster')} by {self.algorithm}")
         return None
 
     def _show_elbow(self):
-        self._announce("drawing the elbow curve ...")
         counts = np.arange(1, min(MAX_ELBOW_CLUSTERS, len(self.segments)) + 1)
-        inertias = embedding_space.elbow(self.table["nn_embeddings"], counts, self.seed)
-        figure = figures.draw_elbow(self._new_figure, counts, inertias)
-        keep_keys(figure)
-        # The new window may get the keyboard, but the answer belongs to the question.
-        figure.canvas.mpl_connect(
-            "key_press_event", partial(self.events.on_key, self.question.view)
-        )
-        figures.present(figure)
+        with self.working("drawing the elbow curve ..."):
+            inertias = embedding_space.elbow(self.table["nn_embeddings"], counts, self.seed)
+        if self.question.copy is not None:
+            self.close_figure(self.question.copy)
+        self.question.copy = figures.draw_elbow(self._new_figure, counts, inertias)
+        self._open(self.question.copy)
         return ""
 
     # selection, tags, export
@@ -402,35 +423,38 @@ class Explorer:
         """
         selected = state.combined(self.state.selected, self.map.rows_in(outline), how)
         self._change("selection", selected=selected)
-        if selected.any() and self._selection_sheet() is None:
+        if self.chosen().any() and self.sheets.selection() is None:
             self.show_selection()
-        self.say(f"{np.count_nonzero(selected):,} selected; n: tag, e: export, v: sheet")
+        self.say(f"{np.count_nonzero(self.chosen()):,} selected; n: tag, e: export, v: sheet")
 
-    def turn_page(self, sheet, by):
-        """Show other thumbnails of a selection that is too large for one sheet."""
-        last = max(0, (np.count_nonzero(self.state.selected) - 1) // PAGE)
-        sheet.page = min(max(sheet.page + by, 0), last)
-        self.fill(sheet)
+    def chosen(self):
+        """Mask (N,) of the selected segments that commands take: those not filtered out."""
+        return self.state.selected & self.map.kept
+
+    def _any_chosen(self):
+        """Whether there are any; tells where not."""
+        if not self.state.selected.any():
+            self.say(NOTHING_SELECTED)
+        elif not self.chosen().any():
+            self.say("all that is selected is filtered out; r takes the filters off")
+        return bool(self.chosen().any())
 
     def ask_tag(self):
         """Ask in the window for a tag for the selected segments."""
-        count = np.count_nonzero(self.state.selected)
-        if not count:
-            self.say(NOTHING_SELECTED)
+        if not self._any_chosen():
             return
+        rows = np.flatnonzero(self.chosen())
         known = short(", ".join(self.state.tag_names), 60)
         hint = (f"so far: {known}; " if known else "") + "nothing typed: take the tag away"
-        self.question = Question(
-            self.here, f"Tag of {count:,} selected segments", hint, self._take_tag
-        )
+        prompt = f"Tag of {counted(len(rows), 'selected segment')}"
+        self._ask(prompt, hint, partial(self._take_tag, rows))
 
-    def _take_tag(self, answer):
-        selected = self.state.selected
+    def _take_tag(self, rows, answer):
         if answer == NO_TAG:
             return f"{NO_TAG!r} stands for none; choose another name"
-        self._change("tag", **vars(state.tagged(self.state, selected, answer)))
-        count = np.count_nonzero(selected)
-        self.say(f"tagged {count:,} as {answer!r}" if answer else f"took {count:,} tags away")
+        self._change("tag", **vars(state.tagged(self.state, rows, answer)))
+        told = f"tagged {len(rows):,} as {answer!r}"
+        self.say(told if answer else f"took {counted(len(rows), 'tag')} away")
         self._keep_tags()
         return None
 
@@ -448,12 +472,11 @@ class Explorer:
 
     def export_selection(self):
         """Write the selected segments for other tools: COCO JSON, CSV and crops."""
-        rows = np.flatnonzero(self.state.selected)
-        if not len(rows):
-            self.say(NOTHING_SELECTED)
+        if not self._any_chosen():
             return
-        tags = {int(row): self._tag_of(row) for row in rows if self.state.tags[row]}
-        with self._working("exporting ..."):
+        rows = np.flatnonzero(self.chosen())
+        tags = {int(row): self.tag_of(row) for row in rows if self.state.tags[row]}
+        with self.working("exporting ..."):
             try:
                 told = export_segments(self.segments, rows, tags, self.out_dir, self._announce)
             except OSError as error:
@@ -477,40 +500,76 @@ class Explorer:
 
     def answer(self, key):
         """Pass a typed key on to the question that is asked."""
-        view, how = self.question.view, self.question.press(key)
+        question, how = self.question, self.question.press(key)
         if how is not None:
             self.question = None
-            self.events.look(view)
+            if question.copy is not None:  # the elbow curve lies before what it was drawn for
+                figures.present(question.view.figure)
+            self.events.look(question.view)
         if how == "cancelled":
             self.say("cancelled")
 
     def forget(self, view):
         """Take note that a window was closed."""
-        if self.question is not None and self.question.view is view:
-            self.question = None
-        if view in self.sheets:
-            self.sheets.remove(view)
+        if view in self.sheets.views:
+            self.sheets.views.remove(view)
         self.here = self.map
+        if self._helped is view:
+            self._helped = None
+        if self.question is not None and self.question.view is view:
+            if self.question.copy is not None:
+                figures.show_question(self.question.copy, "")
+            self.question = None
+            if view is not self.map:
+                self.say("cancelled: the window that asked was closed")
+
+    def forget_picture(self, figure):
+        """Take note that the window of a picture was closed."""
+        if self.question is not None and self.question.copy is figure:
+            self.question.copy = None
+
+    def show_asking(self):
+        """Bring a window that asks or explains to the front, unless one in front asks the same."""
+        view = self.here if self.question is None else self.question.view
+        is_copied = self.question is not None and self.question.copy is not None
+        if view.banner.get_visible() and not is_copied:
+            figures.present(view.figure)
 
     def toggle_help(self):
         """Show all commands, or hide them."""
-        self._show_banner("" if self.here.banner.get_visible() else HELP)
+        if self.question is not None:
+            self.say(ASKED_ALREADY)
+        elif not self.hide_help():
+            self._helped = self.here
+            self.here.show_banner(HELP)
+
+    def hide_help(self):
+        """Hide the commands; whether they were shown."""
+        view, self._helped = self._helped, None
+        if view is not None:
+            view.show_banner("")
+            self.events.look(view)
+        return view is not None
 
     def escape(self):
-        """Give up a selection that is being drawn, end selecting, or hide the commands."""
+        """Hide the commands; or end selecting; or clear the selection."""
+        if self.hide_help():
+            return
         if self.tool:
             self.tool = TOOLS[0]
             self.events.drop_stroke()
             self.show_panel()
             self.say("selecting ended")
-        self._show_banner("")
+        elif self.state.selected.any():
+            self._change("selection", selected=np.zeros(len(self.segments), bool))
+            self.say("selection cleared")
 
     # facts about a segment
 
     def describe(self, row):
         """One line about a segment, its tag included."""
         text = self.segments.describe(row)
-        tag = self._tag_of(row)
+        tag = self.tag_of(row)
         return f"{text}  ·  tag {tag}" if tag else text
 
     def colour_of(self, row):
@@ -518,7 +577,8 @@ class Explorer:
         groups = self.groups()
         return tuple(map(int, groups.colours[groups.codes[row]]))
 
-    def _tag_of(self, row):
+    def tag_of(self, row):
+        """The tag of a segment; empty where it has none."""
         code = self.state.tags[row]
         return self.state.tag_names[code - 1] if code else ""
 
@@ -528,22 +588,22 @@ class Explorer:
         """Go to a new state; `what` names it for `undo`."""
         self._history = [*self._history[1 - HISTORY :], (self.state, what)]
         before, self.state = self.state, replace(self.state, **changes)
-        with self._working("drawing ...", len(self.segments) > SLOW_POINTS):
+        with self.working("drawing ...", len(self.segments) > SLOW_POINTS):
             self._show_state(before)
 
     def _show_state(self, before=None):
         """Draw the map and panel; of the sheets, those whose frames or rows may be others."""
         groups = self.groups()
         kept = state.kept_rows(self.state, self.groups, self.segments.iou)
-        self.map.paint(groups, kept, self.state.selected)
+        self.map.paint(groups, kept, self.state.selected & kept)
         self.show_panel()
         same_frames = before is not None and all(
             getattr(before, name) is getattr(self.state, name)
             for name in ("colouring", "clusters", "tags")
         )
-        for sheet in self.sheets:
+        for sheet in self.sheets.views:
             if not same_frames or sheet.query is None:
-                self.fill(sheet)
+                self.sheets.fill(sheet)
         self.events.look(self.map)
 
     def groups(self, way=None):
@@ -552,105 +612,17 @@ class Explorer:
 
     def show_panel(self, tools=True):
         """Draw the map with its panel anew; without tools for a picture."""
-        kept, density = np.count_nonzero(self.map.kept), self.map.density is not None
+        kept, density = self.map.kept, self.map.density is not None
         content = panel_content(self.state, self.groups(), kept, self.tool, density)
         self.map.panel.show(content, tools)
         self.map.redraw()
 
-    # sheets of thumbnails
-
     def _new_sheet(self, title):
         sheet = SheetView(self._new_figure(SHEET_SIZE_IN, title))
-        self.sheets.append(sheet)
+        self.sheets.views.append(sheet)
         self.events.connect(sheet)
         figures.present(sheet.figure)
         return sheet
-
-    def _selection_sheet(self):
-        return next((sheet for sheet in self.sheets if sheet.query is None), None)
-
-    def _fill_neighbours(self):
-        for sheet in self.sheets:
-            if sheet.query is not None:
-                self.fill(sheet)
-
-    def fill(self, sheet):
-        """Show in a sheet what belongs there now."""
-        if sheet.query is None:
-            self._fill_selection(sheet)
-            return
-        search = sheet.query, self.space, self.metric, self.n_neighbours
-        if sheet.search != search:  # new colours alone are no reason to search again
-            rows, distances = self._nearest(sheet.query)
-            sheet.search, sheet.rows = search, np.r_[sheet.query, rows]
-            sheet.distances = np.r_[0.0, distances]
-        captions = ["query", *(f"{distance:.3g}" for distance in sheet.distances[1:])]
-        if sheet.query == OUTSIDE:
-            what = self.query.name
-        else:
-            row = sheet.query
-            what = (
-                f"image {self.segments.of_image(row, 'image_index')}, segment "
-                f"{self.table['component_index'][row]} ({self.segments.classes(row)})"
-            )
-        title = f"Nearest neighbours ({self.metric}, {self.space} space) of {what}"
-        self._fill_sheet(sheet, title, captions)
-
-    def _fill_selection(self, sheet):
-        rows = np.flatnonzero(self.state.selected)
-        sheet.page = min(sheet.page, max(0, (len(rows) - 1) // PAGE))
-        start = sheet.page * PAGE
-        sheet.rows = page = rows[start : start + PAGE]
-        title = f"Selection: {len(rows):,} segments, with their predicted IoU"
-        if len(rows) > PAGE:
-            title += f", {start + 1:,} to {start + len(page):,} here (wheel: the others)"
-        self._fill_sheet(sheet, title, [f"{iou:.2f}" for iou in self.segments.iou[page]])
-
-    def _fill_sheet(self, sheet, title, captions):
-        rows = sheet.rows
-        columns, side, height = cell = sheet.layout(max(1, len(rows)))
-        picture = pictures.thumbnail_sheet(
-            [self._cell_picture(row) for row in rows],
-            columns,
-            [PINK if row == OUTSIDE else self.colour_of(row) for row in rows],
-            side,
-            height,
-            ground=PAPER,
-        )
-        captions = [self._caption(row, text) for row, text in zip(rows, captions, strict=True)]
-        sheet.fill(title, picture, captions, cell)
-        if sheet.pointer is not None:
-            self.events.look(sheet)
-        elif sheet.query not in (None, OUTSIDE):
-            sheet.status.set_text(self.describe(sheet.query))
-
-    def _cell_picture(self, row):
-        return self.query.thumbnail if row == OUTSIDE else self.segments.thumbnail_or_blank(row)
-
-    def _caption(self, row, last):
-        """Two lines below a thumbnail: what it is; its tag or predicted class, and a number."""
-        if row == OUTSIDE:
-            return f"{short(self.query.name, 15)}\n{last}"
-        true, predicted = self.segments.true_name(row), self.segments.predicted_name(row)
-        if tag := self._tag_of(row):
-            second = f"{short(tag, 12)}  {last}"
-        else:
-            alone = true is None or last == "query"
-            second = last if alone else f"→ {short(predicted, 15)}  {last}"
-        return f"{short(true or predicted, 15)}\n{second}"
-
-    def _space(self):
-        name = "nn_embeddings" if self.space == "reduced" else "embeddings"
-        return np.asarray(self.table[name])
-
-    def _nearest(self, row):
-        points = self._space()
-        how = self.n_neighbours, self.metric
-        with self._working("searching neighbours ...", points.size > SLOW_VALUES):
-            if row == OUTSIDE:
-                name = "nn_embeddings" if self.space == "reduced" else "embeddings"
-                return embedding_space.nearest(points, getattr(self.query, name), *how)
-            return embedding_space.neighbours(points, row, *how)
 
     # small things
 
@@ -661,20 +633,19 @@ class Explorer:
         self.say(f"saved {path}")
 
     @contextmanager
-    def _working(self, text, slow=True):
-        """Show a banner while something takes its time."""
+    def working(self, text, slow=True):
+        """Show a banner while something takes its time; then again a question that is open."""
+        view = self.here
         if slow:
             self._announce(text)
         try:
             yield
         finally:
             if slow:
-                self._show_banner("")
-
-    def _show_banner(self, text):
-        self.here.show_banner(text)
-        if not text:
-            self.events.look(self.here)
+                view.show_banner("")
+                self.events.look(view)
+                if self.question is not None:
+                    self.question.show()
 
     def _announce(self, text):
         self.here.show_banner(text)
@@ -682,9 +653,9 @@ class Explorer:
 
     def say(self, text):
         """Tell in every window what happened, and what is chosen now."""
-        for view in (self.map, *self.sheets):
+        for view in (self.map, *self.sheets.views):
             view.tell(
-                _shortened(text),
+                text,
                 f"metric: {self.metric}   neighbours: {self.n_neighbours} ({self.space})   "
                 f"clustering: {self.algorithm}   commands: ?",
             )
@@ -692,8 +663,3 @@ class Explorer:
 
 def _next(values, value):
     return values[(values.index(value) + 1) % len(values)]
-
-
-def _shortened(text, length=190):
-    """The text with a gap in the middle, where a window would not hold it."""
-    return text if len(text) <= length else f"{text[: length // 3]} … {text[-2 * length // 3 :]}"

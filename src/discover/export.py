@@ -6,6 +6,7 @@ import numpy as np
 
 from src import exports
 from src.discover import figures
+from src.discover.panel import counted
 from src.loading import SettingError
 
 NEWS_S = 0.2  # between two words
@@ -37,7 +38,9 @@ def export_segments(segments, rows, tags, out_dir, announce):
         _write_coco(folder / "segments.json", segments, rows, names, tags, announce),
         _write_crops(folder / "crops", segments, rows, announce),
     ]
-    return "; ".join([f"exported {len(rows):,} segments to {folder}", *filter(None, problems)])
+    return "; ".join(
+        [f"exported {counted(len(rows), 'segment')} to {folder}", *filter(None, problems)]
+    )
 
 
 def _write_coco(path, segments, rows, names, tags, announce):

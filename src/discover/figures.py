@@ -1,4 +1,7 @@
-"""Figures that are only looked at, or saved: a whole image, the overview, the elbow curve."""
+"""Figures that are only looked at, or saved: a whole image, the overview, the elbow curve.
+
+`new_figure` is a function of (size in inches, title), as everywhere.
+"""
 
 from pathlib import Path
 
@@ -8,6 +11,7 @@ from PIL import Image
 
 from src import pictures
 from src.discover.panel import INK, MUTED
+from src.discover.quick import Words
 from src.discover.segments import BLUE
 
 PICTURE_DPI = 150
@@ -17,13 +21,10 @@ def draw_image(new_figure, picture, title):
     """Figure of a picture (H, W, 3) uint8 below a title."""
     height, width = picture.shape[:2]
     figure = new_figure(_window_size(width / height, 0.5), "Image")
-    figure.text(
-        0.5, 1 - 0.15 / figure.get_figheight(), title, ha="center", va="top", fontsize=11,
-        color=INK, parse_math=False,
-    )  # fmt: skip
+    _write(figure, 0.5, 1 - 0.15 / figure.get_figheight(), title)
     axes = figure.add_axes((0.01, 0.01, 0.98, 0.98 - 0.45 / figure.get_figheight()))
     axes.set_axis_off()
-    axes.imshow(picture)
+    _put(axes, picture)
     return figure
 
 
@@ -31,13 +32,14 @@ def draw_overview(new_figure, panels, title):
     """Figure of the four panels of `pictures.overview_panels`, the heat maps with their scales."""
     height, width = next(iter(panels.values())).shape[:2]
     figure = new_figure(_window_size(width / height, 0.5), "Overview")
-    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1)
-    figure.suptitle(title, fontsize=11, color=INK, parse_math=False)
+    top = 1 - 0.4 / figure.get_figheight()
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1, rect=(0, 0, 1, top))
+    _write(figure, 0.5, 1 - 0.15 / figure.get_figheight(), title)
     scales = {"Entropy": pictures.ENTROPY_COLOURS, "Predicted": pictures.IOU_COLOURS}
     for number, (name, picture) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(2, 2, number, xticks=[], yticks=[])
         axes.set_title(name, fontsize=11, color=INK)
-        axes.imshow(picture)
+        _put(axes, picture)
         if number <= 2:  # heat maps
             bar = figure.colorbar(
                 ScalarMappable(cmap=scales[name.split(" ", 1)[0]]),
@@ -49,8 +51,9 @@ def draw_overview(new_figure, panels, title):
 
 def draw_elbow(new_figure, counts, inertias):
     """Figure of what k-means leaves for each number of clusters."""
-    figure = new_figure((7, 4.5), "Elbow")
-    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1)
+    figure = new_figure((7, 5.2), "Elbow")
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1, rect=(0, 0.16, 1, 0.84))
+    _write(figure, 0.5, 0.15, "")
     axes = figure.add_subplot()
     axes.plot(counts, inertias, "o-", color=np.array(BLUE) / 255)
     axes.set_title("k-means: choose the number of clusters at the bend", color=INK, fontsize=11)
@@ -58,6 +61,13 @@ def draw_elbow(new_figure, counts, inertias):
     axes.grid(alpha=0.3)
     axes.set_facecolor("white")
     return figure
+
+
+def show_question(figure, text):
+    """Show in `draw_elbow`'s figure what is asked; an empty text takes it away."""
+    (words,) = figure.artists
+    words.set_text(text)
+    figure.canvas.draw_idle()
 
 
 def present(figure):
@@ -77,6 +87,24 @@ def save_picture(picture, path):
     """Write a picture (H, W, 3) uint8 pixel by pixel; folders are made as needed."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture).save(path)
+
+
+def _write(figure, x, y, text):
+    place = {"horizontalalignment": "center", "verticalalignment": "top", "parse_math": False}
+    words = figure.add_artist(Words(x, y, text, fontsize=11, color=INK, **place))
+    words.room = 0.97
+    return words
+
+
+def _put(axes, picture):
+    """Show a picture; the toolbar tells no coordinates and colours of it."""
+    axes.imshow(picture).set_mouseover(False)
+    axes.format_coord = no_coordinates
+
+
+def no_coordinates(x, y):
+    """What the toolbar tells of a place: nothing, the windows have status lines."""
+    return ""
 
 
 def _window_size(aspect, title_in):

@@ -14,12 +14,15 @@ from src.discover.quick import Words
 INK, MUTED, FAINT = "#1f2430", "#6b7280", "#c9cfdb"
 ACTIVE = "#dce7f7"  # ground of what is chosen
 PINK = "#d6336c"  # what the user adds: a line being drawn, a query
-ROOM = (0.79, 0.075, 0.2, 0.85)  # left, lower, width, height in the window
-ROW, CHIP, GAP = 20, 22, 5  # heights and distances; here and below in points of 1/100 inch
+TITLE_IN, LINES_IN = 0.55, 0.5  # heights of a window's title and status lines
+WIDTH, MARGIN = 0.2, 0.01  # of the window's width: of the panel, and right of it
+LEAST_WIDTH = 205  # of the panel; here and below in points of 1/100 inch
+ROW, CHIP, GAP = 20, 22, 5  # heights and distances
 CHIPS_IN_ROW, NARROW = 4, 220  # three in a narrower panel
 BARS_HEIGHT, SLIDER_HEIGHT = 34, 16
+RANGE_HEIGHT = 20 + BARS_HEIGHT + SLIDER_HEIGHT
+LEAST_FOR_RANGE, LEAST_FOR_TOOLS = 400, 300  # heights of a panel with these
 N_BARS = state.IOU_STEPS
-NAME_LENGTH = 24
 WAY_CHIPS = (  # label, command, colouring
     ("true", "colour_by_truth", state.BY_TRUTH),
     ("predicted", "colour_by_prediction", state.BY_PREDICTION),
@@ -69,12 +72,12 @@ class Content:
     title : str
         What the colours mean.
     entries : tuple of Entry
-        The legend; empty for a scale.
-    scale : ndarray of shape (G, 3), uint8, or None
+        The legend; for a scale, only what has no place on it.
+    scale : ndarray of shape (IOU_STEPS, 3), uint8, or None
         Colours from low to high predicted IoU, where these are shown.
     ways, tools : tuple of Chip
     counts : str
-        How many segments show, how many are selected.
+        How many segments show; in a second line, how many are selected.
     iou_range : (float, float) or None
         None: all.
     """
@@ -88,7 +91,7 @@ class Content:
     iou_range: tuple[float, float] | None
 
 
-def panel_content(chosen, groups, n_kept, tool, density):
+def panel_content(chosen, groups, kept, tool, density):
     """What the panel shows for a state.
 
     Parameters
@@ -96,7 +99,7 @@ def panel_content(chosen, groups, n_kept, tool, density):
     chosen : State
     groups : Groups
         Of its colouring.
-    n_kept : int
+    kept : ndarray of shape (N,), bool
         Segments that are not filtered out.
     tool : str
         With which segments are selected; empty: none.
@@ -104,8 +107,9 @@ def panel_content(chosen, groups, n_kept, tool, density):
         Whether it shows.
     """
     way, counts = chosen.colouring, groups.counts()
-    order = np.arange(len(counts))
-    if way not in (state.BY_CLUSTER, state.BY_TAG):
+    is_scale = way == state.BY_IOU
+    order = np.arange(state.IOU_STEPS if is_scale else 0, len(counts))
+    if way not in (state.BY_CLUSTER, state.BY_TAG, state.BY_IOU):
         order = np.argsort(-counts, kind="stable")
     names, colours = groups.names, groups.colours
     entries = [
@@ -114,21 +118,27 @@ def panel_content(chosen, groups, n_kept, tool, density):
         if counts[i]
     ]
     is_on = {"next_tool": tool, "toggle_density": density, "reset_filters": chosen.filtered()}
-    is_scale = way == state.BY_IOU
-    n_selected = np.count_nonzero(chosen.selected)
-    shown = f"{n_kept:,} of {len(chosen.selected):,} shown"
+    shown = f"{_share(kept)} shown"
     return Content(
         title="Segments" if way == state.ALL_BLUE else f"{way[0].upper()}{way[1:]}",
-        entries=() if is_scale else tuple(entries),
-        scale=colours if is_scale else None,
+        entries=tuple(entries),
+        scale=colours[: state.IOU_STEPS] if is_scale else None,
         ways=tuple(Chip(label, do, its_way == way) for label, do, its_way in WAY_CHIPS),
         tools=tuple(
             Chip(tool if tool and do == "next_tool" else label, do, bool(is_on.get(do)))
             for label, do in TOOL_CHIPS
         ),
-        counts=f"{shown}  ·  {n_selected:,} selected" if n_selected else shown,
+        counts=f"{shown}\n{_share(kept[chosen.selected])} selected"
+        if chosen.selected.any()
+        else shown,
         iou_range=chosen.iou_range,
     )
+
+
+def _share(mask):
+    """How many of a mask are true, and of how many where that is not all."""
+    count = np.count_nonzero(mask)
+    return f"{count:,}" if count == len(mask) else f"{count:,} of {len(mask):,}"
 
 
 class Panel:
@@ -145,7 +155,7 @@ class Panel:
 
     def __init__(self, figure, iou, iou_extent):
         self.figure, self.iou_extent = figure, iou_extent
-        self.axes = figure.add_axes(ROOM)
+        self.axes = figure.add_axes((0, 0, 1, 1))
         self.axes.set_axis_off()
         self.bars_axes = figure.add_axes((0, 0, 0.1, 0.1))
         self.bars_axes.set_axis_off()
@@ -185,9 +195,14 @@ class Panel:
         top += 26
         bottom = self._show_bottom(content, width, height) if tools else height
         if content.scale is not None:
-            self._show_scale(content.scale, top, bottom)
-        else:
-            self._show_entries(content.entries, width, top, bottom)
+            top = self._show_scale(content.scale, top, bottom - ROW * len(content.entries))
+        self._show_entries(content.entries, width, top, bottom)
+
+    def room(self):
+        """Left, lower, width and height of the panel in the window: not too small to read."""
+        width = max(WIDTH, LEAST_WIDTH / 100 / self.figure.get_figwidth())
+        lower, height = between_lines(self.figure)
+        return 1 - MARGIN - width, lower, width, height
 
     def scroll(self, step):
         """Move the legend by some entries; it must be drawn again afterwards."""
@@ -218,32 +233,35 @@ class Panel:
 
     def _place(self, tools):
         """Put the axes where the window's size wants them; the panel's width and height."""
-        width, height = self.figure.get_size_inches() * ROOM[2:] * 100
+        width, height = self.figure.get_size_inches() * self.room()[2:] * 100
+        self.axes.set_position(self.room())
         self.axes.set(xlim=(0, width), ylim=(height, 0))
+        self._has_range = height >= LEAST_FOR_RANGE
+        self._has_tools = height >= LEAST_FOR_TOOLS
         for axes in (self.bars_axes, self.slider.ax):
-            axes.set_visible(tools)
-        self.slider.set_active(tools)
+            axes.set_visible(tools and self._has_range)
+        self.slider.set_active(tools and self._has_range)
         bottom = self._bottom_height(width) - 20
         self._put(self.bars_axes, height, bottom, BARS_HEIGHT)
         self._put(self.slider.ax, height, bottom - BARS_HEIGHT, SLIDER_HEIGHT)
         return width, height
 
     def _put(self, axes, panel_height, above_bottom, height):
-        share = ROOM[3] / panel_height
-        lower = ROOM[1] + (above_bottom - height) * share
-        axes.set_position((ROOM[0], lower, ROOM[2], height * share))
+        left, lower, width, whole = self.room()
+        share = whole / panel_height
+        axes.set_position((left, lower + (above_bottom - height) * share, width, height * share))
 
     def _bottom_height(self, width):
-        rows = -(-len(TOOL_CHIPS) // _chips_in_row(width))
-        return 20 + BARS_HEIGHT + SLIDER_HEIGHT + 28 + rows * (CHIP + GAP)
+        rows = -(-len(TOOL_CHIPS) // _chips_in_row(width)) * self._has_tools
+        return RANGE_HEIGHT * self._has_range + 38 + rows * (CHIP + GAP)
 
     def _show_ways(self, chips, width):
         self._text(0, 0, "COLOUR AND FILTER BY", 7.5, color=MUTED)
         return self._show_chips(chips, width, 14) + 12
 
     def _show_entries(self, entries, width, top, bottom):
-        room = max(2, int((bottom - top - 10) // ROW))
-        if len(entries) > room:
+        room = max(0, int((bottom - top - 10) // ROW))
+        if 0 < room < len(entries):
             room -= 1  # for the line that says so
         self.first = max(0, min(self.first, len(entries) - room))
         shown = entries[self.first : self.first + room]
@@ -256,27 +274,45 @@ class Panel:
             ))  # fmt: skip
         for entry, middle in zip(shown, middles, strict=True):
             colour = INK if entry.shown else "#9aa1ad"
-            name, count = short(entry.name, NAME_LENGTH), f"{entry.count:,}"
-            self._text(22, middle, name, 9.5, va="center", color=colour)
-            self._text(width, middle, count, 8.5, "right", "center", color=MUTED)
+            count = self._text(
+                width, middle, f"{entry.count:,}", 8.5, "right", "center", color=MUTED
+            )
+            name = self._text(22, middle, entry.name, 9.5, va="center", color=colour)
+            name.room = (
+                self.room()[2] * (1 - 32 / width) - count.width_px() / self.figure.bbox.width
+            )
             self._aim((0, middle - ROW / 2, width, middle + ROW / 2), "entry", entry.name)
         rest = len(entries) - len(shown)
-        if rest:
+        if rest and bottom - top > ROW:
             middle = top + (len(shown) + 0.5) * ROW
             self._text(22, middle, f"{rest} more: wheel", 8.5, color=MUTED, va="center")
 
     def _show_scale(self, colours, top, bottom):
+        """The scale of IoU; gives where it ends."""
         height = min(260, bottom - top - 30)
+        if height < ROW:
+            return top
         self._keep(self.axes.imshow(
             colours[::-1, None], extent=(0, 16, top + height, top), aspect="auto", zorder=1
         ))  # fmt: skip
-        for share in np.linspace(0, 1, 6):
+        for share in np.linspace(0, 1, 6 if height > 100 else 2):
             value = self.iou_extent[0] + share * np.diff(self.iou_extent)[0]
             self._text(24, top + (1 - share) * height, f"{value:.2f}", 9, va="center")
+        return top + height + ROW / 2
 
     def _show_bottom(self, content, width, height):
         """The range of IoU, the counts and the tools; gives where they begin."""
         top = height - self._bottom_height(width)
+        if self._has_range:
+            self._show_range(content, width, top)
+        counts_top = top + RANGE_HEIGHT * self._has_range + 4
+        for line, text in enumerate(content.counts.split("\n")):
+            self._text(0, counts_top + 14 * line, text, 8.5, color=MUTED)
+        if self._has_tools:
+            self._show_chips(content.tools, width, counts_top + 34)
+        return top
+
+    def _show_range(self, content, width, top):
         low, high = np.clip(content.iou_range or self.iou_extent, *self.iou_extent)
         self._text(0, top, "PREDICTED IOU", 7.5, color=MUTED)
         self._text(width, top - 2, f"{low:.2f} to {high:.2f}", 8.5, color=INK, ha="right")
@@ -287,10 +323,6 @@ class Panel:
         colours[:, :3] = to_rgb(FAINT) if content.scale is None else content.scale / 255
         colours[(self._bar_middles < low) | (self._bar_middles > high), 3] = 0.3
         self.bars.set_facecolors(colours)
-        counts_top = top + 20 + BARS_HEIGHT + SLIDER_HEIGHT + 4
-        self._text(0, counts_top, content.counts, 8.5, color=MUTED)
-        self._show_chips(content.tools, width, counts_top + 22)
-        return top
 
     def _show_chips(self, chips, width, top):
         """Rows of buttons; gives where they end."""
@@ -313,7 +345,9 @@ class Panel:
     def _text(self, x, y, text, size, ha="left", va="top", **style):
         style = {"color": INK, "fontsize": size} | style
         place = {"horizontalalignment": ha, "verticalalignment": va}
-        self._keep(self.axes.add_artist(Words(x, y, text, **place, **style)))
+        words = self.axes.add_artist(Words(x, y, text, **place, **style))
+        self._keep(words)
+        return words
 
     def _keep(self, artist):
         self._artists.append(artist)
@@ -326,6 +360,17 @@ def _chips_in_row(width):
     return CHIPS_IN_ROW if width >= NARROW else CHIPS_IN_ROW - 1
 
 
+def between_lines(figure):
+    """Lower edge and height, shares of the window, of the room between title and status lines."""
+    height = figure.get_figheight()
+    return LINES_IN / height, max(0.1, 1 - (TITLE_IN + LINES_IN) / height)
+
+
 def short(text, length):
     """The text, cut to a length."""
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def counted(number, noun):
+    """Such as "1 image" and "2,000 images"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

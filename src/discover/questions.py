@@ -1,5 +1,7 @@
 """A question asked in a window: what is typed there is the answer."""
 
+from src.discover.figures import show_question
+
 
 class Question:
     """Shows itself as the banner of a view and takes keys until it is answered or cancelled.
@@ -16,29 +18,38 @@ class Question:
 
     def __init__(self, view, prompt, hint, take):
         self.view, self.prompt, self.hint, self.take = view, prompt, hint, take
-        self.answer = ""
+        self.answer = self.remark = ""
+        self.copy = None  # figure of `draw_elbow` that shows it too
         self.show()
 
     def press(self, key):
         """Take a key; "answered", "cancelled" or None while the question stays open."""
         if key == "escape":
-            self.view.show_banner("")
+            self.hide()
             return "cancelled"
         if key == "enter":
             remark = self.take(self.answer.strip())
             if remark is None:
-                self.view.show_banner("")
+                self.hide()
                 return "answered"
-            self.answer = ""
-            self.show(remark)
+            self.answer, self.remark = "", remark
         elif key == "backspace":
-            self.answer = self.answer[:-1]
-            self.show()
+            self.answer, self.remark = self.answer[:-1], ""
         elif len(key) == 1 and key.isprintable():
-            self.answer += key
-            self.show()
+            self.answer, self.remark = self.answer + key, ""
+        self.show()
         return None
 
-    def show(self, remark=""):
+    def show(self):
+        """Ask, again where something else has taken the place."""
         lines = [f"{self.prompt}: {self.answer}▏", self.hint, "Enter: go   Escape: cancel"]
-        self.view.show_banner("\n".join([remark, *lines] if remark else lines))
+        self._put("\n".join([self.remark, *lines] if self.remark else lines))
+
+    def hide(self):
+        """Take the question from where it shows."""
+        self._put("")
+
+    def _put(self, text):
+        self.view.show_banner(text)
+        if self.copy is not None:
+            show_question(self.copy, text)

@@ -11,6 +11,7 @@ from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.colors import to_rgb
 from matplotlib.font_manager import findfont, get_font
+from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from PIL import Image
 
@@ -22,8 +23,32 @@ KEPT_STAMPS = 4000
 class Words(Text):
     """Horizontal text without a box, every line of it drawn as one kept stamp.
 
-    Base lines lie where the font puts them, not where the letters of a line happen to end.
+    Base lines lie where the font puts them, not where the letters of a line happen to end. A line
+    longer than `room`, a share of the figure's width, has a gap in its middle.
     """
+
+    room = None  # as long as it is
+
+    def width_px(self):
+        """Pixels that the longest line takes without a gap."""
+        return max(map(self._width_px, self.get_text().split("\n")))
+
+    def fitted(self):
+        """The lines as they are drawn, a list of str."""
+        lines = self.get_text().split("\n")
+        return lines if self.room is None else [self._shortened(line) for line in lines]
+
+    def _shortened(self, line):
+        room_px = self.room * self.get_figure(root=True).bbox.width
+        short, left = line, len(line)
+        while left > 1 and self._width_px(short) > room_px:
+            left = min(left - 1, int(left * room_px / self._width_px(short)) + 1)
+            short = f"{line[: left // 2].rstrip()}…{line[len(line) - left // 2 + 1 :].lstrip()}"
+        return short
+
+    def _width_px(self, line):
+        size_px = self.get_fontsize() * self.get_figure(root=True).dpi / 72
+        return _width(line, findfont(self.get_fontproperties()), round(size_px, 2))
 
     def draw(self, renderer):
         if not self.get_visible() or not self.get_text():
@@ -32,7 +57,7 @@ class Words(Text):
             super().draw(renderer)
             return
         size_px = renderer.points_to_pixels(self.get_fontsize())
-        lines = self.get_text().split("\n")
+        lines = self.fitted()
         x, y = self.get_transform().transform(self.get_unitless_position())
         last = (len(lines) - 1) * LINE * size_px  # from the first base line to the last
         first = {
@@ -48,6 +73,14 @@ class Words(Text):
             y_px = round(first - number * LINE * size_px) - below
             renderer.draw_image(context, x_px, y_px, image)
         context.restore()
+
+
+@lru_cache(KEPT_STAMPS)
+def _width(line, path, size_px):
+    font = get_font(path)
+    font.set_size(size_px, 72)
+    font.set_text(line, 0.0)
+    return font.get_width_height()[0] / 64
 
 
 @lru_cache(KEPT_STAMPS)
@@ -88,6 +121,29 @@ class Thumbnail(Artist):
         context = renderer.new_gc()
         renderer.draw_image(context, left, lower, image[::-1])
         context.restore()
+
+
+class FillingImage(AxesImage):
+    """A picture that fills its axes, the first row on top; resampled only where it does not fit.
+
+    Parameters
+    ----------
+    axes : Axes
+    picture : ndarray of shape (h, w, 3), uint8
+    """
+
+    def __init__(self, axes, picture):
+        super().__init__(axes)
+        self.set_data(picture)
+
+    def make_image(self, renderer, magnification=1.0, unsampled=False):
+        """Picture (h, w, 4) uint8, lowest row first, and its left lower corner, for matplotlib."""
+        box = self.axes.bbox
+        size = tuple(np.rint(box.size * magnification).astype(int))
+        picture = Image.fromarray(self.get_array()).convert("RGBA")
+        if picture.size != size:
+            picture = picture.resize(size, Image.Resampling.BICUBIC)
+        return np.array(picture)[::-1], round(box.x0), round(box.y0), None
 
 
 class Backdrop(Artist):

@@ -16,6 +16,7 @@ GREY = (170, 174, 182)  # without a label or a tag
 KEPT_THUMBNAILS = 2000  # of those that are cut on demand
 IOU_STEP = 0.1  # the scale of predicted IoU ends on a multiple
 UNREADABLE = (OSError, ValueError)
+UNNAMED_COLOURS = [rgb for rgb in pictures.distinct_colours(20) if np.ptp(rgb) > 20]  # no greys
 NO_LABEL_NAME, NO_TAG = "no label", "no tag"
 
 
@@ -92,9 +93,20 @@ class Segments:
             f"image {self.of_image(row, 'image_index')}",
             f"segment {self.table['component_index'][row]}",
             self.classes(row),
-            f"predicted IoU {self.iou[row]:.2f}",
+            f"predicted IoU {self.iou_text(row)}",
         ]
         return "  ·  ".join(parts)
+
+    def iou_text(self, row):
+        """Predicted IoU in words."""
+        return f"{self.iou[row]:.2f}" if np.isfinite(self.iou[row]) else state.UNKNOWN
+
+    def named(self, row):
+        """A segment in a few words, for a title."""
+        return (
+            f"image {self.of_image(row, 'image_index')}, segment "
+            f"{self.table['component_index'][row]} ({self.classes(row)})"
+        )
 
     def classes(self, row):
         """Predicted and true class in words."""
@@ -231,7 +243,7 @@ class Segments:
 
     def _by_iou(self):
         return state.group_by_step(
-            self.iou, self.iou_extent, pictures.scale_colours(state.IOU_STEPS)
+            self.iou, self.iou_extent, pictures.scale_colours(state.IOU_STEPS), GREY
         )
 
     def _by_dataset(self):
@@ -256,8 +268,13 @@ def _by_tag(tags, names):
 
 
 def _entry(class_id, mapping):
-    unknown = NO_LABEL_NAME if class_id == NO_LABEL else f"class {class_id}"
-    return mapping.get(int(class_id), (unknown, GREY))
+    """Name and colour of a class, also of one that the mapping does not have."""
+    class_id = int(class_id)
+    if class_id in mapping:
+        return mapping[class_id]
+    if class_id == NO_LABEL:
+        return NO_LABEL_NAME, GREY
+    return f"class {class_id}", UNNAMED_COLOURS[class_id % len(UNNAMED_COLOURS)]
 
 
 def _extent_of(iou):

@@ -9,6 +9,7 @@ BY_TRUTH, BY_PREDICTION, BY_IOU = "true class", "predicted class", "predicted Io
 BY_DATASET, BY_CLUSTER, BY_TAG, ALL_BLUE = "dataset", "cluster", "tag", "blue"
 WAYS = (BY_TRUTH, BY_PREDICTION, BY_IOU, BY_DATASET, BY_CLUSTER, BY_TAG, ALL_BLUE)
 IOU_STEPS = 32  # colours of the scale
+UNKNOWN = "unknown"  # a predicted IoU that is NaN
 
 
 @dataclass(frozen=True)
@@ -57,21 +58,24 @@ def group_by_name(values, name_of):
     return Groups(codes, tuple(colours), np.array(list(colours.values()), np.uint8).reshape(-1, 3))
 
 
-def group_by_step(values, extent, colours):
-    """Group values in [low, high] into equal steps, one a colour; NaN goes to the first.
+def group_by_step(values, extent, colours, unknown):
+    """Group values in [low, high] into equal steps, one a colour; NaN is the last group.
 
     Parameters
     ----------
     values : ndarray of shape (N,), float
     extent : (float, float)
     colours : ndarray of shape (G, 3), uint8
+    unknown : (int, int, int)
+        Colour for NaN.
     """
     low, high = extent
     count = len(colours)
-    steps = np.nan_to_num((values - low) / (high - low) * count)
+    steps = np.clip((values - low) / (high - low) * count, 0, count - 1)
+    codes = np.where(np.isnan(steps), count, np.nan_to_num(steps)).astype(np.int64)
     edges = np.linspace(low, high, count + 1)
     names = tuple(f"{edges[i]:.2f} to {edges[i + 1]:.2f}" for i in range(count))
-    return Groups(np.clip(steps, 0, count - 1).astype(np.int64), names, np.asarray(colours))
+    return Groups(codes, (*names, UNKNOWN), np.vstack([colours, unknown]).astype(np.uint8))
 
 
 @dataclass(frozen=True)

@@ -5,21 +5,24 @@ import math
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.transforms import IdentityTransform
 from scipy.spatial import KDTree
 
-from src.discover.panel import INK, MUTED, PINK, Panel
-from src.discover.quick import Backdrop, Thumbnail, Words
+from src.discover.figures import no_coordinates
+from src.discover.panel import INK, MUTED, PINK, Panel, between_lines
+from src.discover.quick import Backdrop, FillingImage, Thumbnail, Words
 from src.discover.state import inside
 
 DENSITY_COLOURS = LinearSegmentedColormap.from_list("density", ["#5b8fd600", "#5b8fd6b0"])
 HIDDEN, EDGE = "#dfe2e8", "#1f243066"  # filtered points; the rim of the others
-MAP_ROOM = (0.012, 0.075, 0.766, 0.85)  # left, lower, width, height in the window
-SHEET_ROOM = np.array((0.012, 0.075, 0.976, 0.855))
+MARGIN = 0.012  # of the window's width, on each side
 MAX_CELL_PX, CAPTION_SHARE = 200, 0.27  # of a thumbnail in a sheet; its caption's height
 TIP_PX, TIP_GAP_PX = 150, 18
-MESSAGE_BESIDE = 105  # letters that leave the room for what is chosen
-MIN_RIM_PT = 4  # smaller points have none
+MIN_RIM_PT = 4  # smaller points have none, and go back where the density shows
+OVER_DENSITY = 0.5  # share of their width, and how much of the density they hide
+BANNER_PT, LETTER, LINE = 11, 0.6, 1.5  # font size; its letters' width, its lines' distance
+MIN_CAPTION_PT = 6.5  # of two lines; smaller ones would be one
 OUTSIDE = -1  # row of a query that is no segment
 
 
@@ -33,13 +36,17 @@ class View:
 
     def __init__(self, figure):
         self.figure = figure
-        self.status = self._line(0.012, 0.038, color=INK)
-        self.message = self._line(0.012, 0.013)
-        self.state = self._line(0.988, 0.013, horizontalalignment="right")
+        self.title = self._line(
+            MARGIN, fontsize=13, color=INK, fontweight="bold", verticalalignment="top",
+            animated=False,
+        )  # fmt: skip
+        self.status = self._line(MARGIN, color=INK)
+        self.message = self._line(MARGIN)
+        self.state = self._line(1 - MARGIN, horizontalalignment="right")
         paper = {"boxstyle": "round,pad=1", "facecolor": "white", "edgecolor": MUTED}
         self.banner = figure.text(
             0.5, 0.52, "", ha="center", va="center", ma="left", bbox=paper, visible=False,
-            fontsize=11, family="monospace", linespacing=1.5, color=INK, parse_math=False,
+            family="monospace", linespacing=LINE, color=INK, parse_math=False,
             animated=True,
         )  # fmt: skip
         self.stroke = Line2D(
@@ -54,9 +61,20 @@ class View:
         self._ground = None  # the same with message, state and banner, which change less often
         figure.canvas.mpl_connect("draw_event", self._keep_picture)
 
-    def _line(self, x, y, **style):
+    def place(self):
+        """Put the parts where the window's size wants them."""
+        height = self.figure.get_figheight()
+        self.title.set_y(1 - 0.22 / height)
+        self.status.set_y(0.3 / height)
+        for words in (self.message, self.state):
+            words.set_y(0.1 / height)
+
+    def _line(self, x, **style):
         style = {"fontsize": 9.5, "color": MUTED, "verticalalignment": "baseline"} | style
-        return self.figure.add_artist(Words(x, y, "", animated=True, **style))
+        style = {"animated": True, "parse_math": False} | style
+        words = self.figure.add_artist(Words(x, 0, "", **style))
+        words.room = 1 - 2 * MARGIN
+        return words
 
     def refresh(self):
         """Draw anew what lies over the picture."""
@@ -66,9 +84,9 @@ class View:
             return
         if self._ground is None:
             canvas.restore_region(self._picture)
-            self._draw(self.message, self.state, self.banner)
-            self._ground = canvas.copy_from_bbox(self.figure.bbox)
-        canvas.restore_region(self._ground)
+            self._draw_ground()
+        else:
+            canvas.restore_region(self._ground)
         self._draw(self.status, self.stroke, self.tip)
         canvas.blit(self.figure.bbox)
 
@@ -89,7 +107,6 @@ class View:
         """Say what happened, and what is chosen now."""
         self.message.set_text(message)
         self.state.set_text(state)
-        self.state.set_visible(len(message) <= MESSAGE_BESIDE)  # they share a line
         self._ground = None
         self.refresh()
 
@@ -110,9 +127,26 @@ class View:
 
     def _keep_picture(self, event):
         if not self.figure.canvas.is_saving():
+            # no blitting here: the canvas is about to show what has been drawn
             self._picture = self.figure.canvas.copy_from_bbox(self.figure.bbox)
-            self._ground = None
-            self.refresh()
+            self._draw_ground()
+            self._draw(self.status, self.stroke, self.tip)
+
+    def _draw_ground(self):
+        """Draw what changes less often than the pointer moves, and keep the picture with it."""
+        self._fit_banner()
+        both = self.message.width_px() + self.state.width_px()  # they share a line
+        self.state.set_visible(both < (1 - 3 * MARGIN) * self.figure.bbox.width)
+        self._draw(self.message, self.state, self.banner)
+        self._ground = self.figure.canvas.copy_from_bbox(self.figure.bbox)
+
+    def _fit_banner(self):
+        """As large as it may be inside the window; letters are whole pixels apart."""
+        width, height = self.figure.bbox.size
+        lines = self.banner.get_text().split("\n")
+        letter = width // (max(map(len, lines)) + 5)
+        size_px = min(0.99 * letter / LETTER, height / (LINE * len(lines) + 3))
+        self.banner.set_fontsize(min(BANNER_PT, max(size_px, 1) * 72 / self.figure.dpi))
 
     def _draw(self, *artists):
         for artist in artists:
@@ -130,11 +164,12 @@ class MapView(View):
     def __init__(self, figure, points, title, iou, iou_extent):
         super().__init__(figure)
         self.points = np.asarray(points, np.float64)
-        self.title = figure.text(
-            0.012, 0.972, title, fontsize=13, color=INK, weight="bold", va="top", parse_math=False
-        )
-        self.axes = figure.add_axes(MAP_ROOM, xticks=[], yticks=[])
+        self.title.set_text(title)
+        self.panel = Panel(figure, iou, iou_extent)
+        self.axes = figure.add_axes((0, 0, 1, 1), xticks=[], yticks=[])
+        self.place()
         self.axes.set_facecolor("white")
+        self.axes.format_coord = no_coordinates
         for spine in self.axes.spines.values():
             spine.set_color("#d9dce3")
         self.axes.set_aspect("equal", adjustable="datalim")
@@ -144,10 +179,15 @@ class MapView(View):
         self._show_all()
         self.kept = np.ones(len(self.points), bool)
         self.density = None
-        self.panel = Panel(figure, iou, iou_extent)
-        self._groups = []
+        self._groups = []  # (artist, size in points) of each
         # nothing is drawn larger in one direction, so nearest is nearest at every zoom
         self._tree = KDTree(self.points, balanced_tree=False)
+
+    def place(self):
+        """Put the parts where the window's size wants them."""
+        super().place()
+        left, lower, _, height = self.panel.room()
+        self.axes.set_position((MARGIN, lower, left - 2 * MARGIN, height))
 
     def paint(self, groups, kept, selected):
         """Colour the points by their groups; `redraw` shows it.
@@ -156,32 +196,39 @@ class MapView(View):
         ----------
         groups : Groups
         kept, selected : ndarray of shape (N,), bool
-            The others go grey; these have a dark ring.
+            Those that are not kept go grey; those selected, all of them kept, have a dark ring.
         """
         self.kept = kept
-        for artist in self._groups:
+        for artist, _ in self._groups:
             artist.remove()
         rim = 0.4 if self.size_pt >= MIN_RIM_PT else 0
-        self._groups = [self._points(~kept, HIDDEN, zorder=2)] if not kept.all() else []
-        rows = np.flatnonzero(kept)
-        rows = rows[np.argsort(groups.codes[rows], kind="stable")]
-        counts = groups.counts(kept)
-        parts = np.split(rows, np.cumsum(counts)[:-1])
-        for code in np.argsort(-counts, kind="stable"):  # small groups lie on top
-            if len(parts[code]):
-                colour = groups.colours[code] / 255
-                self._groups.append(self._points(parts[code], colour, zorder=3, edge=rim))
-        if selected.any():
+        self._groups = []
+        if not kept.all():
+            self._add_points(~kept, HIDDEN, zorder=2)
+        self._add_groups(groups, kept & ~selected, 3, rim)
+        if selected.any():  # their rings lie below them, or many would cover the colours
             ring = {"fillstyle": "none", "markeredgewidth": max(0.8, 0.14 * self.size_pt)}
-            self._groups.append(self._points(selected, INK, zorder=4, size=1.5, **ring))
+            self._add_points(selected, INK, zorder=4, size=1.5, **ring)
+            self._add_groups(groups, selected, 5, rim)
+        self._size_points()
 
-    def _points(self, rows, colour, zorder, edge=0.0, size=1.0, **style):
+    def _add_groups(self, groups, mask, zorder, rim):
+        """Add the points of a mask (N,), those of small groups on top."""
+        rows = np.flatnonzero(mask)
+        rows = rows[np.argsort(groups.codes[rows], kind="stable")]
+        counts = groups.counts(mask)
+        parts = np.split(rows, np.cumsum(counts)[:-1])
+        for code in np.argsort(-counts, kind="stable"):
+            if len(parts[code]):
+                self._add_points(parts[code], groups.colours[code] / 255, zorder, edge=rim)
+
+    def _add_points(self, rows, colour, zorder, edge=0.0, size=1.0, **style):
         style = {"markeredgewidth": edge, "markeredgecolor": EDGE if edge else colour} | style
         artist = Line2D(
-            *self.points[rows].T, linestyle="", marker="o",
-            markersize=size * self.size_pt, markerfacecolor=colour, zorder=zorder, **style,
+            *self.points[rows].T, linestyle="", marker="o", markerfacecolor=colour, zorder=zorder,
+            **style,
         )  # fmt: skip
-        return self.axes.add_artist(artist)
+        self._groups.append((self.axes.add_artist(artist), size * self.size_pt))
 
     def around(self, margin):
         """Corners (x, y) around all points, with a share of their span on each side."""
@@ -189,6 +236,12 @@ class MapView(View):
         span = upper - lower
         span[span == 0] = span.max() or 1.0
         return lower - margin * span, upper + margin * span
+
+    def _size_points(self):
+        """Give many points less room while the density behind them shows."""
+        share = OVER_DENSITY if self.density is not None and self.size_pt < MIN_RIM_PT else 1
+        for artist, size_pt in self._groups:
+            artist.set(markersize=share * size_pt, alpha=None if share == 1 else OVER_DENSITY)
 
     def show_density(self, values, extent):
         """Lay a density (h, w) behind the points; None takes it away. `redraw` shows it.
@@ -202,16 +255,18 @@ class MapView(View):
             colours = DENSITY_COLOURS(values / values.max(), bytes=True)
             self.density = self.axes.add_artist(Backdrop(colours, extent))
             self.density.set_zorder(1)
+        self._size_points()
 
     def mark(self, point, text):
         """Put a star on the map."""
         self.axes.plot(
-            *point, marker="*", markersize=20, color=PINK, markeredgecolor="white", zorder=6,
+            *point, marker="*", markersize=20, color=PINK, markeredgecolor="white", zorder=7,
             scalex=False, scaley=False,
         )  # fmt: skip
         self.axes.annotate(
-            text, point, (10, 8), textcoords="offset points", fontsize=10, color=INK, zorder=6,
+            text, point, (10, 8), textcoords="offset points", fontsize=10, color=INK, zorder=7,
             weight="bold", parse_math=False,
+            path_effects=[withStroke(linewidth=3, foreground="white")],
         )  # fmt: skip
 
     def row_at(self, x, y):
@@ -251,11 +306,11 @@ class SheetView(View):
 
     def __init__(self, figure):
         super().__init__(figure)
-        self.axes = figure.add_axes(SHEET_ROOM)
+        self.axes = figure.add_axes((0, 0, 1, 1))
         self.axes.set_axis_off()
-        self.title = figure.text(
-            0.012, 0.972, "", fontsize=12, color=INK, weight="bold", va="top", parse_math=False
-        )
+        self.axes.set_navigate(False)
+        self.title.set_fontsize(12)
+        self.place()
         self.query = None  # row whose neighbours show, or OUTSIDE; None: a selection
         self.search = None  # what its neighbours were searched by
         self.page = 0  # of a selection
@@ -265,7 +320,7 @@ class SheetView(View):
 
     def layout(self, count):
         """Columns, thumbnail side and caption height (pixels) that show `count` cells largest."""
-        width, height = self.figure.bbox.size * SHEET_ROOM[2:]
+        width, height = self.figure.bbox.size * self._room()[2:]
 
         def side(columns):
             rows = math.ceil(count / columns)
@@ -275,6 +330,10 @@ class SheetView(View):
         largest = MAX_CELL_PX * self.figure.canvas.device_pixel_ratio
         side_px = max(8, int(min(side(columns), largest)))
         return columns, side_px, int(CAPTION_SHARE * side_px)
+
+    def _room(self):
+        lower, height = between_lines(self.figure)
+        return MARGIN, lower, 1 - 2 * MARGIN, height
 
     def fill(self, title, sheet, captions, cell):
         """Show a sheet of the thumbnails of `rows`, pixel by pixel.
@@ -287,19 +346,23 @@ class SheetView(View):
         for artist in (*self.axes.images, *self.axes.texts):
             artist.remove()
         size = sheet.shape[1::-1] / self.figure.bbox.size
-        left, top = SHEET_ROOM[0] + (SHEET_ROOM[2] - size[0]) / 2, SHEET_ROOM[1] + SHEET_ROOM[3]
-        self.axes.set_position((left, top - size[1], *size))
-        self.axes.imshow(sheet, aspect="auto", extent=(0, sheet.shape[1], sheet.shape[0], 0))
+        left, lower, width, height = self._room()
+        self.axes.set_position((left + (width - size[0]) / 2, lower + height - size[1], *size))
+        self.axes.set(xlim=(0, sheet.shape[1]), ylim=(sheet.shape[0], 0))
+        self.axes.add_image(FillingImage(self.axes, sheet))
         columns, side, height = cell
         font_pt = min(0.33 * height * 72 / self.figure.dpi, 11)
+        is_small = font_pt < MIN_CAPTION_PT
         for number, caption in enumerate(captions):
             x, y = number % columns * side, number // columns * (side + height)
             bold = self.query is not None and number == 0
-            self.axes.add_artist(Words(
-                x + side / 2, y + side + 0.7 * height, caption, horizontalalignment="center",
-                verticalalignment="baseline", fontsize=font_pt, color=INK,
-                fontweight="bold" if bold else "normal",
+            words = self.axes.add_artist(Words(
+                x + side / 2, y + side + (0.45 if is_small else 0.7) * height,
+                caption.split("\n")[0] if is_small else caption, horizontalalignment="center",
+                verticalalignment="baseline", fontsize=1.5 * font_pt if is_small else font_pt,
+                color=INK, fontweight="bold" if bold else "normal",
             ))  # fmt: skip
+            words.room = 0.96 * side / self.figure.bbox.width
         self.redraw()
 
     def row_at(self, x, y):
@@ -321,4 +384,4 @@ class SheetView(View):
 
     def wants_tip(self):
         """Whether the sheet's own thumbnails have become too small to see."""
-        return self.cell[1] < 0.6 * TIP_PX * self.figure.canvas.device_pixel_ratio
+        return self.cell[1] < 0.7 * TIP_PX * self.figure.canvas.device_pixel_ratio
