@@ -48,7 +48,11 @@ COMMANDS = (  # what to press; key -> method of Explorer; what it does
     ("e", {"e": "export_selection"}, "export the selection: COCO JSON, CSV, crops"),
     ("u", {"u": "undo"}, "undo the last colouring, clustering, selection, filter, tag"),
     ("?, F1", {"?": "toggle_help", "f1": "toggle_help"}, "these commands, on or off"),
-    ("Escape", {"escape": "escape"}, "cancel a question or a selection, close this list or a picture"),
+    (
+        "Escape",
+        {"escape": "escape"},
+        "cancel a question or a selection, close this list or a picture",
+    ),
 )
 KEYS = {key: method for _, keys, _ in COMMANDS for key, method in keys.items()}
 KEY_OF = {method: key for key, method in reversed(KEYS.items())}  # the first one
