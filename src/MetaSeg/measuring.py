@@ -54,7 +54,8 @@ def store_segments(prediction, place, predicted_ids, heatmaps=()):
     ground_truth = prediction.ground_truth
     if ground_truth is not None:
         known = (predicted_ids != cache.NO_LABEL).any()
-        ground_truth = predicted_ids[ground_truth] if known else None
+        ids = np.minimum(ground_truth, cache.NO_LABEL)  # no mapping has larger ones
+        ground_truth = predicted_ids[ids] if known else None
     maps = {name: np.load(path) for name, path in _map_paths(heatmaps, place).items()}
     maps = {**prediction.scores, **maps}
     metrics, components = compute_metrics_components(

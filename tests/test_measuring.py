@@ -1,0 +1,44 @@
+"""One image on its way through stage 2, and what later stages read of it."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from src import cache
+from src.MetaSeg import measuring
+from src.records import Prediction
+
+IDS = np.full(256, 255, np.uint8)
+IDS[:2] = 0, 1
+
+
+@pytest.fixture
+def place(tmp_path):
+    """An image of two segments, the right one of true class 300, which no mapping has."""
+    place = tmp_path, "narrow", "streets", 4
+    probabilities = np.zeros((2, 4, 2), np.float32)
+    probabilities[:, :2, 0], probabilities[:, 2:, 1] = 1, 1
+    truth = np.array([[0, 0, 300, 300]] * 2, np.uint16)
+    prediction = Prediction(probabilities, probabilities.argmax(-1), truth, "a.png")
+    cache.write_prediction(cache.prediction_path(*place), prediction, {"tile": None})
+    measuring.store_segments(prediction, place, IDS)
+    return place
+
+
+def test_true_ids_that_no_mapping_has_count_as_no_label(place):
+    assert_array_equal(measuring.read_measured(place).metrics["iou"], [1, 0])
+
+
+def test_what_was_measured_is_read_with_its_prediction(place):
+    prediction, metrics, components = measuring.read_measured(place, probabilities=True)
+    assert prediction.probabilities.shape == (2, 4, 2)
+    assert metrics["S"].tolist() == [4, 4]
+    assert_array_equal(np.abs(components), [[1, 1, 2, 2]] * 2)
+    assert measuring.read_measured(place).prediction.probabilities is None
+
+
+def test_segments_of_an_older_prediction_are_refused(place):
+    path = cache.prediction_path(*place)
+    cache.write_prediction(path, cache.read_prediction(path), {"tile": [64, 64]})
+    with pytest.raises(ValueError, match="predicted again since it was measured"):
+        measuring.read_measured(place)
