@@ -9,15 +9,15 @@ is there already stays, only what is new is computed.
 
 import functools
 from dataclasses import replace
+from operator import attrgetter
 
 import numpy as np
 
 from configuration import CONFIG, embedding_networks, meta_models, models
 from configuration import datasets as known_datasets
-from src import cache, exports, inference, loading, parallel, suspects
+from src import cache, embedding_table, exports, files, inference, loading, parallel, suspects
 from src import embedding_networks as embedding
 from src import segment_vectors as vectors
-from src.embedding_table import GrowingTable
 from src.experiment import create_experiment
 from src.loading import SettingError
 from src.records import Search
@@ -49,7 +49,10 @@ def config():
         batch_size=16,  # crops of one size that go through the network together
         num_cores=CONFIG.NUM_CORES,  # processes that find the segments and cut the crops
         gpu=CONFIG.GPU_ID,  # index of the GPU; None: the CPU
+        shard=None,  # 0/4 to 3/4: the images of one of four machines; None: all
         overwrite=False,  # embed again what is already there
+        dry_run=False,  # only say what would be embedded, and why
+        fail_fast=False,  # stop at the first image that fails
         coco=None,  # write the segments to this COCO file (.json) too; None: do not
         csv=None,  # write them to this CSV file too; None: do not
         parquet=None,  # write them to this Parquet file too; None: do not
@@ -59,7 +62,7 @@ def config():
 def embed_segments(
     log, *, datasets, model_name, meta_model, meta_weights, net, net_weights, load_file, io_path,
     iou_threshold, pred_classes, min_height, min_width, min_crop_height, min_crop_width, crop_size,
-    batch_size, num_cores, gpu, overwrite, coco, csv, parquet,
+    batch_size, num_cores, gpu, shard, overwrite, dry_run, fail_fast, coco, csv, parquet,
 ):  # fmt: skip
     """Find the suspicious segments of some datasets, and embed those that are not embedded yet.
 
@@ -72,22 +75,23 @@ def embed_segments(
         min_height=min_height, min_width=min_width, min_crop_height=min_crop_height,
         min_crop_width=min_crop_width, batch_size=batch_size, num_cores=num_cores,
     )  # fmt: skip
-    files = dict(coco=coco, csv=csv, parquet=parquet)
+    exported = dict(coco=coco, csv=csv, parquet=parquet)
     cache.check_paths(
-        **files, io_path=io_path, load_file=load_file, meta_weights=meta_weights,
+        **exported, io_path=io_path, load_file=load_file, meta_weights=meta_weights,
         net_weights=net_weights,
     )  # fmt: skip
-    exports.check_files(**files)
+    exports.check_files(**exported)
     net_entry = choose_network(net, net_weights, crop_size)
     if load_file is None:
         wanted = choose_search(
             datasets=datasets, model_name=model_name, meta_model=meta_model,
             meta_weights=meta_weights, io_path=io_path, iou_threshold=iou_threshold,
             pred_classes=pred_classes, min_size=(min_height, min_width),
-            min_crop=(min_crop_height, min_crop_width),
+            min_crop=(min_crop_height, min_crop_width), shard=shard,
         )  # fmt: skip
     else:
         wanted = suspects.load_segments(load_file, model_name, io_path)
+        wanted = suspects.part_of(wanted, shard)
     if net == "segmentation":
         net_entry = loading.choose(models, wanted.model_name, "model")
     made_from = {"net": loading.identity(net_entry), "crop_size": crop_size}
@@ -104,14 +108,21 @@ def embed_segments(
             lambda: embedding.load_embedding_network(net_entry, device, crop_size)
         )
         cut, embed = vectors.cut_crops, functools.partial(vectors.crop_vectors, load, batch_size)
-    if net_weights or crop_size or not path.is_file():
-        load()  # whatever is wrong with it shows before all images are searched
-    found = wanted if load_file else suspects.find_segments(log, wanted, num_cores)
-    growing = GrowingTable(log, path, found, made_from, overwrite)
+    if not dry_run:
+        if not embedding_table.is_of(path, made_from):
+            load()  # whatever is wrong with it shows before all images are searched
+        files.prepare(path.parent)
+    found = wanted
+    if not load_file:
+        found = suspects.find_segments(log, wanted, num_cores, fail_fast)
+    growing = embedding_table.GrowingTable(log, path, found, made_from, overwrite)
     if growing.is_up_to_date:
         log.info("%s is up to date: not embedded again", path)
-    tally = growing.fill(cut, embed, num_cores)
-    export(log, growing.complete(), found, files)
+    tally = growing.fill(cut, embed, num_cores, dry_run=dry_run, fail_fast=fail_fast)
+    if dry_run:
+        parallel.close(log, tally)
+        return found.figures
+    export(log, growing.complete(), found, exported)
     parallel.close(log, replace(tally, failed=found.failed + tally.failed))
     return found.figures
 
@@ -121,7 +132,7 @@ def embed_segments(
 
 def choose_search(
     *, datasets, model_name, meta_model, meta_weights, io_path, iou_threshold, pred_classes,
-    min_size, min_crop,
+    min_size, min_crop, shard,
 ):  # fmt: skip
     """What the settings ask for: a Search.
 
@@ -129,6 +140,8 @@ def choose_search(
     ----------
     min_size, min_crop : (int or None, int or None)
         Height and width in pixels, of segments and crops; None: what suits the datasets.
+    shard : str or None
+        See `loading.in_shard`.
     """
     is_list = isinstance(datasets, list | tuple)
     if not is_list or len(set(map(str, datasets))) < 2:
@@ -145,6 +158,13 @@ def choose_search(
     source, *searched = (loading.choose(known_datasets, name, "dataset") for name in names)
     meta_entry = loading.choose(meta_models, meta_model, "meta model")
     model = loading.choose(models, model_name, "model")
+    classes = classes_to_search(pred_classes)
+    images = [
+        name
+        for entry in searched
+        for name in suspects.measured_images(io_path, model.name, entry.name)
+    ]
+    ours = loading.in_shard(images, shard, attrgetter("index"))
     return Search(
         io_path=io_path,
         model=model,
@@ -153,14 +173,11 @@ def choose_search(
         trained_on=CONFIG.TRAIN_DATASET,
         datasets=searched,
         iou_threshold=iou_threshold,
-        classes=classes_to_search(pred_classes),
+        classes=classes,
         min_size=common_size(searched, "min_segment_size", *min_size),
         min_crop=common_size(searched, "min_crop_size", *min_crop),
-        images=[
-            name
-            for entry in searched
-            for name in suspects.measured_images(io_path, model.name, entry.name)
-        ],
+        images=ours,
+        others=frozenset(images) - frozenset(ours),
     )
 
 

@@ -6,12 +6,13 @@ Writes input/<model>/<dataset>/input<i>.hdf5 below the results folder; with args
 also what stage 2 writes.
 """
 
+import threading
 from dataclasses import replace
 
 import numpy as np
 
 from configuration import CONFIG, datasets, models
-from src import cache, inference, loading, parallel
+from src import cache, files, inference, loading, parallel
 from src.datasets import LabelledImages
 from src.experiment import create_experiment
 from src.loading import SettingError
@@ -19,6 +20,7 @@ from src.MetaSeg import measuring
 from src.MetaSeg.metrics import heatmaps
 
 ex = create_experiment("pred_images")
+_one_at_a_time = threading.Lock()  # others' datasets may not be made for threads
 
 
 @ex.config
@@ -38,13 +40,17 @@ def config():
         subset_file=None,  # text file with one index a line: only these images
         probabilities=CONFIG.PROBABILITIES,  # how they are stored: compact, float32, or none
         scores=[],  # anomaly scores of the logits to keep as maps: max_logit, energy
+        shard=None,  # 0/4 to 3/4: the images of one of four machines; None: all
         overwrite=False,  # predict again what is already there
+        dry_run=False,  # only say what would be predicted, and why
+        fail_fast=False,  # stop at the first image that fails
     )
 
 
 def predict_dataset(
     log, *, dataset, model_name, io_path, gpu, precision, channels_last, compile, tile, num_cores,
-    num_images, classindex, subset_file, probabilities, scores, overwrite,
+    num_images, classindex, subset_file, probabilities, scores, shard, overwrite, dry_run,
+    fail_fast,
 ):  # fmt: skip
     """Predict the images that have no up-to-date prediction yet.
 
@@ -77,13 +83,15 @@ def predict_dataset(
     def made_from_of(index):
         return {**source, **files_of(samples, index)}
 
-    def is_done(index):
-        made_from = made_from_of(index)
+    def why(index):
+        if overwrite:
+            return "args.overwrite"
         path = cache.prediction_path(*place_of(index))
         kept = () if scores else ("scores",)  # those of an earlier run stay
-        if overwrite or not cache.is_made_from(path, made_from, ignored=kept):
-            return False
-        return probabilities != "none" or measuring.is_measured(place_of(index), predicted_ids)
+        reason = cache.why_stale(path, made_from_of(index), ignored=kept)
+        if reason is None and probabilities == "none":
+            reason = measuring.why_stale(place_of(index), predicted_ids)
+        return reason
 
     def predict_images(indices):
         network = inference.load_network(model, device)
@@ -102,7 +110,10 @@ def predict_dataset(
             measuring.store_segments(prediction, place_of(index), predicted_ids)
 
     indices = chosen_images(samples, data, io_path, num_images, classindex, subset_file)
+    indices = loading.in_shard(indices, shard)
     folder = cache.prediction_path(*place_of(0)).parent
+    if not dry_run:
+        files.prepare(folder)
     if any(k >= len(samples) for k in cache.image_indices(folder, "input", missing_ok=True)):
         log.warning(
             "%s holds predictions of more images than the %d of %r; delete them, and what later "
@@ -114,7 +125,9 @@ def predict_dataset(
         indices,
         num_cores=max(num_cores - loaders, 1),
         description=f"predicting {dataset}",
-        is_done=is_done,
+        why=why,
+        dry_run=dry_run,
+        fail_fast=fail_fast,
         log=log,
     )
 
@@ -131,11 +144,16 @@ def chosen_images(samples, data, io_path, num_images, classindex, subset_file):
 
 
 def files_of(samples, index):
-    """Picture and label file of an image; only a dataset without a list of both must load it."""
+    """Picture and label file of an image, as they are now; None: there is none.
+
+    Only a dataset without a list of both must load the image for that.
+    """
     if isinstance(samples, LabelledImages):
         image, labels = samples.samples[index]
-        return {"image": str(image), "labels": labels and str(labels)}
-    return {"image": samples[index][2], "labels": None}
+    else:
+        with _one_at_a_time:
+            image, labels = samples[index][2], None
+    return {"image": cache.state_of(image), "labels": labels and cache.state_of(labels)}
 
 
 @ex.automain

@@ -12,7 +12,7 @@ from collections import defaultdict
 import numpy as np
 
 from configuration import CONFIG, datasets
-from src import cache, loading, parallel
+from src import cache, files, loading, parallel
 from src.datasets import LabelledImages
 from src.experiment import create_experiment
 from src.loading import SettingError
@@ -42,17 +42,18 @@ def search_dataset(log, *, dataset, io_path, num_cores, overwrite):
     data = loading.choose(datasets, dataset, "dataset")
     count = len(samples_of(dataset))
     options = dict(io_path=io_path, dataset=dataset)
+    files.prepare(cache.classes_path(io_path, dataset, 0).parent)
     tally = parallel.for_each_image(
         functools.partial(search_image, **options),
         range(count),
         num_cores=num_cores,
         description=f"searching {dataset}",
-        is_done=lambda index: not overwrite and is_searched(index, **options),
+        why=lambda index: "args.overwrite" if overwrite else why_stale(index, **options),
         log=log,
     )
     images = defaultdict(list)
     for index in range(count):
-        if is_searched(index, **options):
+        if why_stale(index, **options) is None:
             table = cache.read_table(cache.classes_path(io_path, dataset, index))
             for class_id in table["classes"]:
                 images[class_id].append(index)
@@ -83,16 +84,17 @@ def search_image(index, *, io_path, dataset):
     cache.write_table(path, {"classes": present}, _made_from(dataset, index))
 
 
-def is_searched(index, *, io_path, dataset):
-    """Whether the classes of an image are known, from the label file that it has now."""
+def why_stale(index, *, io_path, dataset):
+    """Why an image must be searched; None: its classes are known, from the labels it has now."""
     path = cache.classes_path(io_path, dataset, index)
-    return cache.is_made_from(path, _made_from(dataset, index))
+    return cache.why_stale(path, _made_from(dataset, index))
 
 
 def _made_from(dataset, index):
     samples = samples_of(dataset)
     labels = samples.samples[index][1] if isinstance(samples, LabelledImages) else None
-    return {"dataset": loading.identity(datasets[dataset]), "labels": labels}
+    state = labels and cache.state_of(labels)
+    return {"dataset": loading.identity(datasets[dataset]), "labels": state}
 
 
 @functools.cache

@@ -37,12 +37,13 @@ def config():
         patience=None,  # stop after so many epochs without a smaller validation loss; None: never
         seed=CONFIG.SEED,  # same seed, same weights
         overwrite=False,  # train again even if the file was made from the same
+        dry_run=False,  # only say whether it would be trained, and why
     )
 
 
 def train_meta_model(
     log, run, *, dataset, val_dataset, model_name, meta_model, meta_weights, io_path, overwrite,
-    **training,
+    dry_run, **training,
 ):  # fmt: skip
     """Train the meta model unless it is there already, and judge it.
 
@@ -50,7 +51,7 @@ def train_meta_model(
     -------
     r2 : float or None
         Coefficient of determination of the predicted IoU on `val_dataset`; None without its
-        segments, which training needs and a trained model does not.
+        segments, which training needs and a trained model does not, and in a dry run.
     """
     loading.check_counts(**{name: training[name] for name in ("epochs", "batch_size", "patience")})
     model = loading.choose(models, model_name, "model")
@@ -58,8 +59,13 @@ def train_meta_model(
     for name in (dataset, val_dataset):
         loading.choose(datasets, name, "dataset")
     path = Path(meta_weights or entry.model_weights)
-    images = {name: len(measured(io_path, model_name, name)) for name in (dataset, val_dataset)}
-    segments = {"images": images, "metrics": metric_names(io_path, model_name, dataset)}
+    places = [(io_path, model_name, name) for name in (dataset, val_dataset)]
+    images = {name: len(measured(*place, name)) for *place, name in places}
+    segments = {
+        "images": images,
+        "metrics": metric_names(*places[0]),
+        "tables": cache.digest([sources(*place) for place in places]),
+    }
     made_from = {
         "network": loading.identity(model),
         "meta_model": loading.identity(entry._replace(model_weights=None)),
@@ -67,11 +73,11 @@ def train_meta_model(
         **training,
     }
     read = functools.partial(read_segments, io_path, model_name, network=made_from["network"])
-    there = fitting.made_from(path)
-    if not overwrite and there == {**made_from, **segments}:
+    reason = "args.overwrite" if overwrite else why_stale(path, made_from, segments)
+    if reason is None:
         log.info("%s was made from the same: not trained again", path)
-    elif not overwrite and not images[dataset] and there and there | made_from == there:
-        log.info("%s is there already, and no segments to train on anew: kept", path)
+    elif dry_run:
+        log.info("%s would be trained: %s", path, reason)
     else:
         made_from |= segments
         losses, progress = [], f".{path.name}.{cache.digest(made_from)[:16]}.training"
@@ -83,12 +89,40 @@ def train_meta_model(
         if losses:
             analysis.draw_losses(path.with_suffix(".png"), losses)
         log.info("wrote %s", path)
-    if not images[val_dataset]:
+    if dry_run or not images[val_dataset]:
         return None
     table = read(val_dataset)
     r2 = float(r2_score(table.iou, fitting.load_meta_model(path, entry).predict_table(table)))
     log.info("R^2 of the predicted IoU on %s: %.3f (%d segments)", val_dataset, r2, len(table.iou))
     return r2
+
+
+def why_stale(path, made_from, segments):
+    """Why the meta model must be trained, as text; None: it need not.
+
+    Parameters
+    ----------
+    path : path
+        Of its weights file.
+    made_from : dict
+        The settings that it depends on.
+    segments : dict
+        The segments likewise; where there are none to learn from, it does not matter.
+    """
+    there = fitting.made_from(path)
+    if there is None:
+        return "missing or broken" if path.is_file() else "missing"
+    has_segments = segments["images"][made_from["datasets"][0]]
+    # the file that this project comes with was trained elsewhere, on tables that differ by rounding
+    compared = {key: segments[key] for key in segments if has_segments and key in there}
+    others = {key: value for key, value in there.items() if key not in segments}
+    return cache.why_differs(others | {key: there[key] for key in compared}, made_from | compared)
+
+
+def sources(io_path, model_name, dataset):
+    """What the tables of a dataset were made from, by index."""
+    place = io_path, model_name, dataset
+    return [(k, cache.made_from(cache.metrics_path(*place, k))) for k in measured(*place)]
 
 
 def measured(io_path, model_name, dataset):

@@ -40,7 +40,11 @@ def run_stage(io_path, num_cores):
         io_path=io_path,
         num_cores=num_cores,
         num_images=None,
+        shard=None,
         overwrite=True,
+        dry_run=False,
+        fail_fast=False,
+        heatmaps={},
         predicted_ids=np.arange(256, dtype=np.uint8),
     )
     if tally.done != IMAGES:

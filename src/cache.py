@@ -1,30 +1,36 @@
 """Every file between the stages: its name, its format, how it is written whole and read safely.
 
 Arrays with a value a pixel are HDF5 files, tables are pickles of one plain dict. Each file says
-what it was made from. Files of the original system can be read as well.
+what it was made from, and ends in a checksum that neither format minds. Files of the original
+system, which have none, can be read as well.
 """
 
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import pickle
 import re
+import zlib
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import h5py
 import hdf5plugin
 import numpy as np
+from filelock import FileLock
 from PIL import Image
 
 from src.files import whole_file
 from src.loading import SettingError
 from src.records import NO_LABEL, Prediction
 
-FORMAT = 1  # version of the files here; another one is made again
+FORMAT = 2  # version of the files here; another one is made again
 FORMS = ("float32", "compact", "none")  # in which probabilities are stored
 _STEP_ROWS = 16  # of a chunk
+_SEAL = b"crc32 of all before: "  # then 8 hexadecimal digits
+_BLOCK = 2**20  # bytes that are checked at once
 # the table of embedded segments; `image_level_index` leads from the rows below to those above
 _OF_IMAGES = (
     "image_path", "dataset", "model_name", "image_index", "image_size", "iou_pred",
@@ -134,13 +140,13 @@ def image_indices(folder, stem, missing_ok=False):
     Raises
     ------
     SettingError
-        If there is no such file and that is not `missing_ok`; lists the folders that exist.
+        If there is no such folder and that is not `missing_ok`; lists the folders that exist.
     """
     folder = Path(folder)
     stems = f"(?:{stem}|probs_)" if stem == "input" else stem
     names = (re.fullmatch(rf"{stems}(\d+)\.(?:hdf5|p)", path.name) for path in _files(folder))
     indices = sorted({int(name[1]) for name in names if name})
-    if not indices and not missing_ok:
+    if not folder.is_dir() and not missing_ok:
         others = ", ".join(sorted(path.name for path in _files(folder.parent))) or "nothing"
         raise SettingError(
             f"{folder} has no {stem} files; run {_MAKERS[stem]} with args.dataset={folder.name} "
@@ -273,7 +279,7 @@ def write_table(path, table, made_from):
     TypeError
         The table holds something that `read_table` would refuse.
     """
-    with whole_file(path) as part, part.open("wb") as file:
+    with _sealed_file(path) as file:
         # from protocol 5 on NumPy neither writes nor reads by way of a copy
         _Pickler(file, protocol=5).dump({**table, "made_from": as_stored(made_from)})
 
@@ -329,6 +335,23 @@ def read_embeddings(path):
         return table | {"made_from": table.get("made_from")} | _embedding_columns(table)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise _broken(path, error) from error
+
+
+@contextmanager
+def locked(path):
+    """Keep other runs that ask for it too from writing a file, while this one reads and writes."""
+    path = Path(path)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        yield
+
+
+def version_of(path):
+    """What tells a file from a later one of its name; None: it is missing."""
+    try:
+        state = Path(path).stat()
+    except FileNotFoundError:
+        return None
+    return state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def take_segments(table, rows):
@@ -393,12 +416,17 @@ def write_picture(path, picture):
 
 
 def made_from(path):
-    """What a file says it was made from: a dict, or None where it does not say."""
+    """What a file says it was made from: a dict, or None where it does not say.
+
+    Of an HDF5 file no more is read than that.
+    """
     if _existing(path).suffix == ".hdf5":
-        with _open_hdf5(path) as file:
-            return json.loads(file.attrs.get("made_from", "null"))
-    table = _read_pickle(path)
-    return table.get("made_from") if isinstance(table, dict) else None
+        with _open_hdf5(path, is_checked=False) as file:
+            source = json.loads(file.attrs.get("made_from", "null"))
+    else:
+        table = _read_pickle(path)
+        source = table.get("made_from") if isinstance(table, dict) else None
+    return source if isinstance(source, dict) else None
 
 
 def version():
@@ -408,16 +436,55 @@ def version():
     return None
 
 
-def is_made_from(path, expected, ignored=()):
-    """Whether a file is there, readable and made from `expected`, a dict as given to its writer.
+def why_stale(path, expected, ignored=()):
+    """Why a file has to be made, or made again.
 
-    What the file says under the keys in `ignored` does not matter.
+    Parameters
+    ----------
+    path : path
+    expected : dict
+        What it should be made from, as given to its writer.
+    ignored : collection of str
+        Keys of which it does not matter what the file says.
+
+    Returns
+    -------
+    reason : str or None
+        None: it is there, whole to its last byte, and made from `expected`.
     """
     try:
+        _check_seal(_existing(path))
         there = made_from(path) or {}
+    except FileNotFoundError:
+        return "missing"
     except (OSError, ValueError):
-        return False
-    return {key: there[key] for key in there.keys() - set(ignored)} == as_stored(expected)
+        return "broken"
+    kept = {key: there[key] for key in there.keys() - set(ignored)}
+    return why_differs(kept, as_stored(expected))
+
+
+def why_differs(there, expected):
+    """Which keys tell two `made_from` apart: "other image.size, network.weights"; None: none."""
+    there, expected = _flat(there), _flat(expected)
+    missing = object()
+    keys = there.keys() | expected.keys()
+    others = sorted(key for key in keys if there.get(key, missing) != expected.get(key, missing))
+    return f"other {', '.join(others)}" if others else None
+
+
+def _flat(made_from, prefix=""):
+    """Values of nested dicts under dotted keys."""
+    flat = {}
+    for key, value in made_from.items():
+        is_nested = isinstance(value, dict) and value
+        flat |= _flat(value, f"{prefix}{key}.") if is_nested else {f"{prefix}{key}": value}
+    return flat
+
+
+def state_of(path):
+    """What tells a file of the user's from every other: path, bytes, time of change."""
+    state = Path(path).stat()
+    return {"path": str(path), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
 
 
 def digest(made_from):
@@ -444,9 +511,53 @@ def _as_json(made_from):
 
 @contextmanager
 def _new_hdf5(path, made_from):
-    with whole_file(path) as part, h5py.File(part, "w") as file:
+    buffer = io.BytesIO()  # HDF5 does not survive a disk that is full
+    with h5py.File(buffer, "w") as file:
         file.attrs["made_from"] = json.dumps(as_stored(made_from), sort_keys=True)
         yield file
+    with _sealed_file(path) as file:
+        file.write(buffer.getbuffer())
+
+
+@contextmanager
+def _sealed_file(path):
+    """Give a file to write to, which takes its place at `path` with a checksum at its end."""
+    with whole_file(path) as part, part.open("wb") as file:
+        checked = _Checked(file)
+        yield checked
+        file.write(_seal(checked.checksum))
+
+
+class _Checked:
+    """Writes to a file and computes the checksum of what it writes."""
+
+    def __init__(self, file):
+        self._file, self.checksum = file, 0
+
+    def write(self, content):
+        self.checksum = zlib.crc32(content, self.checksum)
+        return self._file.write(content)
+
+
+def _seal(checksum):
+    return _SEAL + b"%08x" % checksum
+
+
+def _check_seal(path):
+    """Raise a ValueError if a file's checksum is not that of its content; older files have none."""
+    length = len(_seal(0))
+    with path.open("rb") as file:
+        left, checksum = file.seek(0, os.SEEK_END) - length, 0
+        file.seek(max(left, 0))
+        seal = file.read()
+        if not seal.startswith(_SEAL):
+            return
+        file.seek(0)
+        while left:
+            block = file.read(min(left, _BLOCK))
+            left, checksum = left - len(block), zlib.crc32(block, checksum)
+    if seal != _seal(checksum):
+        raise _broken(path, ValueError("its checksum is not that of its content"))
 
 
 def _store_steps(file, name, array, dtype):
@@ -548,20 +659,22 @@ def _stem(path):
     return re.match("[a-z]*", Path(path).name)[0]
 
 
-def _advice(path):
+def _advice(path, when="first"):
     stem, folder = _stem(path), Path(path).parent.name
     of_dataset = f" for {folder!r}" if folder and stem != "embeddings" else ""
-    return f"run {_MAKERS.get(stem, 'the script that writes it')}{of_dataset} first"
+    return f"run {_MAKERS.get(stem, 'the script that writes it')}{of_dataset} {when}"
 
 
 def _broken(path, error):
     reason = f"{type(error).__name__}: {error}"
-    return ValueError(f"{path} cannot be read ({reason}); delete it, then {_advice(path)}")
+    return ValueError(f"{path} cannot be read ({reason}); {_advice(path, 'again')}")
 
 
 @contextmanager
-def _open_hdf5(path):
+def _open_hdf5(path, is_checked=True):
     path = _existing(path)
+    if is_checked:
+        _check_seal(path)
     try:
         with h5py.File(path, "r") as file:
             yield file
@@ -573,6 +686,7 @@ def _open_hdf5(path):
 
 def _read_pickle(path):
     path = _existing(path)
+    _check_seal(path)
     with path.open("rb") as file:
         try:
             return _Unpickler(file).load()

@@ -10,13 +10,15 @@ import numpy as np
 from src import cache, parallel
 from src.records import CropTask, ImageName
 
-SAVE_EVERY = 600  # seconds, while vectors come in
+SAVE_EVERY = 10  # seconds, while vectors come in, at least
+SAVING = 0.05  # share of the time that may go into it
 
 
 class GrowingTable:
     """The segments that are wanted, with the vectors that are there and those that come in.
 
-    Rows stand in the order of dataset, image and component.
+    Rows stand in the order of dataset, image and component. Other runs may write the same file at
+    the same time: what they have added since it was read is taken over before it is written.
 
     Parameters
     ----------
@@ -38,36 +40,21 @@ class GrowingTable:
     """
 
     def __init__(self, log, path, found, made_from, overwrite):
-        self._log = log
-        self._path = path
-        old = _read_old(log, path, found, made_from)
-        there = old["made_from"].get("datasets", {})
-        self._made_from = cache.as_stored(
-            # the version is for the record, and makes no file stale
-            {**made_from, "datasets": there | found.made_from, "version": cache.version()}
-        )
-        self._table, source, self._is_wanted = _merged(found, old)
-        if overwrite:
-            source[self._is_wanted] = -1
-        _take_vectors(self._table, old, source)
-        self._has_vector = source >= 0
-        self._not_finite = {
-            key
-            for key in old.get("not_finite", ())
-            if not (overwrite and key[0] in found.made_from)
-        }
-        self._unsaved, self._saved = False, time.monotonic()
+        self._log, self._path, self._found = log, path, found
+        self._network, self._overwrite = made_from, overwrite
+        old, source = self._read()
+        self._unsaved, self._saved, self._pause = False, time.monotonic(), SAVE_EVERY
         self.is_up_to_date = (
-            self._made_from["datasets"] == there
+            self._made_from["datasets"] == old["made_from"].get("datasets", {})
             and not self._missing().any()
             and np.array_equal(source[self._has_vector], np.arange(len(old["box"])))
         )
 
-    def fill(self, cut, embed, num_cores):
+    def fill(self, cut, embed, num_cores, *, dry_run=False, fail_fast=False):
         """Compute the missing vectors, and write the table unless it is up to date.
 
-        It is also written every ten minutes, and where an error or an interrupt ends this. Where
-        no segment is wanted, a file that is there stays as it is.
+        It is also written now and then, and where an error or an interrupt ends this. Where no
+        segment is wanted, a file that is there stays as it is.
 
         Parameters
         ----------
@@ -80,6 +67,8 @@ class GrowingTable:
             NaN or infinity are named, left out and not tried again.
         num_cores : int
             Processes that cut.
+        dry_run, fail_fast : bool
+            See `parallel.for_each_result`; a dry run writes nothing.
 
         Returns
         -------
@@ -92,14 +81,18 @@ class GrowingTable:
                 self._tasks(),
                 num_cores=1,
                 description="embedding",
-                is_done=lambda task: not len(task.rows),
+                why=lambda task: "segments without a vector" if len(task.rows) else None,
+                dry_run=dry_run,
+                fail_fast=fail_fast,
                 log=self._log,
             )
         except BaseException:  # an interrupt too
             if self._unsaved:
                 self._write()
             raise
-        if not self.is_up_to_date and not self._is_wanted.any() and Path(self._path).is_file():
+        if dry_run:
+            return tally
+        if not self.is_up_to_date and not len(self._wanted) and Path(self._path).is_file():
             self._log.warning("%s keeps what it has, as no segment was selected", self._path)
         elif self._unsaved or not self.is_up_to_date:
             self._write()
@@ -155,32 +148,36 @@ class GrowingTable:
         return *name, table["image_made_from"][image], number, box
 
     def _tasks(self):
-        """A CropTask for each image that is wanted, without rows where nothing is missing."""
-        missing, table = self._missing(), self._table
-        rows = np.flatnonzero(self._is_wanted)
-        images = table["image_level_index"][rows]
+        """A CropTask for each image that is wanted, without rows where nothing is missing.
+
+        Its rows count the wanted segments only: what other runs add does not change them.
+        """
+        missing, table = self._missing()[self._wanted], self._table
+        images = table["image_level_index"][self._wanted]
+        numbers, boxes = (table[name][self._wanted] for name in ("component_index", "box"))
         tasks = []
-        for of_image in np.split(rows, np.flatnonzero(np.diff(images)) + 1) if len(rows) else ():
-            image = table["image_level_index"][of_image[0]]
-            todo = of_image[missing[of_image]]
+        ends = np.flatnonzero(np.diff(images)) + 1
+        for rows in np.split(np.arange(len(images)), ends) if len(images) else ():
+            image, todo = images[rows[0]], rows[missing[rows]]
             tasks.append(
                 CropTask(
                     name=ImageName(table["dataset"][image], int(table["image_index"][image])),
                     path=table["image_path"][image],
                     size=tuple(table["image_size"][image].tolist()),
                     rows=todo,
-                    numbers=table["component_index"][todo],
-                    boxes=table["box"][todo],
+                    numbers=numbers[todo],
+                    boxes=boxes[todo],
                 )
             )
         return tasks
 
     def _put_thumbnails(self, rows, thumbnails):
-        for row, thumbnail in zip(rows.tolist(), thumbnails, strict=True):
+        for row, thumbnail in zip(self._wanted[rows].tolist(), thumbnails, strict=True):
             self._table["thumbnail"][row] = thumbnail
 
     def _put(self, row, vector):
         self._unsaved = True
+        row = self._wanted[row]
         if not np.isfinite(vector).all():
             dataset, index, _, number, box = key = self._key(row)
             self._log.warning(
@@ -189,17 +186,80 @@ class GrowingTable:
             )  # fmt: skip
             self._not_finite.add(key)
             return
-        if "embeddings" not in self._table:
-            self._table["embeddings"] = _nothing(len(self._has_vector), len(vector))
-        self._table["embeddings"][row] = vector
-        self._has_vector[row] = True
-        if time.monotonic() - self._saved > SAVE_EVERY:
+        self._store(row, vector)
+        if time.monotonic() - self._saved > self._pause:
             self._write()
 
+    def _store(self, rows, vectors):
+        if "embeddings" not in self._table:
+            self._table["embeddings"] = _nothing(len(self._has_vector), vectors.shape[-1])
+        self._table["embeddings"][rows] = vectors
+        self._has_vector[rows] = True
+
+    def _read(self):
+        """Begin with what the file has; gives its table, and the row there of each row here."""
+        self._version = cache.version_of(self._path)
+        old = _read_old(self._log, self._path, self._found, self._network)
+        there = old["made_from"].get("datasets", {})
+        self._made_from = cache.as_stored(
+            # the version is for the record, and makes no file stale
+            {**self._network, "datasets": there | self._found.made_from, "version": cache.version()}
+        )
+        self._table, source, is_wanted = _merged(self._found, old)
+        self._wanted = np.flatnonzero(is_wanted)
+        if self._overwrite:
+            source[is_wanted] = -1
+        _take_vectors(self._table, old, source)
+        self._has_vector = source >= 0
+        self._not_finite = {
+            key
+            for key in old.get("not_finite", ())
+            if not (self._overwrite and key[0] in self._found.made_from)
+        }
+        return old, source
+
+    def _take_over(self):
+        """Read the file anew, which another run has written, and add what was computed here."""
+        table, rows, not_finite = self._table, self._wanted, self._not_finite
+        is_here = self._has_vector[rows]
+        self._read()
+        self._not_finite |= not_finite
+        if is_here.any():
+            self._store(self._wanted[is_here], table["embeddings"][rows[is_here]])
+        for row, old_row in zip(self._wanted.tolist(), rows.tolist(), strict=True):
+            thumbnail = table["thumbnail"][old_row]
+            if thumbnail is not None:
+                self._table["thumbnail"][row] = thumbnail
+
     def _write(self):
-        cache.write_table(self._path, self.complete(), self._made_from)
+        start = time.monotonic()
+        with cache.locked(self._path):
+            if cache.version_of(self._path) != self._version:
+                self._take_over()
+            cache.write_table(self._path, self.complete(), self._made_from)
+            self._version = cache.version_of(self._path)
         self._unsaved, self._saved = False, time.monotonic()
+        self._pause = max(SAVE_EVERY, (self._saved - start) / SAVING)
         self._log.info("wrote %s: %d segments", self._path, self._has_vector.sum())
+
+
+def is_of(path, made_from):
+    """Whether a table of embedded segments is there and its vectors are of the same network.
+
+    Parameters
+    ----------
+    path, made_from
+        As for `GrowingTable`.
+    """
+    try:
+        return _is_same(cache.made_from(path), made_from)
+    except (OSError, ValueError):
+        return False
+
+
+def _is_same(there, made_from):
+    expected = cache.as_stored(made_from)
+    return {name: (there or {}).get(name) for name in expected} == expected
 
 
 def _read_old(log, path, found, made_from):
@@ -213,8 +273,7 @@ def _read_old(log, path, found, made_from):
         log.warning("%s: all segments are embedded again", error)
         return nothing
     others = ", ".join(sorted(set(old["dataset"]) - set(found.made_from)))
-    source, expected = old["made_from"] or {}, cache.as_stored(made_from)
-    if {name: source.get(name) for name in expected} != expected:
+    if not _is_same(old["made_from"], made_from):
         dropped = f"; the segments of {others} are dropped" if others else ""
         log.warning(
             "%s was made by another network, crop size or version: all segments are embedded "

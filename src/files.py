@@ -1,9 +1,29 @@
 """Files that are whole or not there at all."""
 
+import errno
 import os
+import re
 import secrets
-from contextlib import contextmanager
+import socket
+import time
+import warnings
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+with warnings.catch_warnings():  # sacred imports pkg_resources, which announces its end
+    warnings.simplefilter("ignore")
+    from sacred.utils import SacredError
+
+_DAY = 86400  # seconds, after which a part of another machine's file is taken for abandoned
+_NAMES = "ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EFBIG"
+_REFUSALS = {getattr(errno, name) for name in _NAMES if hasattr(errno, name)}
+
+
+class WriteError(SacredError):
+    """A place takes no file, whatever it holds; ends a run with one sentence."""
+
+    def __init__(self, message):
+        super().__init__(message, print_traceback=False)
 
 
 @contextmanager
@@ -19,14 +39,74 @@ def whole_file(path):
     ------
     part : Path
         To be written. Flushed to the disk and renamed at the end, deleted after an error.
+
+    Raises
+    ------
+    WriteError
+        The disk is full, or takes no file here. The old file stays.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")  # whoever else writes it
+    # the host and the process tell whether it is still being written
+    writer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(8)}"
+    part = path.with_name(f".{path.name}.{writer}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         part.replace(path)
+    except OSError as error:
+        what = Path(error.filename or part)  # other files may be read meanwhile
+        if error.errno in _REFUSALS and (what.parent == path.parent or what in path.parents):
+            raise _refusal(path, error) from error
+        raise
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
+
+
+def prepare(*folders):
+    """Make folders that are missing, and delete what killed writers have left in the others.
+
+    Where the writer's machine is another one, that is told by the file's age: a day.
+
+    Raises
+    ------
+    WriteError
+        The disk is full, or takes no folder here.
+    """
+    for folder in folders:
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _refusal(folder, error) from error
+        for part in Path(folder).glob(".*.tmp"):
+            with suppress(OSError):  # another run may sweep too, or finish the file
+                if _is_abandoned(part):
+                    part.unlink()
+
+
+def _refusal(path, error):
+    return WriteError(
+        f"{path} cannot be written ({os.strerror(error.errno)}): make room or give permission, "
+        "then start again; what is done stays"
+    )
+
+
+def _is_abandoned(part):
+    host = re.escape(socket.gethostname())
+    ours = re.search(rf"\.{host}-(\d+)-[0-9a-f]{{16}}\.tmp$", part.name)
+    if ours and os.name == "posix":
+        return not _runs(int(ours[1]))
+    is_part = re.search(r"-\d+-[0-9a-f]{16}\.tmp$", part.name)
+    return bool(is_part) and time.time() - part.stat().st_mtime > _DAY
+
+
+def _runs(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        pass
+    return True

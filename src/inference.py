@@ -24,6 +24,7 @@ SCORES = {
     "max_logit": lambda logits: -logits.amax(-1),
     "energy": lambda logits: -logits.logsumexp(-1),
 }
+SUM_TOLERANCE = 1e-3  # of the probabilities of a pixel
 OVERLAP = 4  # neighbouring tiles share at least one such part of their height and width
 
 _log = logging.getLogger(__name__)
@@ -336,12 +337,13 @@ def _begin(network, image, precision, tile, scores=()):
 
     def finish():
         wait()
-        probabilities, classes, total, *maps = (tensor.numpy() for tensor in tensors)
-        if np.isnan(total):
-            wrong = int(np.isnan(probabilities).any(-1).sum())
+        probabilities, classes, worst, *maps = (tensor.numpy() for tensor in tensors)
+        if not worst < SUM_TOLERANCE:  # NaN too
+            wrong = int((~(abs(probabilities.sum(-1) - 1) < SUM_TOLERANCE)).sum())
             raise ValueError(
-                f"the network gave NaN or infinite logits at {wrong} of {classes.size} pixels; "
-                "check its weights, and `mean` and `std` of its input"
+                f"the class probabilities do not sum to 1 at {wrong} of {classes.size} pixels: the "
+                "network gave NaN or infinite logits; check its weights, and `mean` and `std` of "
+                "its input"
             )
         return probabilities, classes, dict(zip(scores, maps, strict=True))
 
@@ -350,7 +352,7 @@ def _begin(network, image, precision, tile, scores=()):
 
 @torch.inference_mode()
 def _probabilities(network, image, device, precision, tile, scores):
-    """Probabilities (H, W, C) float32, classes (H, W), sum of all probabilities, scores (H, W)."""
+    """Probabilities (H, W, C) float32, classes (H, W), how far their sums are from 1, scores."""
     images = image[None].to(device, non_blocking=True)
     with torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32"):
         logits = _tiled_logits(network, images, tile)
@@ -358,7 +360,8 @@ def _probabilities(network, image, device, precision, tile, scores):
     maps = [SCORES[name](logits) for name in scores]
     probabilities = logits.softmax(-1).contiguous()
     ids = torch.uint8 if logits.shape[-1] <= 255 else torch.uint16  # 255 is "no label"
-    return probabilities, probabilities.argmax(-1).to(ids), probabilities.sum(), *maps
+    worst = (probabilities.sum(-1) - 1).abs().amax()
+    return probabilities, probabilities.argmax(-1).to(ids), worst, *maps
 
 
 def _to_memory(tensors):

@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import inspect
 import json
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -241,6 +242,38 @@ def check_counts(**settings):
             raise SettingError(f"`args.{name}` must be a whole number >= 1, got {value!r}")
 
 
+def in_shard(images, shard, index_of=int):
+    """Those of some images that one of several machines works on.
+
+    Parameters
+    ----------
+    images : list
+    shard : str or None
+        "k/n": machine k of n, from 0; image i falls to machine i % n. None: all.
+    index_of : callable
+        Gives the index of an image; by default images are indices.
+
+    Returns
+    -------
+    images : list
+        May be empty.
+
+    Raises
+    ------
+    SettingError
+        If `shard` is something else.
+    """
+    if shard is None:
+        return images
+    numbers = re.fullmatch(r"(\d+)/(\d+)", str(shard))
+    machine, count = map(int, numbers.groups()) if numbers else (0, 0)
+    if machine >= count:
+        raise SettingError(
+            f"`args.shard` must be k/n with k in 0..n-1, such as 0/4 to 3/4, or None, got {shard!r}"
+        )
+    return [image for image in images if index_of(image) % count == machine]
+
+
 def size_for(entry, name, height, width):
     """Height and width in pixels: as given, or where None as the dataset's module has them.
 
@@ -380,7 +413,7 @@ def chosen_indices(count, num_images=None, *, classindex=None, classes=None, sub
     Returns
     -------
     indices : list of int
-        Ascending, each once; at least one.
+        Ascending, each once; at least one, unless the dataset has none.
 
     Raises
     ------
@@ -393,7 +426,7 @@ def chosen_indices(count, num_images=None, *, classindex=None, classes=None, sub
         indices &= _images_with(classindex, classes)
     if subset_file is not None:
         indices &= _read_indices(subset_file, count)
-    if not indices:
+    if not indices and count:
         raise SettingError(
             f"no image is left to work on: none of the {count} images fits "
             f"`args.classindex` {classindex!r} and `args.subset_file` {subset_file!r}"

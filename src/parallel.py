@@ -7,17 +7,18 @@ import sys
 import threading
 import time
 import warnings
-from collections import deque
+from collections import defaultdict, deque
 from concurrent.futures import (
+    ALL_COMPLETED,
     FIRST_COMPLETED,
-    Future,
+    Executor,
     ProcessPoolExecutor,
     ThreadPoolExecutor,
-    as_completed,
     wait,
 )
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
+from functools import partial
 
 from tqdm import tqdm
 
@@ -27,13 +28,23 @@ with warnings.catch_warnings():  # sacred imports pkg_resources, which announces
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     from sacred.utils import SacredError
 
+ATTEMPTS = 3  # at an image whose process dies
 _LOOK = 0.5  # seconds of work that tell how long the rest will take
 _STARTING = 4.0  # seconds that it takes to start processes
 _AHEAD = 4  # images a process that are begun or wait to be fetched
+_AHEAD_ELSEWHERE = 1000  # images that other machines may have at once
+_CHECKED = 4096  # images that are looked at together
+_LISTED = 10  # images named in a plan
 _SLOW_IMPORTS = ("torch", "torchvision", "sklearn.metrics")
 
 
-def for_each_image(function, indices, *, num_cores, description, consume=None, is_done=None, log):
+class WorkerDiedError(RuntimeError):
+    """The process that worked on an image was killed, each time that it was tried."""
+
+
+def for_each_image(
+    function, indices, *, num_cores, description, consume=None, executor=None, **options
+):
     """Call a function once for each image, and use what it returns here.
 
     Parameters
@@ -41,7 +52,7 @@ def for_each_image(function, indices, *, num_cores, description, consume=None, i
     function : callable
         Takes an index. With several processes it is pickled: a function of a module, or a
         `functools.partial` of one. An exception means that this image failed; the others go on.
-        Only a SacredError, a wrong setting, ends the run.
+        Only a SacredError, such as a wrong setting or a full disk, ends the run.
     indices : iterable
         Indices (int), or all that a process needs to know of an image; `str` of it names the image.
     num_cores : int
@@ -51,10 +62,10 @@ def for_each_image(function, indices, *, num_cores, description, consume=None, i
     consume : callable, optional
         Takes an index and what the function returned, in this process and in the order of the
         images; its exceptions are failures too. None: what the function returns is dropped.
-    is_done : callable, optional
-        Takes an index; images for which it is true are skipped.
-    log : logging.Logger
-        Each failed image is named here: reasons as errors, tracebacks at level DEBUG.
+    executor : concurrent.futures.Executor, optional
+        What does the work in the place of processes on this machine, such as that of a cluster.
+    **options
+        `why`, `dry_run`, `fail_fast` and `log` of `for_each_result`.
 
     Returns
     -------
@@ -65,20 +76,24 @@ def for_each_image(function, indices, *, num_cores, description, consume=None, i
     ------
     KeyboardInterrupt
         As it comes; images in progress in other processes are finished, no more are begun.
+    SacredError
+        As for `for_each_result`.
     """
     _check_num_cores(num_cores)
     return for_each_result(
-        lambda todo: results(function, todo, num_cores),
+        lambda todo: results(function, todo, num_cores, executor),
         consume or (lambda _index, _result: None),
         indices,
         num_cores=1,
         description=description,
-        is_done=is_done,
-        log=log,
+        **options,
     )
 
 
-def for_each_result(produce, consume, indices, *, num_cores, description, is_done=None, log):
+def for_each_result(
+    produce, consume, indices, *, num_cores, description, why=None, dry_run=False, fail_fast=False,
+    log,
+):  # fmt: skip
     """Produce the results of all images in turn, and consume each while the next one is produced.
 
     For work that one thing does, such as a GPU, and that other things take off its hands. No more
@@ -94,8 +109,17 @@ def for_each_result(produce, consume, indices, *, num_cores, description, is_don
     num_cores : int
         Threads that consume, so `consume` should leave Python's lock to others; with 1 everything
         happens in this thread.
-    indices, description, is_done, log
+    indices, description
         As for `for_each_image`.
+    why : callable, optional
+        Takes an index and says why the image is to be worked on, as text; None: it is done. Called
+        in several threads. Where it fails, the work will say why.
+    dry_run : bool
+        Only log how many images would be worked on, and why.
+    fail_fast : bool
+        End the run at the first image that fails, instead of after all others.
+    log : logging.Logger
+        Each failed image is named here: reasons as errors, tracebacks at level DEBUG.
 
     Returns
     -------
@@ -104,20 +128,46 @@ def for_each_result(produce, consume, indices, *, num_cores, description, is_don
     Raises
     ------
     KeyboardInterrupt
-        As it comes, once all results there are have been consumed.
+        As it comes, once all results there are have been consumed and the summary is logged.
+    SacredError
+        What ends a run; with `fail_fast` the first failure.
     Exception
         What `produce` itself raises, likewise.
     """
     _check_num_cores(num_cores)
+    start, done, skipped, failed = time.monotonic(), 0, 0, []
+
+    def tally(planned=0):
+        return Tally(done, skipped, tuple(failed), time.monotonic() - start, planned)
 
     def work(todo):
         if todo:
             yield from _in_threads(consume, produce(todo), num_cores)
 
-    return _count(work, indices, description, is_done, log)
+    try:
+        indices = list(indices)
+        todo = _reasons(why, indices, description)
+        skipped = len(indices) - len(todo)
+        if dry_run:
+            _log_plan(log, todo)
+            return tally(planned=len(todo))
+        bar = tqdm(total=len(indices), initial=skipped, desc=description, unit="image")
+        with bar, closing(work([index for index, _ in todo])) as results:
+            for index, error in results:
+                if error is None:
+                    done += 1
+                else:
+                    failed.append(_logged(log, index, error))
+                    if fail_fast:
+                        raise failure(tally(), "the run stops there")
+                bar.update()
+    except KeyboardInterrupt:
+        log.info("%s, interrupted", summary(tally()))
+        raise
+    return tally()
 
 
-def results(function, indices, num_cores):
+def results(function, indices, num_cores, executor=None):
     """Yield what a function makes of each image, in their order, while it works on the next ones.
 
     What `for_each_result` may have as `produce`, or the first link of it. No more than a few
@@ -126,7 +176,7 @@ def results(function, indices, num_cores):
 
     Parameters
     ----------
-    function, num_cores
+    function, num_cores, executor
         As for `for_each_image`.
     indices : iterable
         What the function takes: indices, or all that a process needs to know of an image.
@@ -138,6 +188,9 @@ def results(function, indices, num_cores):
     """
     _check_num_cores(num_cores)
     waiting = deque(indices)
+    if executor is not None:
+        yield from _from_executor(executor, function, waiting, _AHEAD_ELSEWHERE)
+        return
     done, seconds = 0, 0.0
     while waiting and (min(num_cores, len(waiting)) == 1 or _is_short(seconds, done, len(waiting))):
         index = waiting.popleft()
@@ -146,14 +199,17 @@ def results(function, indices, num_cores):
         done, seconds = done + 1, seconds + time.monotonic() - start
         yield index, result
     if waiting:
-        yield from _from_processes(function, waiting, min(num_cores, len(waiting)))
+        processes = min(num_cores, len(waiting))
+        with LocalProcesses(processes) as executor:
+            yield from _from_executor(executor, function, waiting, processes * _AHEAD)
 
 
 def summary(tally):
     """The line a run over many images ends with."""
-    total = tally.done + tally.skipped + len(tally.failed)
+    total = tally.done + tally.planned + tally.skipped + len(tally.failed)
+    begun = f"{tally.planned} to do" if tally.planned else f"{tally.done} done"
     return (
-        f"{tally.done} done, {tally.skipped} skipped (already there), "
+        f"{begun}, {tally.skipped} skipped (already there), "
         f"{len(tally.failed)} failed, {total} in total, {tally.seconds:.1f} s"
     )
 
@@ -171,11 +227,49 @@ def close(log, tally):
         raise failure(tally)
 
 
-def failure(tally):
+def failure(tally, others="the others are done"):
     """The SacredError that names what failed; sacred prints no traceback and exits with 1."""
     lines = [f"{name}: {reason}" for name, reason in tally.failed]
-    message = f"{len(lines)} failed; the others are done:"
-    return SacredError("\n  ".join([message, *lines]), print_traceback=False)
+    message = "\n  ".join([f"{len(lines)} failed; {others}:", *lines])
+    return SacredError(message, print_traceback=False)
+
+
+class LocalProcesses(Executor):
+    """Processes on this machine; one that dies costs the job it was at, which is tried again.
+
+    Each process has a pool of its own: a pool of several loses the jobs of all when one dies. The
+    result of a job whose process has died `ATTEMPTS` times is a `WorkerDiedError`.
+    """
+
+    def __init__(self, count):
+        self._threads, self._own, self._pools = ThreadPoolExecutor(count), threading.local(), []
+
+    def submit(self, function, /, *args, **kwargs):
+        return self._threads.submit(self._run, function, args, kwargs)
+
+    def shutdown(self, wait=True, *, cancel_futures=False):
+        self._threads.shutdown(wait, cancel_futures=cancel_futures)
+        for pool in self._pools:
+            pool.shutdown(wait)
+
+    def _run(self, function, args, kwargs):
+        for _ in range(ATTEMPTS):
+            try:
+                return self._pool().submit(function, *args, **kwargs).result()
+            except BrokenProcessPool:
+                self._own.pool.shutdown()
+                self._own.pool = None
+        raise WorkerDiedError(
+            f"its process was killed {ATTEMPTS} times; if the memory was full, a lower "
+            "args.num_cores needs less"
+        )
+
+    def _pool(self):
+        """The pool of this thread."""
+        if getattr(self._own, "pool", None) is None:
+            self._own.pool = ProcessPoolExecutor(1, new_processes(), initializer=_begin_worker)
+            self._pools.append(self._own.pool)
+        return self._own.pool
 
 
 def _check_num_cores(num_cores):
@@ -183,38 +277,50 @@ def _check_num_cores(num_cores):
         raise ValueError(f"`num_cores` must be at least 1, got {num_cores}")
 
 
-def _count(work, indices, description, is_done, log):
-    """Do what is not done yet, with a progress bar; give the tally.
-
-    `work` takes the indices to do, and gives a generator of (index, None or the exception).
-    """
-    start = time.monotonic()
-    indices = list(indices)
-    todo = [index for index in indices if not _is_done(is_done, index)]
-    skipped = len(indices) - len(todo)
-    failed = []
-    bar = tqdm(total=len(indices), initial=skipped, desc=description, unit="image")
-    with bar, closing(work(todo)) as results:
-        for index, error in results:
-            if isinstance(error, SacredError):
-                raise error
-            if error is not None:
-                name, reason = f"image {index}", f"{type(error).__name__}: {error}"
-                failed.append((name, reason))
-                log.error("%s failed: %s", name, reason)
-                log.debug("%s", name, exc_info=error)
-            bar.update()
-    return Tally(len(todo) - len(failed), skipped, tuple(failed), time.monotonic() - start)
+def _reasons(why, indices, description):
+    """Each image that is to be worked on, and the reason: a list of pairs."""
+    if why is None:
+        return [(index, "not looked at") for index in indices]
+    todo = []
+    bar = tqdm(total=len(indices), desc=f"{description}: looking", unit="image", delay=2)
+    with bar, ThreadPoolExecutor() as pool:
+        for start in range(0, len(indices), _CHECKED):  # an interrupt waits for those that began
+            part = indices[start : start + _CHECKED]
+            for index, reason in zip(part, pool.map(partial(_reason, why), part), strict=True):
+                if reason is not None:
+                    todo.append((index, reason))
+                bar.update()
+    return todo
 
 
-def _is_done(is_done, index):
-    """Whether an image is done; where that cannot be told, working on it will say why."""
+def _reason(why, index):
+    """Why an image is to be worked on; where that cannot be told, working on it will say."""
     try:
-        return is_done is not None and is_done(index)
+        return why(index)
     except SacredError:
         raise
-    except Exception:
-        return False
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def _log_plan(log, todo):
+    """Say how many images would be worked on for which reason, and which are the first."""
+    names = defaultdict(list)
+    for index, reason in todo:
+        names[reason].append(str(index))
+    for reason, images in names.items():
+        more = ", ..." if len(images) > _LISTED else ""
+        log.info("%d to do, %s: image %s%s", len(images), reason, ", ".join(images[:_LISTED]), more)
+
+
+def _logged(log, index, error):
+    """Name of an image that failed, and why, as it is logged; what ends a run is raised."""
+    if isinstance(error, SacredError):
+        raise error
+    name, reason = f"image {index}", f"{type(error).__name__}: {error}"
+    log.error("%s failed: %s", name, reason)
+    log.debug("%s", name, exc_info=error)
+    return name, reason
 
 
 def _call(function, *args):
@@ -236,49 +342,48 @@ def _is_short(seconds, done, left):
     return seconds < _LOOK or seconds * left < _STARTING * done
 
 
-def _from_processes(function, waiting, workers):
+def _from_executor(executor, function, waiting, ahead):
     """Yield (index, result or the exception) in the order of the deque `waiting`."""
     pending = deque()
-    with ProcessPoolExecutor(workers, new_processes(), initializer=_begin_worker) as pool:
-        try:
-            while waiting or pending:
-                while waiting and len(pending) < workers * _AHEAD:
-                    index = waiting.popleft()
-                    pending.append((index, _submit(pool, function, index)))
-                index, future = pending.popleft()
-                yield index, future.exception() or future.result()
-                del future  # its result may be as large as an image
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _submit(pool, function, index):
-    """The future of a call; where a process has been killed, one that says so."""
     try:
-        return pool.submit(function, index)
-    except BrokenProcessPool as error:
-        future = Future()
-        future.set_exception(error)
-        return future
+        while waiting or pending:
+            while waiting and len(pending) < ahead:
+                index = waiting.popleft()
+                pending.append((index, executor.submit(function, index)))
+            index, future = pending.popleft()
+            yield index, future.exception() or future.result()
+            del future  # its result may be as large as an image
+    finally:
+        for _, future in pending:
+            future.cancel()
 
 
 def _in_threads(consume, results, workers):
     """Yield (index, None or the exception) as results are consumed, in any order."""
     pending = {}
+
+    def finished(when):
+        for future in wait(pending, return_when=when).done:
+            yield pending.pop(future), future.result()
+
     with ThreadPoolExecutor(workers) as pool, closing(results):  # leaving consumes what is pending
-        for index, result in results:
-            if isinstance(result, Exception):
-                yield index, result
-            elif workers == 1:
-                yield index, _error_of(consume, index, result)
-            else:
-                pending[pool.submit(_error_of, consume, index, result)] = index
-            del result  # as large as an image
-            if len(pending) == workers:
-                for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                    yield pending.pop(future), future.result()
-        for future in as_completed(pending):
-            yield pending[future], future.result()
+        try:
+            for index, result in results:
+                if isinstance(result, Exception):
+                    yield index, result
+                elif workers == 1:
+                    yield index, _error_of(consume, index, result)
+                else:
+                    pending[pool.submit(_error_of, consume, index, result)] = index
+                del result  # as large as an image
+                if len(pending) == workers:
+                    yield from finished(FIRST_COMPLETED)
+        except GeneratorExit:
+            raise
+        except BaseException:  # an interrupt, say: count what there is
+            yield from finished(ALL_COMPLETED)
+            raise
+        yield from finished(ALL_COMPLETED)
 
 
 def new_processes():

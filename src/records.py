@@ -76,12 +76,15 @@ class Tally:
         Name of each image that failed, and why.
     seconds : float
         Time the run took.
+    planned : int
+        Images that a dry run would have worked on.
     """
 
     done: int
     skipped: int
     failed: tuple[tuple[str, str], ...]
     seconds: float
+    planned: int = 0
 
 
 @dataclass(frozen=True)
@@ -229,7 +232,9 @@ class Search:
     min_size, min_crop : (int, int)
         Smallest height and width in pixels, of a segment and of a crop.
     images : list of ImageName
-        Those of the datasets that stage 2 has measured.
+        Those to search.
+    others : frozenset of ImageName
+        Those of the same datasets that other machines search.
     """
 
     io_path: str | Path
@@ -243,6 +248,7 @@ class Search:
     min_size: tuple[int, int]
     min_crop: tuple[int, int]
     images: list[ImageName]
+    others: frozenset[ImageName] = frozenset()
 
     @property
     def model_name(self):
@@ -276,7 +282,7 @@ class FoundSegments:
     failed : tuple of (str, str)
         Name of each image that could not be searched, and why.
     not_searched : frozenset of ImageName
-        The same images.
+        The same images, and those that other machines search.
     """
 
     table: dict

@@ -2,6 +2,8 @@
 
 import functools
 import hashlib
+from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ def measured_images(io_path, model_name, dataset):
     return [ImageName(dataset, index) for index in cache.image_indices(folder, "metrics")]
 
 
-def find_segments(log, search, num_cores):
+def find_segments(log, search, num_cores, fail_fast):
     """Predict the IoU of every segment of the searched images and choose the suspicious ones.
 
     Parameters
@@ -29,6 +31,8 @@ def find_segments(log, search, num_cores):
     search : Search
     num_cores : int
         Processes that read the images' files.
+    fail_fast : bool
+        End at the first image that fails.
 
     Returns
     -------
@@ -50,9 +54,10 @@ def find_segments(log, search, num_cores):
         num_cores=num_cores,
         description="judging",
         consume=lambda _, measured: images.append(judge_image(measured, meta_model, search)),
+        fail_fast=fail_fast,
         log=log,
     )
-    if not images:
+    if tally.failed and not images:
         raise parallel.failure(tally)
     facts = {**_rule(search), "crop": search.min_crop, "model": model, "meta_model": judge}
     return FoundSegments(
@@ -60,10 +65,10 @@ def find_segments(log, search, num_cores):
         model_name=search.model_name,
         min_size=search.min_size,
         made_from={entry.name: facts | _state_of(images, entry.name) for entry in search.datasets},
-        figures=report(log, images, search),
+        figures=report(log, images, search) if images else {"segments": 0, "kept": 0},
         folders=search.folders,
         failed=tally.failed,
-        not_searched=frozenset(search.images) - {image.name for image in images},
+        not_searched=search.others.union(search.images) - {image.name for image in images},
     )
 
 
@@ -107,6 +112,22 @@ def load_segments(path, model_name, io_path):
         made_from={name: made_from.get(name, {}) for name in set(table["dataset"])},
         figures={},
         folders=[*above, io_path],
+    )
+
+
+def part_of(found, shard):
+    """FoundSegments of the images that one of several machines works on; see `loading.in_shard`."""
+    names = [
+        ImageName(*name)
+        for name in zip(found.table["dataset"], found.table["image_index"].tolist(), strict=True)
+    ]
+    ours = set(loading.in_shard(names, shard, attrgetter("index")))
+    is_ours = np.array([name in ours for name in names], bool)
+    rows = np.flatnonzero(is_ours[found.table["image_level_index"]])
+    return replace(
+        found,
+        table=cache.take_segments(found.table, rows),
+        not_searched=frozenset(names) - ours,
     )
 
 

@@ -7,6 +7,8 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from src import cache
@@ -139,7 +141,7 @@ def test_ids_that_do_not_fit_are_refused(path, prediction, wrong):
         cache.write_prediction(
             path, Prediction(prediction.probabilities, ids, None, "a.png"), MADE_FROM
         )
-    assert not any(path.parent.iterdir())
+    assert not path.exists()
 
 
 def test_a_component_map_comes_back(tmp_path):
@@ -153,7 +155,7 @@ def test_a_component_map_comes_back(tmp_path):
 @pytest.mark.parametrize("suffix", ["input0.hdf5", "components0.hdf5", "metrics0.p"])
 def test_a_file_says_what_it_was_made_from(tmp_path, prediction, suffix):
     path = tmp_path / suffix
-    assert not cache.is_made_from(path, MADE_FROM)  # missing
+    assert cache.why_stale(path, MADE_FROM) == "missing"
     if suffix.startswith("input"):
         cache.write_prediction(path, prediction, MADE_FROM)
     elif suffix.startswith("components"):
@@ -161,10 +163,12 @@ def test_a_file_says_what_it_was_made_from(tmp_path, prediction, suffix):
     else:
         cache.write_table(path, {"S": [1]}, MADE_FROM)
     assert cache.made_from(path) == {**MADE_FROM, "size": [4, 6], "format": cache.FORMAT}
-    assert cache.is_made_from(path, MADE_FROM)
-    assert not cache.is_made_from(path, {**MADE_FROM, "iou_threshold": 0.6})
+    assert cache.why_stale(path, MADE_FROM) is None
+    other = {**MADE_FROM, "size": [4, 7], "image": {"path": "a.png"}}
+    assert cache.why_stale(path, other) == "other image.path, size"
+    assert cache.why_stale(path, {**other, "size": [4, 6]}, ignored=["image"]) is not None
     path.write_bytes(path.read_bytes()[:50])
-    assert not cache.is_made_from(path, MADE_FROM)
+    assert cache.why_stale(path, MADE_FROM) == "broken"
 
 
 def test_a_table_comes_back_as_it_was_given(tmp_path):
@@ -259,13 +263,75 @@ def test_a_file_of_another_kind_is_named(path, prediction):
         cache.read_prediction(path)
 
 
-@pytest.mark.parametrize("kept", [0, 1, 30, -1])
+@pytest.mark.parametrize("kept", [0, 1, 30, -30])
 def test_a_cut_table_is_named(tmp_path, kept):
     path = cache.metrics_path(tmp_path, "m", "streets", 2)
     cache.write_table(path, {"S": np.arange(9)}, MADE_FROM)
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(ValueError, match="metrics2.p cannot be read .* run src/MetaSeg/main.py"):
         cache.read_table(path)
+
+
+WRITERS = {
+    "input7.hdf5": (lambda path: cache.write_prediction(path, made_up(), MADE_FROM)),
+    "components7.hdf5": (lambda path: cache.write_components(path, np.eye(9), MADE_FROM)),
+    "metrics7.p": (lambda path: cache.write_table(path, {"S": np.arange(99)}, MADE_FROM)),
+}
+READERS = {
+    "input7.hdf5": cache.read_prediction,
+    "components7.hdf5": cache.read_components,
+    "metrics7.p": cache.read_table,
+}
+
+
+def made_up():
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(3), (5, 6)).astype(np.float32)
+    return Prediction(probabilities, np.ones((5, 6), np.uint8), None, "street.png")
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@given(data=st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_a_changed_bit_is_noticed_wherever_it_is(tmp_path, name, data):
+    path = tmp_path / name
+    WRITERS[name](path)
+    whole = bytearray(path.read_bytes())
+    bit = data.draw(st.integers(0, 8 * (len(whole) - 30)))  # the last bytes are the checksum
+    whole[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(whole)
+    with pytest.raises(ValueError, match=f"{name} cannot be read .*checksum.* again$"):
+        READERS[name](path)
+    assert cache.why_stale(path, MADE_FROM) == "broken"
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@given(data=st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_a_cut_file_is_noticed_wherever_it_is_cut(tmp_path, name, data):
+    path = tmp_path / name
+    WRITERS[name](path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 30))])
+    with pytest.raises(ValueError, match=f"{name} cannot be read"):
+        READERS[name](path)
+    assert cache.why_stale(path, MADE_FROM) == "broken"
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_broken_checksum_hides_no_content(tmp_path, name):
+    path = tmp_path / name
+    WRITERS[name](path)
+    whole, expected = path.read_bytes(), repr(READERS[name](path))
+    for bit in range(8 * (len(whole) - 29), 8 * len(whole)):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        try:
+            content = repr(READERS[name](path))
+        except ValueError as error:
+            assert "checksum" in str(error)
+        else:
+            assert content == expected
 
 
 class Hostile:

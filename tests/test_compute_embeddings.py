@@ -92,7 +92,10 @@ class World:
             batch_size=4,
             num_cores=1,
             gpu=None,
+            shard=None,
             overwrite=False,
+            dry_run=False,
+            fail_fast=False,
             coco=None,
             csv=None,
             parquet=None,
@@ -478,6 +481,7 @@ def test_an_interrupt_before_the_first_vector_leaves_the_old_file_alone(world):
 
 def test_the_table_is_written_now_and_then(world, monkeypatch, caplog):
     monkeypatch.setattr(embedding_table, "SAVE_EVERY", -1)
+    monkeypatch.setattr(embedding_table, "SAVING", float("inf"))
     world.run(batch_size=1)
     assert [line[-10:] for line in caplog.messages if "wrote" in line] == [
         "1 segments",

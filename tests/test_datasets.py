@@ -304,7 +304,7 @@ def test_every_mode_becomes_rgb(tmp_path, mode, colour, rgb):
     path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
     image.save(path, **options)
     with Image.open(path) as saved:
-        assert saved.mode == mode
+        assert saved.mode.partition(";")[0] == mode.partition(";")[0]  # "I" before Pillow 11
     read = datasets.read_image(path)
     assert read.mode == "RGB"
     assert_array_equal(read, np.full((2, 3, 3), rgb))

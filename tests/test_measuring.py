@@ -42,3 +42,19 @@ def test_segments_of_an_older_prediction_are_refused(place):
     cache.write_prediction(path, cache.read_prediction(path), {"tile": [64, 64]})
     with pytest.raises(ValueError, match="predicted again since it was measured"):
         measuring.read_measured(place)
+
+
+def test_what_does_not_sum_to_1_is_refused_and_nothing_is_written(place):
+    halves = np.full((2, 3, 3), 0.5, np.float32)
+    prediction = Prediction(halves, np.zeros((2, 3), np.uint8), None, "halves.png")
+    other = (*place[:3], 9)
+    cache.write_prediction(cache.prediction_path(*other), prediction, {})
+    with pytest.raises(ValueError, match=r"must sum to 1; .* is 1.5 to 1.5: store the softmax"):
+        measuring.store_segments(prediction, other, IDS)
+    assert not cache.metrics_path(*other).exists() and not cache.components_path(*other).exists()
+
+
+def test_a_component_map_without_its_metrics_is_not_taken_for_measured(place):
+    cache.write_components(cache.components_path(*place), np.ones((2, 4)), {"prediction": {}})
+    with pytest.raises(ValueError, match="measured in part only; run src/MetaSeg/main.py again"):
+        measuring.read_measured(place)

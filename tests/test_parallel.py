@@ -1,6 +1,8 @@
 import logging
 import os
+import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -58,7 +60,7 @@ def test_what_it_returns_is_consumed_here_in_order(num_cores):
 
 def test_done_images_are_skipped(tmp_path):
     run(tmp_path, [0, 1])
-    tally = run(tmp_path, [0, 1, 4], is_done=lambda index: (tmp_path / str(index)).exists())
+    tally = run(tmp_path, [0, 1, 4], why=lambda k: None if (tmp_path / str(k)).exists() else "new")
     assert (tally.done, tally.skipped, tally.failed) == (1, 2, ())
 
 
@@ -128,14 +130,33 @@ def test_no_process_is_started_for_what_is_done_sooner_without(monkeypatch):
     assert found == {3: (6, os.getpid()), 5: (10, os.getpid())}
 
 
-def die(index):
-    os._exit(1)
+def die(folder, deaths, index):
+    """Runs in other processes: image 5 is killed so many times, and leaves a file each time."""
+    marks = len([*folder.iterdir()])
+    if index == 5 and marks < deaths:
+        (folder / str(marks)).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 2 * index
 
 
-def test_images_of_a_killed_process_have_failed():
-    found = dict(parallel.results(die, range(30), 2))
-    assert [*found] == [*range(30)]
-    assert all("terminated" in str(error) for error in found.values())
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_an_image_whose_process_is_killed_is_tried_again_and_costs_no_other(tmp_path, deaths):
+    found = dict(parallel.results(partial(die, tmp_path, deaths), range(30), 2))
+    assert found == {index: 2 * index for index in range(30)}
+    assert len([*tmp_path.iterdir()]) == deaths
+
+
+def test_an_image_that_always_kills_its_process_is_named_and_costs_no_other(tmp_path):
+    found = dict(parallel.results(partial(die, tmp_path, 99), range(30), 2))
+    assert repr(found.pop(5)).startswith("WorkerDiedError('its process was killed 3 times")
+    assert found == {index: 2 * index for index in range(30) if index != 5}
+    assert len([*tmp_path.iterdir()]) == parallel.ATTEMPTS == 3
+
+
+def test_any_executor_can_do_the_work():
+    with ThreadPoolExecutor(2) as threads:
+        found = dict(parallel.results(lambda index: 2 * index, range(3000), 1, threads))
+    assert found == {index: 2 * index for index in range(3000)}
 
 
 # produced here, consumed beside
@@ -190,7 +211,7 @@ def test_with_one_core_everything_happens_in_this_thread_in_order():
 
 @pytest.mark.parametrize("num_cores", [1, 3])
 def test_nothing_is_produced_where_all_is_done(num_cores):
-    tally = stream(None, [0, 1], num_cores, produce=None, is_done=lambda index: True)
+    tally = stream(None, [0, 1], num_cores, produce=None, why=lambda index: None)
     assert (tally.done, tally.skipped) == (0, 2)
 
 
@@ -221,6 +242,55 @@ def test_a_wrong_setting_ends_the_run_whoever_finds_it(num_cores):
         stream(print, range(9), num_cores, lambda indices: ((i, wrong) for i in indices))
 
 
+# plans, and runs that end early
+
+
+def test_a_dry_run_says_what_would_be_done_and_why_and_does_nothing(caplog):
+    caplog.set_level(logging.INFO)
+    reasons = {1: "missing", 2: "broken", 4: "missing"}
+    tally = stream(None, range(5), 1, produce=None, why=reasons.get, dry_run=True)
+    assert (tally.planned, tally.done, tally.skipped) == (3, 0, 2)
+    assert caplog.messages == ["2 to do, missing: image 1, 4", "1 to do, broken: image 2"]
+    assert parallel.summary(tally).startswith("3 to do, 2 skipped (already there), 0 failed")
+
+
+def test_where_it_cannot_be_told_whether_an_image_is_done_it_is_worked_on():
+    done = []
+    tally = stream(lambda index, _: done.append(index), range(3, 6), 1, why=lambda index: 1 / 0)
+    assert (done, tally.skipped) == ([3, 4, 5], 0)
+
+
+@pytest.mark.parametrize("num_cores", [1, 3])
+def test_the_first_failure_ends_a_run_that_is_to_fail_fast(num_cores, caplog):
+    produced = []
+
+    def note(indices):
+        for index, result in produce(indices):
+            produced.append(index)
+            yield index, result
+
+    with pytest.raises(
+        parallel.SacredError, match="1 failed; the run stops there:\n  image 2: ValueError: no pict"
+    ):
+        stream(lambda *_: None, range(99), num_cores, note, fail_fast=True)
+    assert produced == [0, 1, 2]
+
+
+@pytest.mark.parametrize("num_cores", [1, 3])
+def test_an_interrupted_run_says_what_it_has_done(num_cores, caplog):
+    caplog.set_level(logging.INFO)
+
+    def stop(indices):
+        yield from ((index, None) for index in indices[:2])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stream(lambda *_: None, range(9), num_cores, stop, why=lambda k: "new" if k > 4 else None)
+    (line,) = caplog.messages
+    assert line.startswith("2 done, 5 skipped (already there), 0 failed, 7 in total")
+    assert line.endswith(", interrupted")
+
+
 # the end of a run
 
 
@@ -232,7 +302,5 @@ def test_a_clean_run_ends_with_one_line(caplog):
 
 def test_a_run_with_failures_fails_and_lists_them():
     tally = Tally(done=3, skipped=0, failed=(("image 2", "it is grey"),), seconds=1.0)
-    with pytest.raises(
-        parallel.SacredError, match="1 failed; the others are done:\n  image 2: it is grey"
-    ):
+    with pytest.raises(parallel.SacredError, match="1 failed; the others are done:\n  image 2: it"):
         parallel.close(LOG, tally)

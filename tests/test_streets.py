@@ -1,5 +1,10 @@
 """The rendered streets: the same everywhere, Cityscapes' classes, unknown things in one split."""
 
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -131,6 +136,60 @@ def test_a_half_written_split_is_completed(tmp_path, short_splits, lost):
     Streets(tmp_path, "train")
     assert contents(folder) == before
     assert kept.stat().st_mtime_ns == written
+
+
+KILLED_IN_A_FILE = """
+import os, signal, sys
+from PIL import Image
+from src.datasets import streets
+
+def save(image, path, format):
+    if path.name.startswith(".0001_labels.png"):
+        path.write_bytes(b"half a file")
+        os.kill(os.getpid(), signal.SIGKILL)
+    saved(image, path, format)
+
+streets.SPLITS["val"] = 2
+saved, Image.Image.save = Image.Image.save, save
+streets.Streets(sys.argv[1], "val")
+"""
+
+
+def test_a_split_whose_rendering_was_killed_is_completed(tmp_path, short_splits):
+    Streets(tmp_path / "whole", "val")
+    command = [sys.executable, "-c", KILLED_IN_A_FILE, tmp_path / "killed"]
+    killed = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    folder = tmp_path / "killed" / "val_seed0_drawing1"
+    before = {path.name: path.stat() for path in folder.iterdir()}
+    (left,) = (name for name in before if name.endswith(".tmp"))
+    assert before.keys() == {"0000_image.png", "0000_labels.png", "0001_image.png", left}
+    Streets(tmp_path / "killed", "val")
+    assert contents(folder) == contents(tmp_path / "whole" / "val_seed0_drawing1")
+    for name in before.keys() - {left}:
+        now = (folder / name).stat()
+        assert (now.st_ino, now.st_mtime_ns) == (before[name].st_ino, before[name].st_mtime_ns)
+
+
+def test_runs_that_render_at_once_leave_each_others_files_as_new_as_they_are(
+    tmp_path, short_splits, monkeypatch
+):
+    folder, save, before = tmp_path / "val_seed0_drawing1", streets._save, {}
+
+    def overtaken(array, path):
+        monkeypatch.setattr(streets, "_save", save)
+        Streets(tmp_path, "val")  # the other run, which is done with all
+        before.update({path.name: path.stat() for path in folder.iterdir()})
+        save(array, path)
+
+    monkeypatch.setattr(streets, "_save", overtaken)
+    Streets(tmp_path, "val")
+    after = {path.name: path.stat() for path in folder.iterdir()}
+    assert {name: now.st_mtime_ns for name, now in after.items()} == {
+        name: then.st_mtime_ns for name, then in before.items()
+    }
+    written_again = {name for name, now in after.items() if now.st_ino != before[name].st_ino}
+    assert written_again <= {"0000_image.png"} and len(after) == 4
 
 
 def test_an_unknown_split_names_those_there_are(tmp_path):

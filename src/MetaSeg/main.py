@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from configuration import CONFIG, datasets, meta_models, models
-from src import cache, loading, parallel, pictures
+from src import cache, files, loading, parallel, pictures
 from src.experiment import create_experiment
 from src.loading import SettingError
 from src.MetaSeg import analysis, measuring
@@ -32,7 +32,10 @@ def config():
         io_path=CONFIG.metaseg_io_path,  # folder of all results
         num_cores=CONFIG.NUM_CORES,  # processes to use
         num_images=CONFIG.NUM_IMAGES,  # only the first so many images; None: all
+        shard=None,  # 0/4 to 3/4: the images of one of four machines; None: all
         overwrite=False,  # measure again what is already there
+        dry_run=False,  # only say what would be measured, and why
+        fail_fast=False,  # stop at the first image that fails
         heatmaps={},  # name=folder: maps <i>.npy, (H, W), to aggregate for image i like entropy
         compute_metrics=CONFIG.COMPUTE_METRICS,  # measure the segments
         visualize_rating=CONFIG.VISUALIZE_RATING,  # draw true and predicted IoU
@@ -46,8 +49,8 @@ def config():
 
 
 def compute_metrics(
-    log, *, dataset, model_name, io_path, num_cores, num_images, overwrite, predicted_ids,
-    heatmaps=None,
+    log, *, dataset, model_name, io_path, num_cores, num_images, shard, overwrite, predicted_ids,
+    heatmaps, dry_run, fail_fast,
 ):  # fmt: skip
     """Measure the segments of the images that have no up-to-date metrics yet.
 
@@ -55,7 +58,7 @@ def compute_metrics(
     ----------
     predicted_ids : ndarray of shape (256,), uint8
         From the ids of the ground truth to those of the predictions; see `loading.match_ids`.
-    heatmaps : dict of str to path, optional
+    heatmaps : dict of str to path
         Folder of each further heat map to aggregate, with a file <index>.npy an image.
 
     Returns
@@ -63,20 +66,25 @@ def compute_metrics(
     tally : Tally
     """
     folder = cache.prediction_path(io_path, model_name, dataset, 0).parent
-    indices = cache.image_indices(folder, "input")[:num_images]
+    indices = loading.in_shard(cache.image_indices(folder, "input")[:num_images], shard)
     images = dict(io_path=io_path, model_name=model_name, dataset=dataset)
-    options = dict(predicted_ids=predicted_ids, heatmaps=heatmaps or {})
+    options = dict(predicted_ids=predicted_ids, heatmaps=heatmaps)
+    paths = cache.metrics_path, cache.components_path
+    if not dry_run:
+        files.prepare(*(path(io_path, model_name, dataset, 0).parent for path in paths))
 
-    def is_done(index):
+    def why(index):
         place = io_path, model_name, dataset, index
-        return not overwrite and measuring.is_measured(place, **options)
+        return "args.overwrite" if overwrite else measuring.why_stale(place, **options)
 
     return parallel.for_each_image(
         functools.partial(measuring.measure_image, ahead=num_cores, **images, **options),
         indices,
         num_cores=num_cores,
         description=f"measuring {dataset}",
-        is_done=is_done,
+        why=why,
+        dry_run=dry_run,
+        fail_fast=fail_fast,
         log=log,
     )
 
@@ -202,7 +210,8 @@ def main(args, _log, _run):
         path = args["meta_weights"] or entry.model_weights
         drawing = {"meta_model": meta.load_meta_model(path, entry), "mappings": mappings}
     if args["compute_metrics"]:
-        own = {name: args[name] for name in ("num_cores", "overwrite", "heatmaps")}
+        names = "num_cores", "shard", "overwrite", "heatmaps", "dry_run", "fail_fast"
+        own = {name: args[name] for name in names}
         predicted_ids = loading.predicted_ids(data, CONFIG.TRAIN_DATASET, _log)
         parallel.close(_log, compute_metrics(_log, **place, **own, predicted_ids=predicted_ids))
     if args["visualize_rating"]:

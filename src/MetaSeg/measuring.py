@@ -12,6 +12,8 @@ from src.loading import SettingError
 from src.MetaSeg.metrics import compute_metrics_components
 from src.records import Measured
 
+SUM_TOLERANCE = 1e-3
+
 
 def measure_image(index, *, io_path, model_name, dataset, predicted_ids, heatmaps, ahead):
     """Read the prediction of one image, write its metrics and its component map.
@@ -49,6 +51,11 @@ def store_segments(prediction, place, predicted_ids, heatmaps=()):
         What `cache.prediction_path` takes.
     predicted_ids, heatmaps
         As for `measure_image`.
+
+    Raises
+    ------
+    ValueError
+        The probabilities are none, or another map does not fit; nothing is written.
     """
     made_from = _made_from(place, predicted_ids, heatmaps)
     ground_truth = prediction.ground_truth
@@ -61,8 +68,19 @@ def store_segments(prediction, place, predicted_ids, heatmaps=()):
     metrics, components = compute_metrics_components(
         prediction.probabilities, ground_truth, maps, prediction=prediction.prediction
     )
+    _check_sums(metrics, prediction.probabilities.shape[-1])
     cache.write_components(cache.components_path(*place), components, made_from)
     cache.write_table(cache.metrics_path(*place), metrics, made_from)
+
+
+def _check_sums(metrics, classes):
+    """Refuse what other programs have stored as probabilities and is none."""
+    sums = sum(metrics[f"cprob{k}"] for k in range(classes))
+    if not (abs(sums - 1) < SUM_TOLERANCE).all():
+        raise ValueError(
+            f"the class probabilities of a pixel must sum to 1; over segments the mean sum is "
+            f"{sums.min():.4g} to {sums.max():.4g}: store the softmax output"
+        )
 
 
 def read_measured(place, probabilities=False):
@@ -84,34 +102,38 @@ def read_measured(place, probabilities=False):
     FileNotFoundError, ValueError
         A file is missing; it is broken, or the image was predicted again since it was measured.
     """
-    prediction_path, metrics_path = cache.prediction_path(*place), cache.metrics_path(*place)
+    paths = (cache.prediction_path, cache.metrics_path, cache.components_path)
+    prediction_path, metrics_path, components_path = (path(*place) for path in paths)
     measured = cache.made_from(metrics_path)  # None: the original's file
     if measured and measured["prediction"] != cache.made_from(prediction_path):
         raise ValueError("predicted again since it was measured; run src/MetaSeg/main.py again")
+    if measured and measured != cache.made_from(components_path):
+        raise ValueError("measured in part only; run src/MetaSeg/main.py again")
     return Measured(
         cache.read_prediction(prediction_path, probabilities),
         cache.read_table(metrics_path),
-        cache.read_components(cache.components_path(*place)),
+        cache.read_components(components_path),
     )
 
 
-def is_measured(place, predicted_ids, heatmaps=()):
-    """Whether metrics and component map were made from the prediction as it is now.
+def why_stale(place, predicted_ids, heatmaps=()):
+    """Why the segments must be measured, or measured again, as text; None: they need not.
 
     Metrics of further heat maps that are there are kept where none are asked for.
     """
     made_from = _made_from(place, predicted_ids, heatmaps)
     paths = cache.metrics_path(*place), cache.components_path(*place)
     ignored = () if heatmaps else ("heatmaps",)
-    return all(cache.is_made_from(path, made_from, ignored) for path in paths)
+    reasons = (cache.why_stale(path, made_from, ignored) for path in paths)
+    return next(filter(None, reasons), None)
 
 
 def _made_from(place, predicted_ids, heatmaps):
     prediction = cache.made_from(cache.prediction_path(*place))
     made_from = {"prediction": prediction, "predicted_ids": predicted_ids.tolist()}
     if heatmaps:
-        states = {name: path.stat() for name, path in _map_paths(heatmaps, place).items()}
-        made_from["heatmaps"] = {name: [s.st_size, s.st_mtime_ns] for name, s in states.items()}
+        paths = _map_paths(heatmaps, place)
+        made_from["heatmaps"] = {name: cache.state_of(path) for name, path in paths.items()}
     return made_from
 
 

@@ -3,14 +3,19 @@
 The common part is here: pictures and label files from a folder of the user.
 """
 
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# Not all that Pillow knows: for some, such as EPS, it starts another program on the file.
+FORMATS = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+
+_NO_RANGE = "its values have no known range; save it with 8 or 16 bits a channel"
 
 
 class LabelledImages:
@@ -40,17 +45,20 @@ class LabelledImages:
     def __getitem__(self, index):
         """Image (PIL, RGB), ground truth (H, W) uint8 in the ids of `label_mapping` or None, path.
 
+        Pictures and label files are turned as their own EXIF data say, so labels without any
+        must be drawn for the upright picture.
+
         Raises
         ------
-        FileNotFoundError, ValueError
+        OSError, ValueError
             A file is missing; it cannot be read, or the sizes of image and labels differ.
         """
         image_path, label_path = self.samples[index]
         image, ground_truth = read_image(image_path), self.ground_truth(index)
         if ground_truth is not None and ground_truth.shape != (image.height, image.width):
             raise ValueError(
-                f"labels must be of the size of their image: {label_path} has (height, width) "
-                f"{ground_truth.shape}, {image_path} has {(image.height, image.width)}"
+                f"labels must be of the size of their upright image: {label_path} has (height, "
+                f"width) {ground_truth.shape}, {image_path} has {(image.height, image.width)}"
             )
         if self.transform is not None:
             image, ground_truth = self.transform(image, ground_truth)
@@ -67,18 +75,53 @@ class LabelledImages:
 
 
 def read_image(path):
-    """Read a picture of any kind as a PIL image in RGB, turned upright as its EXIF data say."""
+    """Read a picture of any kind as a PIL image in RGB, upright.
+
+    Colours are taken as they are in the file: transparency and colour profiles are left out, and of
+    16 bits a channel the upper 8 are kept. Of several frames or pages the first is the picture.
+
+    Parameters
+    ----------
+    path : path
+        The content tells the format, not the name: one of `FORMATS`.
+
+    Raises
+    ------
+    OSError
+        The file is missing or may not be read.
+    ValueError
+        It holds no whole picture; or one whose values have no known range, as 32 bits of grey; or
+        it claims more than 2 * `PIL.Image.MAX_IMAGE_PIXELS` (179 million, if nobody changes it) and
+        could fill the memory. Larger real ones need that raised in the module of their data set.
+    """
     with _opened(path) as image:
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):  # 16 bits of grey, which `convert` would clip to white
-            return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-        if image.mode == "P":  # directly to RGB a palette with transparency warns
+        if image.mode.startswith("I"):
+            image = _upper_bits(image)
+        elif image.mode == "F":
+            raise ValueError(_NO_RANGE)
+        if image.mode in ("P", "PA"):  # directly to RGB a palette with transparency warns
             image = image.convert("RGBA")
         return image.convert("RGB")
 
 
+def _upper_bits(image):
+    """The upper 8 bits of 16 bits of grey, which `convert` would clip to white."""
+    if image.mode == "I" and image.format not in ("PNG", "PPM"):  # in these it holds 16 bits
+        raise ValueError(_NO_RANGE)
+    bits, black = (getattr(image, "tag_v2", {}).get(tag) for tag in (258, 262))  # of a TIFF file
+    if bits not in (None, (16,)) or black not in (None, 1):
+        raise ValueError("grey in a TIFF file must have 8 or 16 bits, and 0 where it is black")
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+
+
 def read_ids(path):
-    """Read a label file of 8 bits a pixel, grey or with a palette, as (H, W) uint8."""
+    """Read a label file of 8 bits a pixel, grey or with a palette, as (H, W) uint8.
+
+    Raises
+    ------
+    OSError, ValueError
+        As `read_image`; or it is of another kind.
+    """
     with _opened(path) as image:
         if image.mode not in ("L", "P"):
             raise ValueError(f"must hold 8-bit label ids, got a picture of mode {image.mode!r}")
@@ -86,22 +129,45 @@ def read_ids(path):
 
 
 def read_colours(path):
-    """Read a label file that shows classes as colours, as (H, W, 3) uint8."""
+    """Read a label file that shows classes as colours, as (H, W, 3) uint8.
+
+    Raises
+    ------
+    OSError, ValueError
+        As `read_image`.
+    """
     with _opened(path) as image:
         return np.array(image.convert("RGB"))
 
 
 @contextmanager
 def _opened(path):
-    """Give the picture in a file; whatever goes wrong on the way becomes an error with its name."""
+    """Give the picture in a file, upright; what goes wrong is told in one line with its name."""
     try:
-        with Image.open(path) as image:
+        with Path(path).open("rb") as file:  # by its name Pillow may map it, and die if it shrinks
+            with warnings.catch_warnings():  # half of what is refused
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                image = Image.open(file, formats=FORMATS)  # looks at the size before it reads on
+            ImageOps.exif_transpose(image, in_place=True)
             image.load()
             yield image
-    except (FileNotFoundError, PermissionError):
-        raise
     except Exception as error:  # a broken picture raises nearly anything
-        raise ValueError(f"{path} cannot be used: {error}") from error
+        if isinstance(error, OSError) and error.filename:
+            raise
+        raise ValueError(f"{path} cannot be used: {_reason(error, path)}") from error
+
+
+def _reason(error, path):
+    """Why a picture cannot be read, in one line."""
+    if isinstance(error, Image.DecompressionBombError):
+        return (
+            f"it claims more than {2 * Image.MAX_IMAGE_PIXELS} pixels; if they are real, cut it "
+            "into parts, or raise PIL.Image.MAX_IMAGE_PIXELS in the module of the data set"
+        )
+    if isinstance(error, UnidentifiedImageError):
+        is_empty = Path(path).stat().st_size == 0
+        return "it is empty" if is_empty else f"it is no picture ({', '.join(FORMATS)})"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def list_images(root, pattern, *, folder=".", readable=(".png",)):
@@ -122,7 +188,7 @@ def list_images(root, pattern, *, folder=".", readable=(".png",)):
     -------
     paths : list of Path
         Sorted, so that the index of an image is the same on every machine. Without hidden files
-        and folders.
+        and folders; with links to what is missing, which keep their index while it is away.
 
     Raises
     ------
@@ -139,7 +205,7 @@ def list_images(root, pattern, *, folder=".", readable=(".png",)):
         path
         for path in (root / folder).glob(pattern)
         if path.suffix.lower() in readable
-        and path.is_file()
+        and (path.is_file() or not path.exists())
         and not any(part.startswith(".") for part in path.relative_to(root).parts)
     ]
     if not paths:

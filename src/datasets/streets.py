@@ -15,6 +15,7 @@ from src.datasets import (
     street_scene,
 )
 from src.datasets.street_things import UNSEEN
+from src.files import prepare, whole_file
 
 mean, std = IMAGENET_MEAN, IMAGENET_STD
 min_segment_size = min_crop_size = (16, 16)  # height, width in pixels: 1/8 of the usual 128
@@ -23,6 +24,7 @@ HEIGHT, WIDTH = 256, 512  # pixels
 SPLITS = {"train": 100, "val": 40, "ood": 80}  # number of scenes
 FIRST_UNSEEN_ID = 100
 DRAWING = 1  # raise it with every change of how scenes look: they are then drawn anew
+_DRAWN_AT = 1_000_000_000  # modification time of the files, the same whoever draws them when
 
 # Cityscapes train ids, names and colours
 KNOWN = {
@@ -89,12 +91,12 @@ class Streets(LabelledImages):
 
 def _render_missing(samples, split, seed):
     missing = [k for k, files in enumerate(samples) if not all(file.exists() for file in files)]
+    if missing:
+        prepare(samples[0][0].parent)
     for index in tqdm(missing, desc=f"rendering {split}", unit="scene", disable=not missing):
-        picture, labels = scene(split, seed, index)
-        image_path, label_path = samples[index]
-        image_path.parent.mkdir(parents=True, exist_ok=True)
-        _save(labels, label_path)
-        _save(picture, image_path)  # last: where there is a picture there are labels
+        for array, path in zip(scene(split, seed, index), samples[index], strict=True):
+            if not path.exists():
+                _save(array, path)
 
 
 def scene(split, seed, index):
@@ -108,6 +110,7 @@ def scene(split, seed, index):
 
 
 def _save(array, path):
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    Image.fromarray(array).save(partial, format="PNG")
-    partial.replace(path)
+    with whole_file(path) as part:
+        Image.fromarray(array).save(part, format="PNG")
+        # another run may draw it too: results made from either stay up to date
+        os.utime(part, (_DRAWN_AT, _DRAWN_AT))

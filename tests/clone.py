@@ -1,0 +1,199 @@
+"""A copy of the repository as its user has it: with own entries, own data, in another folder.
+
+The data are coloured blocks and the network looks at the colour only, so that a stage takes little
+longer than its imports.
+"""
+
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PREDICT, MEASURE, TRAIN, EMBED, DISCOVER = SCRIPTS = (
+    "pred_images.py",
+    "src/MetaSeg/main.py",
+    "train_meta_nn.py",
+    "compute_embeddings.py",
+    "discover_embedding_space.py",
+)
+SEARCH = "search_classes.py"
+SPLITS = {"blocks": 4, "blocks_val": 3, "blocks_ood": 3}  # number of pictures
+MODULE = '''
+"""What a user brings: a dataset and a network."""
+
+import torch
+
+from src.datasets import LabelledImages, list_images, with_labels
+
+mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+min_segment_size = min_crop_size = (6, 6)
+KNOWN = {0: ("road", (128, 64, 128)), 1: ("car", (0, 0, 142)), 2: ("sky", (70, 130, 180))}
+UNKNOWN = {100: ("sofa", (200, 0, 60)), 101: ("boat", (0, 200, 255))}
+
+
+class Blocks(LabelledImages):
+    pred_mapping = KNOWN
+    label_mapping = {**KNOWN, **UNKNOWN}
+
+    def __init__(self, root, transform=None):
+        images = list_images(root, "*_image.png")
+        super().__init__(with_labels(images, self.labels_of), transform)
+
+    @staticmethod
+    def labels_of(image):
+        return image.with_name(image.name.replace("image", "labels"))
+
+
+class NearestColour(torch.nn.Module):
+    def __init__(self, softness):
+        super().__init__()
+        self.softness = softness
+        self.register_buffer("colours", torch.zeros(3, 3))  # the weights: (classes, channels)
+
+    def features(self, images):
+        return torch.nn.functional.avg_pool2d(images, 4)
+
+    def forward(self, images):
+        distances = (images[:, None] - self.colours[None, :, :, None, None]).square().sum(2)
+        return -distances / self.softness
+'''
+ENTRIES = """
+models |= _by_name(
+    ModelConfig(
+        "nearest_colour", "own", "NearestColour", {"softness": 0.05}, HERE / "weights/colours.pth"
+    )
+)
+datasets |= _by_name(
+    *(DatasetConfig(name, "own", "Blocks", {"root": HERE / "data" / name}) for name in SPLITS)
+)
+CONFIG.TRAIN_DATASET = datasets["blocks"]
+CONFIG.VAL_DATASET = datasets["blocks_val"]
+CONFIG.DATASET = datasets["blocks_ood"]
+CONFIG.MODEL_NAME = "nearest_colour"
+CONFIG.META_MODEL_NAME = "meta_nn"
+CONFIG.EMBEDDING_NETWORK = "segmentation"
+CONFIG.IOU_THRESHOLD = 1.1  # every segment
+CONFIG.GPU_ID = None
+CONFIG.NUM_CORES = 1
+"""
+TREE = {  # what the stages write below the results folder for one dataset; {} is the image
+    "input": "input/nearest_colour/{dataset}/input{}.hdf5",
+    "metrics": "metrics/nearest_colour/{dataset}/metrics{}.p",
+    "components": "components/nearest_colour/{dataset}/components{}.hdf5",
+}
+
+
+class Clone:
+    """A copy of the repository whose configuration its owner has edited.
+
+    Attributes
+    ----------
+    folder, elsewhere, results, photographs : Path
+        Of the copy, of the scripts' working directory, of what they write, and of the dataset
+        "custom_dataset" (no such folder yet).
+    """
+
+    def __init__(self, folder):
+        self.folder, self.elsewhere = folder / "clone", folder / "elsewhere"
+        self.results = folder / "results"
+        self.elsewhere.mkdir(parents=True)
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(REPOSITORY / "src", self.folder / "src", ignore=ignored)
+        for script in (*SCRIPTS, SEARCH):
+            shutil.copy(REPOSITORY / script, self.folder / script)
+        default = (REPOSITORY / "configuration.py").read_text()
+        own = ENTRIES.replace("SPLITS", repr([*SPLITS]))
+        self.photographs = self.folder / "data" / "photographs"
+        default = default.replace("/path/to/images", str(self.photographs))
+        (self.folder / "configuration.py").write_text(default + own)
+        (self.folder / "own.py").write_text(MODULE)
+        weights = self.folder / "weights"
+        weights.mkdir()
+        torch.save({"colours": paint_blocks(self.folder / "data")}, weights / "colours.pth")
+
+    def call(self, script, *words, results=None):
+        """Run a script to its end, away from the clone and from the network."""
+        return subprocess.run(
+            [sys.executable, str(self.folder / script), *map(str, words)],
+            cwd=self.elsewhere,
+            env=self.environment(results),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def environment(self, results=None):
+        """Variables that scripts are run with; `results` is another folder for what they write."""
+        settings = {
+            "PYTHONPATH": str(self.folder),
+            "OODRETRIEVAL_IO_PATH": str(results or self.results),
+            "OMP_NUM_THREADS": "1",
+            "TORCH_HOME": str(self.folder / "torch"),
+            **dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9"),  # closed
+            **dict.fromkeys(("no_proxy", "NO_PROXY"), ""),
+        }
+        return {**os.environ, **settings}
+
+    def call_all(self, **calls):
+        """Run independent command lines side by side: name=(script, *words) or a function."""
+        with ThreadPoolExecutor(2) as pool:
+            futures = {name: pool.submit(self.call, *words) for name, words in calls.items()}
+            return {name: future.result() for name, future in futures.items()}
+
+
+def files_below(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def written_at(*folders):
+    """When each file was written."""
+    paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return {path: path.stat().st_mtime_ns for path in paths if "__pycache__" not in path.parts}
+
+
+def tree_of(dataset, indices):
+    return {name.format(i, dataset=dataset) for name in TREE.values() for i in indices}
+
+
+def table_at(path):
+    return pickle.loads(path.read_bytes())
+
+
+def paint(rng, colours, unknown):
+    """Picture and labels of a road below the sky, with blocks on it that the network may miss."""
+    labels = np.full((48, 64), 2, np.uint8)
+    labels[20:] = 0
+    seen = labels.copy()
+    for _ in range(4):
+        row, column = rng.integers(4, 36), rng.integers(0, 50)
+        block = np.s_[row : row + rng.integers(7, 12), column : column + rng.integers(7, 14)]
+        seen[block] = 1
+        labels[block] = rng.choice([1, 1, 0])  # some cars are only painted on the road
+    for label in unknown:
+        row, column = rng.integers(22, 36), rng.integers(0, 50)
+        block = np.s_[row : row + 10, column : column + 12]
+        labels[block] = seen[block] = label
+    picture = np.array([colours.get(i, (0, 0, 0)) for i in range(256)], np.uint8)[seen]
+    noise = rng.normal(0, 6, picture.shape)
+    return np.clip(picture + noise, 0, 255).astype(np.uint8), labels
+
+
+def paint_blocks(data):
+    known = {0: (128, 64, 128), 1: (0, 0, 142), 2: (70, 130, 180)}
+    colours = {**known, 100: (60, 95, 160), 101: (110, 110, 140)}
+    rng = np.random.default_rng(0)
+    for name, count in SPLITS.items():
+        (data / name).mkdir(parents=True)
+        for index in range(count):
+            unknown = [100, 101] if name == "blocks_ood" else []
+            for what, array in zip(("image", "labels"), paint(rng, colours, unknown), strict=True):
+                Image.fromarray(array).save(data / name / f"{index}_{what}.png")
+    return torch.tensor(list(known.values())) / 255
