@@ -20,6 +20,7 @@ from src.datasets import read_image
 from src.discover import OUTSIDE, Explorer, Query, Segments, require_display, show_explorer
 from src.discover.browser import listen, serve_explorer
 from src.experiment import create_experiment
+from src.files import WriteError
 from src.loading import SettingError
 
 ex = create_experiment("discover_embedding_space")
@@ -70,9 +71,9 @@ def discover(
     picture = read_query(query, query_box)
     server = listen(address, port) if browser else None
     path = Path(load_file or table_path(datasets, model_name, net, io_path, min_height, min_width))
-    table = read_table(path)
+    version, table = cache.version_of(path), read_table(path)
     settings = dict(method=method, size=embedding_size, seed=seed, tsne=tsne)
-    table = with_maps(log, path, table, settings, overwrite)
+    table = with_maps(log, path, version, table, settings, overwrite)
     table = only_datasets(path, table, datasets)
     check_segment(path, len(table["embeddings"]), mainplot["segment"])
     entries = entries_of(log, table)
@@ -159,10 +160,11 @@ def entries_of(log, table):
 # the maps
 
 
-def with_maps(log, path, table, settings, overwrite):
+def with_maps(log, path, version, table, settings, overwrite):
     """The table with `plot_embeddings` and `nn_embeddings` made by the settings; stored with them.
 
-    Segments that have come since the maps were made are placed on them, without moving others.
+    Segments that have come since the maps were made are placed on them, without moving others. A
+    file that is no longer the one that was read (`cache.version_of`) stays as it is.
     """
     if overwrite or table.get("reduced_by") != settings:
         maps = reduce_table(log, table["embeddings"], **settings)
@@ -175,8 +177,12 @@ def with_maps(log, path, table, settings, overwrite):
         log.warning("the map is not kept in %s: that is a file of the original system", path)
         return table
     try:
-        cache.write_table(path, table, table["made_from"])
-    except OSError as error:
+        with cache.locked(path):
+            if cache.version_of(path) == version:
+                cache.write_table(path, table, table["made_from"])
+            else:
+                log.warning("the map is not kept: another run has written %s meanwhile", path)
+    except (OSError, WriteError) as error:
         log.warning("the map cannot be kept, and will be made again next time: %s", error)
     return table
 

@@ -6,21 +6,13 @@ Writes input/<model>/<dataset>/input<i>.hdf5 below the results folder; with args
 also what stage 2 writes.
 """
 
-import threading
-from dataclasses import replace
-
-import numpy as np
-
 from configuration import CONFIG, datasets, models
 from src import cache, files, inference, loading, parallel
-from src.datasets import LabelledImages
 from src.experiment import create_experiment
 from src.loading import SettingError
-from src.MetaSeg import measuring
-from src.MetaSeg.metrics import heatmaps
+from src.predicting import Predictor
 
 ex = create_experiment("pred_images")
-_one_at_a_time = threading.Lock()  # others' datasets may not be made for threads
 
 
 @ex.config
@@ -40,6 +32,8 @@ def config():
         subset_file=None,  # text file with one index a line: only these images
         probabilities=CONFIG.PROBABILITIES,  # how they are stored: compact, float32, or none
         scores=[],  # anomaly scores of the logits to keep as maps: max_logit, energy
+        scheduler=None,  # tcp://host:8786: a Dask cluster; local:N: one of N processes; None: none
+        images_per_job=16,  # on a cluster
         shard=None,  # 0/4 to 3/4: the images of one of four machines; None: all
         overwrite=False,  # predict again what is already there
         dry_run=False,  # only say what would be predicted, and why
@@ -49,8 +43,8 @@ def config():
 
 def predict_dataset(
     log, *, dataset, model_name, io_path, gpu, precision, channels_last, compile, tile, num_cores,
-    num_images, classindex, subset_file, probabilities, scores, shard, overwrite, dry_run,
-    fail_fast,
+    num_images, classindex, subset_file, probabilities, scores, scheduler, images_per_job, shard,
+    overwrite, dry_run, fail_fast,
 ):  # fmt: skip
     """Predict the images that have no up-to-date prediction yet.
 
@@ -58,7 +52,7 @@ def predict_dataset(
     -------
     tally : Tally
     """
-    loading.check_counts(num_cores=num_cores, num_images=num_images)
+    loading.check_counts(num_cores=num_cores, num_images=num_images, images_per_job=images_per_job)
     if probabilities not in cache.FORMS:
         raise SettingError(
             f"`args.probabilities` must be one of {', '.join(cache.FORMS)}, got {probabilities!r}"
@@ -66,70 +60,53 @@ def predict_dataset(
     model = loading.choose(models, model_name, "model")
     source = {"network": loading.identity(model), "precision": precision, "tile": tile}
     data = loading.choose(datasets, dataset, "dataset")
-    device = inference.choose_device(gpu, log)
+    device = None if scheduler else inference.choose_device(gpu, log)
     inference.check_options(device, precision=precision, tile=tile, scores=scores)
     trained_on = CONFIG.TRAIN_DATASET
     mean, std = (loading.module_attribute(trained_on, name) for name in ("mean", "std"))
-    samples = loading.build(data, transform=inference.to_input(mean, std))
     source |= {"mean": mean, "std": std, "probabilities": probabilities}
     if scores:
         source["scores"] = sorted(scores)
-    predicted_ids = loading.predicted_ids(data, trained_on, log)
-    loaders = max(num_cores // 4, 1) if num_cores > 1 else 0  # to decode is less than to write
-
-    def place_of(index):
-        return io_path, model_name, dataset, index
-
-    def made_from_of(index):
-        return {**source, **files_of(samples, index)}
-
-    def why(index):
-        if overwrite:
-            return "args.overwrite"
-        path = cache.prediction_path(*place_of(index))
-        kept = () if scores else ("scores",)  # those of an earlier run stay
-        reason = cache.why_stale(path, made_from_of(index), ignored=kept)
-        if reason is None and probabilities == "none":
-            reason = measuring.why_stale(place_of(index), predicted_ids)
-        return reason
-
-    def predict_images(indices):
-        network = inference.load_network(model, device)
-        network = inference.speed_up(network, channels_last=channels_last, compile=compile)
-        loaded = inference.load_images(samples, indices, workers=loaders, device=device)
-        options = dict(precision=precision, tile=tile, scores=sorted(scores))
-        yield from inference.predict_images(network, loaded, **options)
-
-    def store(index, prediction):
-        path = cache.prediction_path(*place_of(index))
-        if probabilities == "none":
-            maps = np.stack(heatmaps(prediction.probabilities), axis=2)
-            prediction = replace(prediction, heatmaps=maps)
-        cache.write_prediction(path, prediction, made_from_of(index), probabilities)
-        if probabilities == "none":
-            measuring.store_segments(prediction, place_of(index), predicted_ids)
-
-    indices = chosen_images(samples, data, io_path, num_images, classindex, subset_file)
+    # to decode is less than to write; a job elsewhere is too short to start processes for it
+    loaders = max(num_cores // 4, 1) if num_cores > 1 and not scheduler else 0
+    predictor = Predictor(
+        io_path=io_path, model=model, data=data, mean=mean, std=std, gpu=gpu,
+        speed=dict(channels_last=channels_last, compile=compile),
+        options=dict(precision=precision, tile=tile, scores=sorted(scores)),
+        probabilities=probabilities, source=source, loaders=loaders,
+        predicted_ids=loading.predicted_ids(data, trained_on, log),
+    )  # fmt: skip
+    indices = chosen_images(predictor.samples, data, io_path, num_images, classindex, subset_file)
     indices = loading.in_shard(indices, shard)
-    folder = cache.prediction_path(*place_of(0)).parent
+    check_leftovers(log, predictor)
     if not dry_run:
-        files.prepare(folder)
-    if any(k >= len(samples) for k in cache.image_indices(folder, "input", missing_ok=True)):
+        files.prepare(*predictor.folders())
+    with parallel.open_executor(
+        None if dry_run else scheduler, io_path, log, gpu is not None
+    ) as executor:
+        return parallel.for_each_result(
+            predictor.predict,
+            predictor.store,
+            indices,
+            num_cores=max(num_cores - loaders, 1),
+            executor=executor,
+            images_per_job=images_per_job,
+            description=f"predicting {dataset}",
+            why=lambda index: "args.overwrite" if overwrite else predictor.why_stale(index),
+            dry_run=dry_run,
+            fail_fast=fail_fast,
+            log=log,
+        )
+
+
+def check_leftovers(log, predictor):
+    """Warn of predictions of images that the dataset does not have, or no longer."""
+    folder, count = predictor.folders()[0], len(predictor.samples)
+    if any(k >= count for k in cache.image_indices(folder, "input", missing_ok=True)):
         log.warning(
             "%s holds predictions of more images than the %d of %r; delete them, and what later "
-            "stages made of them", folder, len(samples), dataset,
+            "stages made of them", folder, count, predictor.data.name,
         )  # fmt: skip
-    return parallel.for_each_result(
-        predict_images,
-        store,
-        indices,
-        num_cores=max(num_cores - loaders, 1),
-        description=f"predicting {dataset}",
-        why=why,
-        dry_run=dry_run,
-        fail_fast=fail_fast,
-        log=log,
-    )
 
 
 def chosen_images(samples, data, io_path, num_images, classindex, subset_file):
@@ -141,19 +118,6 @@ def chosen_images(samples, data, io_path, num_images, classindex, subset_file):
     return loading.chosen_indices(
         len(samples), num_images, classindex=classindex, classes=classes, subset_file=subset_file
     )
-
-
-def files_of(samples, index):
-    """Picture and label file of an image, as they are now; None: there is none.
-
-    Only a dataset without a list of both must load the image for that.
-    """
-    if isinstance(samples, LabelledImages):
-        image, labels = samples.samples[index]
-    else:
-        with _one_at_a_time:
-            image, labels = samples[index][2], None
-    return {"image": cache.state_of(image), "labels": labels and cache.state_of(labels)}
 
 
 @ex.automain

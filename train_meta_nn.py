@@ -6,7 +6,6 @@ Writes the model to `args.meta_weights`, the losses of a network beside it as a 
 how well it predicts on other images. A training that was interrupted is gone on with.
 """
 
-import functools
 from pathlib import Path
 
 import numpy as np
@@ -59,12 +58,11 @@ def train_meta_model(
     for name in (dataset, val_dataset):
         loading.choose(datasets, name, "dataset")
     path = Path(meta_weights or entry.model_weights)
-    places = [(io_path, model_name, name) for name in (dataset, val_dataset)]
-    images = {name: len(measured(*place, name)) for *place, name in places}
+    tables = {name: measured_tables(io_path, model_name, name) for name in (dataset, val_dataset)}
     segments = {
-        "images": images,
-        "metrics": metric_names(*places[0]),
-        "tables": cache.digest([sources(*place) for place in places]),
+        "images": {name: len(found) for name, found in tables.items()},
+        "metrics": metric_names(tables[dataset]),
+        "tables": cache.digest([[found[:2] for found in tables[name]] for name in tables]),
     }
     made_from = {
         "network": loading.identity(model),
@@ -72,7 +70,10 @@ def train_meta_model(
         "datasets": [dataset, val_dataset],
         **training,
     }
-    read = functools.partial(read_segments, io_path, model_name, network=made_from["network"])
+
+    def read(name):
+        return read_segments(name, tables[name], made_from["network"])
+
     reason = "args.overwrite" if overwrite else why_stale(path, made_from, segments)
     if reason is None:
         log.info("%s was made from the same: not trained again", path)
@@ -89,7 +90,7 @@ def train_meta_model(
         if losses:
             analysis.draw_losses(path.with_suffix(".png"), losses)
         log.info("wrote %s", path)
-    if dry_run or not images[val_dataset]:
+    if dry_run or not tables[val_dataset]:
         return None
     table = read(val_dataset)
     r2 = float(r2_score(table.iou, fitting.load_meta_model(path, entry).predict_table(table)))
@@ -119,39 +120,44 @@ def why_stale(path, made_from, segments):
     return cache.why_differs(others | {key: there[key] for key in compared}, made_from | compared)
 
 
-def sources(io_path, model_name, dataset):
-    """What the tables of a dataset were made from, by index."""
-    place = io_path, model_name, dataset
-    return [(k, cache.made_from(cache.metrics_path(*place, k))) for k in measured(*place)]
+def measured_tables(io_path, model_name, dataset):
+    """Index, what it was made from, and table of each measured image; may be empty.
 
-
-def measured(io_path, model_name, dataset):
-    """Indices of the images whose segments are measured; may be empty."""
+    Raises
+    ------
+    SettingError
+        A table is broken.
+    """
     folder = cache.metrics_path(io_path, model_name, dataset, 0).parent
-    return cache.image_indices(folder, "metrics", missing_ok=True)
-
-
-def metric_names(io_path, model_name, dataset):
-    """Names of the metrics of the first measured image; may be empty."""
-    for index in measured(io_path, model_name, dataset)[:1]:
-        table = cache.read_table(cache.metrics_path(io_path, model_name, dataset, index))
-        return list(fitting.feature_names(table))
-    return []
-
-
-def read_segments(io_path, model_name, dataset, network):
-    """Table of all segments of a dataset; every one has a known IoU, by this network."""
-    folder = cache.metrics_path(io_path, model_name, dataset, 0).parent
-    metrics = []
-    for index in cache.image_indices(folder, "metrics"):
+    found = []
+    for index in cache.image_indices(folder, "metrics", missing_ok=True):
         path = cache.metrics_path(io_path, model_name, dataset, index)
-        prediction = (cache.made_from(path) or {}).get("prediction")  # None: the original's file
+        try:
+            found.append((index, cache.made_from(path), cache.read_table(path)))
+        except ValueError as error:
+            raise SettingError(str(error)) from error
+    return found
+
+
+def metric_names(tables):
+    """Names of the metrics of the first measured image; may be empty."""
+    return list(fitting.feature_names(tables[0][2])) if tables else []
+
+
+def read_segments(dataset, tables, network):
+    """Table of all segments of a dataset; every one has a known IoU, by this network."""
+    if not tables:
+        raise SettingError(
+            f"{dataset!r} has no metrics files; run src/MetaSeg/main.py with args.dataset={dataset}"
+        )
+    for index, made_from, _ in tables:
+        prediction = (made_from or {}).get("prediction")  # None: the original's file
         if prediction and prediction["network"] != network:
             raise SettingError(
-                f"{path} was made with other weights or another class of {model_name!r}; run "
-                f"pred_images.py, then src/MetaSeg/main.py with args.dataset={dataset} again"
+                f"image {index} of {dataset!r} was predicted with other weights or another class; "
+                f"run pred_images.py, then src/MetaSeg/main.py with args.dataset={dataset} again"
             )
-        metrics.append((index, cache.read_table(path)))
+    metrics = [(index, table) for index, _, table in tables]
     table = fitting.with_known_iou(fitting.segment_table(metrics))
     if np.ptp(table.iou) == 0:
         raise SettingError(

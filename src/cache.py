@@ -30,6 +30,7 @@ FORMAT = 2  # version of the files here; another one is made again
 FORMS = ("float32", "compact", "none")  # in which probabilities are stored
 _STEP_ROWS = 16  # of a chunk
 _SEAL = b"crc32 of all before: "  # then 8 hexadecimal digits
+_UNSEALED = "its checksum is missing"  # which all files have that say what they were made from
 _BLOCK = 2**20  # bytes that are checked at once
 # the table of embedded segments; `image_level_index` leads from the rows below to those above
 _OF_IMAGES = (
@@ -259,6 +260,25 @@ def read_components(path):
         return np.asarray(file["components"], np.int32)
 
 
+def read_map(path):
+    """Read a map of the user's: an array of numbers in a .npy file.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        The file is missing; it is broken or holds something else.
+    """
+    try:
+        values = np.load(path, allow_pickle=False)
+        if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
+            raise ValueError(f"it has {getattr(values, 'dtype', type(values).__name__)}")
+    except (FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # a broken file raises nearly anything
+        raise ValueError(f"{path} must hold a map of numbers, saved by np.save: {error}") from error
+    return values
+
+
 # tables
 
 
@@ -327,14 +347,17 @@ def read_embeddings(path):
 
     Raises
     ------
-    FileNotFoundError, ValueError
+    FileNotFoundError, SettingError
         The file is missing; it is broken, or is no such table.
     """
-    table = _read_pickle(path)
+    try:
+        table = _read_pickle(path)
+    except ValueError as error:
+        raise SettingError(str(error)) from error
     try:
         return table | {"made_from": table.get("made_from")} | _embedding_columns(table)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise _broken(path, error) from error
+        raise SettingError(str(_broken(path, error))) from error
 
 
 @contextmanager
@@ -453,11 +476,13 @@ def why_stale(path, expected, ignored=()):
         None: it is there, whole to its last byte, and made from `expected`.
     """
     try:
-        _check_seal(_existing(path))
+        is_sealed = _is_sealed(_existing(path))
         there = made_from(path) or {}
     except FileNotFoundError:
         return "missing"
     except (OSError, ValueError):
+        return "broken"
+    if there and not is_sealed:
         return "broken"
     kept = {key: there[key] for key in there.keys() - set(ignored)}
     return why_differs(kept, as_stored(expected))
@@ -543,21 +568,28 @@ def _seal(checksum):
     return _SEAL + b"%08x" % checksum
 
 
-def _check_seal(path):
-    """Raise a ValueError if a file's checksum is not that of its content; older files have none."""
+def _is_sealed(path):
+    """Whether a file has a checksum; the original's files have none.
+
+    Raises
+    ------
+    ValueError
+        It has one, but not that of its content.
+    """
     length = len(_seal(0))
     with path.open("rb") as file:
         left, checksum = file.seek(0, os.SEEK_END) - length, 0
         file.seek(max(left, 0))
         seal = file.read()
         if not seal.startswith(_SEAL):
-            return
+            return False
         file.seek(0)
         while left:
             block = file.read(min(left, _BLOCK))
             left, checksum = left - len(block), zlib.crc32(block, checksum)
     if seal != _seal(checksum):
         raise _broken(path, ValueError("its checksum is not that of its content"))
+    return True
 
 
 def _store_steps(file, name, array, dtype):
@@ -673,10 +705,11 @@ def _broken(path, error):
 @contextmanager
 def _open_hdf5(path, is_checked=True):
     path = _existing(path)
-    if is_checked:
-        _check_seal(path)
+    is_sealed = not is_checked or _is_sealed(path)
     try:
         with h5py.File(path, "r") as file:
+            if "made_from" in file.attrs and not is_sealed:
+                raise ValueError(_UNSEALED)
             yield file
     except PermissionError:
         raise
@@ -686,37 +719,84 @@ def _open_hdf5(path, is_checked=True):
 
 def _read_pickle(path):
     path = _existing(path)
-    _check_seal(path)
+    is_sealed = _is_sealed(path)
     with path.open("rb") as file:
         try:
-            return _Unpickler(file).load()
+            content = _Unpickler(file).load()
+            if isinstance(content, dict) and "made_from" in content and not is_sealed:
+                raise ValueError(_UNSEALED)
         except Exception as error:  # a broken pickle raises nearly anything
             raise _broken(path, error) from error
+    return content
 
 
 def _known_globals():
     """What pickles of NumPy arrays, scalars and dtypes refer to, under its names in NumPy 1 and 2.
 
     The functions are taken from NumPy's own answer to how an array is pickled, so that no private
-    module has to be imported.
+    module has to be imported. Protocol 2 has no bytes of its own, but calls for two functions.
     """
     known = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
     for core in ("numpy.core", "numpy._core"):
         known[f"{core}.multiarray", "_reconstruct"] = np.zeros(1).__reduce__()[0]
         known[f"{core}.multiarray", "scalar"] = np.float64(0).__reduce__()[0]
         known[f"{core}.numeric", "_frombuffer"] = np.zeros(1).__reduce_ex__(5)[0]
+    known["_codecs", "encode"] = _encode_latin1
+    known["__builtin__", "bytes"] = _no_bytes
     return known
 
 
-class _Unpickler(pickle.Unpickler):
-    """Reads NumPy arrays and plain values; refuses by name what could run code."""
+def _encode_latin1(text, encoding):
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}, which is refused")
+    return text.encode("latin1")
+
+
+def _no_bytes():
+    return b""
+
+
+class _Unpickler(pickle._Unpickler):
+    """Reads NumPy arrays and plain values; refuses by name what could run code.
+
+    The unpickler in Python: its steps can be looked at, and no small file can make it fill the
+    memory (the one in C makes room for as many objects as a file says that it will remember).
+    """
 
     known = _known_globals()
+    dispatch = pickle._Unpickler.dispatch.copy()
+
+    def __init__(self, file):
+        super().__init__(file)
+        self._size = os.fstat(file.fileno()).st_size
 
     def find_class(self, module, name):
         if (module, name) not in self.known:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is refused")
         return self.known[module, name]
+
+    def load_build(self):
+        """Set the state of an array or dtype; NumPy believes that there are pointers in bytes."""
+        target, state = self.stack[-2:]
+        if isinstance(target, np.dtype):
+            own = target.__reduce__()[2]
+            if (state[0], *state[2:]) != (own[0], *own[2:]):  # all but the order of bytes
+                raise pickle.UnpicklingError(f"its dtype {target} has a state that is refused")
+        elif type(target) is not np.ndarray:
+            raise pickle.UnpicklingError(f"it sets the state of {target!r}, which is refused")
+        super().load_build()
+
+    def load_bytearray8(self):
+        """Read bytes that are there; the length comes first, and the room for it is filled."""
+        length = int.from_bytes(self.read(8), "little")
+        if length > self._size:
+            raise pickle.UnpicklingError(f"it lacks some of {length} bytes")
+        content = bytearray(length)
+        self.readinto(content)
+        self.append(content)
+
+    dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
 
 class _Pickler(pickle.Pickler):
@@ -775,9 +855,11 @@ def read_overview(path, made_from):
     try:
         overview = json.loads(path.read_text(encoding="utf-8"))
         classes, source = overview["classes"], overview["made_from"]
+        if not all({"id", "name", "images"} <= row.keys() for row in classes):
+            raise ValueError("a class lacks its id, name or images")
     except FileNotFoundError:
         raise SettingError(f"{path} is missing; {advice}") from None
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise SettingError(f"{path} is broken ({error}); {advice}") from error
     if source != as_stored(made_from):
         raise SettingError(f"{path} was made when the dataset had other images; {advice}")
@@ -821,15 +903,18 @@ def read_tags(path):
     if not path.is_file():
         return []
     try:
-        return [
-            (
-                str(entry["dataset"]),
-                int(entry["image_index"]),
-                int(entry["component_index"]),
-                tuple(int(edge) for edge in entry["box"]),
-                str(entry["tag"]),
-            )
-            for entry in json.loads(path.read_text(encoding="utf-8"))["tags"]
-        ]
-    except (KeyError, TypeError, ValueError) as error:
+        entries = json.loads(path.read_text(encoding="utf-8"))["tags"]
+        if not isinstance(entries, list):
+            raise TypeError(f"`tags` is {entries!r}")
+        return [_as_tag(**entry) for entry in entries]
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
         raise SettingError(f"{path} is broken ({error}); mend it or move it away") from error
+
+
+def _as_tag(*, dataset, image_index, component_index, box, tag):
+    numbers = image_index, component_index, *box
+    if len(box) != 4 or any(type(number) is not int for number in numbers):
+        raise TypeError(f"a tag has the numbers {numbers}")
+    if not (isinstance(dataset, str) and isinstance(tag, str)):
+        raise TypeError(f"a tag has the texts {(dataset, tag)}")
+    return dataset, image_index, component_index, tuple(box), tag

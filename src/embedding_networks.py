@@ -4,7 +4,6 @@ import difflib
 import logging
 import math
 import operator
-import pickle
 import re
 import textwrap
 from collections import OrderedDict, defaultdict, deque
@@ -23,7 +22,7 @@ from torch import nn
 
 from src import loading
 from src.loading import SettingError
-from src.weights import load_weights
+from src.weights import load_weights, read_state
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -31,8 +30,6 @@ BUFFER_BYTES = 64 * 2**20  # of crops that wait for others of their size
 
 _log = logging.getLogger(__name__)
 _HEADS = ("avgpool", "classifier", "fc", "head", "heads")  # what follows the last feature map
-# what goes wrong while weights are fetched and read
-_UNREADABLE = (OSError, HTTPException, RuntimeError, pickle.UnpicklingError, EOFError)
 _OLD_DENSE_KEY = re.compile(r"(\.denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 
@@ -113,7 +110,7 @@ def load_embedding_network(entry, device, crop_size=None):
           Attributes `mean` and `std` (3 numbers; ImageNet's if missing) and `crop_size`
           ((height, width) in pixels, where it takes no other) are heeded.
 
-        `model_weights`: a file to read (see `weights.load_weights`); None: torchvision and timm
+        `model_weights`: a file to read (see `weights.read_state`); None: torchvision and timm
         download the published weights on first use, your own class sees to it itself.
     device : torch.device
     crop_size : (int, int), optional
@@ -382,11 +379,14 @@ class _Mean(nn.Module):
 def _torchvision_network(entry):
     """Module, mean, std, fixed and least size of a classification network of torchvision."""
     published = _published_weights(entry)
-    if published and entry.kwargs.get("weights") and entry.model_weights is None:
-        network = _without_head(_download(entry, published))
+    is_fetched = published and entry.kwargs.get("weights") and entry.model_weights is None
+    network = loading.build(entry, **_architecture(entry, published))
+    network = network if is_fetched else _without_head(network)
+    network.register_load_state_dict_pre_hook(_rename_old_keys)
+    if is_fetched:  # not by torchvision, which would run code in the file
+        load_weights(network, _download(entry, published), entry.name)
+        network = _without_head(network)
     else:
-        network = _without_head(loading.build(entry, **_architecture(entry, published)))
-        network.register_load_state_dict_pre_hook(_rename_old_keys)
         _load_file(network, entry)
     mean, std, least = IMAGENET_MEAN, IMAGENET_STD, (1, 1)
     if published:
@@ -441,15 +441,27 @@ def _architecture(entry, published):
 
 
 def _download(entry, published):
+    """File of the published weights, in torchvision's own folder; it is whole."""
+    file = Path(torch.hub.get_dir(), "checkpoints", Path(published.url).name)
+    begins = file.stem.rpartition("-")[2]  # the SHA-256, as the name says
     try:
-        return loading.build(entry)
-    except _UNREADABLE as error:
-        file = Path(torch.hub.get_dir(), "checkpoints", Path(published.url).name)
+        if not file.is_file():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(published.url, str(file), begins)
+        digest = loading.identity(entry._replace(model_weights=file))["weights"]
+    except (OSError, HTTPException, RuntimeError) as error:
         raise SettingError(
             f"the weights of embedding network {entry.name!r} could not be downloaded or read "
             f"({error}): fetch {published.url} where that is possible and put the file {file.name} "
             f"into {file.parent}, or anywhere and name it by `args.net_weights`"
         ) from error
+    if not digest.startswith(begins):
+        raise SettingError(
+            f"{file} is damaged or something else: the SHA-256 of these weights of embedding "
+            f"network {entry.name!r} begins with {begins}, that of the file with {digest[:8]}; "
+            "delete it, or name weights of your own by `args.net_weights`"
+        )
+    return file
 
 
 def _rename_old_keys(module, state, *_):
@@ -499,7 +511,7 @@ def _timm_network(entry):
         kwargs |= {"pretrained": True, "pretrained_cfg_overlay": _timm_file(timm, entry)}
     try:
         module = timm.create_model(entry.class_name, **kwargs)
-    except (*_UNREADABLE, TypeError) as error:
+    except Exception as error:  # a damaged file raises nearly anything
         raise SettingError(_timm_problem(timm, entry, error)) from error
     known = module.pretrained_cfg
     known.pop("state_dict", None)  # a second copy of the weights
@@ -513,14 +525,9 @@ def _timm_file(timm, entry):
     """What makes timm read a file in place of the published weights; a head in it is left out."""
     heads = getattr(timm.models.get_pretrained_cfg(entry.class_name), "classifier", None) or ()
     heads = (heads,) if isinstance(heads, str) else heads
-    try:
-        state = timm.models.load_state_dict(str(entry.model_weights))
-        state = {key: t for key, t in state.items() if key.rpartition(".")[0] not in heads}
-    except Exception as error:  # a damaged file raises nearly anything
-        raise SettingError(
-            f"{entry.model_weights} must be a file with weights of embedding network "
-            f"{entry.name!r}, .pth or .safetensors; it is missing, damaged or something else"
-        ) from error
+    state = read_state(entry.model_weights, entry.name)
+    state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
+    state = {key: t for key, t in state.items() if key.rpartition(".")[0] not in heads}
     if not state:  # which timm would take for no file at all
         raise SettingError(f"{entry.model_weights} has no weights but those of a head")
     return {"state_dict": state, "num_classes": 0, "label_offset": 0}  # 0: no weight may be missing
@@ -532,15 +539,17 @@ def _timm_problem(timm, entry, error):
     reason = textwrap.shorten(str(error), 300, placeholder=" ...")
     if entry.model_weights is not None:
         return f"{what} filled from {entry.model_weights}: {reason}"
-    if isinstance(error, OSError):
-        from huggingface_hub.constants import HF_HUB_CACHE  # comes with timm
+    from huggingface_hub.constants import HF_HUB_CACHE  # both come with timm
+    from safetensors import SafetensorError
 
+    if isinstance(error, OSError | SafetensorError):
         published = timm.models.get_pretrained_cfg(entry.class_name)
         source = published.hf_hub_id or published.url
         return (
-            f"{what} downloaded ({reason}): fetch its weights, model.safetensors of {source!r} on "
-            "the Hugging Face hub, where that is possible, put the file anywhere and name it by "
-            f"`args.net_weights`, or copy another machine's cache of that hub to {HF_HUB_CACHE}"
+            f"{what} downloaded or read ({reason}): fetch its weights, model.safetensors of "
+            f"{source!r} on the Hugging Face hub, where that is possible, put the file anywhere "
+            "and name it by `args.net_weights`, or copy another machine's cache of that hub to "
+            f"{HF_HUB_CACHE}"
         )
     near = difflib.get_close_matches(entry.class_name, timm.list_models(pretrained=True))
     return f"{what} built ({reason}); check its `kwargs`, and its name: near it are {near}"

@@ -9,6 +9,7 @@ import ast
 import difflib
 import inspect
 import io
+import json
 import logging
 import os
 import re
@@ -60,8 +61,8 @@ def create_experiment(name):
     otherwise before a run is started: an int may stand for a float, and None for a default whose
     explanation mentions None; a default of None takes any value, one of `{}` any keys. Where the
     default is a list or None, `with args.names=[one,two]` is a list of text, without quotes.
-    Settings from configuration files are held to the same, and `-f` lets everything pass. Paths
-    are text.
+    Settings from configuration files (`with settings.json`) are held to the same,
+    and `-f` lets everything pass. Paths are text.
 
     Parameters
     ----------
@@ -146,7 +147,8 @@ class _StrictExperiment(Experiment):
         self.logger = _logger(self.path)
         options = dict(options or {})
         forced = bool(options.get("--force"))
-        config_updates = self._with_lists(config_updates or {})
+        named_configs, from_files = _without_files(named_configs)
+        config_updates = self._with_lists({**from_files, **_flat(config_updates or {})})
         _check_seed(config_updates.get("seed"))
         run = super()._create_run(
             command_name,
@@ -242,6 +244,45 @@ def _entries(node):
         pairs = zip(node.keys, node.values, strict=True)
         return [(k.value, k.lineno, v) for k, v in pairs if isinstance(k, ast.Constant)]
     return []
+
+
+def _flat(settings):
+    return dict(iterate_flattened(settings))
+
+
+def _without_files(named_configs):
+    """The names that are no files, and the settings in those that are: dotted name -> value.
+
+    Sacred itself would read pickles, and JSON that stands for any object: both can run code.
+    """
+    names, settings = [], {}
+    for name in named_configs:
+        if Path(name).is_file():
+            settings |= _flat(_read_settings(Path(name)))
+        else:
+            names.append(name)
+    return names, settings
+
+
+def _read_settings(path):
+    """The settings in a JSON file, nested."""
+    if path.suffix != ".json":
+        raise _setting_error(f"{path} must be a file of settings in JSON, called *.json")
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"), object_hook=_plain)
+    except (OSError, ValueError, RecursionError) as error:
+        raise _setting_error(f"{path} is no file of settings: {error}") from error
+    if not isinstance(settings, dict):
+        raise _setting_error(f"{path} must hold settings by their names, got {settings!r}")
+    return settings
+
+
+def _plain(entries):
+    """Entries of a JSON object, unless sacred would make something else of them."""
+    for key in entries:
+        if key.startswith(("py/", "json://")):
+            raise ValueError(f"it has the key {key!r}, which stands for objects")
+    return entries
 
 
 def _list_of(text):

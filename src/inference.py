@@ -91,13 +91,13 @@ def load_network(entry, device):
 
 
 def check_options(device, *, precision, tile, scores=()):
-    """Refuse settings of `args` that `predict` cannot follow.
+    """Refuse settings of `args` that `predict` cannot follow; device None: not known yet.
 
     Raises
     ------
     SettingError
     """
-    allowed = PRECISIONS if device.type == "cuda" else PRECISIONS[:2]
+    allowed = PRECISIONS if device is None or device.type == "cuda" else PRECISIONS[:2]
     if precision not in allowed:
         hint = "; float16 needs a GPU" if precision in PRECISIONS else ""
         raise SettingError(

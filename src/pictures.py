@@ -221,7 +221,7 @@ def blank_thumbnail(side=THUMBNAIL_SIDE_PX):
 
 def decode(jpeg):
     """Picture of shape (H, W, 3) from the bytes of an image file."""
-    return np.array(Image.open(io.BytesIO(jpeg)).convert("RGB"))
+    return np.array(Image.open(io.BytesIO(jpeg), formats=["JPEG"]).convert("RGB"))
 
 
 def thumbnail_sheet(thumbnails, columns, frames, side=160, caption=40, ground=WHITE):
@@ -250,7 +250,7 @@ def thumbnail_sheet(thumbnails, columns, frames, side=160, caption=40, ground=WH
     gap, frame = side // 20, max(2, side // 40)
     room = side - 2 * (gap + frame)
     for number, (data, colour) in enumerate(zip(thumbnails, frames, strict=True)):
-        picture = _fit(Image.open(io.BytesIO(data)).convert("RGB"), room)
+        picture = _fit(Image.fromarray(decode(data)), room)
         left = number % columns * side + (side - picture.width) // 2
         upper = number // columns * (side + caption) + (side - picture.height) // 2
         box = (left, upper, left + picture.width, upper + picture.height)

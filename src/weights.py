@@ -1,6 +1,8 @@
 """From a file of weights to a network filled with it; nothing in the file is run."""
 
+import argparse
 import logging
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from src.loading import SettingError
 
 _log = logging.getLogger(__name__)
 _LISTED = 5  # keys named in a message
-_SCALAR = np.float64().__reduce__()[0]  # its module has two names, by version of NumPy
+_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")  # what training scripts call it
 
 
 def load_weights(network, path, name):
@@ -21,10 +23,8 @@ def load_weights(network, path, name):
     ----------
     network : torch.nn.Module
     path : path-like
-        A `.safetensors` file, or what `torch.save` wrote on any device: a state dict, or a mapping
-        that has it under "state_dict". Keys may start with "module.", values may be of any
-        floating type; the network keeps its own. Keys that the network lacks are named in one
-        warning.
+        See `read_state`. Keys may start with "module.", values may be of any floating type; the
+        network keeps its own. Keys that the network lacks are named in one warning.
     name : str
         The configuration entry, for the messages.
 
@@ -33,7 +33,7 @@ def load_weights(network, path, name):
     SettingError
         If the file is missing or is no such file, if keys are missing or shapes differ.
     """
-    state = _read_state(Path(path), name)
+    state = read_state(path, name)
     own = network.state_dict()
     state = {key if key in own else key.removeprefix("module."): t for key, t in state.items()}
     misshapen = [
@@ -50,31 +50,87 @@ def load_weights(network, path, name):
         _log.warning("%s: ignored what model %r lacks: %s", path, name, _first_few(extra))
 
 
-def _read_state(path, name):
+def read_state(path, name):
+    """The tensors of a weights file by their keys.
+
+    Parameters
+    ----------
+    path : path-like
+        A `.safetensors` file, or what `torch.save` wrote on any device: a state dict, or a mapping
+        that has it under "state_dict", "model", "state_dict_ema" or "model_ema".
+    name : str
+        The configuration entry, for the messages.
+
+    Returns
+    -------
+    state : dict of str to Tensor
+        On the CPU.
+
+    Raises
+    ------
+    SettingError
+        If the file is missing, damaged or something else. Damage goes unnoticed only inside the
+        values of files without checksums: `.safetensors`, and those of torch before 1.6.
+    """
+    path = Path(path)
     if not path.is_file():
         raise SettingError(
             f"the weights of model {name!r} are missing: put them at {path} (README.md says where "
             "the published ones are to be had), or change `model_weights` in configuration.py"
         )
     try:
-        content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+        content = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
     except SettingError:
         raise
     except Exception as error:  # a damaged file raises nearly anything
         raise SettingError(_no_state(path, name)) from error
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping):
+    if not isinstance(content, Mapping):
         raise SettingError(_no_state(path, name))
+    under = [content[key] for key in _KEYS if isinstance(content.get(key), Mapping)]
+    state = under[0] if under else content
     return {str(key): value for key, value in state.items() if isinstance(value, torch.Tensor)}
 
 
-def _read_torch(path):
-    # Beside the weights, training scripts store scores as NumPy scalars: plain numbers.
-    with torch.serialization.safe_globals(
-        [(_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-        + [np.dtype, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8"))]
-    ):
+def read_torch(path):
+    """What `torch.save` wrote, on the CPU: tensors, NumPy arrays of numbers, plain values.
+
+    Nothing in the file is run. A missing, damaged or hostile file raises nearly any exception.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch stores the checksums, and does not look at them
+        if damaged is not None:
+            raise ValueError(f"its checksums do not fit: {damaged} is damaged")
+    with torch.serialization.safe_globals(_plain_globals()):
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _plain_globals():
+    """What may stand beside tensors: NumPy's numbers and arrays, and a script's settings."""
+    array = np.zeros(1)
+    functions = {"scalar": array[0].__reduce__()[0], "_reconstruct": array.__reduce__()[0]}
+    return [
+        argparse.Namespace,
+        np.ndarray,
+        (_dtype, "numpy.dtype"),
+        *(type(np.dtype(code)) for code in "?bhilqBHILQefd"),
+        *(
+            (function, f"numpy.{core}.multiarray.{name}")
+            for core in ("core", "_core")  # its name in NumPy 1 and 2
+            for name, function in functions.items()
+        ),
+    ]
+
+
+def _dtype(code, *_):
+    """A dtype of numbers, the shared one: NumPy ignores what a file then claims about it.
+
+    It would believe a file about a copy, such as that there are pointers in the bytes.
+    """
+    dtype = np.dtype(code)
+    if dtype.kind not in "biuf":
+        raise ValueError(f"it holds an array of {dtype}, which is refused")
+    return dtype
 
 
 def _read_safetensors(path):

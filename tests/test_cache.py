@@ -263,7 +263,7 @@ def test_a_file_of_another_kind_is_named(path, prediction):
         cache.read_prediction(path)
 
 
-@pytest.mark.parametrize("kept", [0, 1, 30, -30])
+@pytest.mark.parametrize("kept", [0, 1, 30, -1])
 def test_a_cut_table_is_named(tmp_path, kept):
     path = cache.metrics_path(tmp_path, "m", "streets", 2)
     cache.write_table(path, {"S": np.arange(9)}, MADE_FROM)
@@ -296,7 +296,7 @@ def test_a_changed_bit_is_noticed_wherever_it_is(tmp_path, name, data):
     path = tmp_path / name
     WRITERS[name](path)
     whole = bytearray(path.read_bytes())
-    bit = data.draw(st.integers(0, 8 * (len(whole) - 30)))  # the last bytes are the checksum
+    bit = data.draw(st.integers(0, 8 * len(whole) - 1))
     whole[bit // 8] ^= 1 << bit % 8
     path.write_bytes(whole)
     with pytest.raises(ValueError, match=f"{name} cannot be read .*checksum.* again$"):
@@ -311,27 +311,10 @@ def test_a_cut_file_is_noticed_wherever_it_is_cut(tmp_path, name, data):
     path = tmp_path / name
     WRITERS[name](path)
     whole = path.read_bytes()
-    path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 30))])
+    path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
     with pytest.raises(ValueError, match=f"{name} cannot be read"):
         READERS[name](path)
     assert cache.why_stale(path, MADE_FROM) == "broken"
-
-
-@pytest.mark.parametrize("name", WRITERS)
-def test_a_broken_checksum_hides_no_content(tmp_path, name):
-    path = tmp_path / name
-    WRITERS[name](path)
-    whole, expected = path.read_bytes(), repr(READERS[name](path))
-    for bit in range(8 * (len(whole) - 29), 8 * len(whole)):
-        changed = bytearray(whole)
-        changed[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(changed)
-        try:
-            content = repr(READERS[name](path))
-        except ValueError as error:
-            assert "checksum" in str(error)
-        else:
-            assert content == expected
 
 
 class Hostile:

@@ -71,31 +71,46 @@ def test_only_the_named_datasets_are_shown_and_wrong_names_are_told(path):
 # the maps
 
 
+def make_maps(path, settings, table=None, overwrite=False):
+    version = cache.version_of(path)
+    table = script.read_table(path) if table is None else table
+    return script.with_maps(LOG, path, version, table, settings, overwrite)
+
+
 def test_maps_are_stored_and_reused_only_for_the_same_settings(path, caplog):
     caplog.set_level(logging.INFO)
-    first = script.with_maps(LOG, path, script.read_table(path), SETTINGS, overwrite=False)
+    first = make_maps(path, SETTINGS)
     assert len(caplog.records) == 1
     stored = script.read_table(path)
     assert stored["made_from"]["net"] == "a"
-    again = script.with_maps(LOG, path, stored, SETTINGS, overwrite=False)
+    again = make_maps(path, SETTINGS, stored)
     assert len(caplog.records) == 1
     assert_array_equal(again["plot_embeddings"], first["plot_embeddings"])
-    script.with_maps(LOG, path, stored, {**SETTINGS, "size": None}, overwrite=False)
+    make_maps(path, {**SETTINGS, "size": None}, stored)
     assert len(caplog.records) == 2
     assert_array_equal(script.read_table(path)["nn_embeddings"], first["embeddings"])
-    script.with_maps(LOG, path, script.read_table(path), {**SETTINGS, "size": None}, overwrite=True)
+    make_maps(path, {**SETTINGS, "size": None}, overwrite=True)
     assert len(caplog.records) == 3
+
+
+def test_a_file_that_another_run_has_written_meanwhile_stays(path, caplog):
+    version, table = cache.version_of(path), script.read_table(path)
+    cache.write_table(path, cache.take_segments(table, [0, 1]), table["made_from"])
+    placed = script.with_maps(LOG, path, version, table, SETTINGS, overwrite=False)
+    assert len(placed["plot_embeddings"]) == 8
+    assert "the map is not kept: another run has written" in caplog.text
+    assert len(script.read_table(path)["embeddings"]) == 2
 
 
 @pytest.mark.parametrize("size", [2, 1, None])
 def test_segments_that_came_since_are_placed_and_others_stay(path, size):
     settings = {**SETTINGS, "size": size}
-    before = script.with_maps(LOG, path, script.read_table(path), settings, overwrite=False)
+    before = make_maps(path, settings)
     longer = script.read_table(path)
     for name in ("plot_embeddings", "nn_embeddings"):
         longer[name] = longer[name].copy()
         longer[name][2] = np.nan  # as stage 4 leaves them
-    after = script.with_maps(LOG, path, longer, settings, overwrite=False)
+    after = make_maps(path, settings, longer)
     others = np.arange(8) != 2
     for name in ("plot_embeddings", "nn_embeddings"):
         assert np.isfinite(after[name]).all()
@@ -120,7 +135,7 @@ def test_what_the_reduction_refuses_is_named_without_a_traceback(
     monkeypatch.setitem(embedding_space.MAX_POINTS, "isomap", 5)
     settings = {**SETTINGS, "method": method, "tsne": tsne}
     with pytest.raises(SettingError, match=message):
-        script.with_maps(LOG, path, script.read_table(path), settings, overwrite=False)
+        make_maps(path, settings)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 1.5, "x", None, True])
@@ -155,7 +170,7 @@ def test_a_file_of_the_original_is_shown_but_not_written(reference, tmp_path, ca
     source = reference / "caches" / "tree" / "embeddings_32_32_densenet201.p"
     path = tmp_path / source.name
     path.write_bytes(source.read_bytes())
-    table = script.with_maps(LOG, path, script.read_table(path), SETTINGS, overwrite=False)
+    table = make_maps(path, SETTINGS)
     assert table["plot_embeddings"].shape == (len(table["pred"]), 2)
     assert path.read_bytes() == source.read_bytes()
     assert "file of the original system" in caplog.text
@@ -164,7 +179,7 @@ def test_a_file_of_the_original_is_shown_but_not_written(reference, tmp_path, ca
 def test_a_map_that_cannot_be_stored_is_shown_all_the_same(path, caplog):
     table = script.read_table(path)
     blocked = path / "below_a_file.p"
-    table = script.with_maps(LOG, blocked, table, SETTINGS, overwrite=False)
+    table = script.with_maps(LOG, blocked, None, table, SETTINGS, overwrite=False)
     assert np.isfinite(table["plot_embeddings"]).all()
     assert "the map cannot be kept" in caplog.text
 

@@ -1,5 +1,6 @@
 """Feature vectors of crops and of segments."""
 
+import hashlib
 import json
 import sys
 import types
@@ -263,12 +264,34 @@ def test_without_network_the_error_says_which_file_to_put_where(no_network):
     assert "args.net_weights" in str(raised.value)
 
 
-def test_a_file_in_torchvisions_cache_needs_no_network(no_network):
-    cache = no_network / "hub" / "checkpoints"
-    cache.mkdir(parents=True)
-    write_state(imagenet("resnet18"), cache / "resnet18-f37072fd.pth")
-    entry = imagenet("resnet18")._replace(kwargs={"weights": "IMAGENET1K_V1"})
-    assert embed(load_embedding_network(entry, CPU), noise((32, 32))).shape == (1, 512)
+@pytest.fixture
+def cached(no_network, monkeypatch):
+    """An entry whose published weights are in torchvision's folder, and their file."""
+    folder = no_network / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    write_state(imagenet("resnet18"), folder / "new.pth")
+    digest = hashlib.sha256((folder / "new.pth").read_bytes()).hexdigest()
+    path = (folder / "new.pth").rename(folder / f"resnet18-{digest[:8]}.pth")
+    published = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.value
+    monkeypatch.setattr(published, "url", f"https://example.org/{path.name}")
+    return imagenet("resnet18")._replace(kwargs={"weights": "IMAGENET1K_V1"}), path
+
+
+def test_a_file_in_torchvisions_cache_needs_no_network(cached, caplog):
+    entry, path = cached
+    network = load_embedding_network(entry, CPU)
+    assert torch.equal(network.module.conv1.weight, torch.load(path)["conv1.weight"])
+    assert embed(network, noise((32, 32))).shape == (1, 512)
+    assert not caplog.records  # about its head, which is taken off
+
+
+def test_a_damaged_file_in_torchvisions_cache_is_named(cached):
+    entry, path = cached
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(SettingError, match=rf"{path.name} is damaged .* SHA-256 .*; delete it"):
+        load_embedding_network(entry, CPU)
 
 
 def test_a_file_replaces_the_published_weights(tmp_path):
@@ -345,7 +368,7 @@ def test_dinov2_takes_the_one_size_of_its_entry(tmp_path):
 def test_a_timm_file_that_lacks_weights_is_an_error_that_names_it(tmp_path):
     pytest.importorskip("timm")
     entry = timm_entry("resnet10t", tmp_path / "weights.pth")
-    with pytest.raises(SettingError, match="weights.pth must be .* missing, damaged or something"):
+    with pytest.raises(SettingError, match="'mine' are missing: put them at .*weights.pth"):
         load_embedding_network(entry, CPU)
     torch.save({"conv1.0.weight": torch.zeros(2)}, entry.model_weights)
     with pytest.raises(SettingError, match="could not be filled from .*weights.pth: .*Missing key"):
@@ -362,6 +385,19 @@ def test_without_network_the_error_names_timms_file_and_folder(monkeypatch):
         load_embedding_network(timm_entry("resnet10t"), CPU)
     assert "/the/folder" in str(raised.value)
     assert "args.net_weights" in str(raised.value)
+
+
+def test_a_damaged_file_in_timms_folder_is_an_error_that_names_the_folder(tmp_path, monkeypatch):
+    pytest.importorskip("timm")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    folder = tmp_path / "models--timm--resnet10t.c3_in1k"
+    for name, content in (("refs/main", "0"), ("snapshots/0/model.safetensors", "damaged")):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text(content)
+    with pytest.raises(SettingError, match="could not be downloaded or read.*header") as raised:
+        load_embedding_network(timm_entry("resnet10t"), CPU)
+    assert str(tmp_path) in str(raised.value)
 
 
 def test_without_timm_the_error_says_what_to_install(monkeypatch):

@@ -191,9 +191,9 @@ def test_recorded_confusions_by_threshold_are_met_through_files(
     ids = (recorded[name].astype(np.uint8) for name in ("prediction_train_ids", "gt_ids"))
     path = cache.prediction_path(*place, 0)
     cache.write_prediction(path, Prediction(None, *ids, "a.png", maps), {"a": 1}, "none")
-    cache.write_components(cache.components_path(*place, 0), recorded["components"], {})
-    metrics = {"class": np.zeros(len(recorded["iou_pred"]))}
     made_from = {"prediction": cache.made_from(path)}
+    cache.write_components(cache.components_path(*place, 0), recorded["components"], made_from)
+    metrics = {"class": np.zeros(len(recorded["iou_pred"]))}
     cache.write_table(cache.metrics_path(*place, 0), metrics, made_from)
     names, tables = eval_iou.category_tables(datasets[dataset], datasets["cityscapes_train"])
     below = eval_iou.count_image(

@@ -1,5 +1,6 @@
 """Weight files: of any maker, and what is none."""
 
+import argparse
 import pickle
 
 import numpy as np
@@ -9,7 +10,7 @@ from test_inference import CPU, narrow
 
 from src.inference import load_network
 from src.loading import SettingError
-from src.weights import load_weights
+from src.weights import load_weights, read_state, read_torch
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,43 @@ def test_checkpoints_of_old_torch_and_numpy_load(state, tmp_path):
     assert b"numpy.core.multiarray" in old
     path.write_bytes(old)
     assert_same_state(load_network(narrow(path), CPU), state)
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model", "state_dict_ema", "model_ema"])
+def test_weights_are_found_under_the_names_that_training_scripts_give_them(key, tmp_path):
+    content = {key: {"weight": torch.ones(2), "steps": 3}, "args": argparse.Namespace(lr=0.1)}
+    torch.save(content, tmp_path / "checkpoint.pth")
+    state = read_state(tmp_path / "checkpoint.pth", "narrow")
+    assert list(state) == ["weight"] and torch.equal(state["weight"], torch.ones(2))
+
+
+@pytest.mark.parametrize("kind", ["?", "i4", "i8", "u1", "f2", "f4", "f8"])
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_arrays_of_numbers_come_back_as_they_were(kind, is_zip, tmp_path):
+    array = np.arange(6).reshape(2, 3).astype(kind)
+    torch.save([array, array[1, 2]], tmp_path / "a.pth", _use_new_zipfile_serialization=is_zip)
+    again, last = read_torch(tmp_path / "a.pth")
+    np.testing.assert_array_equal(again, array)
+    assert again.dtype == array.dtype and last == array[1, 2]
+
+
+class Liar:
+    """A dtype of numbers with a state that says something else."""
+
+    def __init__(self, field):
+        self.state = (3, "<", None, ("a",), {"a": (np.dtype(field), 0)}, 8, 1, 0)
+
+    def __reduce__(self):
+        return np.dtype, ("f8", False, True), self.state
+
+
+def test_no_dtype_of_a_file_takes_bytes_for_pointers(tmp_path):
+    torch.save(Liar("i8"), tmp_path / "liar.pth")
+    assert read_torch(tmp_path / "liar.pth").fields is None
+    for name, content in (("object", np.array([None])), ("field", Liar("O"))):
+        torch.save({"state_dict": {}, "beside": content}, tmp_path / f"{name}.pth")
+        with pytest.raises(SettingError, match=rf"{name}\.pth .*must be a state dict"):
+            read_state(tmp_path / f"{name}.pth", "narrow")
 
 
 def test_extra_keys_give_one_warning_that_names_them(state, tmp_path, caplog):

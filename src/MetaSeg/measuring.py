@@ -63,7 +63,7 @@ def store_segments(prediction, place, predicted_ids, heatmaps=()):
         known = (predicted_ids != cache.NO_LABEL).any()
         ids = np.minimum(ground_truth, cache.NO_LABEL)  # no mapping has larger ones
         ground_truth = predicted_ids[ids] if known else None
-    maps = {name: np.load(path) for name, path in _map_paths(heatmaps, place).items()}
+    maps = {name: cache.read_map(path) for name, path in _map_paths(heatmaps, place).items()}
     maps = {**prediction.scores, **maps}
     metrics, components = compute_metrics_components(
         prediction.probabilities, ground_truth, maps, prediction=prediction.prediction

@@ -5,8 +5,8 @@ arXiv 2005.06831.
 """
 
 import copy
+import logging
 import re
-import secrets
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -18,14 +18,17 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import trange
 
 from src import loading
+from src.files import whole_file
 from src.loading import SettingError
 from src.MetaSeg.meta_nn import MetaNN, Trees
 from src.records import SegmentTable
+from src.weights import read_torch
 
 FORMAT = 2  # of a checkpoint
 HELD_OUT = 0.2  # share of the images on the validation side of a split
 _PLAIN_LOSSES = ("squared_error", "absolute_error", "quantile")  # sums of leaves are the IoU
 _NO_FEATURES = {"class", "iou", "iou0"}
+_log = logging.getLogger(__name__)
 
 
 def feature_names(metric_names):
@@ -317,7 +320,8 @@ def fit_neural(
         `report(epoch, training_loss, validation_loss)` after each epoch, from 1.
     progress_path : path, optional
         File to keep the state of the training in after each epoch. Where it is there already, by
-        a training with the same arguments, that one is gone on with. It is deleted at the end.
+        a training with the same arguments, that one is gone on with; a broken one is a warning. It
+        is deleted at the end.
 
     Returns
     -------
@@ -415,11 +419,21 @@ def _resume(path, changing):
     """Losses of the epochs that are done, and the best so far; brings back what `_keep` stored."""
     if path is None or not Path(path).is_file():
         return [], None
-    state = torch.load(path, weights_only=True)
-    for name, part in changing.items():
-        part.load_state_dict(state[name])
-    torch.set_rng_state(state["random"])
-    return state["losses"], state["best"]
+    beginning = copy.deepcopy({name: part.state_dict() for name, part in changing.items()})
+    random = torch.get_rng_state()
+    try:
+        state = read_torch(path)
+        changing["network"].load_state_dict(state["best"]["weights"])  # do they fit?
+        for name, part in changing.items():
+            part.load_state_dict(state[name])
+        torch.set_rng_state(state["random"])
+        return state["losses"], state["best"]
+    except Exception as error:  # a broken file raises nearly anything
+        for name, part in changing.items():
+            part.load_state_dict(beginning[name])
+        torch.set_rng_state(random)
+        _log.warning("%s cannot be read, the training begins anew: %s", path, error)
+        return [], None
 
 
 # checkpoints
@@ -453,14 +467,8 @@ def save_meta_model(path, model, made_from):
 
 
 def _save_whole(path, content):
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
-    try:
-        torch.save(content, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as part:
+        torch.save(content, part)
 
 
 def load_meta_model(path, entry=None, training=None):
@@ -543,13 +551,7 @@ def _rebuild(kind, state, size, entry):
 
 def _read(path):
     """A checkpoint as `save_meta_model` writes it; nothing in the file is run."""
-    array = np.zeros(1)
-    of_an_array = [
-        np.ndarray, np.dtype, type(array.dtype),
-        (array.__reduce__()[0], "numpy.core.multiarray._reconstruct"),
-    ]  # fmt: skip
-    with torch.serialization.safe_globals(of_an_array):
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    checkpoint = read_torch(path)
     return _from_original(checkpoint) if "train_xa_mean" in checkpoint else checkpoint
 
 

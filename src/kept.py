@@ -1,0 +1,30 @@
+"""Objects that are sent to a process many times and made there once."""
+
+import secrets
+from dataclasses import fields
+
+_here = {}  # the last object that arrived in this process, by its token
+
+
+class Kept:
+    """Base of dataclasses that hold something large, such as a network, in cached properties.
+
+    Only the fields are sent to other processes. What arrives there a second time is the object
+    that arrived first, with all that it holds; another object takes its place.
+    """
+
+    def __post_init__(self):
+        self._token = secrets.token_hex(8)
+
+    def __reduce__(self):
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return _arrived, (type(self), self._token, values)
+
+
+def _arrived(kind, token, values):
+    if token not in _here:
+        kept = kind(**values)
+        kept._token = token
+        _here.clear()
+        _here[token] = kept
+    return _here[token]

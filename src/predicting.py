@@ -1,0 +1,123 @@
+"""One image on its way through stage 1: from the picture to its prediction on disk."""
+
+import logging
+import threading
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from src import cache, inference, loading
+from src.datasets import LabelledImages
+from src.kept import Kept
+from src.MetaSeg import measuring
+from src.MetaSeg.metrics import heatmaps
+
+_log = logging.getLogger(__name__)
+_one_at_a_time = threading.Lock()  # others' datasets may not be made for threads
+
+
+@dataclass(eq=False)
+class Predictor(Kept):
+    """What stage 1 does with the images of a dataset, here or in another process.
+
+    Parameters
+    ----------
+    io_path : path
+        Folder of all results.
+    model : ModelConfig
+        The segmentation network.
+    data : DatasetConfig
+    mean, std : sequence of 3 float
+        Of the network's input.
+    gpu : int or None
+        See `inference.choose_device`.
+    speed : dict
+        Settings of `inference.speed_up`.
+    options : dict
+        Settings of `inference.predict_images`.
+    probabilities : {"compact", "float32", "none"}
+        How they are stored; "none" measures the segments as well.
+    predicted_ids : ndarray of shape (256,), uint8
+        See `loading.predicted_ids`.
+    source : dict
+        What all predictions depend on, beside their files.
+    loaders : int
+        Processes that load images.
+    """
+
+    io_path: str | Path
+    model: tuple
+    data: tuple
+    mean: tuple
+    std: tuple
+    gpu: int | None
+    speed: dict
+    options: dict
+    probabilities: str
+    predicted_ids: np.ndarray
+    source: dict
+    loaders: int
+
+    @cached_property
+    def samples(self):
+        """The dataset; images become inputs of the network."""
+        return loading.build(self.data, transform=inference.to_input(self.mean, self.std))
+
+    @cached_property
+    def device(self):
+        return inference.choose_device(self.gpu, _log)
+
+    @cached_property
+    def network(self):
+        return inference.speed_up(inference.load_network(self.model, self.device), **self.speed)
+
+    def why_stale(self, index):
+        """Why an image must be predicted, as text; None: it need not."""
+        path, scores = cache.prediction_path(*self._place(index)), self.options["scores"]
+        kept = () if scores else ("scores",)  # those of an earlier run stay
+        reason = cache.why_stale(path, self._made_from(index), ignored=kept)
+        if reason is None and self.probabilities == "none":
+            reason = measuring.why_stale(self._place(index), self.predicted_ids)
+        return reason
+
+    def predict(self, indices):
+        """Yield (index, Prediction or the exception) of some images, in their order."""
+        workers = min(self.loaders, len(indices))
+        loaded = inference.load_images(self.samples, indices, workers=workers, device=self.device)
+        yield from inference.predict_images(self.network, loaded, **self.options)
+
+    def store(self, index, prediction):
+        """Write a prediction, and with probabilities="none" what stage 2 makes of it."""
+        is_measured = self.probabilities == "none"
+        if is_measured:
+            maps = np.stack(heatmaps(prediction.probabilities), axis=2)
+            prediction = replace(prediction, heatmaps=maps)
+        path, made_from = cache.prediction_path(*self._place(index)), self._made_from(index)
+        cache.write_prediction(path, prediction, made_from, self.probabilities)
+        if is_measured:
+            measuring.store_segments(prediction, self._place(index), self.predicted_ids)
+
+    def folders(self):
+        """Where predictions are written, and what comes with them."""
+        paths = [cache.prediction_path]
+        if self.probabilities == "none":
+            paths += [cache.metrics_path, cache.components_path]
+        return [path(*self._place(0)).parent for path in paths]
+
+    def _place(self, index):
+        return self.io_path, self.model.name, self.data.name, index
+
+    def _made_from(self, index):
+        """All that a prediction depends on, its picture and label file as they are now.
+
+        Only a dataset without a list of both must load the image for that.
+        """
+        if isinstance(self.samples, LabelledImages):
+            image, labels = self.samples.samples[index]
+        else:
+            with _one_at_a_time:
+                image, labels = self.samples[index][2], None
+        labels = labels and cache.state_of(labels)
+        return {**self.source, "image": cache.state_of(image), "labels": labels}

@@ -1,0 +1,405 @@
+"""Files that would run code, or claim what is not so: every reader refuses them by name."""
+
+import hashlib
+import json
+import os
+import pickle
+import pickletools
+import subprocess
+import sys
+import warnings
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from conftest import REPOSITORY
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sacred.utils import SacredError
+
+import compute_embeddings
+import discover_embedding_space
+import eval_anomaly
+import eval_iou
+import eval_retrieval
+import eval_selection
+from configuration import CONFIG, ModelConfig
+from src import cache, embedding_networks, pictures, suspects
+from src.loading import SettingError
+from src.MetaSeg import main as stage_2
+from src.MetaSeg import measuring, meta_models
+from src.records import Prediction
+from src.weights import load_weights
+
+CPU = torch.device("cpu")
+NAMES = CONFIG.MODEL_NAME, CONFIG.DATASET.name
+RESNET = ModelConfig("resnet18", "torchvision.models", "resnet18", {"weights": None}, None)
+
+
+class Trap:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+@pytest.fixture
+def hidden(tmp_path):
+    """A trap deep inside what a file may hold; afterwards it must not have snapped."""
+    yield {"S": [1, {"deep": [Trap(tmp_path / "trap")]}]}
+    assert not (tmp_path / "trap").exists()
+
+
+# Tables
+
+TABLES = {
+    cache.read_table: "metrics0.p",
+    cache.made_from: "metrics0.p",
+    cache.read_components: "components0.p",
+    cache.read_embeddings: "embeddings_1_1_a.p",
+    discover_embedding_space.read_table: "embeddings_1_1_a.p",
+    partial(suspects.load_segments, model_name="net", io_path="."): "embeddings_1_1_a.p",
+}
+
+
+@pytest.mark.parametrize("protocol", range(2, 6))
+@pytest.mark.parametrize("read", TABLES)
+def test_a_pickle_that_would_run_code_is_refused_by_name(read, protocol, hidden, tmp_path):
+    path = tmp_path / TABLES[read]
+    path.write_bytes(pickle.dumps(hidden, protocol))
+    with pytest.raises(ValueError, match=rf"{path.name} cannot be read .*mkdir, which is refused"):
+        read(path)
+
+
+@pytest.mark.parametrize("script", [compute_embeddings, discover_embedding_space])
+def test_a_hostile_load_file_is_refused_by_the_scripts(script, hidden, tmp_path):
+    path = tmp_path / "embeddings_1_1_a.p"
+    path.write_bytes(pickle.dumps(hidden))
+    changes = {"args": {"load_file": str(path), "io_path": str(tmp_path)}}
+    if script is discover_embedding_space:
+        changes["mainplot"] = {"save_path": str(tmp_path / "map.png")}
+    with pytest.raises(SacredError, match="embeddings_1_1_a.p cannot be read .*refused"):
+        script.ex.run(config_updates=changes)
+
+
+@pytest.mark.parametrize("script", [eval_retrieval, eval_selection])
+def test_a_hostile_table_is_refused_by_the_evaluation(script, hidden, tmp_path):
+    size = dict(min_height=9, min_width=9)
+    path = cache.embeddings_path(tmp_path, NAMES[0], 9, 9, CONFIG.EMBEDDING_NETWORK)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(pickle.dumps(hidden))
+    with pytest.raises(SacredError, match=f"{path.name} cannot be read .*refused"):
+        script.ex.run(config_updates={"args": {"io_path": str(tmp_path), **size}})
+
+
+@pytest.mark.parametrize("protocol", range(2, 6))
+@pytest.mark.parametrize("core", [b"numpy.core", b"numpy._core"])
+def test_pickles_of_either_numpy_are_read_in_every_protocol(core, protocol, tmp_path):
+    kinds = ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "<U3", "S3"]
+    table = {kind: np.ones((2, 3), kind) for kind in [*kinds, ">f4", ">i8"]}
+    table |= {f"of {kind}": [np.ones(1, kind)[0]] for kind in kinds}
+    table |= {
+        "none": np.zeros((0, 4)),
+        "columns": np.ones((2, 3), order="F"),
+        "bytes": [b"", b"\xff"],
+    }
+    (tmp_path / "metrics0.p").write_bytes(as_named(pickle.dumps(table, protocol), core))
+    again = cache.read_table(tmp_path / "metrics0.p")
+    np.testing.assert_equal(again, table)
+    for kind in kinds:
+        assert again[kind].dtype == table[kind].dtype
+        assert type(again[f"of {kind}"][0]) is type(table[f"of {kind}"][0])
+
+
+def as_named(content, core):
+    """A pickle with NumPy's modules under the name that another version has for them."""
+    frames = [at for opcode, _, at in pickletools.genops(content) if opcode.name == "FRAME"]
+    for at in reversed(frames):  # their lengths would not fit any more
+        content = content[:at] + content[at + 9 :]
+    here = np.zeros(1).__reduce__()[0].__module__.removesuffix(".multiarray").encode()
+    for module in (b".multiarray", b".numeric"):
+        old, new = here + module, core + module
+        content = content.replace(old + b"\n", new + b"\n")  # protocols 2 and 3
+        content = content.replace(bytes([len(old)]) + old, bytes([len(new)]) + new)
+    assert content.count(core + b".")
+    return content
+
+
+LIES = {  # pickles that ask for nothing unknown
+    # bytes of a table that are taken for pointers: a dtype whose state says so
+    "scalar": b"\x80\x03cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\n"
+    b"X\x01\x00\x00\x00O\x89\x88\x87R(K\x03X\x01\x00\x00\x00|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tbC\x08AAAAAAAA\x86R.",
+    "field": b"\x80\x03cnumpy\ndtype\nX\x02\x00\x00\x00V8\x89\x88\x87R(K\x03X\x01\x00\x00\x00|N"
+    b"X\x01\x00\x00\x00a\x85}X\x01\x00\x00\x00acnumpy\ndtype\nX\x01\x00\x00\x00O\x89\x88\x87R"
+    b"K\x00\x86sK\x08K\x01K\x00tb.",
+    # lengths, shapes and numbers far beyond the file
+    "memo": b"\x80\x04Nr\xff\xff\xff\xff.",
+    "bytes": b"\x80\x04\x8e\xff\xff\xff\xff\xff\x00\x00\x00.",
+    "bytearray": b"\x80\x05\x96\xff\xff\xff\xff\xff\x00\x00\x00.",
+    "text": b"\x80\x04\x8d\xff\xff\xff\xff\xff\x00\x00\x00.",
+    "frame": b"\x80\x04\x95\xff\xff\xff\xff\xff\x00\x00\x00.",
+    "shape": b"\x80\x03cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n"
+    b"\x8a\x06\xff\xff\xff\xff\xff\x00\x85C\x01d\x87R.",
+    # a function of NumPy is given another attribute
+    "function": b"\x80\x03cnumpy.core.numeric\n_frombuffer\n}X\x01\x00\x00\x00aK\x01sb.",
+}
+
+
+def test_a_table_that_lies_about_itself_is_named_and_does_no_harm(tmp_path):
+    for name, content in LIES.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics0.p").write_bytes(content)
+    code = """
+import resource, sys
+from pathlib import Path
+from src import cache
+resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))
+for path in sorted(Path(sys.argv[1]).glob("*/metrics0.p")):
+    try:
+        cache.read_table(path)
+    except ValueError as error:
+        assert str(path) in str(error), error
+        print(path.parent.name)
+"""
+    read = [sys.executable, "-c", code, tmp_path]  # where it does harm, it ends the process
+    done = subprocess.run(read, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == sorted(LIES)
+
+
+# Weights
+
+
+def hostile_files(folder, hidden):
+    """Files by name: what may be called weights and is a trap."""
+    paths = {}
+
+    def path(name, suffix=".pth"):
+        paths[name] = folder / f"{name}{suffix}"
+        return paths[name]
+
+    for protocol in range(2, 6):
+        path(f"pickle {protocol}").write_bytes(pickle.dumps(hidden, protocol))
+        torch.save(hidden, path(f"zip {protocol}"), pickle_protocol=protocol)
+    torch.save(hidden, path("old"), _use_new_zipfile_serialization=False)
+    torch.save({"state_dict": hidden}, path("state_dict"))
+    torch.save({"weight": torch.zeros(1), "beside": hidden}, path("beside"))
+    path("safetensors", ".safetensors").write_bytes(pickle.dumps(hidden))
+    with path("array").open("wb") as file:
+        np.save(file, np.array([hidden]), allow_pickle=True)
+    with warnings.catch_warnings():  # torch says that its scripts are old
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), path("script"))
+    return paths
+
+
+WEIGHTS = {
+    "a network": lambda path: load_weights(torch.nn.Linear(1, 1), path, "net"),
+    "a meta model": meta_models.load_meta_model,
+    "torchvision": lambda path: embed(compute_embeddings.choose_network("resnet18", path, None)),
+    "timm": lambda path: embed(compute_embeddings.choose_network("timm/resnet10t", path, None)),
+}
+
+
+def embed(entry):
+    return embedding_networks.load_embedding_network(entry, CPU)
+
+
+@pytest.mark.parametrize("loader", WEIGHTS)
+def test_weights_that_would_run_code_are_refused_by_name(loader, hidden, tmp_path):
+    if loader == "timm":
+        pytest.importorskip("timm")
+    paths = hostile_files(tmp_path, hidden)
+    for path in paths.values():
+        with pytest.raises(SettingError, match=rf"{path.name} "):
+            WEIGHTS[loader](path)
+        assert meta_models.made_from(path) is None
+    assert len(paths) == 14
+
+
+def test_published_weights_that_would_run_code_are_refused_by_name(hidden, tmp_path, monkeypatch):
+    """A file in torchvision's folder, with the right checksum in its name."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(hidden, folder / "new.pth")
+    digest = hashlib.sha256((folder / "new.pth").read_bytes()).hexdigest()
+    path = (folder / "new.pth").rename(folder / f"resnet18-{digest[:8]}.pth")
+    published = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.value
+    monkeypatch.setattr(published, "url", f"https://example.org/{path.name}")
+    with pytest.raises(SettingError, match=f"{path.name} .*must be a state dict"):
+        embed(RESNET._replace(kwargs={"weights": "IMAGENET1K_V1"}))
+
+
+@pytest.mark.parametrize("script", [eval_anomaly, eval_iou, compute_embeddings, stage_2])
+def test_hostile_meta_weights_are_refused_by_the_scripts(script, hidden, tmp_path):
+    measure(tmp_path)
+    torch.save(hidden, tmp_path / "meta.pth")
+    changes = {"io_path": str(tmp_path), "meta_weights": str(tmp_path / "meta.pth")}
+    if script is stage_2:
+        changes["visualize_rating"] = True
+    with pytest.raises(SettingError, match="meta.pth is no checkpoint"):
+        script.ex.run(config_updates={"args": changes})
+
+
+def measure(folder):
+    """Stages 1 and 2 of an image, without further maps."""
+    place = folder, *NAMES, 0
+    p = np.full((8, 9, 19), 0.01, np.float32)
+    p[:, :4, 3] = p[:, 4:, 5] = 0.82
+    prediction = Prediction(p, p.argmax(-1), np.zeros((8, 9), np.uint8), "x.png")
+    cache.write_prediction(cache.prediction_path(*place), prediction, {}, "float32")
+    measuring.store_segments(prediction, place, np.zeros(256, np.uint8))
+    return place, prediction
+
+
+@pytest.mark.parametrize("damage", ["hostile", "cut", "flipped", "empty", "another"])
+def test_a_training_whose_progress_cannot_be_read_begins_anew(damage, tmp_path, caplog, hidden):
+    path = tmp_path / "progress"
+    interrupted(path)
+    content = bytearray(path.read_bytes())
+    if damage == "hostile":
+        torch.save(hidden, path)
+    elif damage == "another":
+        torch.save({**torch.load(path), "random": None}, path)
+    else:
+        content[len(content) // 2] ^= 1
+        path.write_bytes(dict(cut=content[:-900], flipped=content, empty=b"")[damage])
+    again, whole = training(progress_path=path), training()
+    ours, expected = again.network.state_dict(), whole.network.state_dict()
+    assert all(torch.equal(ours[key], expected[key]) for key in expected)
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{path} cannot be read, the training begins anew")
+
+
+def interrupted(path):
+    def stop(epoch, *losses):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training(progress_path=path, report=stop)
+
+
+def training(**options):
+    rng = np.random.default_rng(0)
+    metrics = {name: rng.random(40) for name in ("S", "E", "class", "iou")}
+    table = meta_models.segment_table([(0, metrics)])
+    entry = ModelConfig("meta_nn", "src.MetaSeg.meta_nn", "MetaNN", {}, None)
+    return meta_models.fit_neural(entry, table, table, seed=0, epochs=4, batch_size=16, **options)
+
+
+# Damage
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_damaged_weights_are_named_or_the_very_same(tmp_path_factory, data):
+    torch.manual_seed(0)
+    saved = torch.nn.Linear(9, 7)
+    folder = tmp_path_factory.mktemp("weights")
+    torch.save(saved.state_dict(), folder / "weights.pth")
+    content = bytearray((folder / "weights.pth").read_bytes())
+    at = data.draw(st.integers(0, len(content) - 1))
+    bit = data.draw(st.integers(-1, 7))
+    content[at:] = (
+        content[at:at] if bit < 0 else bytes([content[at] ^ 1 << bit]) + content[at + 1 :]
+    )
+    (folder / "weights.pth").write_bytes(content)
+    loaded = torch.nn.Linear(9, 7)
+    try:
+        load_weights(loaded, folder / "weights.pth", "net")
+    except SettingError as error:
+        assert str(folder / "weights.pth") in str(error)
+    else:
+        assert torch.equal(loaded.weight, saved.weight) and torch.equal(loaded.bias, saved.bias)
+
+
+def test_a_damaged_meta_model_is_named_and_counts_as_made_from_nothing(tmp_path):
+    path = tmp_path / "meta.pth"
+    meta_models.save_meta_model(path, training(), {"datasets": ["streets"]})
+    content, mean = bytearray(path.read_bytes()), torch.load(path)["mean"].numpy().tobytes()
+    content[content.index(mean)] ^= 1  # torch would not notice
+    path.write_bytes(content)
+    with pytest.raises(SettingError, match="meta.pth is no checkpoint .*checksums do not fit"):
+        meta_models.load_meta_model(path)
+    assert meta_models.made_from(path) is None
+
+
+# Maps of the user's own, tags, lists
+
+
+@pytest.mark.parametrize("what", ["objects", "a pickle", "text", "cut", "names"])
+def test_a_heat_map_that_holds_no_numbers_is_refused_by_name(what, hidden, tmp_path):
+    place, prediction = measure(tmp_path)
+    path = tmp_path / "0.npy"
+    if what == "objects":
+        np.save(path, np.full((8, 9), hidden), allow_pickle=True)
+    else:
+        np.save(path, np.full((8, 9), "a") if what == "names" else np.ones((8, 9)))
+        content = dict(text=b"1 2", cut=path.read_bytes()[:150], names=path.read_bytes())
+        path.write_bytes(content.get(what, pickle.dumps(hidden)))
+    with pytest.raises(ValueError, match="0.npy must hold a map of numbers"):
+        measuring.store_segments(prediction, place, np.zeros(256, np.uint8), {"own": tmp_path})
+
+
+def test_a_hostile_heat_map_fails_its_image_in_stage_2(hidden, tmp_path):
+    measure(tmp_path)
+    np.save(tmp_path / "0.npy", np.full((8, 9), hidden), allow_pickle=True)
+    own = {"io_path": str(tmp_path), "heatmaps": {"own": str(tmp_path)}, "num_cores": 1}
+    with pytest.raises(SacredError, match="image 0: .*0.npy must hold a map of numbers"):
+        stage_2.ex.run(config_updates={"args": own})
+
+
+TAG = dict(dataset="a", image_index=0, component_index=1, box=[0] * 4, tag="b")
+WRONG = [
+    {"box": [1, 2]}, {"box": [1, 2, 3, "4"]}, {"tag": 5}, {"image_index": 1.5}, {"dataset": None},
+    {"image_index": float("inf")}, {"component_index": True},
+]  # fmt: skip
+BROKEN_TAGS = [
+    "", "{", "[]", "null", '{"tags": null}', '{"tags": ""}', '{"tags": {}}', '{"tags": [1]}',
+    '{"tags": [{}]}', "\xff", "[" * 100_000, *(json.dumps({"tags": [TAG | w]}) for w in WRONG),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", BROKEN_TAGS, ids=range(len(BROKEN_TAGS)))
+def test_broken_tags_are_named_and_stay_as_they_are(content, tmp_path):
+    path = tmp_path / "embeddings_1_1_a_tags.json"
+    path.write_bytes(content.encode("latin1"))
+    with pytest.raises(SettingError, match=f"{path.name} is broken .*mend it or move it away"):
+        cache.read_tags(path)
+    assert path.read_bytes() == content.encode("latin1")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "5", '{"classes": []}', "[" * 100_000, '{"classes": 5, "made_from": {}}'],
+)
+def test_a_broken_list_of_classes_is_named(content, tmp_path):
+    path = tmp_path / "overview.json"
+    path.write_text(content)
+    with pytest.raises(SettingError, match=r"overview.json .*; run search_classes.py"):
+        cache.read_overview(path, {})
+
+
+@pytest.mark.parametrize("suffix", ["json", "pickle", "yaml"])
+def test_a_file_of_settings_that_would_run_code_is_refused_by_name(suffix, hidden, tmp_path):
+    path = tmp_path / f"settings.{suffix}"
+    call = {"py/reduce": [{"py/function": "os.mkdir"}, {"py/tuple": [str(tmp_path / "trap")]}]}
+    content = {
+        "json": json.dumps({"args": {"dataset": call}}).encode(),
+        "pickle": pickle.dumps({"args": hidden}),
+        "yaml": f"args: !!python/object/apply:os.mkdir [{tmp_path / 'trap'}]".encode(),
+    }
+    path.write_bytes(content[suffix])
+    with pytest.raises(SystemExit, match=path.name):
+        eval_iou.ex.run_commandline(["eval_iou.py", "with", str(path)])
+
+
+def test_a_thumbnail_is_a_jpeg_and_nothing_that_starts_other_programs():
+    with pytest.raises(OSError, match="cannot identify image file"):
+        pictures.decode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
