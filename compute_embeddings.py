@@ -17,10 +17,10 @@ from configuration import CONFIG, embedding_networks, meta_models, models
 from configuration import datasets as known_datasets
 from src import cache, embedding_table, exports, files, inference, loading, parallel, suspects
 from src import embedding_networks as embedding
-from src import segment_vectors as vectors
 from src.experiment import create_experiment
 from src.loading import SettingError
 from src.records import Search
+from src.segment_vectors import CropEmbedder, WholeEmbedder
 
 ex = create_experiment("compute_embeddings")
 
@@ -49,6 +49,8 @@ def config():
         batch_size=16,  # crops of one size that go through the network together
         num_cores=CONFIG.NUM_CORES,  # processes that find the segments and cut the crops
         gpu=CONFIG.GPU_ID,  # index of the GPU; None: the CPU
+        scheduler=None,  # tcp://host:8786: a Dask cluster; local:N: one of N processes; None: none
+        images_per_job=16,  # on a cluster
         shard=None,  # 0/4 to 3/4: the images of one of four machines; None: all
         overwrite=False,  # embed again what is already there
         dry_run=False,  # only say what would be embedded, and why
@@ -62,7 +64,8 @@ def config():
 def embed_segments(
     log, *, datasets, model_name, meta_model, meta_weights, net, net_weights, load_file, io_path,
     iou_threshold, pred_classes, min_height, min_width, min_crop_height, min_crop_width, crop_size,
-    batch_size, num_cores, gpu, shard, overwrite, dry_run, fail_fast, coco, csv, parquet,
+    batch_size, num_cores, gpu, scheduler, images_per_job, shard, overwrite, dry_run, fail_fast,
+    coco, csv, parquet,
 ):  # fmt: skip
     """Find the suspicious segments of some datasets, and embed those that are not embedded yet.
 
@@ -74,6 +77,7 @@ def embed_segments(
     loading.check_counts(
         min_height=min_height, min_width=min_width, min_crop_height=min_crop_height,
         min_crop_width=min_crop_width, batch_size=batch_size, num_cores=num_cores,
+        images_per_job=images_per_job,
     )  # fmt: skip
     exported = dict(coco=coco, csv=csv, parquet=parquet)
     cache.check_paths(
@@ -96,29 +100,23 @@ def embed_segments(
         net_entry = loading.choose(models, wanted.model_name, "model")
     made_from = {"net": loading.identity(net_entry), "crop_size": crop_size}
     path = cache.embeddings_path(io_path, wanted.model_name, *wanted.min_size, net)
-    device = inference.choose_device(gpu, log)
+    device = inference.choose_device(gpu, log, elsewhere=bool(scheduler))
     if net == "segmentation":
-        load = functools.cache(lambda: inference.load_network(net_entry, device))
-        cut = functools.partial(
-            vectors.read_whole, folders=wanted.folders, model_name=wanted.model_name
-        )
-        embed = functools.partial(vectors.own_vectors, load, to_input())
+        embedder = WholeEmbedder(net_entry, to_input(), wanted.folders, device)
     else:
-        load = functools.cache(
-            lambda: embedding.load_embedding_network(net_entry, device, crop_size)
-        )
-        cut, embed = vectors.cut_crops, functools.partial(vectors.crop_vectors, load, batch_size)
+        embedder = CropEmbedder(net_entry, crop_size, batch_size, device)
     if not dry_run:
-        if not embedding_table.is_of(path, made_from):
-            load()  # whatever is wrong with it shows before all images are searched
+        if not scheduler and not embedding_table.is_of(path, made_from):
+            embedder.network  # noqa: B018 (what is wrong with it shows before images are searched)
         files.prepare(path.parent)
-    found = wanted
-    if not load_file:
-        found = suspects.find_segments(log, wanted, num_cores, fail_fast)
-    growing = embedding_table.GrowingTable(log, path, found, made_from, overwrite)
-    if growing.is_up_to_date:
-        log.info("%s is up to date: not embedded again", path)
-    tally = growing.fill(cut, embed, num_cores, dry_run=dry_run, fail_fast=fail_fast)
+    scheduler = None if dry_run else scheduler
+    with parallel.open_executor(scheduler, io_path, log, gpu=device is None) as executor:
+        work = dict(executor=executor, images_per_job=images_per_job, fail_fast=fail_fast)
+        found = wanted if load_file else suspects.find_segments(log, wanted, num_cores, **work)
+        growing = embedding_table.GrowingTable(log, path, found, made_from, overwrite)
+        if growing.is_up_to_date:
+            log.info("%s is up to date: not embedded again", path)
+        tally = growing.fill(embedder, num_cores, **work, dry_run=dry_run)
     if dry_run:
         parallel.close(log, tally)
         return found.figures

@@ -60,7 +60,7 @@ def predict_dataset(
     model = loading.choose(models, model_name, "model")
     source = {"network": loading.identity(model), "precision": precision, "tile": tile}
     data = loading.choose(datasets, dataset, "dataset")
-    device = None if scheduler else inference.choose_device(gpu, log)
+    device = inference.choose_device(gpu, log, elsewhere=bool(scheduler))
     inference.check_options(device, precision=precision, tile=tile, scores=scores)
     trained_on = CONFIG.TRAIN_DATASET
     mean, std = (loading.module_attribute(trained_on, name) for name in ("mean", "std"))
@@ -70,7 +70,7 @@ def predict_dataset(
     # to decode is less than to write; a job elsewhere is too short to start processes for it
     loaders = max(num_cores // 4, 1) if num_cores > 1 and not scheduler else 0
     predictor = Predictor(
-        io_path=io_path, model=model, data=data, mean=mean, std=std, gpu=gpu,
+        io_path=io_path, model=model, data=data, mean=mean, std=std, device=device,
         speed=dict(channels_last=channels_last, compile=compile),
         options=dict(precision=precision, tile=tile, scores=sorted(scores)),
         probabilities=probabilities, source=source, loaders=loaders,
@@ -81,9 +81,8 @@ def predict_dataset(
     check_leftovers(log, predictor)
     if not dry_run:
         files.prepare(*predictor.folders())
-    with parallel.open_executor(
-        None if dry_run else scheduler, io_path, log, gpu is not None
-    ) as executor:
+    scheduler = None if dry_run else scheduler
+    with parallel.open_executor(scheduler, io_path, log, gpu=device is None) as executor:
         return parallel.for_each_result(
             predictor.predict,
             predictor.store,

@@ -40,6 +40,8 @@ def run_stage(io_path, num_cores):
         io_path=io_path,
         num_cores=num_cores,
         num_images=None,
+        scheduler=None,
+        images_per_job=1,
         shard=None,
         overwrite=True,
         dry_run=False,

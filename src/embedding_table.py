@@ -50,7 +50,10 @@ class GrowingTable:
             and np.array_equal(source[self._has_vector], np.arange(len(old["box"])))
         )
 
-    def fill(self, cut, embed, num_cores, *, dry_run=False, fail_fast=False):
+    def fill(
+        self, embedder, num_cores, *, executor=None, images_per_job=1, dry_run=False,
+        fail_fast=False,
+    ):  # fmt: skip
         """Compute the missing vectors, and write the table unless it is up to date.
 
         It is also written now and then, and where an error or an interrupt ends this. Where no
@@ -58,15 +61,13 @@ class GrowingTable:
 
         Parameters
         ----------
-        cut : callable
-            Takes a CropTask, gives anything and the thumbnails (bytes) of its segments. Called in
-            other processes; its errors are failures of the image.
-        embed : callable
-            Takes an iterator of (CropTask, what `cut` gave first), gives a generator of (row,
-            vector (F,) float32) in any order. Called only where a vector is missing. Vectors with
-            NaN or infinity are named, left out and not tried again.
+        embedder : Embedder
+            Its errors are failures of the image. Vectors with NaN or infinity are named, left out
+            and not tried again.
         num_cores : int
-            Processes that cut.
+            Processes that cut, while this one embeds.
+        executor, images_per_job
+            What cuts and embeds, where that is not to happen here; see `parallel.for_each_image`.
         dry_run, fail_fast : bool
             See `parallel.for_each_result`; a dry run writes nothing.
 
@@ -74,10 +75,16 @@ class GrowingTable:
         -------
         tally : Tally
         """
+
+        def compute(tasks):
+            if executor is None:
+                return self._compute(tasks, embedder, num_cores)
+            return self._collect(tasks, embedder, executor, images_per_job)
+
         try:
             tally = parallel.for_each_result(
-                lambda tasks: self._compute(tasks, cut, embed, num_cores),
-                lambda task, _: None,  # `_compute` keeps what it gets
+                compute,
+                lambda task, _: None,  # `compute` keeps what it gets
                 self._tasks(),
                 num_cores=1,
                 description="embedding",
@@ -106,12 +113,26 @@ class GrowingTable:
             return table
         return cache.take_segments(table, np.flatnonzero(self._has_vector))
 
-    def _compute(self, tasks, cut, embed, num_cores):
+    def _collect(self, tasks, embedder, executor, images_per_job):
+        """Yield (task, None or the error) of images whose vectors came from elsewhere."""
+        results = parallel.results(embedder.embed_image, tasks, 1, executor, images_per_job)
+        with closing(results):
+            for task, result in results:
+                if isinstance(result, Exception):
+                    yield task, result
+                    continue
+                vectors, thumbnails = result
+                self._put_thumbnails(task.rows, thumbnails)
+                for row, vector in zip(task.rows.tolist(), vectors, strict=True):
+                    self._put(row, vector)
+                yield task, None
+
+    def _compute(self, tasks, embedder, num_cores):
         """Yield (task, None or the error) of images whose vectors are all in the table."""
         failed, task_of, missing = deque(), {}, Counter()
 
         def cut_all():
-            for task, result in parallel.results(cut, tasks, num_cores):
+            for task, result in parallel.results(embedder.cut, tasks, num_cores):
                 if isinstance(result, Exception):
                     failed.append((task, result))
                     continue
@@ -121,7 +142,7 @@ class GrowingTable:
                 missing[task] = len(task.rows)
                 yield task, content
 
-        with closing(embed(cut_all())) as vectors:
+        with closing(embedder.embed(cut_all())) as vectors:
             for row, vector in vectors:
                 self._put(int(row), vector)
                 task = task_of.pop(int(row))

@@ -30,7 +30,7 @@ OVERLAP = 4  # neighbouring tiles share at least one such part of their height a
 _log = logging.getLogger(__name__)
 
 
-def choose_device(gpu, log):
+def choose_device(gpu, log, elsewhere=False):
     """The device to compute on.
 
     Parameters
@@ -39,10 +39,13 @@ def choose_device(gpu, log):
         Index of the GPU; None or -1: the CPU. 0, the default setting, means "a GPU if there is
         one": without any GPU it is the CPU, with one warning.
     log : logging.Logger
+    elsewhere : bool
+        Whether other machines compute, each on the first GPU that it shows.
 
     Returns
     -------
-    device : torch.device
+    device : torch.device or None
+        None: they have to choose, by `gpu=0`.
 
     Raises
     ------
@@ -51,6 +54,8 @@ def choose_device(gpu, log):
     """
     if gpu is None or gpu == -1:
         return torch.device("cpu")
+    if elsewhere:
+        return None
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpu in range(count):
         return torch.device("cuda", gpu)

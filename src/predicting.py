@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from src import cache, inference, loading
 from src.datasets import LabelledImages
@@ -31,8 +32,8 @@ class Predictor(Kept):
     data : DatasetConfig
     mean, std : sequence of 3 float
         Of the network's input.
-    gpu : int or None
-        See `inference.choose_device`.
+    device : torch.device or None
+        None: the first GPU of the process that predicts, or its CPU.
     speed : dict
         Settings of `inference.speed_up`.
     options : dict
@@ -52,7 +53,7 @@ class Predictor(Kept):
     data: tuple
     mean: tuple
     std: tuple
-    gpu: int | None
+    device: torch.device | None
     speed: dict
     options: dict
     probabilities: str
@@ -66,12 +67,14 @@ class Predictor(Kept):
         return loading.build(self.data, transform=inference.to_input(self.mean, self.std))
 
     @cached_property
-    def device(self):
-        return inference.choose_device(self.gpu, _log)
+    def network(self):
+        """The segmentation network, on its device."""
+        network = inference.load_network(self.model, self._device)
+        return inference.speed_up(network, **self.speed)
 
     @cached_property
-    def network(self):
-        return inference.speed_up(inference.load_network(self.model, self.device), **self.speed)
+    def _device(self):
+        return self.device or inference.choose_device(0, _log)
 
     def why_stale(self, index):
         """Why an image must be predicted, as text; None: it need not."""
@@ -85,7 +88,7 @@ class Predictor(Kept):
     def predict(self, indices):
         """Yield (index, Prediction or the exception) of some images, in their order."""
         workers = min(self.loaders, len(indices))
-        loaded = inference.load_images(self.samples, indices, workers=workers, device=self.device)
+        loaded = inference.load_images(self.samples, indices, workers=workers, device=self._device)
         yield from inference.predict_images(self.network, loaded, **self.options)
 
     def store(self, index, prediction):

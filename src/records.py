@@ -118,8 +118,8 @@ class ImageName(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MeasuredImage:
-    """One image's S segments as the first two stages left them.
+class JudgedImage:
+    """One image's S segments with their predicted IoU, and the n suspicious ones among them.
 
     Attributes
     ----------
@@ -128,32 +128,8 @@ class MeasuredImage:
         The picture.
     size : tuple of (int, int)
         Height and width in pixels.
-    metrics : dict of str to array-like of shape (S,)
-    label : ndarray of shape (S,), uint16
-        Most frequent true id; 255 = no label.
-    boxes : ndarray of shape (S, 4), int64
-        Left, upper, right, lower in pixels; right and lower exclusive.
     made_from : str
         Another one if the image is segmented anew.
-    """
-
-    name: ImageName
-    path: str
-    size: tuple[int, int]
-    metrics: dict
-    label: np.ndarray
-    boxes: np.ndarray
-    made_from: str
-
-
-@dataclass(frozen=True)
-class JudgedImage:
-    """One image's S segments with their predicted IoU, and the n suspicious ones among them.
-
-    Attributes
-    ----------
-    name, path, size, made_from
-        As those of `MeasuredImage`.
     iou_pred : ndarray of shape (S,), float32
         In [0, 1]; NaN = unknown.
     predicted_class, label : ndarray of shape (S,), uint16

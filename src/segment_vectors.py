@@ -1,58 +1,147 @@
 """From the segments of one image to crops, thumbnails and feature vectors."""
 
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
 import numpy as np
+import torch
 from PIL import Image
 
-from src import cache, crops, pictures
+from src import cache, crops, inference, pictures
 from src.datasets import read_image
-from src.embedding_networks import embed_stream, segment_features
+from src.embedding_networks import embed_stream, load_embedding_network, segment_features
+from src.kept import Kept
+
+_log = logging.getLogger(__name__)
 
 
-def cut_crops(task):
-    """Cut the n segments of one CropTask out of its picture.
+class Embedder(Kept):
+    """What stage 4 does with the n segments of a CropTask, here or in another process."""
 
-    Returns
-    -------
-    crops : list of n ndarray of shape (h, w, 3), uint8
-    thumbnails : list of n bytes
-        JPEG.
-    """
-    picture = read_picture(task)
-    cut = [picture[upper:lower, left:right].copy() for left, upper, right, lower in task.boxes]
-    return cut, [pictures.thumbnail(picture, box) for box in task.boxes]
+    device: torch.device | None  # None: the first GPU of the process that embeds, or its CPU
+
+    def cut(self, task):
+        """Read what the vectors are made from, and the thumbnails: n bytes, JPEG."""
+        raise NotImplementedError
+
+    def embed(self, cut):
+        """Make vectors of an iterator of (CropTask, what `cut` gave first).
+
+        Yields
+        ------
+        row : int
+            Of the table of embedded segments; in any order.
+        vector : ndarray of shape (F,), float32
+        """
+        raise NotImplementedError
+
+    def embed_image(self, task):
+        """Vectors (n, F) float32 and thumbnails of one CropTask."""
+        content, thumbnails = self.cut(task)
+        vectors = dict(self.embed(iter([(task, content)])))
+        return np.stack([vectors[row] for row in task.rows]), thumbnails
+
+    def choose_device(self):
+        """The device to compute on."""
+        return self.device or inference.choose_device(0, _log)
 
 
-def read_whole(task, folders, model_name):
-    """Read what the segmentation network's own features of one CropTask are taken from.
+@dataclass(eq=False)
+class CropEmbedder(Embedder):
+    """By a network that sees crops.
 
     Parameters
     ----------
+    entry : ModelConfig
+    crop_size : sequence of (int, int) or None
+        See `embedding_networks.load_embedding_network`.
+    batch_size : int
+        Crops of one size that go through the network together.
+    device
+        See `Embedder`.
+    """
+
+    entry: tuple
+    crop_size: list | None
+    batch_size: int
+    device: torch.device | None
+
+    @cached_property
+    def network(self):
+        """The EmbeddingNetwork, on its device."""
+        return load_embedding_network(self.entry, self.choose_device(), self.crop_size)
+
+    def cut(self, task):
+        """Crops (h, w, 3) uint8, and thumbnails."""
+        picture = read_picture(task)
+        cut = [picture[upper:lower, left:right].copy() for left, upper, right, lower in task.boxes]
+        return cut, thumbnails_of(picture, task)
+
+    def embed(self, cut):
+        """See `Embedder`."""
+        by_row = (
+            (row, crop) for task, found in cut for row, crop in zip(task.rows, found, strict=True)
+        )
+        yield from embed_stream(self.network, by_row, self.batch_size)
+
+
+@dataclass(eq=False)
+class WholeEmbedder(Embedder):
+    """By the segmentation network's own features, the mean over the segment.
+
+    Parameters
+    ----------
+    entry : ModelConfig
+    to_input : callable
+        See `inference.to_input`.
     folders : list of path
         Where the component map may lie; see `cache.find_components`.
-    model_name : str
-
-    Returns
-    -------
-    image : tuple
-        Picture (H, W, 3) uint8, and component map (H, W) int32.
-    thumbnails : list of n bytes
-        JPEG, of each segment.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        There is no component map; it is broken, or lacks segments of the task.
+    device
+        See `Embedder`.
     """
-    picture = read_picture(task)
-    path = cache.find_components(folders, model_name, *task.name)
-    components = cache.read_components(path)
-    known = task.numbers <= len(crops.segment_boxes(components))
-    if components.shape != picture.shape[:2] or not known.all():
-        raise ValueError(
-            f"{path} has other segments than were chosen; run src/MetaSeg/main.py, then this stage "
-            "without args.load_file"
-        )
-    return (picture, components), [pictures.thumbnail(picture, box) for box in task.boxes]
+
+    entry: tuple
+    to_input: object
+    folders: list[str | Path]
+    device: torch.device | None
+
+    @cached_property
+    def network(self):
+        """The segmentation network, on its device."""
+        return inference.load_network(self.entry, self.choose_device())
+
+    def cut(self, task):
+        """Picture (H, W, 3) uint8 and component map (H, W) int32, and thumbnails.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            There is no component map; it is broken, or lacks segments of the task.
+        """
+        picture = read_picture(task)
+        path = cache.find_components(self.folders, self.entry.name, *task.name)
+        components = cache.read_components(path)
+        known = task.numbers <= len(crops.segment_boxes(components))
+        if components.shape != picture.shape[:2] or not known.all():
+            raise ValueError(
+                f"{path} has other segments than were chosen; run src/MetaSeg/main.py, then this "
+                "stage without args.load_file"
+            )
+        return (picture, components), thumbnails_of(picture, task)
+
+    def embed(self, cut):
+        """See `Embedder`."""
+        for task, (picture, components) in cut:
+            image, _ = self.to_input(Image.fromarray(picture), None)
+            vectors = segment_features(self.network, image, components, task.numbers)
+            yield from zip(task.rows, vectors, strict=True)
+
+
+def thumbnails_of(picture, task):
+    """JPEG of each segment of a task."""
+    return [pictures.thumbnail(picture, box) for box in task.boxes]
 
 
 def read_picture(task):
@@ -66,51 +155,3 @@ def read_picture(task):
             f"{task.size[1]} when it was predicted; predict it again"
         )
     return picture
-
-
-def crop_vectors(load, batch_size, cut):
-    """Vectors of a network that sees crops.
-
-    Parameters
-    ----------
-    load : callable
-        Gives the EmbeddingNetwork.
-    batch_size : int
-    cut : iterator of (CropTask, list of ndarray of shape (h, w, 3), uint8)
-        See `cut_crops`.
-
-    Yields
-    ------
-    row : int
-        Of the table of embedded segments; in any order.
-    vector : ndarray of shape (F,), float32
-    """
-    network = load()
-    by_row = (
-        (row, crop) for task, found in cut for row, crop in zip(task.rows, found, strict=True)
-    )
-    yield from embed_stream(network, by_row, batch_size)
-
-
-def own_vectors(load, to_input, cut):
-    """Vectors of the segmentation network's own features, the mean over the segment.
-
-    Parameters
-    ----------
-    load : callable
-        Gives the network.
-    to_input : callable
-        See `inference.to_input`.
-    cut : iterator of (CropTask, (ndarray of shape (H, W, 3), uint8, ndarray (H, W), int32))
-        See `read_whole`.
-
-    Yields
-    ------
-    row, vector
-        As for `crop_vectors`.
-    """
-    network = load()
-    for task, (picture, components) in cut:
-        image, _ = to_input(Image.fromarray(picture), None)
-        vectors = segment_features(network, image, components, task.numbers)
-        yield from zip(task.rows, vectors, strict=True)

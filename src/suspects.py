@@ -1,8 +1,7 @@
 """Which segments of which images are suspicious: found anew, or read from an earlier file."""
 
-import functools
 import hashlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 
@@ -10,10 +9,12 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from src import cache, crops, loading, parallel
+from src.kept import Kept
 from src.loading import SettingError
 from src.MetaSeg import measuring
 from src.MetaSeg import meta_models as meta
-from src.records import FoundSegments, ImageName, JudgedImage, MeasuredImage
+from src.MetaSeg.meta_models import MetaModel
+from src.records import FoundSegments, ImageName, JudgedImage
 
 
 def measured_images(io_path, model_name, dataset):
@@ -22,7 +23,7 @@ def measured_images(io_path, model_name, dataset):
     return [ImageName(dataset, index) for index in cache.image_indices(folder, "metrics")]
 
 
-def find_segments(log, search, num_cores, fail_fast):
+def find_segments(log, search, num_cores, *, fail_fast, executor=None, images_per_job=1):
     """Predict the IoU of every segment of the searched images and choose the suspicious ones.
 
     Parameters
@@ -33,6 +34,8 @@ def find_segments(log, search, num_cores, fail_fast):
         Processes that read the images' files.
     fail_fast : bool
         End at the first image that fails.
+    executor, images_per_job
+        See `parallel.for_each_image`.
 
     Returns
     -------
@@ -46,20 +49,29 @@ def find_segments(log, search, num_cores, fail_fast):
         If no image could be judged; names each and says why.
     """
     meta_model = load_meta_model(log, search)
-    model, judge = loading.identity(search.model), loading.identity(search.meta_model)
+    networks = {
+        "model": loading.identity(search.model),
+        "meta_model": loading.identity(search.meta_model),
+    }
     images = []
+    judge = Judge(
+        search.io_path, search.model_name, meta_model, _rule(search), search.min_size,
+        search.min_crop,
+    )  # fmt: skip
     tally = parallel.for_each_image(
-        functools.partial(measure_image, place=(search.io_path, search.model_name)),
+        judge.judge_image,
         search.images,
         num_cores=num_cores,
+        executor=executor,
+        images_per_job=images_per_job,
         description="judging",
-        consume=lambda _, measured: images.append(judge_image(measured, meta_model, search)),
+        consume=lambda _, judged: images.append(judged),
         fail_fast=fail_fast,
         log=log,
     )
     if tally.failed and not images:
         raise parallel.failure(tally)
-    facts = {**_rule(search), "crop": search.min_crop, "model": model, "meta_model": judge}
+    facts = {**_rule(search), "crop": search.min_crop, **networks}
     return FoundSegments(
         table=table_of(images, search.model_name),
         model_name=search.model_name,
@@ -152,71 +164,70 @@ def load_meta_model(log, search):
     return meta_model
 
 
-def measure_image(name, place):
-    """What the stages before know of the S segments of an image.
+@dataclass(eq=False)
+class Judge(Kept):
+    """What stage 4 does with each image first, here or in another process.
 
     Parameters
     ----------
-    name : ImageName
-    place : (path, str)
-        Folder of all results, and name of the segmentation network.
-
-    Returns
-    -------
-    measured : MeasuredImage
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        See `measuring.read_measured`.
-    """
-    prediction, metrics, components = measuring.read_measured((*place, *name))
-    numbers = np.arange(1, len(metrics["class"]) + 1)
-    labels = crops.majority_label(components, prediction.ground_truth, numbers)
-    return MeasuredImage(
-        name=name,
-        path=prediction.image_path,
-        size=components.shape,
-        metrics=metrics,
-        label=labels.astype(np.uint16),
-        boxes=crops.segment_boxes(components),
-        made_from=cache.digest(cache.made_from(cache.metrics_path(*place, *name))),
-    )
-
-
-def judge_image(measured, meta_model, search):
-    """Predict the IoU of the S segments of an image and choose the n suspicious ones.
-
-    Parameters
-    ----------
-    measured : MeasuredImage
+    io_path : path
+        Folder of all results.
+    model_name : str
+        The segmentation network.
     meta_model : MetaModel
-    search : Search
-
-    Returns
-    -------
-    judged : JudgedImage
+    rule : dict
+        Which segments are suspicious: arguments of `crops.select_segments`.
+    min_size, min_crop : (int, int)
+        Smallest height and width in pixels, of a segment and of a crop.
     """
-    boxes, size = measured.boxes, measured.size
-    predicted_class = np.asarray(measured.metrics["class"], np.uint16)
-    iou_pred = meta_model.predict(measured.metrics)
-    selection = crops.select_segments(
-        iou_pred=iou_pred, predicted_class=predicted_class, boxes=boxes, **_rule(search)
-    )
-    chosen = selection.chosen
-    return JudgedImage(
-        name=measured.name,
-        path=measured.path,
-        size=size,
-        made_from=measured.made_from,
-        iou_pred=iou_pred,
-        predicted_class=predicted_class,
-        label=measured.label,
-        is_large=crops.are_large(boxes, *search.min_size),
-        selection=selection,
-        boxes=crops.grow_boxes(boxes[chosen], size, *search.min_crop),
-        segment_size=np.asarray(measured.metrics["S"], np.int64)[chosen],
-    )
+
+    io_path: str | Path
+    model_name: str
+    meta_model: MetaModel
+    rule: dict
+    min_size: tuple[int, int]
+    min_crop: tuple[int, int]
+
+    def judge_image(self, name):
+        """Predict the IoU of the S segments of an image and choose the n suspicious ones.
+
+        Parameters
+        ----------
+        name : ImageName
+
+        Returns
+        -------
+        judged : JudgedImage
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            See `measuring.read_measured`.
+        """
+        place = self.io_path, self.model_name, *name
+        prediction, metrics, components = measuring.read_measured(place)
+        numbers = np.arange(1, len(metrics["class"]) + 1)
+        labels = crops.majority_label(components, prediction.ground_truth, numbers)
+        labels, boxes = labels.astype(np.uint16), crops.segment_boxes(components)
+        predicted_class = np.asarray(metrics["class"], np.uint16)
+        iou_pred = self.meta_model.predict(metrics)
+        selection = crops.select_segments(
+            iou_pred=iou_pred, predicted_class=predicted_class, boxes=boxes, **self.rule
+        )
+        chosen, size = selection.chosen, components.shape
+        return JudgedImage(
+            name=name,
+            path=prediction.image_path,
+            size=size,
+            made_from=cache.digest(cache.made_from(cache.metrics_path(*place))),
+            iou_pred=iou_pred,
+            predicted_class=predicted_class,
+            label=labels,
+            is_large=crops.are_large(boxes, *self.min_size),
+            selection=selection,
+            boxes=crops.grow_boxes(boxes[chosen], size, *self.min_crop),
+            segment_size=np.asarray(metrics["S"], np.int64)[chosen],
+        )
 
 
 def table_of(images, model_name):

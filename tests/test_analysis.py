@@ -227,8 +227,9 @@ def measured(tmp_path):
 
 def measure(place, maps):
     return main.compute_metrics(
-        LOG, **place, num_cores=1, num_images=None, shard=None, overwrite=False, dry_run=False,
-        fail_fast=False, predicted_ids=np.arange(256, dtype=np.uint8), heatmaps={"depth": maps},
+        LOG, **place, num_cores=1, num_images=None, scheduler=None, images_per_job=1, shard=None,
+        overwrite=False, dry_run=False, fail_fast=False, heatmaps={"depth": maps},
+        predicted_ids=np.arange(256, dtype=np.uint8),
     )  # fmt: skip
 
 

@@ -92,6 +92,8 @@ class World:
             batch_size=4,
             num_cores=1,
             gpu=None,
+            scheduler=None,
+            images_per_job=1,
             shard=None,
             overwrite=False,
             dry_run=False,

@@ -32,6 +32,8 @@ def config():
         io_path=CONFIG.metaseg_io_path,  # folder of all results
         num_cores=CONFIG.NUM_CORES,  # processes to use
         num_images=CONFIG.NUM_IMAGES,  # only the first so many images; None: all
+        scheduler=None,  # tcp://host:8786: a Dask cluster; local:N: one of N processes; None: none
+        images_per_job=16,  # on a cluster
         shard=None,  # 0/4 to 3/4: the images of one of four machines; None: all
         overwrite=False,  # measure again what is already there
         dry_run=False,  # only say what would be measured, and why
@@ -49,8 +51,8 @@ def config():
 
 
 def compute_metrics(
-    log, *, dataset, model_name, io_path, num_cores, num_images, shard, overwrite, predicted_ids,
-    heatmaps, dry_run, fail_fast,
+    log, *, dataset, model_name, io_path, num_cores, num_images, scheduler, images_per_job, shard,
+    overwrite, predicted_ids, heatmaps, dry_run, fail_fast,
 ):  # fmt: skip
     """Measure the segments of the images that have no up-to-date metrics yet.
 
@@ -77,16 +79,21 @@ def compute_metrics(
         place = io_path, model_name, dataset, index
         return "args.overwrite" if overwrite else measuring.why_stale(place, **options)
 
-    return parallel.for_each_image(
-        functools.partial(measuring.measure_image, ahead=num_cores, **images, **options),
-        indices,
-        num_cores=num_cores,
-        description=f"measuring {dataset}",
-        why=why,
-        dry_run=dry_run,
-        fail_fast=fail_fast,
-        log=log,
-    )
+    ahead = 1 if scheduler else num_cores  # jobs elsewhere are images one after the other
+    scheduler = None if dry_run else scheduler
+    with parallel.open_executor(scheduler, io_path, log) as executor:
+        return parallel.for_each_image(
+            functools.partial(measuring.measure_image, ahead=ahead, **images, **options),
+            indices,
+            num_cores=num_cores,
+            executor=executor,
+            images_per_job=images_per_job,
+            description=f"measuring {dataset}",
+            why=why,
+            dry_run=dry_run,
+            fail_fast=fail_fast,
+            log=log,
+        )
 
 
 def visualize_rating(
@@ -194,9 +201,8 @@ def _check_heatmaps(heatmaps):
 
 @ex.automain
 def main(args, _log, _run):
-    loading.check_counts(
-        **{name: args[name] for name in ("num_cores", "num_images", "num_averages")}
-    )
+    counts = "num_cores", "num_images", "num_averages", "images_per_job"
+    loading.check_counts(**{name: args[name] for name in counts})
     loading.choose(models, args["model_name"], "model")
     data = loading.choose(datasets, args["dataset"], "dataset")
     entry = loading.choose(meta_models, args["meta_model"], "meta model")
@@ -210,10 +216,12 @@ def main(args, _log, _run):
         path = args["meta_weights"] or entry.model_weights
         drawing = {"meta_model": meta.load_meta_model(path, entry), "mappings": mappings}
     if args["compute_metrics"]:
-        names = "num_cores", "shard", "overwrite", "heatmaps", "dry_run", "fail_fast"
-        own = {name: args[name] for name in names}
+        names = "num_cores", "scheduler", "images_per_job", "shard", "overwrite", "heatmaps"
+        own = {name: args[name] for name in (*names, "dry_run", "fail_fast")}
         predicted_ids = loading.predicted_ids(data, CONFIG.TRAIN_DATASET, _log)
         parallel.close(_log, compute_metrics(_log, **place, **own, predicted_ids=predicted_ids))
+    if args["dry_run"]:
+        return None
     if args["visualize_rating"]:
         tally = visualize_rating(_log, **place, num_cores=args["num_cores"], **drawing)
         parallel.close(_log, tally)
