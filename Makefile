@@ -13,6 +13,9 @@ demo: $(READY) ## run stages 1 to 5 on the embedded demo
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest
 
+faults: $(READY) ## inject faults into every stage, for a quarter of an hour
+	$(BIN)/python -m tools.faults
+
 lint: $(READY) ## check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,4 +42,4 @@ $(READY): pyproject.toml constraints.txt src/MetaSeg/_segments.pyx src/MetaSeg/_
 		--constraint constraints.txt --editable '.[dev,qt]'
 	@touch $@
 
-.PHONY: help setup demo test lint bench
+.PHONY: help setup demo test faults lint bench

@@ -722,12 +722,16 @@ def _read_pickle(path):
     is_sealed = _is_sealed(path)
     with path.open("rb") as file:
         try:
-            content = _Unpickler(file).load()
+            content = _load(file, is_sealed)
             if isinstance(content, dict) and "made_from" in content and not is_sealed:
                 raise ValueError(_UNSEALED)
         except Exception as error:  # a broken pickle raises nearly anything
             raise _broken(path, error) from error
     return content
+
+
+_SCALAR = np.float64(0).__reduce__()[0]
+_FROM_BUFFER = np.zeros(1).__reduce_ex__(5)[0]
 
 
 def _known_globals():
@@ -739,8 +743,8 @@ def _known_globals():
     known = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
     for core in ("numpy.core", "numpy._core"):
         known[f"{core}.multiarray", "_reconstruct"] = np.zeros(1).__reduce__()[0]
-        known[f"{core}.multiarray", "scalar"] = np.float64(0).__reduce__()[0]
-        known[f"{core}.numeric", "_frombuffer"] = np.zeros(1).__reduce_ex__(5)[0]
+        known[f"{core}.multiarray", "scalar"] = _SCALAR
+        known[f"{core}.numeric", "_frombuffer"] = _FROM_BUFFER
     known["_codecs", "encode"] = _encode_latin1
     known["__builtin__", "bytes"] = _no_bytes
     return known
@@ -776,12 +780,10 @@ class _Unpickler(pickle._Unpickler):
         return self.known[module, name]
 
     def load_build(self):
-        """Set the state of an array or dtype; NumPy believes that there are pointers in bytes."""
+        """Set the state of an array or dtype."""
         target, state = self.stack[-2:]
         if isinstance(target, np.dtype):
-            own = target.__reduce__()[2]
-            if (state[0], *state[2:]) != (own[0], *own[2:]):  # all but the order of bytes
-                raise pickle.UnpicklingError(f"its dtype {target} has a state that is refused")
+            _check_state(target, state)
         elif type(target) is not np.ndarray:
             raise pickle.UnpicklingError(f"it sets the state of {target!r}, which is refused")
         super().load_build()
@@ -797,6 +799,73 @@ class _Unpickler(pickle._Unpickler):
 
     dispatch[pickle.BUILD[0]] = load_build
     dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
+
+
+class _Unknown(pickle.UnpicklingError):
+    """A pickle asks for what `_QuickUnpickler` does not know."""
+
+
+class _QuickUnpickler(pickle.Unpickler):
+    """Reads what `_Pickler` writes of most tables, with the unpickler in C.
+
+    That one cannot be looked at while it sets the state of a dtype, so none is there.
+    """
+
+    def find_class(self, module, name):
+        known = _Unpickler.known.get((module, name))
+        stands_in = {np.dtype: _Dtype, _FROM_BUFFER: _from_buffer, _SCALAR: _scalar}
+        for function, ours in stands_in.items():
+            if known is function:
+                return ours
+        raise _Unknown(f"{module}.{name}")
+
+
+class _Dtype:
+    """Stands for a dtype until an array or a scalar needs it."""
+
+    def __init__(self, code, *_):
+        self.dtype = np.dtype(str(code))
+
+    def __setstate__(self, state):
+        _check_state(self.dtype, state)
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+def _unchangeable(function):
+    """Keep a pickle from setting attributes of a function that it may call."""
+
+    def refuse(_state):
+        raise pickle.UnpicklingError(f"it sets the state of {function.__name__}, which is refused")
+
+    function.__setstate__ = refuse
+    return function
+
+
+@_unchangeable
+def _from_buffer(content, stand_in, shape, order):
+    return _FROM_BUFFER(content, stand_in.dtype, shape, order)
+
+
+@_unchangeable
+def _scalar(stand_in, content):
+    return np.frombuffer(content, stand_in.dtype)[0]
+
+
+def _check_state(dtype, state):
+    """Refuse all but another order of bytes; NumPy believes that there are pointers in bytes."""
+    own = dtype.__reduce__()[2]
+    if (state[0], *state[2:]) != (own[0], *own[2:]):
+        raise pickle.UnpicklingError(f"its dtype {dtype} has a state that is refused")
+
+
+def _load(file, is_ours):
+    """The content of a pickle; nothing in it runs."""
+    if is_ours:
+        try:
+            return _QuickUnpickler(file).load()
+        except _Unknown:  # an array without elements, say
+            file.seek(0)
+    return _Unpickler(file).load()
 
 
 class _Pickler(pickle.Pickler):
