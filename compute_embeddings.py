@@ -95,7 +95,7 @@ def embed_segments(
         )  # fmt: skip
     else:
         wanted = suspects.load_segments(load_file, model_name, io_path)
-        wanted = suspects.part_of(wanted, shard)
+        wanted = suspects.part_of(wanted, shard) if shard else wanted
     if net == "segmentation":
         net_entry = loading.choose(models, wanted.model_name, "model")
     made_from = {"net": loading.identity(net_entry), "crop_size": crop_size}

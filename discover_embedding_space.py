@@ -20,7 +20,7 @@ from src.datasets import read_image
 from src.discover import OUTSIDE, Explorer, Query, Segments, require_display, show_explorer
 from src.discover.browser import listen, serve_explorer
 from src.experiment import create_experiment
-from src.files import WriteError
+from src.files import WriteError, locked
 from src.loading import SettingError
 
 ex = create_experiment("discover_embedding_space")
@@ -177,7 +177,7 @@ def with_maps(log, path, version, table, settings, overwrite):
         log.warning("the map is not kept in %s: that is a file of the original system", path)
         return table
     try:
-        with cache.locked(path):
+        with locked(path):
             if cache.version_of(path) == version:
                 cache.write_table(path, table, table["made_from"])
             else:

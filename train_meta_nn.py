@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.metrics import r2_score
 
 from configuration import CONFIG, datasets, meta_models, models
-from src import cache, loading
+from src import cache, files, loading
 from src.experiment import create_experiment
 from src.loading import SettingError
 from src.MetaSeg import analysis
@@ -81,6 +81,7 @@ def train_meta_model(
         log.info("%s would be trained: %s", path, reason)
     else:
         made_from |= segments
+        files.prepare(path.parent)
         losses, progress = [], f".{path.name}.{cache.digest(made_from)[:16]}.training"
         trained = fitting.fit(
             entry, read(dataset), read(val_dataset), report=_reporting_to(run, losses),

@@ -19,7 +19,6 @@ from pathlib import Path
 import h5py
 import hdf5plugin
 import numpy as np
-from filelock import FileLock
 from PIL import Image
 
 from src.files import whole_file
@@ -358,14 +357,6 @@ def read_embeddings(path):
         return table | {"made_from": table.get("made_from")} | _embedding_columns(table)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise SettingError(str(_broken(path, error))) from error
-
-
-@contextmanager
-def locked(path):
-    """Keep other runs that ask for it too from writing a file, while this one reads and writes."""
-    path = Path(path)
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        yield
 
 
 def version_of(path):

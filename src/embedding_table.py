@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from src import cache, parallel
+from src.files import locked
 from src.records import CropTask, ImageName
 
 SAVE_EVERY = 10  # seconds, while vectors come in, at least
@@ -254,7 +255,7 @@ class GrowingTable:
 
     def _write(self):
         start = time.monotonic()
-        with cache.locked(self._path):
+        with locked(self._path):
             if cache.version_of(self._path) != self._version:
                 self._take_over()
             cache.write_table(self._path, self.complete(), self._made_from)

@@ -10,6 +10,8 @@ import warnings
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock
+
 with warnings.catch_warnings():  # sacred imports pkg_resources, which announces its end
     warnings.simplefilter("ignore")
     from sacred.utils import SacredError
@@ -63,6 +65,27 @@ def whole_file(path):
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+@contextmanager
+def locked(path):
+    """Keep other runs that ask for it too from writing a file, while this one reads and writes.
+
+    Raises
+    ------
+    WriteError
+        The disk takes no file here.
+    """
+    path = Path(path)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise _refusal(path, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def prepare(*folders):

@@ -76,7 +76,10 @@ def find_segments(log, search, num_cores, *, fail_fast, executor=None, images_pe
         table=table_of(images, search.model_name),
         model_name=search.model_name,
         min_size=search.min_size,
-        made_from={entry.name: facts | _state_of(images, entry.name) for entry in search.datasets},
+        made_from={
+            entry.name: facts | _state_of(images, entry.name, is_part=bool(search.others))
+            for entry in search.datasets
+        },
         figures=report(log, images, search) if images else {"segments": 0, "kept": 0},
         folders=search.folders,
         failed=tally.failed,
@@ -140,6 +143,7 @@ def part_of(found, shard):
         found,
         table=cache.take_segments(found.table, rows),
         not_searched=frozenset(names) - ours,
+        made_from={name: facts | {"count": None} for name, facts in found.made_from.items()},
     )
 
 
@@ -369,11 +373,14 @@ def _rule(search):
     )
 
 
-def _state_of(images, dataset):
-    """How many images of a dataset were judged, and from what, predicted IoU included."""
+def _state_of(images, dataset, is_part):
+    """How many images of a dataset were judged, and from what, predicted IoU included.
+
+    Of a part of them the number is None: the file may have others.
+    """
     digest, count = hashlib.sha256(), 0
     for image in images:
         if image.name.dataset == dataset:
             digest.update(image.made_from.encode() + image.iou_pred.tobytes())
             count += 1
-    return {"images": digest.hexdigest(), "count": count}
+    return {"images": digest.hexdigest(), "count": None if is_part else count}
