@@ -68,7 +68,7 @@ def predict_dataset(
     if scores:
         source["scores"] = sorted(scores)
     # to decode is less than to write; a job elsewhere is too short to start processes for it
-    loaders = max(num_cores // 4, 1) if num_cores > 1 and not scheduler else 0
+    loaders = max(num_cores // 4, 2) if num_cores > 2 and not scheduler else 1
     predictor = Predictor(
         io_path=io_path, model=model, data=data, mean=mean, std=std, device=device,
         speed=dict(channels_last=channels_last, compile=compile),
@@ -87,7 +87,7 @@ def predict_dataset(
             predictor.predict,
             predictor.store,
             indices,
-            num_cores=max(num_cores - loaders, 1),
+            num_cores=num_cores - loaders if loaders > 1 else num_cores,
             executor=executor,
             images_per_job=images_per_job,
             description=f"predicting {dataset}",

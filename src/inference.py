@@ -2,7 +2,6 @@
 
 import logging
 import math
-import pickle
 from collections import deque
 from collections.abc import Mapping
 from functools import partial
@@ -10,9 +9,8 @@ from itertools import chain
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
-from src import loading, parallel
+from src import loading
 from src.loading import SettingError
 from src.records import Prediction
 from src.weights import load_weights
@@ -189,46 +187,6 @@ def predict(network, image, *, precision="float32", tile=None):
     return _begin(network, image, precision, tile)()[0]
 
 
-def load_images(samples, indices, *, workers, device):
-    """Load images of a dataset ahead of their use.
-
-    Parameters
-    ----------
-    samples : sequence
-        Dataset whose items are (image, ground_truth, path), images as tensors; with `workers` it
-        is pickled.
-    indices : sequence of int
-    workers : int
-        Processes that load; with 0 each image is loaded here when its turn comes.
-    device : torch.device
-        For a GPU images come in memory that it can fetch them from by itself.
-
-    Yields
-    ------
-    index : int
-        In the order of `indices`.
-    sample : tuple, or Exception
-        The item, arrays as tensors; or why it could not be loaded.
-
-    Raises
-    ------
-    SettingError
-        If the dataset cannot be sent to other processes.
-    """
-    if workers:
-        _check_portable(samples)
-    loader = DataLoader(
-        _Attempts(samples),
-        batch_size=None,
-        sampler=indices,
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-        multiprocessing_context=parallel.new_processes() if workers else None,
-        worker_init_fn=parallel.ignore_interrupt,
-    )
-    yield from loader
-
-
 def predict_images(network, loaded, *, precision="float32", tile=None, scores=()):
     """Predict one image after the other; a GPU is given the next one before it has finished.
 
@@ -239,7 +197,8 @@ def predict_images(network, loaded, *, precision="float32", tile=None, scores=()
     scores : sequence of str
         Which of `SCORES` to keep with each prediction.
     loaded : iterable of (int, tuple or Exception)
-        As `load_images` gives them.
+        Index and item of a dataset, image as float32 tensor (3, H, W), ground truth, and path; or
+        why it could not be loaded.
 
     Yields
     ------
@@ -260,17 +219,6 @@ def predict_images(network, loaded, *, precision="float32", tile=None, scores=()
         yield index, _attempt(_call, finish)
 
 
-class _Attempts:
-    """A dataset of (index, item), or (index, exception) where the item cannot be loaded."""
-
-    def __init__(self, samples):
-        self.samples = samples
-
-    def __getitem__(self, index):
-        item = _attempt(self.samples.__getitem__, index)
-        return index, _portable(item) if isinstance(item, Exception) else item
-
-
 def _attempt(function, value):
     """What a function makes of a value, or the exception: the value itself, or one it raises."""
     if isinstance(value, Exception):
@@ -283,24 +231,6 @@ def _attempt(function, value):
 
 def _call(function):
     return function()
-
-
-def _portable(error):
-    """The exception, or one like it where it cannot travel between processes."""
-    try:
-        return pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-
-
-def _check_portable(samples):
-    try:
-        pickle.dumps(samples)
-    except Exception as error:
-        raise SettingError(
-            f"the dataset cannot be sent to other processes ({error}): build it from functions and "
-            "classes of modules, without lambdas and open files, or set args.num_cores=1"
-        ) from error
 
 
 def _begin_sample(network, sample, *, precision, tile, scores):
@@ -358,6 +288,8 @@ def _begin(network, image, precision, tile, scores=()):
 @torch.inference_mode()
 def _probabilities(network, image, device, precision, tile, scores):
     """Probabilities (H, W, C) float32, classes (H, W), how far their sums are from 1, scores."""
+    if device.type == "cuda":
+        image = image.pin_memory()  # the GPU fetches it by itself
     images = image[None].to(device, non_blocking=True)
     with torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32"):
         logits = _tiled_logits(network, images, tile)

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from src import cache, inference, loading
+from src import cache, inference, loading, parallel
 from src.datasets import LabelledImages
 from src.kept import Kept
 from src.MetaSeg import measuring
@@ -45,7 +46,7 @@ class Predictor(Kept):
     source : dict
         What all predictions depend on, beside their files.
     loaders : int
-        Processes that load images.
+        Processes that load images; with 1 the process that predicts does it.
     """
 
     io_path: str | Path
@@ -85,11 +86,14 @@ class Predictor(Kept):
             reason = measuring.why_stale(self._place(index), self.predicted_ids)
         return reason
 
+    def load(self, index):
+        """Image as float32 tensor (3, H, W), ground truth, and path."""
+        return self.samples[index]
+
     def predict(self, indices):
         """Yield (index, Prediction or the exception) of some images, in their order."""
-        workers = min(self.loaders, len(indices))
-        loaded = inference.load_images(self.samples, indices, workers=workers, device=self._device)
-        yield from inference.predict_images(self.network, loaded, **self.options)
+        with closing(parallel.results(self.load, indices, self.loaders)) as loaded:
+            yield from inference.predict_images(self.network, loaded, **self.options)
 
     def store(self, index, prediction):
         """Write a prediction, and with probabilities="none" what stage 2 makes of it."""

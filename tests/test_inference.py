@@ -12,7 +12,6 @@ from PIL import Image
 from src.inference import (
     check_options,
     choose_device,
-    load_images,
     load_network,
     predict,
     predict_images,
@@ -239,49 +238,22 @@ class Greedy(torch.nn.Module):
 
 
 class Pictures:
-    """Images of different sizes, one that is missing and one whose exception cannot travel."""
+    """Images of different sizes, and two that cannot be loaded."""
 
-    sizes = (4, 4), (3, 5), (6, 2), None, (7, 7)
+    sizes = (4, 4), (3, 5), (6, 2), None, None
 
-    def __getitem__(self, index):
-        if index == 3:
-            raise FileNotFoundError("no 3.png")
-        if index == 4:
-            raise StubbornError("one", "two")
+    def load(self, index):
+        if self.sizes[index] is None:
+            return index, FileNotFoundError(f"no {index}.png")
         height, width = self.sizes[index]
         image = torch.zeros(3, height, width)
         image[1] = np.log(2)
-        return image, np.full((height, width), index) if index else None, f"{index}.png"
-
-
-class StubbornError(Exception):
-    def __init__(self, one, two):
-        super().__init__(f"{one} and {two}")
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_images_come_in_the_order_asked_for_and_failures_as_their_exceptions(workers):
-    loaded = dict(load_images(Pictures(), [4, 2, 3, 0], workers=workers, device=CPU))
-    assert [*loaded] == [4, 2, 3, 0]
-    image, ground_truth, path = loaded[2]
-    assert image.shape == (3, 6, 2)
-    assert ground_truth.tolist() == [[2, 2]] * 6
-    assert path == "2.png"
-    assert loaded[0][1] is None
-    assert repr(loaded[3]) == "FileNotFoundError('no 3.png')"
-    assert repr(loaded[4]) == "RuntimeError('StubbornError: one and two')"
-
-
-def test_a_dataset_that_cannot_travel_is_refused():
-    pictures = Pictures()
-    pictures.transform = lambda image: image
-    with pytest.raises(SettingError, match="set args.num_cores=1"):
-        next(load_images(pictures, [0], workers=1, device=CPU))
+        truth = np.full((height, width), index) if index else None
+        return index, (image, truth, f"{index}.png")
 
 
 def test_images_of_all_sizes_are_predicted_and_what_fails_stops_no_other():
-    loaded = load_images(Pictures(), range(5), workers=0, device=CPU)
-    predicted = dict(predict_images(Greedy(), loaded))
+    predicted = dict(predict_images(Greedy(), map(Pictures().load, range(5))))
     assert [*predicted] == [0, 1, 2, 3, 4]
     for index in (0, 2):
         prediction = predicted[index]
@@ -323,7 +295,6 @@ def test_more_than_256_classes_are_told_apart():
 
 @pytest.mark.parametrize(("classes", "dtype"), [(255, np.uint8), (256, np.uint16)])
 def test_no_predicted_class_has_the_id_that_means_no_label(classes, dtype):
-    samples = [(torch.zeros(3, 2, 2), None, "a.png")]
-    loaded = load_images(samples, [0], workers=0, device=torch.device("cpu"))
+    loaded = [(0, (torch.zeros(3, 2, 2), None, "a.png"))]
     ((_, prediction),) = predict_images(torch.nn.Conv2d(3, classes, 1), loaded)
     assert prediction.prediction.dtype == dtype

@@ -1,0 +1,106 @@
+"""One image on its way through stage 1, its network and dataset built in this process or others."""
+
+import os
+import pickle
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from configuration import DatasetConfig, ModelConfig
+from src import cache, kept, parallel
+from src.predicting import Predictor
+
+MODULE = """
+import os, signal
+from pathlib import Path
+import torch
+from src.datasets import LabelledImages
+
+
+class Pictures(LabelledImages):
+    def __init__(self, root, transform=None):
+        super().__init__([(path, None) for path in sorted(Path(root).glob("*.png"))], transform)
+
+    def __getitem__(self, index):
+        if index == 2:
+            raise LoadingError("one", "two")
+        died = Path(self.samples[index][0]).with_suffix(".died")
+        if index == 1 and not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+class LoadingError(Exception):
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+"""
+
+
+@pytest.fixture
+def predictor(tmp_path, monkeypatch):
+    """Five pictures of one colour: image 1 kills its process once, image 2 cannot be loaded."""
+    (tmp_path / "own_pictures.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(parallel, "_LOOK", -1)
+    monkeypatch.setattr(parallel, "_STARTING", 0)
+    for index in range(5):
+        Image.new("RGB", (4, 3), (50 * index,) * 3).save(tmp_path / f"{index}.png")
+    torch.save(torch.nn.Conv2d(3, 2, 1).state_dict(), tmp_path / "weights.pth")
+    kwargs = dict(in_channels=3, out_channels=2, kernel_size=1)
+    yield Predictor(
+        io_path=tmp_path / "results",
+        model=ModelConfig("net", "torch.nn", "Conv2d", kwargs, tmp_path / "weights.pth"),
+        data=DatasetConfig("grey", "own_pictures", "Pictures", {"root": tmp_path}),
+        mean=(0, 0, 0),
+        std=(1, 1, 1),
+        device=torch.device("cpu"),
+        speed=dict(channels_last=False, compile=False),
+        options=dict(precision="float32", tile=None, scores=[]),
+        probabilities="float32",
+        predicted_ids=np.full(256, 255, np.uint8),
+        source={"network": "net"},
+        loaders=2,
+    )
+    sys.modules.pop("own_pictures", None)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+def test_a_loading_process_that_is_killed_costs_no_image_and_a_failure_stops_no_other(predictor):
+    predicted = dict(predictor.predict([4, 1, 2, 0]))
+    assert [*predicted] == [4, 1, 2, 0]
+    assert "one and two" in str(predicted.pop(2))
+    network = predictor.network
+    for index, prediction in predicted.items():
+        grey = torch.full((1, 3, 3, 4), np.float32(50 * index) / 255)
+        expected = network(grey).softmax(1)[0].permute(1, 2, 0).detach().numpy()
+        np.testing.assert_allclose(prediction.probabilities, expected, rtol=1e-6)
+        assert prediction.image_path.endswith(f"{index}.png")
+
+
+def test_a_prediction_is_stale_as_soon_as_its_picture_is_another(predictor):
+    assert predictor.why_stale(0) == "missing"
+    for index, prediction in predictor.predict([0]):
+        predictor.store(index, prediction)
+    assert predictor.why_stale(0) is None
+    path = predictor.samples.samples[0][0]
+    there = cache.state_of(path)
+    os.utime(path, ns=(0, there["mtime_ns"] + 1))
+    assert predictor.why_stale(0) == "other image.mtime_ns"
+
+
+def test_what_arrives_again_in_a_process_is_the_same_and_keeps_its_network(predictor, monkeypatch):
+    monkeypatch.setattr(kept, "_here", {})
+    sent = pickle.dumps(predictor)
+    first = pickle.loads(sent)
+    network = first.network
+    assert pickle.loads(sent) is first and pickle.loads(pickle.dumps(first)).network is network
+    assert len(sent) < 3000  # neither network nor dataset is sent
+    other = pickle.loads(pickle.dumps(replace(predictor, io_path="elsewhere")))
+    assert other is not first and other.io_path == "elsewhere"
+    assert pickle.loads(sent) is not first  # the other one has taken its place
