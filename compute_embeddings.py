@@ -117,10 +117,8 @@ def embed_segments(
         if growing.is_up_to_date:
             log.info("%s is up to date: not embedded again", path)
         tally = growing.fill(embedder, num_cores, **work, dry_run=dry_run)
-    if dry_run:
-        parallel.close(log, tally)
-        return found.figures
-    export(log, growing.complete(), found, exported)
+    if not dry_run:
+        export(log, growing.complete(), found, exported)
     parallel.close(log, replace(tally, failed=found.failed + tally.failed))
     return found.figures
 

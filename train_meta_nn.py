@@ -15,7 +15,7 @@ from configuration import CONFIG, datasets, meta_models, models
 from src import cache, files, loading
 from src.experiment import create_experiment
 from src.loading import SettingError
-from src.MetaSeg import analysis
+from src.MetaSeg import analysis, measuring
 from src.MetaSeg import meta_models as fitting
 
 ex = create_experiment("train_meta_nn")
@@ -88,6 +88,8 @@ def train_meta_model(
             progress_path=path.with_name(progress), **training,
         )  # fmt: skip
         fitting.save_meta_model(path, trained, made_from)
+        for other in path.parent.glob(f".{path.name}.*.training"):  # of trainings given up
+            other.unlink(missing_ok=True)
         if losses:
             analysis.draw_losses(path.with_suffix(".png"), losses)
         log.info("wrote %s", path)
@@ -127,16 +129,17 @@ def measured_tables(io_path, model_name, dataset):
     Raises
     ------
     SettingError
-        A table is broken.
+        A table is broken, or the image was predicted again since.
     """
     folder = cache.metrics_path(io_path, model_name, dataset, 0).parent
     found = []
     for index in cache.image_indices(folder, "metrics", missing_ok=True):
-        path = cache.metrics_path(io_path, model_name, dataset, index)
+        place = io_path, model_name, dataset, index
         try:
-            found.append((index, cache.made_from(path), cache.read_table(path)))
-        except ValueError as error:
-            raise SettingError(str(error)) from error
+            table = cache.read_table(cache.metrics_path(*place))
+            found.append((index, measuring.source_of(place), table))
+        except (FileNotFoundError, ValueError) as error:
+            raise SettingError(f"image {index} of {dataset!r}: {error}") from error
     return found
 
 

@@ -898,7 +898,8 @@ def write_overview(path, classes, made_from):
         What the file depends on, in values that JSON can hold.
     """
     with whole_file(path) as part:
-        content = {"classes": classes, "made_from": as_stored(made_from)}
+        checksum = zlib.crc32(_as_json(classes).encode())
+        content = {"classes": classes, "made_from": as_stored(made_from), "crc32": checksum}
         part.write_text(_as_json(content), encoding="utf-8")
 
 
@@ -917,6 +918,8 @@ def read_overview(path, made_from):
         classes, source = overview["classes"], overview["made_from"]
         if not all({"id", "name", "images"} <= row.keys() for row in classes):
             raise ValueError("a class lacks its id, name or images")
+        if overview.get("crc32") != zlib.crc32(_as_json(classes).encode()):
+            raise ValueError("its checksum is not that of its classes")
     except FileNotFoundError:
         raise SettingError(f"{path} is missing; {advice}") from None
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:

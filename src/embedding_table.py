@@ -77,6 +77,8 @@ class GrowingTable:
         tally : Tally
         """
 
+        reason = "args.overwrite" if self._overwrite else "segments without a vector"
+
         def compute(tasks):
             if executor is None:
                 return self._compute(tasks, embedder, num_cores)
@@ -89,7 +91,7 @@ class GrowingTable:
                 self._tasks(),
                 num_cores=1,
                 description="embedding",
-                why=lambda task: "segments without a vector" if len(task.rows) else None,
+                why=lambda task: reason if len(task.rows) else None,
                 dry_run=dry_run,
                 fail_fast=fail_fast,
                 log=self._log,
@@ -99,6 +101,8 @@ class GrowingTable:
                 self._write()
             raise
         if dry_run:
+            if not self.is_up_to_date:
+                self._log.info("%s would be written", self._path)
             return tally
         if not self.is_up_to_date and not len(self._wanted) and Path(self._path).is_file():
             self._log.warning("%s keeps what it has, as no segment was selected", self._path)

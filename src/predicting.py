@@ -74,6 +74,11 @@ class Predictor(Kept):
         return inference.speed_up(network, **self.speed)
 
     @cached_property
+    def _sources(self):
+        """What the images depend on that are being predicted, by index."""
+        return {}
+
+    @cached_property
     def _device(self):
         return self.device or inference.choose_device(0, _log)
 
@@ -87,13 +92,23 @@ class Predictor(Kept):
         return reason
 
     def load(self, index):
-        """Image as float32 tensor (3, H, W), ground truth, and path."""
-        return self.samples[index]
+        """What the prediction of an image depends on, as it is before it is read, and the sample.
+
+        The sample is image, float32 tensor (3, H, W), ground truth, and path.
+        """
+        return self._made_from(index), self.samples[index]
 
     def predict(self, indices):
         """Yield (index, Prediction or the exception) of some images, in their order."""
         with closing(parallel.results(self.load, indices, self.loaders)) as loaded:
-            yield from inference.predict_images(self.network, loaded, **self.options)
+            samples = (self._with_source_kept(*result) for result in loaded)
+            yield from inference.predict_images(self.network, samples, **self.options)
+
+    def _with_source_kept(self, index, result):
+        if isinstance(result, Exception):
+            return index, result
+        self._sources[index], sample = result
+        return index, sample
 
     def store(self, index, prediction):
         """Write a prediction, and with probabilities="none" what stage 2 makes of it."""
@@ -101,10 +116,12 @@ class Predictor(Kept):
         if is_measured:
             maps = np.stack(heatmaps(prediction.probabilities), axis=2)
             prediction = replace(prediction, heatmaps=maps)
-        path, made_from = cache.prediction_path(*self._place(index)), self._made_from(index)
-        cache.write_prediction(path, prediction, made_from, self.probabilities)
+        place, source = self._place(index), self._sources.pop(index)
+        path = cache.prediction_path(*place)
+        cache.write_prediction(path, prediction, source, self.probabilities)
         if is_measured:
-            measuring.store_segments(prediction, self._place(index), self.predicted_ids)
+            source = cache.as_stored(source)
+            measuring.store_segments(prediction, place, self.predicted_ids, source=source)
 
     def folders(self):
         """Where predictions are written, and what comes with them."""

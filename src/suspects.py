@@ -209,6 +209,7 @@ class Judge(Kept):
             See `measuring.read_measured`.
         """
         place = self.io_path, self.model_name, *name
+        source = measuring.source_of(place)  # before it is read: it may be measured anew meanwhile
         prediction, metrics, components = measuring.read_measured(place)
         numbers = np.arange(1, len(metrics["class"]) + 1)
         labels = crops.majority_label(components, prediction.ground_truth, numbers)
@@ -223,7 +224,7 @@ class Judge(Kept):
             name=name,
             path=prediction.image_path,
             size=size,
-            made_from=cache.digest(cache.made_from(cache.metrics_path(*place))),
+            made_from=cache.digest(source),
             iou_pred=iou_pred,
             predicted_class=predicted_class,
             label=labels,

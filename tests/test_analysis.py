@@ -264,7 +264,14 @@ def test_the_tasks_draw_every_image_and_write_the_tables(measured, tmp_path):
     model = meta_models.fit(main.meta_models["linear"], table, seed=0)
     mapping = {i: (f"class {i}", (90 * i, 0, 0)) for i in range(3)}
     tally = main.visualize_rating(
-        LOG, **place, num_cores=1, num_images=None, meta_model=model, mappings=(mapping, mapping)
+        LOG,
+        **place,
+        num_cores=1,
+        num_images=None,
+        shard=None,
+        fail_fast=False,
+        meta_model=model,
+        mappings=(mapping, mapping),
     )
     assert (tally.done, tally.failed) == (4, ())
     with Image.open(tmp_path / "pictures" / "rating" / "net" / "set" / "rating3.png") as picture:

@@ -97,8 +97,9 @@ def compute_metrics(
 
 
 def visualize_rating(
-    log, *, dataset, model_name, io_path, num_cores, num_images, meta_model, mappings
-):
+    log, *, dataset, model_name, io_path, num_cores, num_images, shard, fail_fast, meta_model,
+    mappings,
+):  # fmt: skip
     """Draw true and predicted IoU of the segments of every measured image.
 
     Parameters
@@ -112,24 +113,23 @@ def visualize_rating(
     tally : Tally
     """
     place = io_path, model_name, dataset
+    files.prepare(cache.rating_path(*place, 0).parent)
     return parallel.for_each_image(
         functools.partial(draw_rating, place=place, meta_model=meta_model, mappings=mappings),
-        _measured(*place)[:num_images],
+        loading.in_shard(_measured(*place)[:num_images], shard),
         num_cores=num_cores,
         description=f"drawing {dataset}",
+        fail_fast=fail_fast,
         log=log,
     )
 
 
 def draw_rating(index, *, place, meta_model, mappings):
     """Draw true and predicted IoU of the segments of one image; see `pictures.rating_picture`."""
-    metrics = cache.read_table(cache.metrics_path(*place, index))
+    prediction, metrics, components = measuring.read_measured((*place, index))
+    iou = np.asarray(metrics["iou"], np.float64)
     picture = pictures.rating_picture(
-        cache.read_prediction(cache.prediction_path(*place, index), probabilities=False),
-        cache.read_components(cache.components_path(*place, index)),
-        np.asarray(metrics["iou"], np.float64),
-        meta_model.predict(metrics),
-        *mappings,
+        prediction, components, iou, meta_model.predict(metrics), *mappings
     )
     cache.write_picture(cache.rating_path(*place, index), picture)
 
@@ -155,8 +155,7 @@ def analyze_metrics(
     place = io_path, model_name, dataset
     table = meta.with_known_iou(
         meta.segment_table(
-            (index, cache.read_table(cache.metrics_path(*place, index)))
-            for index in _measured(*place)[:num_images]
+            (index, _current_table((*place, index))) for index in _measured(*place)[:num_images]
         )
     )
     analysis.check(table)
@@ -190,6 +189,14 @@ def _measured(io_path, model_name, dataset):
     return cache.image_indices(folder, "metrics")
 
 
+def _current_table(place):
+    try:
+        measuring.source_of(place)
+        return cache.read_table(cache.metrics_path(*place))
+    except (FileNotFoundError, ValueError) as error:
+        raise SettingError(f"image {place[-1]} of {place[-2]!r}: {error}") from error
+
+
 def _check_heatmaps(heatmaps):
     for name, folder in heatmaps.items():
         if not name.isidentifier() or not Path(folder).is_dir():
@@ -221,9 +228,12 @@ def main(args, _log, _run):
         predicted_ids = loading.predicted_ids(data, CONFIG.TRAIN_DATASET, _log)
         parallel.close(_log, compute_metrics(_log, **place, **own, predicted_ids=predicted_ids))
     if args["dry_run"]:
+        if args["visualize_rating"] or args["analyze_metrics"]:
+            _log.info("then pictures would be drawn and tables written, which are always made anew")
         return None
     if args["visualize_rating"]:
-        tally = visualize_rating(_log, **place, num_cores=args["num_cores"], **drawing)
+        own = {name: args[name] for name in ("num_cores", "shard", "fail_fast")}
+        tally = visualize_rating(_log, **place, **own, **drawing)
         parallel.close(_log, tally)
     if args["analyze_metrics"]:
         neural_entry = entry if meta.kind_of(entry) == "neural" else meta_models["meta_nn"]

@@ -29,6 +29,7 @@ def measure_image(index, *, io_path, model_name, dataset, predicted_ids, heatmap
     """
     place = io_path, model_name, dataset, index
     path = cache.prediction_path(*place)
+    source = cache.made_from(path)  # before it is read: stage 1 may write another one meanwhile
     prediction = cache.read_prediction(path)
     cache.read_ahead(cache.prediction_path(io_path, model_name, dataset, index + ahead))
     if prediction.probabilities is None:
@@ -37,10 +38,10 @@ def measure_image(index, *, io_path, model_name, dataset, predicted_ids, heatmap
             f"without args.heatmaps; run pred_images.py with args.dataset={dataset} and "
             "args.probabilities=none args.overwrite=True, or args.probabilities=compact"
         )
-    store_segments(prediction, place, predicted_ids, heatmaps)
+    store_segments(prediction, place, predicted_ids, heatmaps, source)
 
 
-def store_segments(prediction, place, predicted_ids, heatmaps=()):
+def store_segments(prediction, place, predicted_ids, heatmaps=(), source=None):
     """Write the metrics and the component map of an image whose prediction is stored.
 
     Parameters
@@ -51,13 +52,15 @@ def store_segments(prediction, place, predicted_ids, heatmaps=()):
         What `cache.prediction_path` takes.
     predicted_ids, heatmaps
         As for `measure_image`.
+    source : dict, optional
+        What the prediction was made from; None: what its file says now.
 
     Raises
     ------
     ValueError
         The probabilities are none, or another map does not fit; nothing is written.
     """
-    made_from = _made_from(place, predicted_ids, heatmaps)
+    made_from = _made_from(place, predicted_ids, heatmaps, source)
     ground_truth = prediction.ground_truth
     if ground_truth is not None:
         known = (predicted_ids != cache.NO_LABEL).any()
@@ -104,16 +107,31 @@ def read_measured(place, probabilities=False):
     """
     paths = (cache.prediction_path, cache.metrics_path, cache.components_path)
     prediction_path, metrics_path, components_path = (path(*place) for path in paths)
-    measured = cache.made_from(metrics_path)  # None: the original's file
-    if measured and measured["prediction"] != cache.made_from(prediction_path):
-        raise ValueError("predicted again since it was measured; run src/MetaSeg/main.py again")
-    if measured and measured != cache.made_from(components_path):
+    source = source_of(place)
+    if source and source != cache.made_from(components_path):
         raise ValueError("measured in part only; run src/MetaSeg/main.py again")
-    return Measured(
+    measured = Measured(
         cache.read_prediction(prediction_path, probabilities),
         cache.read_table(metrics_path),
         cache.read_components(components_path),
     )
+    if source != source_of(place):
+        raise ValueError("measured again meanwhile; run this again")
+    return measured
+
+
+def source_of(place):
+    """What the metrics of an image were made from: a dict, None for the original's file.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        A file is missing; it is broken, or the image was predicted again since it was measured.
+    """
+    source = cache.made_from(cache.metrics_path(*place))
+    if source and source["prediction"] != cache.made_from(cache.prediction_path(*place)):
+        raise ValueError("predicted again since it was measured; run src/MetaSeg/main.py again")
+    return source
 
 
 def why_stale(place, predicted_ids, heatmaps=()):
@@ -128,9 +146,9 @@ def why_stale(place, predicted_ids, heatmaps=()):
     return next(filter(None, reasons), None)
 
 
-def _made_from(place, predicted_ids, heatmaps):
-    prediction = cache.made_from(cache.prediction_path(*place))
-    made_from = {"prediction": prediction, "predicted_ids": predicted_ids.tolist()}
+def _made_from(place, predicted_ids, heatmaps, source=None):
+    source = source or cache.made_from(cache.prediction_path(*place))
+    made_from = {"prediction": source, "predicted_ids": predicted_ids.tolist()}
     if heatmaps:
         paths = _map_paths(heatmaps, place)
         made_from["heatmaps"] = {name: cache.state_of(path) for name, path in paths.items()}

@@ -5,6 +5,7 @@ arXiv 2005.06831.
 """
 
 import copy
+import io
 import logging
 import re
 from dataclasses import dataclass, fields, replace
@@ -467,8 +468,10 @@ def save_meta_model(path, model, made_from):
 
 
 def _save_whole(path, content):
+    buffer = io.BytesIO()  # what torch raises of a full disk does not say so
+    torch.save(content, buffer)
     with whole_file(path) as part:
-        torch.save(content, part)
+        part.write_bytes(buffer.getbuffer())
 
 
 def load_meta_model(path, entry=None, training=None):
@@ -592,6 +595,7 @@ def original_names(classes):
 def made_from(path):
     """What a checkpoint says it was made from: a dict, or None if it is missing or broken."""
     try:
-        return _read(path)["made_from"]
+        checkpoint = _read(path)
+        return checkpoint["made_from"] if checkpoint["format"] == FORMAT else None
     except Exception:  # a broken checkpoint raises nearly anything
         return None

@@ -92,7 +92,7 @@ def kills(place, step):
     """Kill a stage at random moments, half of them while it writes, and run it again."""
     rng, io_path = random.Random(step.stage), place.results(f"killed_{step.stage}")
     outputs, total = place.outputs(io_path, step), images_done(place, place.reference, step)
-    for number in range(place.count(16, 2)):
+    for number in range(place.count(14, 2)):
         kill_at_random(place, step, io_path, rng, in_writing=number % 2)
         yield 1, broken(*outputs)
         done = images_done(place, io_path, step)
@@ -331,9 +331,9 @@ def small_datasets(place):
 
 def worker_deaths(place):
     """Kill a process of a stage that works with several."""
-    for step in (MEASURE, EMBED)[: place.count(2, 1)]:
+    for step in (MEASURE, EMBED, PREDICT)[: place.count(3, 1)]:
         io_path = place.results(f"worker_{step.stage}", without=step)
-        running = place.start(step, io_path, "args.num_cores=2", changes=EAGER)
+        running = place.start(step, io_path, "args.num_cores=3", changes=EAGER)
         workers = []
         while len(workers) < 2 and running.is_alive():
             below = [pid for server in children(running.pid) for pid in children(server)]
@@ -513,7 +513,7 @@ def signals(place):
     pairs = list(itertools.product(BY_IMAGE, (signal.SIGINT, signal.SIGTERM)))
     for step, number in place.count(pairs, [pairs[0], pairs[3], pairs[5]]):
         io_path = place.results(f"{step.stage}_{number.name}", without=step)
-        for attempt in range(place.count(5, 1)):
+        for attempt in range(place.count(4, 1)):
             yield 13, interrupted(place, step, io_path, number, rng, attempt)
         run = place.run(step, io_path)
         yield 13, ended(run) + as_undisturbed(place, io_path, step)
