@@ -32,6 +32,7 @@ bench: $(READY) ## measure speed
 	$(BIN)/python benchmarks/embeddings.py
 	$(BIN)/python benchmarks/explorer.py
 	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/cluster.py
 
 # the kernel is compiled by the installation, so a changed kernel installs again
 $(READY): pyproject.toml constraints.txt src/MetaSeg/_segments.pyx src/MetaSeg/_pixels.h

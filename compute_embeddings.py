@@ -10,6 +10,7 @@ is there already stays, only what is new is computed.
 import functools
 from dataclasses import replace
 from operator import attrgetter
+from pathlib import Path
 
 import numpy as np
 
@@ -85,6 +86,7 @@ def embed_segments(
         net_weights=net_weights,
     )  # fmt: skip
     exports.check_files(**exported)
+    io_path = Path(io_path).resolve()  # others may work in another folder
     net_entry = choose_network(net, net_weights, crop_size)
     if load_file is None:
         wanted = choose_search(

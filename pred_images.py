@@ -6,6 +6,8 @@ Writes input/<model>/<dataset>/input<i>.hdf5 below the results folder; with args
 also what stage 2 writes.
 """
 
+from pathlib import Path
+
 from configuration import CONFIG, datasets, models
 from src import cache, files, inference, loading, parallel
 from src.experiment import create_experiment
@@ -70,7 +72,7 @@ def predict_dataset(
     # to decode is less than to write; a job elsewhere is too short to start processes for it
     loaders = max(num_cores // 4, 2) if num_cores > 2 and not scheduler else 1
     predictor = Predictor(
-        io_path=io_path, model=model, data=data, mean=mean, std=std, device=device,
+        io_path=Path(io_path).resolve(), model=model, data=data, mean=mean, std=std, device=device,
         speed=dict(channels_last=channels_last, compile=compile),
         options=dict(precision=precision, tile=tile, scores=sorted(scores)),
         probabilities=probabilities, source=source, loaders=loaders,

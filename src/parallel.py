@@ -2,10 +2,12 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections import defaultdict, deque
 from concurrent.futures import (
@@ -19,9 +21,11 @@ from concurrent.futures import (
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from functools import partial
+from queue import SimpleQueue
 
 from tqdm import tqdm
 
+from src import cluster, files
 from src.records import Tally
 
 with warnings.catch_warnings():  # sacred imports pkg_resources, which announces its end
@@ -32,7 +36,8 @@ ATTEMPTS = 3  # at an image whose process dies
 _LOOK = 0.5  # seconds of work that tell how long the rest will take
 _STARTING = 4.0  # seconds that it takes to start processes
 _AHEAD = 4  # images a process that are begun or wait to be fetched
-_AHEAD_ELSEWHERE = 1000  # images that other machines may have at once
+_AHEAD_ELSEWHERE = 3  # jobs that an executor has for each one that it can be at
+_HELD_ELSEWHERE = 10_000  # images whose results may wait for that of an earlier one
 _CHECKED = 4096  # images that are looked at together
 _LISTED = 10  # images named in a plan
 _SLOW_IMPORTS = ("torch", "torchvision", "sklearn.metrics")
@@ -42,9 +47,42 @@ class WorkerDiedError(RuntimeError):
     """The process that worked on an image was killed, each time that it was tried."""
 
 
+@contextmanager
+def open_executor(scheduler, folder, log, gpu=False):
+    """What `args.scheduler` names, for the functions below to work with.
+
+    Parameters
+    ----------
+    scheduler : str or None
+        "tcp://host:8786", a running Dask scheduler; "local:4", a Dask cluster of four processes on
+        this machine for the time being; None: processes of this machine, without Dask.
+    folder : path
+        Of the results; every worker must see it.
+    log : logging.Logger
+    gpu : bool
+        Whether images need a GPU: they go to workers that offer the resource GPU, if there are any.
+
+    Yields
+    ------
+    executor : concurrent.futures.Executor or None
+
+    Raises
+    ------
+    SacredError
+        See `cluster.connect`.
+    """
+    if scheduler is None:
+        yield None
+        return
+    files.prepare(folder)
+    with cluster.connect(scheduler, folder, log, gpu) as executor:
+        yield executor
+
+
 def for_each_image(
-    function, indices, *, num_cores, description, consume=None, executor=None, images_per_job=1, **options
-):
+    function, indices, *, num_cores, description, consume=None, executor=None, images_per_job=1,
+    **options,
+):  # fmt: skip
     """Call a function once for each image, and use what it returns here.
 
     Parameters
@@ -63,7 +101,12 @@ def for_each_image(
         Takes an index and what the function returned, in this process and in the order of the
         images; its exceptions are failures too. None: what the function returns is dropped.
     executor : concurrent.futures.Executor, optional
-        What does the work in the place of processes on this machine, such as that of a cluster.
+        What does the work in the place of processes on this machine, such as `open_executor` gives.
+        It may have a method `slots()`, how many jobs it can be at now, and is then given three
+        times as many. A job that comes to a `cluster.SuspectError` is tried again by images, each
+        of them alone.
+    images_per_job : int
+        Images in a row that the executor gets together; to be chosen so that a job takes seconds.
     **options
         `why`, `dry_run`, `fail_fast` and `log` of `for_each_result`.
 
@@ -81,7 +124,7 @@ def for_each_image(
     """
     _check_num_cores(num_cores)
     return for_each_result(
-        lambda todo: results(function, todo, num_cores, executor),
+        lambda todo: results(function, todo, num_cores, executor, images_per_job),
         consume or (lambda _index, _result: None),
         indices,
         num_cores=1,
@@ -120,6 +163,10 @@ def for_each_result(
         End the run at the first image that fails, instead of after all others.
     log : logging.Logger
         Each failed image is named here: reasons as errors, tracebacks at level DEBUG.
+    executor, images_per_job
+        As for `for_each_image`. `produce` and `consume` are pickled, and a job calls them there as
+        here; only errors come back. What `produce` itself raises is then a failure of the images
+        of the job.
 
     Returns
     -------
@@ -132,7 +179,7 @@ def for_each_result(
     SacredError
         What ends a run; with `fail_fast` the first failure.
     Exception
-        What `produce` itself raises, likewise.
+        What `produce` itself raises here, likewise.
     """
     _check_num_cores(num_cores)
     start, done, skipped, failed = time.monotonic(), 0, 0, []
@@ -141,8 +188,11 @@ def for_each_result(
         return Tally(done, skipped, tuple(failed), time.monotonic() - start, planned)
 
     def work(todo):
-        if todo:
+        if todo and executor is None:
             yield from _in_threads(consume, produce(todo), num_cores)
+        elif todo:
+            job = partial(_stream, produce, consume, num_cores)
+            yield from _from_executor(executor, job, todo, _HELD_ELSEWHERE, images_per_job)
 
     try:
         indices = list(indices)
@@ -167,7 +217,7 @@ def for_each_result(
     return tally()
 
 
-def results(function, indices, num_cores, executor=None):
+def results(function, indices, num_cores, executor=None, images_per_job=1):
     """Yield what a function makes of each image, in their order, while it works on the next ones.
 
     What `for_each_result` may have as `produce`, or the first link of it. No more than a few
@@ -176,7 +226,7 @@ def results(function, indices, num_cores, executor=None):
 
     Parameters
     ----------
-    function, num_cores, executor
+    function, num_cores, executor, images_per_job
         As for `for_each_image`.
     indices : iterable
         What the function takes: indices, or all that a process needs to know of an image.
@@ -188,8 +238,9 @@ def results(function, indices, num_cores, executor=None):
     """
     _check_num_cores(num_cores)
     waiting = deque(indices)
+    job = partial(_each, function)
     if executor is not None:
-        yield from _from_executor(executor, function, waiting, _AHEAD_ELSEWHERE)
+        yield from _from_executor(executor, job, waiting, _HELD_ELSEWHERE, images_per_job)
         return
     done, seconds = 0, 0.0
     while waiting and (min(num_cores, len(waiting)) == 1 or _is_short(seconds, done, len(waiting))):
@@ -201,12 +252,7 @@ def results(function, indices, num_cores, executor=None):
     if waiting:
         processes = min(num_cores, len(waiting))
         with LocalProcesses(processes) as executor:
-            yield from _from_executor(executor, function, waiting, processes * _AHEAD)
-
-
-@contextmanager
-def open_executor(scheduler, folder, log, gpu=False):
-    yield None
+            yield from _from_executor(executor, job, waiting, processes * _AHEAD)
 
 
 def summary(tally):
@@ -347,20 +393,103 @@ def _is_short(seconds, done, left):
     return seconds < _LOOK or seconds * left < _STARTING * done
 
 
-def _from_executor(executor, function, waiting, ahead):
-    """Yield (index, result or the exception) in the order of the deque `waiting`."""
-    pending = deque()
+def _from_executor(executor, job, indices, held, images_per_job=1):
+    """Yield (index, result or the exception) in the order of the indices.
+
+    `job` takes some indices and gives a list of as many results; `held` images are begun at most.
+    """
+    waiting, begun, finished = deque(indices), deque(), SimpleQueue()
+    running = 0
+
+    def submit(chunk):
+        future = executor.submit(job, chunk)
+        future.add_done_callback(lambda _: finished.put(None))
+        return future
+
     try:
-        while waiting or pending:
-            while waiting and len(pending) < ahead:
-                index = waiting.popleft()
-                pending.append((index, executor.submit(function, index)))
-            index, future = pending.popleft()
-            yield index, future.exception() or future.result()
-            del future  # its result may be as large as an image
+        while waiting or begun:
+            while not finished.empty():
+                finished.get()
+                running -= 1
+            room = _room(executor, held // images_per_job)
+            while waiting and running < room and len(begun) < max(room, held // images_per_job):
+                chunk = [waiting.popleft() for _ in range(min(images_per_job, len(waiting)))]
+                begun.append((chunk, submit(chunk)))
+                running += 1
+            if not begun[0][1].done():
+                finished.get()
+                running -= 1
+                continue
+            chunk, future = begun.popleft()
+            if not isinstance(future.exception(), cluster.SuspectError):
+                yield from zip(chunk, _outcomes(future, chunk), strict=True)
+                del future  # its results may be as large as images
+                continue
+            wait([future for _, future in begun])
+            for index in chunk:
+                alone = submit([index])
+                running += 1
+                yield index, _of_suspect(*_outcomes(alone, [index]))
     finally:
-        for _, future in pending:
+        for _, future in begun:
             future.cancel()
+
+
+def _room(executor, jobs):
+    """How many jobs an executor should have that are not finished."""
+    slots = getattr(executor, "slots", None)
+    return _AHEAD_ELSEWHERE * max(slots(), 1) if slots else max(jobs, 1)
+
+
+def _outcomes(future, chunk):
+    """The results of a job, or its exception for each of its images."""
+    error = future.exception()
+    if error is not None:
+        return [error] * len(chunk)
+    return [r.unpacked() if isinstance(r, _Failure) else r for r in future.result()]
+
+
+def _of_suspect(outcome):
+    if not isinstance(outcome, cluster.SuspectError):
+        return outcome
+    return WorkerDiedError(f"{outcome} alone; if the memory was full, fewer workers a machine help")
+
+
+def _each(function, indices):
+    """A job: what a function makes of each image."""
+    return [_packed(_call(function, index)) for index in indices]
+
+
+def _stream(produce, consume, num_cores, indices):
+    """A job: None for each image that is produced and consumed, or else the exception."""
+    errors = dict(_in_threads(consume, produce(indices), num_cores))
+    return [_packed(errors[index]) for index in indices]
+
+
+def _packed(result):
+    return _Failure(result) if isinstance(result, Exception) else result
+
+
+class _Failure:
+    """An exception on its way from a worker, with the traceback that pickling drops."""
+
+    def __init__(self, error):
+        self._text = "".join(traceback.format_exception(error))
+        error = error.with_traceback(None)  # Dask makes pickle take it along
+        try:
+            self._error = pickle.dumps(error)
+            pickle.loads(self._error)
+        except Exception:
+            self._error = pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+
+    def unpacked(self):
+        error = pickle.loads(self._error)
+        error.__cause__ = _ElsewhereError(f"\n{self._text}")
+        return error
+
+
+class _ElsewhereError(Exception):
+    """Shows where on a worker an exception was raised."""
 
 
 def _in_threads(consume, results, workers):
@@ -403,13 +532,9 @@ def new_processes():
     return context
 
 
-def ignore_interrupt(*_):
-    """In a worker process: leave to the parent what an interrupt means."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def _begin_worker():
-    ignore_interrupt()
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent decides what they mean
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -40,7 +40,7 @@ FLOORS = {  # a module imports only from floors below its own; a name counts for
         "src.datasets",
         "src.model",
     ],
-    0: ["src.files", "src.kept", "src.records"],
+    0: ["src.cluster", "src.files", "src.kept", "src.records"],
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 PACKAGES = ("src.datasets.", "src.model.", "src.discover.")  # inside, modules may use each other
@@ -114,6 +114,17 @@ def test_a_module_imports_only_from_floors_below_its_own(name):
 def test_only_scripts_see_the_configuration(name):
     if "configuration" in own_imports(name, MODULES[name], MODULES):
         assert floor_of(name) == SCRIPTS
+
+
+@pytest.mark.parametrize("name", sorted(MODULES.keys() - {"src.cluster"}))
+def test_only_one_module_knows_dask(name):
+    imported = imported_names(MODULES[name].read_text(), name)
+    assert not {part.split(".")[0] for part in imported} & {"dask", "distributed"}
+
+
+def test_dask_is_not_imported_before_it_is_asked_for():
+    code = "import sys, src.parallel; assert not {'dask', 'distributed'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
 
 
 def test_the_configuration_needs_the_standard_library_only():

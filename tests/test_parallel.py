@@ -2,7 +2,7 @@ import logging
 import os
 import signal
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -153,10 +153,83 @@ def test_an_image_that_always_kills_its_process_is_named_and_costs_no_other(tmp_
     assert len([*tmp_path.iterdir()]) == parallel.ATTEMPTS == 3
 
 
-def test_any_executor_can_do_the_work():
+@pytest.mark.parametrize("images_per_job", [1, 7])
+def test_any_executor_can_do_the_work(images_per_job):
     with ThreadPoolExecutor(2) as threads:
-        found = dict(parallel.results(lambda index: 2 * index, range(3000), 1, threads))
+        found = dict(
+            parallel.results(lambda index: 2 * index, range(3000), 1, threads, images_per_job)
+        )
     assert found == {index: 2 * index for index in range(3000)}
+
+
+def test_an_executor_that_says_how_much_it_can_do_gets_three_times_as_much():
+    class Threads(ThreadPoolExecutor):
+        begun, most = 0, 0
+
+        def slots(self):
+            return 2
+
+        def submit(self, *args):
+            self.begun += 1
+            self.most = max(self.most, self.begun)
+            future = super().submit(*args)
+            future.add_done_callback(self.end)
+            return future
+
+        def end(self, _):
+            self.begun -= 1
+
+    with Threads(1) as threads:
+        assert len([*parallel.results(abs, range(100), 1, threads)]) == 100
+        assert threads.most <= 6
+
+
+class UnpicklableError(Exception):
+    def __init__(self, one, other):
+        super().__init__(f"{one} and {other}")
+
+
+def fail_badly(index):
+    """Runs in other processes."""
+    raise UnpicklableError(index, "more")
+
+
+def test_failures_elsewhere_come_with_their_traceback_whether_they_can_be_pickled_or_not(caplog):
+    caplog.set_level(logging.DEBUG)
+    with ProcessPoolExecutor(1, parallel.new_processes()) as pool:
+        options = dict(num_cores=1, description="", log=LOG, executor=pool, images_per_job=2)
+        tally = parallel.for_each_image(twice, [1, 2, 3], **options)
+        assert (tally.done, tally.failed) == (2, (("image 2", "KeyError: 'no such class'"),))
+        tally = parallel.for_each_image(fail_badly, [4], **options)
+    assert tally.failed == (("image 4", "RuntimeError: UnpicklableError: 4 and more"),)
+    assert 'raise KeyError("no such class")' in caplog.text
+    assert 'raise UnpicklableError(index, "more")' in caplog.text
+
+
+def store(folder, index, result):
+    """Runs in other processes."""
+    (folder / f"{index} {result}").touch()
+
+
+def test_an_executor_runs_the_stream_of_each_job(tmp_path):
+    with ProcessPoolExecutor(1, parallel.new_processes()) as pool:
+        tally = stream(partial(store, tmp_path), range(5), 2, executor=pool, images_per_job=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0 0", "1 1", "3 9", "4 16"]
+    assert (tally.done, tally.failed) == (4, (("image 2", "ValueError: no picture"),))
+
+
+def test_what_is_wrong_with_the_settings_ends_the_run_of_an_executor_too():
+    with (
+        ProcessPoolExecutor(1, parallel.new_processes()) as pool,
+        pytest.raises(parallel.SacredError, match="no such thing") as raised,
+    ):
+        stream(refuse, range(5), 1, executor=pool)
+    assert not raised.value.print_traceback
+
+
+def refuse(*_):
+    """Runs in other processes."""
+    raise parallel.SacredError("no such thing", print_traceback=False)
 
 
 # produced here, consumed beside

@@ -31,6 +31,8 @@ from clone import (
 )  # fmt: skip
 from PIL import Image
 
+from src import cache
+
 
 def save_photographs(folder):
     """Four photographs of different sizes and formats, one on its side, and a broken one."""
@@ -321,6 +323,32 @@ def test_scores_of_the_logits_are_kept_and_measured(clone, copied_results):
 @pytest.fixture
 def copied_results(clone, runs, tmp_path):
     return shutil.copytree(clone.results, tmp_path / "results")
+
+
+def test_on_a_cluster_the_stages_give_what_they_give_here(clone, runs, copied_results):
+    place, folders = ("nearest_colour", "blocks_ood"), (copied_results, clone.results)
+    for kind in ("input", "metrics", "components"):
+        shutil.rmtree(copied_results.joinpath(kind, *place))
+    shutil.rmtree(copied_results / "embeddings")
+    for script in (PREDICT, MEASURE, EMBED):
+        words = "args.scheduler=local:2", "args.images_per_job=2"
+        run = clone.call(script, "with", *words, results=copied_results)
+        assert run.returncode == 0, run.stderr
+        assert "2 jobs at a time on workers of tcp://" in run.stderr
+    for index in range(SPLITS["blocks_ood"]):
+        for path, read in (
+            (cache.prediction_path, lambda path: vars(cache.read_prediction(path))),
+            (cache.metrics_path, cache.read_table),
+            (cache.components_path, cache.read_components),
+        ):
+            np.testing.assert_equal(*(read(path(folder, *place, index)) for folder in folders))
+    table, expected = (
+        cache.read_embeddings(cache.embeddings_path(folder, place[0], 6, 6, "segmentation"))
+        for folder in folders
+    )
+    assert len(table["embeddings"]) > 0
+    for name in table:  # stage 5 has added to the other one
+        np.testing.assert_equal(table[name], expected[name])
 
 
 def test_a_prediction_that_cannot_be_read_is_named_and_stops_no_other(clone, copied_results):

@@ -69,6 +69,7 @@ def compute_metrics(
     """
     folder = cache.prediction_path(io_path, model_name, dataset, 0).parent
     indices = loading.in_shard(cache.image_indices(folder, "input")[:num_images], shard)
+    io_path = Path(io_path).resolve()  # others may work in another folder
     images = dict(io_path=io_path, model_name=model_name, dataset=dataset)
     options = dict(predicted_ids=predicted_ids, heatmaps=heatmaps)
     paths = cache.metrics_path, cache.components_path
