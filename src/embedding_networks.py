@@ -174,12 +174,20 @@ def embed_stream(network, crops, batch_size):
     """
     with _threads(network.device) as (pool, count):
         begun = deque()
-        for batch in _batches(network, crops, batch_size):
-            begun.append(pool.submit(_embed_batch, network, batch))
-            if len(begun) > count:
+        try:
+            for batch in _batches(network, crops, batch_size):
+                begun.append(pool.submit(_embed_batch, network, batch))
+                if len(begun) > count:
+                    yield from begun.popleft().result()
+            while begun:
                 yield from begun.popleft().result()
-        while begun:
-            yield from begun.popleft().result()
+        except GeneratorExit:
+            raise
+        except BaseException:  # an interrupt, say: nothing that is computed is lost
+            for future in begun:
+                if future.exception() is None:
+                    yield from future.result()
+            raise
 
 
 @torch.inference_mode()

@@ -536,7 +536,8 @@ def interrupted(place, step, io_path, number, rng, attempt):
         status = json.loads(report.read_text())["status"]
         if status != "COMPLETED":
             break
-    says = ["interrupted"] if "image/s" in run.log else []  # otherwise no image has been begun
+    bars = re.findall(r"(\d+)%\|", run.log)  # 100: between two loops over images
+    says = ["interrupted"] if bars and bars[-1] != "100" else []
     problems = ended(run, 128 + number, says=says) + broken(*place.outputs(io_path, step))
     return problems + ([] if status == "INTERRUPTED" else [f"sacred's status is {status}"])
 
