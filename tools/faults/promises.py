@@ -194,7 +194,8 @@ def changes(place):
             settings = [*EVERY_SEGMENT, *own[1:]] if step.stage == "embed" else own
             settings = own[1:] if step.stage == "measure" else settings
             run = functools.partial(place.run, step, io_path, **everywhere, **variables)
-            why = "without a vector" if images and step.stage == "embed" else reason
+            is_other = step.stage == "embed" and images and reason != "args.overwrite"
+            why = "without a vector" if is_other else reason
             before = state(io_path)
             dry = run(*settings, "args.dry_run=True")
             problems = ended(dry, says=[f"{images} to do" if images else "0 done", why])
