@@ -13,7 +13,7 @@ demo: $(READY) ## run stages 1 to 5 on the embedded demo
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest
 
-faults: $(READY) ## inject faults into every stage, for a quarter of an hour
+faults: $(READY) ## inject faults into every stage and count what they survive: 11 minutes
 	$(BIN)/python -m tools.faults
 
 lint: $(READY) ## check style
