@@ -9,15 +9,42 @@ import multiprocessing
 import os
 import runpy
 import sys
+import threading
+from multiprocessing import connection
 
 LIBRARIES = (
     *("h5py", "hdf5plugin", "matplotlib.pyplot", "PIL.Image", "sacred", "scipy.ndimage"),
     *("sklearn.ensemble", "sklearn.linear_model", "sklearn.metrics", "torch", "torchvision"),
 )
 
+# to start a process and to ask for an exit code polls all processes, and of two threads that poll
+# one process only the first gets its exit code
+_one_polls = threading.Lock()
+
+
+class Started:
+    """A process that `start` has started.
+
+    Attributes
+    ----------
+    pid : int
+        Also its group, the processes that it starts included.
+    """
+
+    def __init__(self, process):
+        with _one_polls:
+            process.start()
+        self._process, self.pid = process, process.pid
+
+    def exitcode(self, wait=0):
+        """Its exit code, negative for a signal; None: it is still running after `wait` seconds."""
+        connection.wait([self._process.sentinel], wait)
+        with _one_polls:
+            return self._process.exitcode
+
 
 def start(script, words, *, log, environment, privileges=True):
-    """Start a script as `python script *words` does; gives its multiprocessing.Process.
+    """Start a script as `python script *words` does.
 
     Parameters
     ----------
@@ -32,15 +59,12 @@ def start(script, words, *, log, environment, privileges=True):
 
     Returns
     -------
-    process : multiprocessing.Process
-        `-process.pid` is its group, the processes that it starts included.
+    started : Started
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(LIBRARIES))
     arguments = str(script), [*map(str, words)], str(log), environment, privileges
-    process = context.Process(target=_become, args=arguments)
-    process.start()
-    return process
+    return Started(context.Process(target=_become, args=arguments))
 
 
 def _become(script, words, log, environment, privileges):

@@ -139,7 +139,7 @@ class Running:
         self.pid = self._process.pid
 
     def is_alive(self):
-        return self._process.is_alive()
+        return self._process.exitcode() is None
 
     def send(self, number):
         """Send a signal to the whole group, as a terminal and `kill -9 -- -PID` do."""
@@ -148,12 +148,12 @@ class Running:
 
     def end(self, limit=600):
         """Wait for its end: a Run."""
-        self._process.join(limit)
-        if self._process.is_alive():
+        exitcode = self._process.exitcode(limit)
+        if exitcode is None:
             self.send(signal.SIGKILL)
-            self._process.join()
+            exitcode = self._process.exitcode(wait=None)
         log = self._log.read_text(errors="replace") if self._log.exists() else ""
-        return Run(self._process.exitcode, log, time.monotonic() - self._start)
+        return Run(exitcode, log, time.monotonic() - self._start)
 
 
 class Workplace:
