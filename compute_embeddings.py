@@ -16,12 +16,17 @@ import numpy as np
 
 from configuration import CONFIG, embedding_networks, meta_models, models
 from configuration import datasets as known_datasets
-from src import cache, embedding_table, exports, files, inference, loading, parallel, suspects
-from src import embedding_networks as embedding
-from src.experiment import create_experiment
-from src.loading import SettingError
+from src import registry as loading
+from src.embedding import networks as embedding
+from src.embedding import suspects
+from src.embedding import table as embedding_table
+from src.embedding.vectors import CropEmbedder, WholeEmbedder
 from src.records import Search
-from src.segment_vectors import CropEmbedder, WholeEmbedder
+from src.registry import SettingError
+from src.run import parallel
+from src.run.experiment import create_experiment
+from src.segmentation import inference
+from src.store import cache, exports, files
 
 ex = create_experiment("compute_embeddings")
 

@@ -15,13 +15,16 @@ from matplotlib.figure import Figure
 
 from configuration import CONFIG, embedding_networks, models
 from configuration import datasets as known_datasets
-from src import cache, embedding_space, loading, pictures
+from src import pictures
+from src import registry as loading
 from src.datasets import read_image
 from src.discover import OUTSIDE, Explorer, Query, Segments, require_display, show_explorer
 from src.discover.browser import listen, serve_explorer
-from src.experiment import create_experiment
-from src.files import WriteError, locked
-from src.loading import SettingError
+from src.embedding import space as embedding_space
+from src.registry import SettingError
+from src.run.experiment import create_experiment
+from src.store import cache
+from src.store.files import WriteError, locked
 
 ex = create_experiment("discover_embedding_space")
 
@@ -279,8 +282,8 @@ def query_vector(log, picture, box, net, model_name, crop_size):
     # the one place that needs torch, whose import takes seconds
     from PIL import Image
 
-    from src import embedding_networks as embedding
-    from src import inference
+    from src.embedding import networks as embedding
+    from src.segmentation import inference
 
     left, upper, right, lower = box
     device = inference.choose_device(None, log)  # one picture

@@ -12,11 +12,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from configuration import CONFIG, datasets, meta_models, models
-from src import cache, evaluation, loading, parallel, reports
-from src.experiment import create_experiment
-from src.loading import SettingError
-from src.MetaSeg import measuring
+from src import registry as loading
+from src.evaluation import metrics as evaluation
 from src.MetaSeg import meta_models as meta
+from src.MetaSeg import stage as measuring
+from src.registry import SettingError
+from src.run import parallel
+from src.run.experiment import create_experiment
+from src.store import cache, reports
 
 SIDES = ("below", "at or above")
 HEADLINES = ("share", "mean")

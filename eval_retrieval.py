@@ -13,10 +13,13 @@ from matplotlib.figure import Figure
 
 from configuration import CONFIG, models
 from configuration import datasets as known_datasets
-from src import cache, embedding_space, evaluation, loading, reports
-from src.experiment import create_experiment
-from src.loading import SettingError
+from src import registry as loading
+from src.embedding import space as embedding_space
+from src.evaluation import metrics as evaluation
 from src.records import NO_LABEL
+from src.registry import SettingError
+from src.run.experiment import create_experiment
+from src.store import cache, reports
 
 METHODS = ("stored", *embedding_space.METHODS, "none", "size")
 COLOURS = {"known": "#4c72b0", "unknown": "#c44e52"}

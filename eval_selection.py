@@ -14,10 +14,13 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 
 from configuration import CONFIG, datasets, models
-from src import cache, crops, loading, parallel, reports
-from src.experiment import create_experiment
-from src.loading import SettingError
+from src import registry as loading
+from src.embedding import crops
 from src.records import NO_LABEL
+from src.registry import SettingError
+from src.run import parallel
+from src.run.experiment import create_experiment
+from src.store import cache, reports
 
 EIGHT = np.ones((3, 3), bool)  # pixels that touch at a corner are one object
 COLOURS = matplotlib.color_sequences["tab20"]

@@ -9,10 +9,13 @@ also what stage 2 writes.
 from pathlib import Path
 
 from configuration import CONFIG, datasets, models
-from src import cache, files, inference, loading, parallel
-from src.experiment import create_experiment
-from src.loading import SettingError
-from src.predicting import Predictor
+from src import registry as loading
+from src.registry import SettingError
+from src.run import parallel
+from src.run.experiment import create_experiment
+from src.segmentation import inference
+from src.segmentation.stage import Predictor
+from src.store import cache, files
 
 ex = create_experiment("pred_images")
 

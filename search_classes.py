@@ -12,11 +12,13 @@ from collections import defaultdict
 import numpy as np
 
 from configuration import CONFIG, datasets
-from src import cache, files, loading, parallel
+from src import registry as loading
 from src.datasets import LabelledImages
-from src.experiment import create_experiment
-from src.loading import SettingError
 from src.records import NO_LABEL
+from src.registry import SettingError
+from src.run import parallel
+from src.run.experiment import create_experiment
+from src.store import cache, files
 
 ex = create_experiment("search_classes")
 

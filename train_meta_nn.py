@@ -12,11 +12,13 @@ import numpy as np
 from sklearn.metrics import r2_score
 
 from configuration import CONFIG, datasets, meta_models, models
-from src import cache, files, loading
-from src.experiment import create_experiment
-from src.loading import SettingError
-from src.MetaSeg import analysis, measuring
+from src import registry as loading
+from src.MetaSeg import analysis
 from src.MetaSeg import meta_models as fitting
+from src.MetaSeg import stage as measuring
+from src.registry import SettingError
+from src.run.experiment import create_experiment
+from src.store import cache, files
 
 ex = create_experiment("train_meta_nn")
 

@@ -13,9 +13,9 @@ import numpy as np
 from kernel import F0, make_image, median_ms
 
 from configuration import CONFIG
-from src import cache
 from src.MetaSeg.metrics import compute_metrics_components, heatmaps
 from src.records import Prediction
+from src.store import cache
 
 SURE = F0 | dict(sigma=16, confidence=10)
 

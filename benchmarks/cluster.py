@@ -20,8 +20,9 @@ import numpy as np
 from distributed.comm.tcp import TCP
 
 from configuration import CONFIG
-from src import cache, parallel
 from src.MetaSeg.main import compute_metrics
+from src.run import parallel
+from src.store import cache
 
 LOG = logging.getLogger("benchmark")
 LOG.setLevel(logging.ERROR)

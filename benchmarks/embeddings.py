@@ -16,13 +16,13 @@ import torch
 import torchvision
 
 from configuration import embedding_networks
-from src import inference
-from src.embedding_networks import (
+from src.embedding.networks import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     embed_stream,
     load_embedding_network,
 )
+from src.segmentation import inference
 
 CROPS = 24
 BATCH_SIZE = 16  # the default of stage 4

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from src import evaluation
+from src.evaluation import metrics as evaluation
 
 QUERIES = 20_000  # each against all others, in two dimensions
 FRAMES, HEIGHT, WIDTH = 40, 1024, 2048

@@ -19,8 +19,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from configuration import CONFIG
-from src import cache, loading, pictures
+from src import pictures
+from src import registry as loading
 from src.discover import Explorer, Segments
+from src.store import cache
 
 SCRIPT = Path(__file__).resolve().parents[1] / "discover_embedding_space.py"
 SEGMENTS, POINTS = 100_000, 1_000_000

@@ -27,10 +27,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import configuration  # noqa: E402
 import pred_images  # noqa: E402
-from src import cache, inference, loading  # noqa: E402
+from src import registry as loading  # noqa: E402
 from src.datasets import cityscapes  # noqa: E402
 from src.model.deepv3 import DeepWV3Plus  # noqa: E402
 from src.records import Prediction  # noqa: E402
+from src.segmentation import inference  # noqa: E402
+from src.store import cache  # noqa: E402
 from tests.test_model import fill  # noqa: E402
 
 ON_GPU = dict(width=1, size=(1024, 2048), images=64)

@@ -9,8 +9,8 @@ import time
 import numpy as np
 
 from configuration import meta_models
-from src import cache
 from src.MetaSeg import meta_models as fitting
+from src.store import cache
 
 IMAGES, SEGMENTS = 3000, 67  # of each image
 EPOCHS = 3

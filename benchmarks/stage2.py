@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from kernel import F0, make_image, median_ms
 
-from src import cache
 from src.MetaSeg.main import compute_metrics
 from src.MetaSeg.metrics import compute_metrics_components
 from src.records import Prediction
+from src.store import cache
 
 IMAGES = 100
 PLACE = {"model_name": "none", "dataset": "noise"}

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from configuration import CONFIG
-from src import cache, pictures
+from src import pictures
 from src.records import Prediction
+from src.store import cache
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ARTEFACTS = REPOSITORY / "test-artefacts"  # screenshots, for people to look at

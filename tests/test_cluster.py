@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from src import cluster, parallel
+from src.run import cluster, parallel
 
 pytest.importorskip("distributed")
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -329,8 +329,8 @@ def test_without_a_scheduler_there_is_no_executor(tmp_path, log):
 
 SCRIPT = """
 import time
-from src import parallel
-from src.experiment import create_experiment
+from src.run import parallel
+from src.run.experiment import create_experiment
 
 ex = create_experiment("sleeper")
 

@@ -18,12 +18,15 @@ from sacred.utils import SacredError
 
 import compute_embeddings
 from configuration import CONFIG, DatasetConfig, ModelConfig
-from src import cache, embedding_table, parallel, segment_vectors
-from src.loading import SettingError
-from src.MetaSeg import measuring
+from src.embedding import table as embedding_table
+from src.embedding import vectors as segment_vectors
 from src.MetaSeg import meta_models as meta
+from src.MetaSeg import stage as measuring
 from src.MetaSeg.metrics import compute_metrics_components
 from src.records import Prediction
+from src.registry import SettingError
+from src.run import parallel
+from src.store import cache
 
 LOG = logging.getLogger(__name__)
 MODULE = '''

@@ -11,8 +11,8 @@ import pytest
 
 import configuration
 from configuration import CONFIG, datasets, embedding_networks, meta_models, models
-from src import loading
-from src.loading import SettingError
+from src import registry as loading
+from src.registry import SettingError
 
 REPOSITORY = Path(configuration.__file__).parent
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from src import cache, crops
+from src.embedding import crops
+from src.store import cache
 
 COMPONENTS = np.array(
     [

@@ -6,7 +6,8 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image, PngImagePlugin
 
-from src import datasets, loading
+from src import datasets
+from src import registry as loading
 from src.datasets import a2d2, cityscapes
 from src.datasets.a2d2 import A2D2
 from src.datasets.cityscapes import Cityscapes

@@ -10,37 +10,42 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 FLOORS = {  # a module imports only from floors below its own; a name counts for what it holds too
-    4: ["configuration", "src.predicting", "src.segment_vectors", "src.suspects"],
+    4: [
+        "configuration",
+        "src.segmentation.stage",
+        "src.embedding.vectors",
+        "src.embedding.suspects",
+    ],
     3: [
         "src.discover",
-        "src.embedding_networks",
-        "src.embedding_table",
-        "src.inference",
-        "src.MetaSeg.measuring",
+        "src.embedding.networks",
+        "src.embedding.table",
+        "src.segmentation.inference",
+        "src.MetaSeg.stage",
         "src.MetaSeg.meta_models",
     ],
     2: [
-        "src.cache",
-        "src.crops",
-        "src.embedding_space",
+        "src.store.cache",
+        "src.embedding.crops",
+        "src.embedding.space",
         "src.evaluation",
-        "src.exports",
+        "src.store.exports",
         "src.pictures",
-        "src.weights",
+        "src.store.weights",
         "src.MetaSeg.metrics",
         "src.MetaSeg.analysis",
     ],
     1: [
-        "src.loading",
-        "src.experiment",
-        "src.parallel",
-        "src.reports",
+        "src.registry",
+        "src.run.experiment",
+        "src.run.parallel",
+        "src.store.reports",
         "src.MetaSeg._segments",
         "src.MetaSeg.meta_nn",
         "src.datasets",
         "src.model",
     ],
-    0: ["src.cluster", "src.files", "src.kept", "src.records"],
+    0: ["src.run.cluster", "src.store.files", "src.run.kept", "src.records"],
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 PACKAGES = ("src.datasets.", "src.model.", "src.discover.")  # inside, modules may use each other
@@ -116,14 +121,14 @@ def test_only_scripts_see_the_configuration(name):
         assert floor_of(name) == SCRIPTS
 
 
-@pytest.mark.parametrize("name", sorted(MODULES.keys() - {"src.cluster"}))
+@pytest.mark.parametrize("name", sorted(MODULES.keys() - {"src.run.cluster"}))
 def test_only_one_module_knows_dask(name):
     imported = imported_names(MODULES[name].read_text(), name)
     assert not {part.split(".")[0] for part in imported} & {"dask", "distributed"}
 
 
 def test_dask_is_not_imported_before_it_is_asked_for():
-    code = "import sys, src.parallel; assert not {'dask', 'distributed'} & {*sys.modules}"
+    code = "import sys, src.run.parallel; assert not {'dask', 'distributed'} & {*sys.modules}"
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
 
 
@@ -152,11 +157,11 @@ sys.stdout.write(repr(touched))
 
 def test_imports_are_read_in_every_spelling():
     source = """
-import src.cache
-from src import loading, records as r
+import src.store.cache
+from src import registry as loading, records as r
 from src.MetaSeg.metrics import compute
 def late():
     from . import crops
 """
-    expected = {"src.cache", "src.loading", "src.records", "src.MetaSeg.metrics.compute"}
-    assert imported_names(source, "src.here") == expected | {"src.crops"}
+    expected = {"src.store.cache", "src.registry", "src.records", "src.MetaSeg.metrics.compute"}
+    assert imported_names(source, "src.here") == expected | {"src.embedding.crops"}

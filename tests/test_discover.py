@@ -15,15 +15,17 @@ from matplotlib.figure import Figure
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
-from src import cache, discover, embedding_space, pictures
+from src import discover, pictures
 from src.discover import explorer, segments, sheets, state
 from src.discover.commands import COMMANDS, KEYS
 from src.discover.display import close_window
 from src.discover.export import export_segments
 from src.discover.quick import Backdrop
 from src.discover.views import HIDDEN
-from src.loading import SettingError
+from src.embedding import space as embedding_space
 from src.records import Prediction
+from src.registry import SettingError
+from src.store import cache
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PRED = {0: ("road", (128, 64, 128)), 13: ("car", (0, 0, 142))}

@@ -9,8 +9,10 @@ from PIL import Image
 
 import discover_embedding_space as script
 from configuration import ModelConfig
-from src import cache, embedding_space, loading
-from src.loading import SettingError
+from src import registry as loading
+from src.embedding import space as embedding_space
+from src.registry import SettingError
+from src.store import cache
 
 LOG = logging.getLogger(__name__)
 SETTINGS = dict(method="pca", size=2, seed=0, tsne={})

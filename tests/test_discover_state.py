@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from src import cache
 from src.discover import state
 from src.discover.questions import Question
-from src.loading import SettingError
+from src.registry import SettingError
+from src.store import cache
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 

@@ -18,16 +18,16 @@ from safetensors.torch import save_file
 from test_model import fill
 from torch.nn.functional import interpolate
 
-from src import embedding_networks
-from src.embedding_networks import (
+from src.embedding import networks as embedding_networks
+from src.embedding.networks import (
     check_crop_size,
     choose_entry,
     embed_stream,
     load_embedding_network,
     segment_features,
 )
-from src.loading import SettingError
 from src.model.deepv3 import DeepWV3Plus
+from src.registry import SettingError
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 Entry = namedtuple("Entry", "name module_name class_name kwargs model_weights")

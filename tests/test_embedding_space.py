@@ -7,8 +7,8 @@ from scipy.stats import gaussian_kde
 from sklearn.datasets import load_digits
 from sklearn.manifold import trustworthiness
 
-from src import embedding_space
-from src.embedding_space import (
+from src.embedding import space as embedding_space
+from src.embedding.space import (
     ALGORITHMS,
     METHODS,
     cluster,

@@ -10,9 +10,11 @@ from numpy.testing import assert_allclose
 
 import eval_anomaly
 from configuration import CONFIG, DatasetConfig, ModelConfig, datasets
-from src import cache, loading
-from src.MetaSeg import measuring, meta_models
+from src import registry as loading
+from src.MetaSeg import meta_models
+from src.MetaSeg import stage as measuring
 from src.records import Prediction
+from src.store import cache
 
 MODEL = CONFIG.MODEL_NAME
 LABELS = np.full((12, 20), 0, np.uint8)

@@ -12,12 +12,12 @@ import eval_iou
 import eval_retrieval
 import eval_selection
 from configuration import CONFIG, datasets
-from src import cache
 from src.datasets.cityscapes import Cityscapes
 from src.datasets.streets import Streets
-from src.loading import SettingError
 from src.MetaSeg.metrics import compute_metrics_components
 from src.records import Prediction
+from src.registry import SettingError
+from src.store import cache
 
 MODEL, NET = CONFIG.MODEL_NAME, CONFIG.EMBEDDING_NETWORK
 COW, BOAT = 100, 107  # ids in Streets.label_mapping

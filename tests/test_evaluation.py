@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from src import evaluation
-from src.evaluation import (
+from src.evaluation import metrics as evaluation
+from src.evaluation.metrics import (
     component_anomaly_metrics,
     confusion_by_iou,
     pixel_anomaly_metrics,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from src.experiment import SacredError, create_experiment, explanations
+from src.run.experiment import SacredError, create_experiment, explanations
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SCRIPT = '''
@@ -23,8 +23,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from src.experiment import create_experiment
-from src.loading import SettingError
+from src.run.experiment import create_experiment
+from src.registry import SettingError
 
 ex = create_experiment("count")
 
@@ -406,7 +406,7 @@ def test_explanations_are_the_comments_beside_nested_settings():
 def test_a_repeated_sigterm_and_a_forked_worker_do_no_harm(tmp_path):
     code = """
         import os, signal, sys, time
-        from src.experiment import Terminated, _sigterm_raises
+        from src.run.experiment import Terminated, _sigterm_raises
         worker = None
         try:
             with _sigterm_raises():
@@ -435,7 +435,7 @@ def test_a_repeated_sigterm_and_a_forked_worker_do_no_harm(tmp_path):
 def test_a_sigterm_that_arrives_while_an_object_is_deleted_is_not_lost():
     code = """
         import os, signal, threading
-        from src.experiment import Terminated, _sigterm_raises
+        from src.run.experiment import Terminated, _sigterm_raises
 
         class Deleted:
             def __del__(self):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from src.exports import check_files, write_coco, write_csv, write_parquet
-from src.loading import SettingError
+from src.registry import SettingError
+from src.store.exports import check_files, write_coco, write_csv, write_parquet
 
 NAMES = (
     {0: ("road, paved", (1, 2, 3)), 4: ("Gebäude", (4, 5, 6))},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from src.files import WriteError, prepare, whole_file
+from src.store.files import WriteError, prepare, whole_file
 
 TOKEN = "0123456789abcdef"
 
@@ -60,7 +60,7 @@ def leave_part(folder):
     """What a process that is killed while it writes a file leaves."""
     code = """
 import os, signal, sys
-from src.files import whole_file
+from src.store.files import whole_file
 with whole_file(sys.argv[1]) as part:
     part.write_bytes(b"ha")
     os.kill(os.getpid(), signal.SIGKILL)

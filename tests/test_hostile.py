@@ -27,12 +27,16 @@ import eval_iou
 import eval_retrieval
 import eval_selection
 from configuration import CONFIG, ModelConfig
-from src import cache, embedding_networks, pictures, suspects
-from src.loading import SettingError
+from src import pictures
+from src.embedding import networks as embedding_networks
+from src.embedding import suspects
 from src.MetaSeg import main as stage_2
-from src.MetaSeg import measuring, meta_models
+from src.MetaSeg import meta_models
+from src.MetaSeg import stage as measuring
 from src.records import Prediction
-from src.weights import load_weights
+from src.registry import SettingError
+from src.store import cache
+from src.store.weights import load_weights
 
 CPU = torch.device("cpu")
 NAMES = CONFIG.MODEL_NAME, CONFIG.DATASET.name
@@ -165,7 +169,7 @@ def test_a_table_that_lies_about_itself_is_named_and_does_no_harm(tmp_path):
     code = """
 import resource, sys
 from pathlib import Path
-from src import cache
+from src.store import cache
 resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))
 for path in sorted(Path(sys.argv[1]).glob("*/metrics0.p")):
     try:

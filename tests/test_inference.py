@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from src.inference import (
+from src.registry import SettingError
+from src.segmentation.inference import (
     check_options,
     choose_device,
     load_network,
@@ -18,7 +19,6 @@ from src.inference import (
     speed_up,
     to_input,
 )
-from src.loading import SettingError
 
 CPU = torch.device("cpu")
 Entry = namedtuple("Entry", "name module_name class_name kwargs model_weights")

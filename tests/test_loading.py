@@ -10,8 +10,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from src import loading
-from src.loading import SettingError
+from src import registry as loading
+from src.registry import SettingError
 
 Entry = namedtuple("Entry", "name module_name class_name kwargs")
 Model = namedtuple("Model", [*Entry._fields, "model_weights"])
@@ -73,7 +73,7 @@ def test_a_module_of_the_current_folder_can_be_named(user_folder):
 
 def test_a_module_of_the_repository_can_be_named_from_anywhere(user_folder, monkeypatch):
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(loading.REPOSITORY)])
-    entry = Entry("error", "src.loading", "SettingError", {"message": "x"})
+    entry = Entry("error", "src.registry", "SettingError", {"message": "x"})
     assert isinstance(loading.build(entry), SettingError)
     assert str(loading.REPOSITORY) in sys.path
 
@@ -111,10 +111,10 @@ def test_an_error_inside_the_class_stays_what_it_is():
 
 
 def test_names_beside_the_class_can_be_read():
-    entry = Entry("loading", "src.loading", "SettingError", {})
+    entry = Entry("loading", "src.registry", "SettingError", {})
     assert loading.module_attribute(entry, "NO_LABEL") == 255
     assert loading.module_attribute(entry, "mean", default=None) is None
-    with pytest.raises(SettingError, match="'loading': module 'src.loading' must define `mean`"):
+    with pytest.raises(SettingError, match="'loading': module 'src.registry' must define `mean`"):
         loading.module_attribute(entry, "mean")
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from src import cache
-from src.MetaSeg import measuring
+from src.MetaSeg import stage as measuring
 from src.records import Prediction
+from src.store import cache
 
 IDS = np.full(256, 255, np.uint8)
 IDS[:2] = 0, 1

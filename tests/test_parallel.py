@@ -7,8 +7,8 @@ from functools import partial
 
 import pytest
 
-from src import parallel
 from src.records import Tally
+from src.run import parallel
 
 LOG = logging.getLogger(__name__)
 

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from configuration import DatasetConfig, ModelConfig
-from src import cache, kept, parallel
-from src.predicting import Predictor
+from src.run import kept, parallel
+from src.segmentation.stage import Predictor
+from src.store import cache
 
 MODULE = """
 import os, signal

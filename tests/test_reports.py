@@ -2,7 +2,7 @@
 
 from matplotlib.figure import Figure
 
-from src import reports
+from src.store import reports
 
 
 def test_a_table_as_text_stands_in_columns():

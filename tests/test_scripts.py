@@ -31,7 +31,7 @@ from clone import (
 )  # fmt: skip
 from PIL import Image
 
-from src import cache
+from src.store import cache
 
 
 def save_photographs(folder):

@@ -14,9 +14,10 @@ from PIL import Image
 
 import search_classes
 from configuration import DatasetConfig, datasets
-from src import cache, loading
+from src import registry as loading
 from src.datasets.cityscapes_laf import CityscapesLAF
-from src.loading import SettingError
+from src.registry import SettingError
+from src.store import cache
 
 REPOSITORY = Path(search_classes.__file__).parent
 LOG = logging.getLogger("test")

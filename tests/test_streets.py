@@ -10,8 +10,9 @@ import pytest
 from numpy.testing import assert_array_equal
 from torchvision.datasets import Cityscapes
 
-from src import loading
-from src.datasets import street_scene, streets
+from src import registry as loading
+from src.datasets import streets
+from src.datasets.demo import scene as street_scene
 from src.datasets.streets import KNOWN, SPLITS, UNKNOWN, Streets
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from test_inference import CPU, narrow
 
-from src.inference import load_network
-from src.loading import SettingError
-from src.weights import load_weights, read_state, read_torch
+from src.registry import SettingError
+from src.segmentation.inference import load_network
+from src.store.weights import load_weights, read_state, read_torch
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,10 @@ import eval_selection
 import pred_images
 import train_meta_nn
 from configuration import CONFIG, datasets
-from src import cache, evaluation, loading
+from src import registry as loading
+from src.evaluation import metrics as evaluation
 from src.MetaSeg import main as metaseg
+from src.store import cache
 
 STREETS = datasets["streets"], datasets["streets_val"], datasets["streets_ood"]
 IO_PATH = Path(CONFIG.metaseg_io_path)

@@ -19,8 +19,11 @@ from torch.utils.data import DataLoader, IterableDataset
 from tqdm import trange
 
 from configuration import CONFIG, datasets, models
-from src import evaluation, inference, loading
-from src.datasets import street_scene, streets
+from src import registry as loading
+from src.datasets import streets
+from src.datasets.demo import scene as street_scene
+from src.evaluation import metrics as evaluation
+from src.segmentation import inference
 
 CROP_HEIGHT, CROP_WIDTH, CROPS_A_SCENE, BATCH_SIZE = 192, 256, 3, 6
 CHECKPOINT_EVERY = 100  # steps

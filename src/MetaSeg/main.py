@@ -15,11 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from configuration import CONFIG, datasets, meta_models, models
-from src import cache, files, loading, parallel, pictures
-from src.experiment import create_experiment
-from src.loading import SettingError
-from src.MetaSeg import analysis, measuring
+from src import pictures
+from src import registry as loading
+from src.MetaSeg import analysis
 from src.MetaSeg import meta_models as meta
+from src.MetaSeg import stage as measuring
+from src.registry import SettingError
+from src.run import parallel
+from src.run.experiment import create_experiment
+from src.store import cache, files
 
 ex = create_experiment("metaseg")
 

@@ -18,12 +18,12 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import trange
 
-from src import loading
-from src.files import whole_file
-from src.loading import SettingError
+from src import registry as loading
 from src.MetaSeg.meta_nn import MetaNN, Trees
 from src.records import SegmentTable
-from src.weights import read_torch
+from src.registry import SettingError
+from src.store.files import whole_file
+from src.store.weights import read_torch
 
 FORMAT = 2  # of a checkpoint
 HELD_OUT = 0.2  # share of the images on the validation side of a split

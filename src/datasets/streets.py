@@ -14,8 +14,8 @@ from src.datasets import (
     check_choice,
     street_scene,
 )
-from src.datasets.street_things import UNSEEN
-from src.files import prepare, whole_file
+from src.datasets.demo.things import UNSEEN
+from src.store.files import prepare, whole_file
 
 mean, std = IMAGENET_MEAN, IMAGENET_STD
 min_segment_size = min_crop_size = (16, 16)  # height, width in pixels: 1/8 of the usual 128

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from src import cache, embedding_space
 from src.discover import figures, state
 from src.discover.commands import HELP
 from src.discover.display import picture_figure
@@ -19,6 +18,8 @@ from src.discover.questions import Question
 from src.discover.segments import NO_TAG
 from src.discover.sheets import Sheets
 from src.discover.views import OUTSIDE, MapView, SheetView
+from src.embedding import space as embedding_space
+from src.store import cache
 
 MAP_SIZE_IN = SHEET_SIZE_IN = (12.0, 8.0)
 DENSITY_GRID = 100  # cells a side

@@ -4,10 +4,10 @@ import time
 
 import numpy as np
 
-from src import exports
 from src.discover import figures
 from src.discover.panel import counted
-from src.loading import SettingError
+from src.registry import SettingError
+from src.store import exports
 
 NEWS_S = 0.2  # between two words
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from src import cache, pictures
+from src import pictures
 from src.datasets import read_image
 from src.discover import state
 from src.records import NO_LABEL
+from src.store import cache
 
 BLUE = (31, 119, 180)
 GREY = (170, 174, 182)  # without a label or a tag

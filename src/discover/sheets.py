@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from src import embedding_space, pictures
+from src import pictures
 from src.discover.display import PAPER
 from src.discover.panel import PINK, counted, short
 from src.discover.views import OUTSIDE
+from src.embedding import space as embedding_space
 
 PAGE = 96  # thumbnails of a selection that show at a time
 SLOW_VALUES = 2e7  # of a table whose search for neighbours is announced

@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from src import cache, parallel
+from src.run import parallel
+from src.store import cache
 from tools.faults.workplace import (
     EAGER,
     EMBED,
@@ -178,7 +179,7 @@ def changes(place):
         pass
 
     other = ["args.precision=bfloat16"]
-    later_format = {"changes": {"src.cache.FORMAT": 99}}
+    later_format = {"changes": {"src.store.cache.FORMAT": 99}}
     rows = [
         (nothing, 4, "missing", [], {}),
         (nothing, 0, "", [], {}),

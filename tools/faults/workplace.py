@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from src import cache
+from src.store import cache
 from tools.faults import starting
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -98,7 +98,7 @@ SMALLER = {
     "src.datasets.streets.HEIGHT": 48,
     "src.datasets.streets.WIDTH": 96,
 }
-EAGER = {"src.parallel._LOOK": 0, "src.parallel._STARTING": 0}  # processes for any work
+EAGER = {"src.run.parallel._LOOK": 0, "src.run.parallel._STARTING": 0}  # processes for any work
 
 
 class Step(NamedTuple):
@@ -202,7 +202,7 @@ class Workplace:
         privileges : bool
             See `starting.start`.
         changes : dict of str to number
-            Values to give to names of modules, such as "src.cache.FORMAT".
+            Values to give to names of modules, such as "src.store.cache.FORMAT".
         **variables : path
             Of the environment.
         """

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from src.files import whole_file
-from src.loading import SettingError
 from src.records import NO_LABEL
+from src.registry import SettingError
+from src.store.files import whole_file
 
 COLUMNS = {  # of CSV and Parquet, with their types in the latter
     "dataset": "string",

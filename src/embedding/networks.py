@@ -20,9 +20,9 @@ from PIL import Image
 from scipy import ndimage
 from torch import nn
 
-from src import loading
-from src.loading import SettingError
-from src.weights import load_weights, read_state
+from src import registry as loading
+from src.registry import SettingError
+from src.store.weights import load_weights, read_state
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

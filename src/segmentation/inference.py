@@ -10,10 +10,10 @@ from itertools import chain
 import numpy as np
 import torch
 
-from src import loading
-from src.loading import SettingError
+from src import registry as loading
 from src.records import Prediction
-from src.weights import load_weights
+from src.registry import SettingError
+from src.store.weights import load_weights
 
 PRECISIONS = "float32", "bfloat16", "float16"
 # anomaly scores of logits (..., C), higher = more anomalous: the largest logit (Hendrycks et al.,

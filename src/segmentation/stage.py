@@ -10,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from src import cache, inference, loading, parallel
+from src import registry as loading
 from src.datasets import LabelledImages
-from src.kept import Kept
-from src.MetaSeg import measuring
+from src.MetaSeg import stage as measuring
 from src.MetaSeg.metrics import heatmaps
+from src.run import parallel
+from src.run.kept import Kept
+from src.segmentation import inference
+from src.store import cache
 
 _log = logging.getLogger(__name__)
 _one_at_a_time = threading.Lock()  # others' datasets may not be made for threads

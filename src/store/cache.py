@@ -21,9 +21,9 @@ import hdf5plugin
 import numpy as np
 from PIL import Image
 
-from src.files import whole_file
-from src.loading import SettingError
 from src.records import NO_LABEL, Prediction
+from src.registry import SettingError
+from src.store.files import whole_file
 
 FORMAT = 2  # version of the files here; another one is made again
 FORMS = ("float32", "compact", "none")  # in which probabilities are stored

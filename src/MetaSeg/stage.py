@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from src import cache
-from src.loading import SettingError
 from src.MetaSeg.metrics import compute_metrics_components
 from src.records import Measured
+from src.registry import SettingError
+from src.store import cache
 
 SUM_TOLERANCE = 1e-3
 

@@ -101,7 +101,7 @@ def connect(scheduler, folder, log, gpu=False):
 def version():
     """Digest of the source files of this package, as they are when a process first asks: str."""
     digest = hashlib.sha256()
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]
     for path in sorted(folder.rglob("*.py")):
         digest.update(f"{path.relative_to(folder).as_posix()}\0".encode())
         digest.update(path.read_bytes().replace(b"\r\n", b"\n") + b"\0")
@@ -366,7 +366,7 @@ def _examiner(**wanted):
             from pathlib import Path
 
             try:
-                from src import cluster
+                from src.run import cluster
 
                 version, packages = cluster.version(), cluster.packages()
             except Exception as error:

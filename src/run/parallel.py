@@ -25,8 +25,9 @@ from queue import SimpleQueue
 
 from tqdm import tqdm
 
-from src import cluster, files
 from src.records import Tally
+from src.run import cluster
+from src.store import files
 
 with warnings.catch_warnings():  # sacred imports pkg_resources, which announces its end
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")

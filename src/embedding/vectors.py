@@ -9,10 +9,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from src import cache, crops, inference, pictures
+from src import pictures
 from src.datasets import read_image
-from src.embedding_networks import embed_stream, load_embedding_network, segment_features
-from src.kept import Kept
+from src.embedding import crops
+from src.embedding.networks import embed_stream, load_embedding_network, segment_features
+from src.run.kept import Kept
+from src.segmentation import inference
+from src.store import cache
 
 _log = logging.getLogger(__name__)
 

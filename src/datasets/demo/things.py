@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from src.datasets.street_canvas import Face, drop_shadow, scaled
+from src.datasets.demo.canvas import Face, drop_shadow, scaled
 
 (ROAD, SIDEWALK, BUILDING, WALL, FENCE, POLE, TRAFFIC_LIGHT, TRAFFIC_SIGN, VEGETATION, TERRAIN) = (
     range(10)

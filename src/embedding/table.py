@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from src import cache, parallel
-from src.files import locked
 from src.records import CropTask, ImageName
+from src.run import parallel
+from src.store import cache
+from src.store.files import locked
 
 SAVE_EVERY = 10  # seconds, while vectors come in, at least
 SAVING = 0.05  # share of the time that may go into it

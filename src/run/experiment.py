@@ -37,7 +37,7 @@ with warnings.catch_warnings():  # sacred imports pkg_resources, which announces
         set_by_dotted_path,
     )
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 
 class Terminated(KeyboardInterrupt):

@@ -6,9 +6,9 @@ import math
 import numpy as np
 from PIL import Image
 
-from src.datasets import street_things as things
-from src.datasets.street_canvas import Canvas, mix, scaled
-from src.datasets.street_things import ROAD, SIDEWALK, SKY, TERRAIN, UNSEEN, pick, vary
+from src.datasets.demo import things as things
+from src.datasets.demo.canvas import Canvas, mix, scaled
+from src.datasets.demo.things import ROAD, SIDEWALK, SKY, TERRAIN, UNSEEN, pick, vary
 
 # sky above, sky at the horizon, tint of all light, visibility in metres
 WEATHERS = [

@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from src import cache, crops, loading, parallel
-from src.kept import Kept
-from src.loading import SettingError
-from src.MetaSeg import measuring
+from src import registry as loading
+from src.embedding import crops
 from src.MetaSeg import meta_models as meta
+from src.MetaSeg import stage as measuring
 from src.MetaSeg.meta_models import MetaModel
 from src.records import FoundSegments, ImageName, JudgedImage
+from src.registry import SettingError
+from src.run import parallel
+from src.run.kept import Kept
+from src.store import cache
 
 
 def measured_images(io_path, model_name, dataset):

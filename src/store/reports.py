@@ -2,7 +2,7 @@
 
 import csv
 
-from src.files import whole_file
+from src.store.files import whole_file
 
 
 def text_table(header, rows):
