@@ -16,14 +16,14 @@ import numpy as np
 
 from configuration import CONFIG, embedding_networks, meta_models, models
 from configuration import datasets as known_datasets
-from src import registry as loading
+from src import class_ids, registry
 from src.embedding import networks as embedding
 from src.embedding import suspects
 from src.embedding import table as embedding_table
 from src.embedding.vectors import CropEmbedder, WholeEmbedder
+from src.errors import SettingError
 from src.records import Search
-from src.registry import SettingError
-from src.run import parallel
+from src.run import choice, parallel
 from src.run.experiment import create_experiment
 from src.segmentation import inference
 from src.store import cache, exports, files
@@ -80,7 +80,7 @@ def embed_segments(
     figures : dict of str to number
         See `suspects.report`; empty with `load_file`.
     """
-    loading.check_counts(
+    choice.check_counts(
         min_height=min_height, min_width=min_width, min_crop_height=min_crop_height,
         min_crop_width=min_crop_width, batch_size=batch_size, num_cores=num_cores,
         images_per_job=images_per_job,
@@ -104,8 +104,8 @@ def embed_segments(
         wanted = suspects.load_segments(load_file, model_name, io_path)
         wanted = suspects.part_of(wanted, shard) if shard else wanted
     if net == "segmentation":
-        net_entry = loading.choose(models, wanted.model_name, "model")
-    made_from = {"net": loading.identity(net_entry), "crop_size": crop_size}
+        net_entry = registry.choose(models, wanted.model_name, "model")
+    made_from = {"net": registry.identity(net_entry), "crop_size": crop_size}
     path = cache.embeddings_path(io_path, wanted.model_name, *wanted.min_size, net)
     device = inference.choose_device(gpu, log, elsewhere=bool(scheduler))
     if net == "segmentation":
@@ -144,7 +144,7 @@ def choose_search(
     min_size, min_crop : (int or None, int or None)
         Height and width in pixels, of segments and crops; None: what suits the datasets.
     shard : str or None
-        See `loading.in_shard`.
+        See `choice.in_shard`.
     """
     is_list = isinstance(datasets, list | tuple)
     if not is_list or len(set(map(str, datasets))) < 2:
@@ -158,16 +158,16 @@ def choose_search(
             f"{iou_threshold!r}"
         )
     names = dict.fromkeys(map(str, datasets))
-    source, *searched = (loading.choose(known_datasets, name, "dataset") for name in names)
-    meta_entry = loading.choose(meta_models, meta_model, "meta model")
-    model = loading.choose(models, model_name, "model")
+    source, *searched = (registry.choose(known_datasets, name, "dataset") for name in names)
+    meta_entry = registry.choose(meta_models, meta_model, "meta model")
+    model = registry.choose(models, model_name, "model")
     classes = classes_to_search(pred_classes)
     images = [
         name
         for entry in searched
         for name in suspects.measured_images(io_path, model.name, entry.name)
     ]
-    ours = loading.in_shard(images, shard, attrgetter("index"))
+    ours = choice.in_shard(images, shard, attrgetter("index"))
     return Search(
         io_path=io_path,
         model=model,
@@ -186,7 +186,7 @@ def choose_search(
 
 def common_size(entries, name, height, width):
     """Height and width in pixels, as given or as the modules of all datasets have them."""
-    sizes = {entry.name: loading.size_for(entry, name, height, width) for entry in entries}
+    sizes = {entry.name: registry.size_for(entry, name, height, width) for entry in entries}
     size, *others = sizes.values()
     if any(other != size for other in others):
         what = "crop_" if name == "min_crop_size" else ""
@@ -206,9 +206,9 @@ def classes_to_search(pred_classes):
         None: `pred_class_selection` beside the class of the dataset that the networks learnt on.
     """
     if pred_classes is None:
-        selection = loading.module_attribute(CONFIG.TRAIN_DATASET, "pred_class_selection", None)
+        selection = registry.module_attribute(CONFIG.TRAIN_DATASET, "pred_class_selection", None)
         return None if selection is None else sorted(selection)
-    known = loading.class_mapping(CONFIG.TRAIN_DATASET, "pred_mapping")
+    known = class_ids.class_mapping(CONFIG.TRAIN_DATASET, "pred_mapping")
     id_of = {name.casefold(): key for key, (name, _) in known.items()}
     wanted = pred_classes if isinstance(pred_classes, list | tuple) else [pred_classes]
     ids = [id_of.get(str(word).casefold(), word) for word in wanted]
@@ -236,7 +236,7 @@ def choose_network(net, net_weights, crop_size):
 
 def to_input():
     """What makes of a picture an input of the segmentation network."""
-    mean, std = (loading.module_attribute(CONFIG.TRAIN_DATASET, name) for name in ("mean", "std"))
+    mean, std = (registry.module_attribute(CONFIG.TRAIN_DATASET, name) for name in ("mean", "std"))
     return inference.to_input(mean, std)
 
 
@@ -258,9 +258,9 @@ def export(log, table, found, files):
     is_found = [name[0] in found.made_from and name not in found.not_searched for name in names]
     rows = np.flatnonzero(np.array(is_found, bool)[table["image_level_index"]])
     mappings = (
-        loading.class_mapping(CONFIG.TRAIN_DATASET, "pred_mapping"),
+        class_ids.class_mapping(CONFIG.TRAIN_DATASET, "pred_mapping"),
         {
-            name: loading.class_mapping(known_datasets[name], "label_mapping")
+            name: class_ids.class_mapping(known_datasets[name], "label_mapping")
             for name in found.made_from.keys() & known_datasets.keys()
         },
     )

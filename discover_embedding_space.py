@@ -15,16 +15,16 @@ from matplotlib.figure import Figure
 
 from configuration import CONFIG, embedding_networks, models
 from configuration import datasets as known_datasets
-from src import pictures
-from src import registry as loading
+from src import class_ids, pictures, registry
 from src.datasets import read_image
 from src.discover import OUTSIDE, Explorer, Query, Segments, require_display, show_explorer
 from src.discover.browser import listen, serve_explorer
 from src.embedding import space as embedding_space
-from src.registry import SettingError
+from src.errors import SettingError, WriteError
+from src.run import choice
 from src.run.experiment import create_experiment
 from src.store import cache
-from src.store.files import WriteError, locked
+from src.store.files import locked
 
 ex = create_experiment("discover_embedding_space")
 
@@ -64,9 +64,9 @@ def discover(
     tsne, mainplot,
 ):  # fmt: skip
     """Reduce the vectors unless that is done already, then show or write the map."""
-    datasets = loading.as_names(datasets, "datasets")
-    loading.choose(models, model_name, "model")
-    loading.check_counts(
+    datasets = choice.as_names(datasets, "datasets")
+    registry.choose(models, model_name, "model")
+    choice.check_counts(
         min_height=min_height, min_width=min_width, neighbours=neighbours,
         embedding_size=embedding_size,
     )  # fmt: skip
@@ -82,8 +82,8 @@ def discover(
     entries = entries_of(log, table)
     segments = Segments(
         table,
-        {name: loading.class_mapping(entry, "label_mapping") for name, entry in entries.items()},
-        loading.class_mapping(CONFIG.TRAIN_DATASET, "pred_mapping"),
+        {name: class_ids.class_mapping(entry, "label_mapping") for name, entry in entries.items()},
+        class_ids.class_mapping(CONFIG.TRAIN_DATASET, "pred_mapping"),
         io_path,
     )
     make = partial(
@@ -110,8 +110,8 @@ def discover(
 def table_path(datasets, model_name, net, io_path, min_height, min_width):
     """Path of the file that the settings name; sizes that are None are those of the dataset."""
     name = CONFIG.DATASET.name if datasets is None else datasets[0]
-    entry = loading.choose(known_datasets, name, "dataset")
-    size = loading.size_for(entry, "min_segment_size", min_height, min_width)
+    entry = registry.choose(known_datasets, name, "dataset")
+    size = registry.size_for(entry, "min_segment_size", min_height, min_width)
     return cache.embeddings_path(io_path, model_name, *size, net)
 
 
@@ -288,10 +288,10 @@ def query_vector(log, picture, box, net, model_name, crop_size):
     left, upper, right, lower = box
     device = inference.choose_device(None, log)  # one picture
     if net == "segmentation":
-        entry = loading.choose(models, model_name, "model")
+        entry = registry.choose(models, model_name, "model")
         network = inference.load_network(entry, device)
         statistics = (
-            loading.module_attribute(CONFIG.TRAIN_DATASET, key) for key in ("mean", "std")
+            registry.module_attribute(CONFIG.TRAIN_DATASET, key) for key in ("mean", "std")
         )
         image, _ = inference.to_input(*statistics)(Image.fromarray(picture), None)
         components = np.zeros(picture.shape[:2], np.int32)
@@ -302,7 +302,7 @@ def query_vector(log, picture, box, net, model_name, crop_size):
         network = embedding.load_embedding_network(entry, device, crop_size)
         crop = picture[upper:lower, left:right]
         ((_, vector),) = embedding.embed_stream(network, [(None, crop)], 1)
-    return vector, loading.identity(entry)
+    return vector, registry.identity(entry)
 
 
 # before, beside and without a window

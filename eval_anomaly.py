@@ -17,13 +17,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from configuration import CONFIG, datasets, meta_models, models
-from src import registry as loading
+from src import class_ids, registry
+from src.errors import SettingError
 from src.evaluation import metrics as evaluation
 from src.MetaSeg import meta_models as meta
 from src.MetaSeg import stage as measuring
 from src.MetaSeg.metrics import heatmaps
-from src.registry import SettingError
-from src.run import parallel
+from src.run import choice, parallel
 from src.run.experiment import create_experiment
 from src.store import cache, reports
 
@@ -64,11 +64,11 @@ def evaluate(log, *, dataset, model_name, meta_model, meta_weights, io_path, num
     figures : dict of str to dict
         By score: the pixel metrics, and by track the component metrics at the score's best F1.
     """
-    loading.check_counts(num_cores=num_cores, num_images=num_images)
-    data = loading.choose(datasets, dataset, "dataset")
-    loading.choose(models, model_name, "model")
-    entry = loading.choose(meta_models, meta_model, "meta model")
-    labels = loading.anomaly_labels(data, CONFIG.TRAIN_DATASET, log)
+    choice.check_counts(num_cores=num_cores, num_images=num_images)
+    data = registry.choose(datasets, dataset, "dataset")
+    registry.choose(models, model_name, "model")
+    entry = registry.choose(meta_models, meta_model, "meta model")
+    labels = class_ids.anomaly_labels(data, CONFIG.TRAIN_DATASET, log)
     if not (labels == 1).any():
         raise SettingError(
             f"{dataset!r} has no class that the network does not predict: choose a dataset with "

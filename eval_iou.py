@@ -12,12 +12,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from configuration import CONFIG, datasets, meta_models, models
-from src import registry as loading
+from src import class_ids, registry
+from src.errors import SettingError
 from src.evaluation import metrics as evaluation
 from src.MetaSeg import meta_models as meta
 from src.MetaSeg import stage as measuring
-from src.registry import SettingError
-from src.run import parallel
+from src.run import choice, parallel
 from src.run.experiment import create_experiment
 from src.store import cache, reports
 
@@ -59,10 +59,10 @@ def evaluate(
     figures : dict of str to number
         `miou`, the mean over the categories, and `iou_<category>`, on all pixels.
     """
-    loading.check_counts(num_thresholds=num_thresholds, num_cores=num_cores, num_images=num_images)
-    data = loading.choose(datasets, dataset, "dataset")
-    loading.choose(models, model_name, "model")
-    entry = loading.choose(meta_models, meta_model, "meta model")
+    choice.check_counts(num_thresholds=num_thresholds, num_cores=num_cores, num_images=num_images)
+    data = registry.choose(datasets, dataset, "dataset")
+    registry.choose(models, model_name, "model")
+    entry = registry.choose(meta_models, meta_model, "meta model")
     names, tables = category_tables(data, CONFIG.TRAIN_DATASET)
     if (tables[1] == len(names)).all():
         raise SettingError(
@@ -123,14 +123,14 @@ def category_tables(data, trained_on):
     tables : ndarray of shape (2, 65536), uint16
         Place in `names` of each predicted id and of each true id; C: no category.
     """
-    pred_mapping = loading.class_mapping(trained_on, "pred_mapping")
+    pred_mapping = class_ids.class_mapping(trained_on, "pred_mapping")
     predicted = {key: (name,) for key, (name, _) in pred_mapping.items()}
-    train_ids = loading.class_mapping(data, "train_ids")
+    train_ids = class_ids.class_mapping(data, "train_ids")
     true = {
         key: (name, train_ids.get(key, ""))
-        for key, (name, _) in loading.class_mapping(data, "label_mapping").items()
+        for key, (name, _) in class_ids.class_mapping(data, "label_mapping").items()
     }
-    categories = loading.class_mapping(trained_on, "categories") or {
+    categories = class_ids.class_mapping(trained_on, "categories") or {
         name: name for (name,) in predicted.values()
     }
     place = {name: number for number, name in enumerate(dict.fromkeys(categories.values()))}

@@ -13,11 +13,12 @@ from matplotlib.figure import Figure
 
 from configuration import CONFIG, models
 from configuration import datasets as known_datasets
-from src import registry as loading
+from src import class_ids, registry
 from src.embedding import space as embedding_space
+from src.errors import SettingError
 from src.evaluation import metrics as evaluation
 from src.records import NO_LABEL
-from src.registry import SettingError
+from src.run import choice
 from src.run.experiment import create_experiment
 from src.store import cache, reports
 
@@ -63,13 +64,13 @@ def evaluate_file(
     figures : dict of str to dict
         See `plain_figures`.
     """
-    datasets = loading.as_names(datasets, "datasets")
+    datasets = choice.as_names(datasets, "datasets")
     check_options(
         datasets, method, embedding_size, metrics, counts, min_query_count, min_height, min_width
     )
-    loading.choose(models, model_name, "model")
+    registry.choose(models, model_name, "model")
     data = known_datasets[datasets[0]] if datasets else CONFIG.DATASET
-    size = loading.size_for(data, "min_segment_size", min_height, min_width)
+    size = registry.size_for(data, "min_segment_size", min_height, min_width)
     path = cache.embeddings_path(io_path, model_name, *size, net)
     if not path.is_file():
         raise SettingError(
@@ -109,18 +110,18 @@ def check_options(
 ):
     """Refuse settings that cannot work, before any work."""
     for name in datasets or ():
-        loading.choose(known_datasets, name, "dataset")
+        registry.choose(known_datasets, name, "dataset")
     if method not in METHODS:
         raise SettingError(f"`args.method` must be one of {', '.join(METHODS)}, got {method!r}")
     if not metrics or any(name not in embedding_space.METRICS for name in metrics):
         known = ", ".join(embedding_space.METRICS)
         raise SettingError(f"`args.metrics` must be a list of {known}, got {metrics!r}")
-    loading.check_counts(
+    choice.check_counts(
         embedding_size=embedding_size, min_query_count=min_query_count, min_height=min_height,
         min_width=min_width,
     )  # fmt: skip
     for count in counts:
-        loading.check_counts(counts=count or 0)
+        choice.check_counts(counts=count or 0)
     if min_query_count < 2:
         raise SettingError(
             "`args.min_query_count` must be 2 or more, got 1: a segment alone of its class has "
@@ -156,9 +157,9 @@ def classes_of(log, table, rows):
     names, is_known = np.full(len(rows), "", object), np.zeros(len(rows), bool)
     spelling = {}
     for dataset in np.unique(origin).tolist():
-        entry = loading.choose(known_datasets, dataset, "dataset")
-        name_of = loading.class_names(entry)
-        predicted = loading.predicted_ids(entry, CONFIG.TRAIN_DATASET, log)
+        entry = registry.choose(known_datasets, dataset, "dataset")
+        name_of = class_ids.class_names(entry)
+        predicted = class_ids.predicted_ids(entry, CONFIG.TRAIN_DATASET, log)
         for label in np.setdiff1d(labels[origin == dataset], NO_LABEL).tolist():
             of_class = (origin == dataset) & (labels == label)
             name = name_of.get(label, f"class {label}")

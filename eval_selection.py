@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 
 from configuration import CONFIG, datasets, models
-from src import registry as loading
+from src import class_ids, registry
 from src.embedding import crops
+from src.errors import SettingError
 from src.records import NO_LABEL
-from src.registry import SettingError
-from src.run import parallel
+from src.run import choice, parallel
 from src.run.experiment import create_experiment
 from src.store import cache, reports
 
@@ -59,14 +59,14 @@ def evaluate(
         `objects`, `covered`, and the same of unknown classes: `objects_unknown`,
         `covered_unknown`.
     """
-    loading.check_counts(
+    choice.check_counts(
         min_height=min_height, min_width=min_width, num_cores=num_cores, num_images=num_images
     )
-    data = loading.choose(datasets, dataset, "dataset")
-    loading.choose(models, model_name, "model")
-    if not loading.class_mapping(data, "label_mapping"):
+    data = registry.choose(datasets, dataset, "dataset")
+    registry.choose(models, model_name, "model")
+    if not class_ids.class_mapping(data, "label_mapping"):
         raise SettingError(f"{dataset!r} has no ground truth: there are no objects to count")
-    min_size = loading.size_for(data, "min_segment_size", min_height, min_width)
+    min_size = registry.size_for(data, "min_segment_size", min_height, min_width)
     path = cache.embeddings_path(io_path, model_name, *min_size, net)
     boxes, searched = boxes_of_images(path, dataset)
     indices = cache.image_indices(
@@ -102,7 +102,7 @@ def evaluate(
             f"no image of {dataset!r} has ground truth with an object of {min_size[0]} x "
             f"{min_size[1]} pixels"
         )
-    rows = rows_by_class(counts, data, loading.predicted_ids(data, CONFIG.TRAIN_DATASET, log))
+    rows = rows_by_class(counts, data, class_ids.predicted_ids(data, CONFIG.TRAIN_DATASET, log))
     report(log, cache.analysis_folder(io_path, model_name, dataset) / f"selection_{net}", rows)
     parallel.close(log, tally)
     for number, what in ((2, "objects"), (3, "covered")):
@@ -204,7 +204,7 @@ def rows_by_class(counts, data, predicted_ids):
     data : DatasetConfig
         Classes of one kind (`kinds`) are counted together.
     predicted_ids : ndarray of shape (256,)
-        See `loading.predicted_ids`.
+        See `class_ids.predicted_ids`.
 
     Returns
     -------
@@ -212,7 +212,7 @@ def rows_by_class(counts, data, predicted_ids):
         Name, "known" or "unknown", objects and covered ones; unknown classes first, then the most
         frequent. Only classes with an object.
     """
-    names = loading.class_names(data)
+    names = class_ids.class_names(data)
     sums = {}
     for key in np.flatnonzero(counts[:, 0]).tolist():
         name = names.get(key, f"class {key}")

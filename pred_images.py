@@ -9,9 +9,9 @@ also what stage 2 writes.
 from pathlib import Path
 
 from configuration import CONFIG, datasets, models
-from src import registry as loading
-from src.registry import SettingError
-from src.run import parallel
+from src import class_ids, registry
+from src.errors import SettingError
+from src.run import choice, parallel
 from src.run.experiment import create_experiment
 from src.segmentation import inference
 from src.segmentation.stage import Predictor
@@ -57,18 +57,18 @@ def predict_dataset(
     -------
     tally : Tally
     """
-    loading.check_counts(num_cores=num_cores, num_images=num_images, images_per_job=images_per_job)
+    choice.check_counts(num_cores=num_cores, num_images=num_images, images_per_job=images_per_job)
     if probabilities not in cache.FORMS:
         raise SettingError(
             f"`args.probabilities` must be one of {', '.join(cache.FORMS)}, got {probabilities!r}"
         )
-    model = loading.choose(models, model_name, "model")
-    source = {"network": loading.identity(model), "precision": precision, "tile": tile}
-    data = loading.choose(datasets, dataset, "dataset")
+    model = registry.choose(models, model_name, "model")
+    source = {"network": registry.identity(model), "precision": precision, "tile": tile}
+    data = registry.choose(datasets, dataset, "dataset")
     device = inference.choose_device(gpu, log, elsewhere=bool(scheduler))
     inference.check_options(device, precision=precision, tile=tile, scores=scores)
     trained_on = CONFIG.TRAIN_DATASET
-    mean, std = (loading.module_attribute(trained_on, name) for name in ("mean", "std"))
+    mean, std = (registry.module_attribute(trained_on, name) for name in ("mean", "std"))
     source |= {"mean": mean, "std": std, "probabilities": probabilities}
     if scores:
         source["scores"] = sorted(scores)
@@ -79,10 +79,10 @@ def predict_dataset(
         speed=dict(channels_last=channels_last, compile=compile),
         options=dict(precision=precision, tile=tile, scores=sorted(scores)),
         probabilities=probabilities, source=source, loaders=loaders,
-        predicted_ids=loading.predicted_ids(data, trained_on, log),
+        predicted_ids=class_ids.predicted_ids(data, trained_on, log),
     )  # fmt: skip
     indices = chosen_images(predictor.samples, data, io_path, num_images, classindex, subset_file)
-    indices = loading.in_shard(indices, shard)
+    indices = choice.in_shard(indices, shard)
     check_leftovers(log, predictor)
     if not dry_run:
         files.prepare(*predictor.folders())
@@ -114,12 +114,12 @@ def check_leftovers(log, predictor):
 
 
 def chosen_images(samples, data, io_path, num_images, classindex, subset_file):
-    """Indices of the images to predict; see `loading.chosen_indices`."""
+    """Indices of the images to predict; see `choice.chosen_indices`."""
     classes = None
     if classindex is not None:
-        made_from = {"dataset": loading.identity(data), "images": len(samples)}
+        made_from = {"dataset": registry.identity(data), "images": len(samples)}
         classes = cache.read_overview(cache.overview_path(io_path, data.name), made_from)
-    return loading.chosen_indices(
+    return choice.chosen_indices(
         len(samples), num_images, classindex=classindex, classes=classes, subset_file=subset_file
     )
 

@@ -12,11 +12,11 @@ from collections import defaultdict
 import numpy as np
 
 from configuration import CONFIG, datasets
-from src import registry as loading
+from src import class_ids, registry
 from src.datasets import LabelledImages
+from src.errors import SettingError
 from src.records import NO_LABEL
-from src.registry import SettingError
-from src.run import parallel
+from src.run import choice, parallel
 from src.run.experiment import create_experiment
 from src.store import cache, files
 
@@ -40,8 +40,8 @@ def search_dataset(log, *, dataset, io_path, num_cores, overwrite):
     -------
     tally : Tally
     """
-    loading.check_counts(num_cores=num_cores)
-    data = loading.choose(datasets, dataset, "dataset")
+    choice.check_counts(num_cores=num_cores)
+    data = registry.choose(datasets, dataset, "dataset")
     count = len(samples_of(dataset))
     options = dict(io_path=io_path, dataset=dataset)
     files.prepare(cache.classes_path(io_path, dataset, 0).parent)
@@ -63,13 +63,13 @@ def search_dataset(log, *, dataset, io_path, num_cores, overwrite):
         raise SettingError(f"no image of {dataset!r} has labels; there is nothing to search")
     classes = [
         {"id": class_id, "name": name, "images": images[class_id]}
-        for class_id, (name, _) in loading.class_mapping(data, "label_mapping").items()
+        for class_id, (name, _) in class_ids.class_mapping(data, "label_mapping").items()
     ]
     log.info("%4s  %-24s %8s", "id", "class", "images")
     for row in classes:
         log.info("%4d  %-24s %8d", row["id"], row["name"], len(row["images"]))
     path = cache.overview_path(io_path, dataset)
-    cache.write_overview(path, classes, {"dataset": loading.identity(data), "images": count})
+    cache.write_overview(path, classes, {"dataset": registry.identity(data), "images": count})
     log.info("wrote %s", path)
     return tally
 
@@ -96,13 +96,13 @@ def _made_from(dataset, index):
     samples = samples_of(dataset)
     labels = samples.samples[index][1] if isinstance(samples, LabelledImages) else None
     state = labels and cache.state_of(labels)
-    return {"dataset": loading.identity(datasets[dataset]), "labels": state}
+    return {"dataset": registry.identity(datasets[dataset]), "labels": state}
 
 
 @functools.cache
 def samples_of(dataset):
     """The dataset, listed once in each process."""
-    return loading.build(datasets[dataset])
+    return registry.build(datasets[dataset])
 
 
 @ex.automain

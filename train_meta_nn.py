@@ -12,11 +12,12 @@ import numpy as np
 from sklearn.metrics import r2_score
 
 from configuration import CONFIG, datasets, meta_models, models
-from src import registry as loading
+from src import registry
+from src.errors import SettingError
 from src.MetaSeg import analysis
 from src.MetaSeg import meta_models as fitting
 from src.MetaSeg import stage as measuring
-from src.registry import SettingError
+from src.run import choice
 from src.run.experiment import create_experiment
 from src.store import cache, files
 
@@ -54,11 +55,11 @@ def train_meta_model(
         Coefficient of determination of the predicted IoU on `val_dataset`; None without its
         segments, which training needs and a trained model does not, and in a dry run.
     """
-    loading.check_counts(**{name: training[name] for name in ("epochs", "batch_size", "patience")})
-    model = loading.choose(models, model_name, "model")
-    entry = loading.choose(meta_models, meta_model, "meta model")
+    choice.check_counts(**{name: training[name] for name in ("epochs", "batch_size", "patience")})
+    model = registry.choose(models, model_name, "model")
+    entry = registry.choose(meta_models, meta_model, "meta model")
     for name in (dataset, val_dataset):
-        loading.choose(datasets, name, "dataset")
+        registry.choose(datasets, name, "dataset")
     path = Path(meta_weights or entry.model_weights)
     tables = {name: measured_tables(io_path, model_name, name) for name in (dataset, val_dataset)}
     segments = {
@@ -67,8 +68,8 @@ def train_meta_model(
         "tables": cache.digest([[found[:2] for found in tables[name]] for name in tables]),
     }
     made_from = {
-        "network": loading.identity(model),
-        "meta_model": loading.identity(entry._replace(model_weights=None)),
+        "network": registry.identity(model),
+        "meta_model": registry.identity(entry._replace(model_weights=None)),
         "datasets": [dataset, val_dataset],
         **training,
     }

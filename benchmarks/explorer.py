@@ -19,8 +19,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from configuration import CONFIG
-from src import pictures
-from src import registry as loading
+from src import class_ids, pictures
 from src.discover import Explorer, Segments
 from src.store import cache
 
@@ -102,8 +101,8 @@ class Bench:
     """An explorer, and how long its answers take."""
 
     def __init__(self, table):
-        mapping = loading.class_mapping(CONFIG.DATASET, "label_mapping")
-        known = loading.class_mapping(CONFIG.TRAIN_DATASET, "pred_mapping")
+        mapping = class_ids.class_mapping(CONFIG.DATASET, "label_mapping")
+        known = class_ids.class_mapping(CONFIG.TRAIN_DATASET, "pred_mapping")
         self.folder = tempfile.TemporaryDirectory()
         segments = Segments(table, {CONFIG.DATASET.name: mapping}, known, self.folder.name)
         self.explorer = Explorer(

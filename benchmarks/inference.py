@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import configuration  # noqa: E402
 import pred_images  # noqa: E402
-from src import registry as loading  # noqa: E402
+from src import registry
 from src.datasets import cityscapes  # noqa: E402
 from src.model.deepv3 import DeepWV3Plus  # noqa: E402
 from src.records import Prediction  # noqa: E402
@@ -101,7 +101,7 @@ def first_loop(folder, device, count):
     """Load, forward, softmax on the CPU, write; one after the other."""
     network = inference.load_network(configuration.models[NAME], device)
     to_input = inference.to_input(cityscapes.mean, cityscapes.std)
-    samples = loading.build(configuration.datasets[NAME], transform=to_input)
+    samples = registry.build(configuration.datasets[NAME], transform=to_input)
     for index in range(count):
         image, ground_truth, path = samples[index]
         with torch.inference_mode():

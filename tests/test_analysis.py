@@ -10,9 +10,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
+from src.errors import SettingError
 from src.MetaSeg import analysis, main, meta_models
 from src.records import Prediction
-from src.registry import SettingError
 from src.store import cache
 
 ENTRY = main.meta_models["meta_nn"]

@@ -22,7 +22,7 @@ from tornado.websocket import websocket_connect
 
 from src.discover import require_display
 from src.discover.browser import invitation, listen, serve
-from src.registry import SettingError
+from src.errors import SettingError
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SIZE = (1300, 1000)  # of the browser's window

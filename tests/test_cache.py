@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+from src.errors import SettingError
 from src.MetaSeg.metrics import compute_metrics_components
 from src.records import Prediction
-from src.registry import SettingError
 from src.store import cache
 
 MADE_FROM = {"model": "narrow", "size": (4, 6), "iou_threshold": 0.5}

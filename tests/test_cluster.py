@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from src.errors import RunError
 from src.run import cluster, parallel
 
 pytest.importorskip("distributed")
@@ -235,7 +236,7 @@ def test_a_worker_of_another_version_gets_no_jobs(tmp_path, other_version, log):
         wrong = cluster_.worker(path=other_version)
         refusal = f"of the project, this is {cluster.version()}; update it"
         with (
-            pytest.raises(parallel.SacredError, match=f"no worker .*can be used:\n.*{refusal}"),
+            pytest.raises(RunError, match=f"no worker .*can be used:\n.*{refusal}"),
             parallel.open_executor(cluster_.address, marks, log),
         ):
             pass
@@ -278,7 +279,7 @@ def test_a_scheduler_that_goes_away_ends_the_run_with_one_sentence(tmp_path, log
             cluster.scheduler.process.kill()
 
         with (
-            pytest.raises(parallel.SacredError, match="is gone; what is done stays") as raised,
+            pytest.raises(RunError, match="is gone; what is done stays") as raised,
             parallel.open_executor(cluster.address, tmp_path, log) as executor,
         ):
             parallel.for_each_image(
@@ -306,7 +307,7 @@ def test_jobs_that_need_a_gpu_go_where_one_is_offered(tmp_path, log):
 @pytest.mark.parametrize("scheduler", ["local", "local:0", "local:two", "host:8786", "udp://h:1"])
 def test_a_scheduler_of_no_kind_is_refused(scheduler, tmp_path, log):
     with (
-        pytest.raises(parallel.SacredError, match="tcp://host:8786, local:N .*, or None"),
+        pytest.raises(RunError, match="tcp://host:8786, local:N .*, or None"),
         parallel.open_executor(scheduler, tmp_path, log),
     ):
         pass
@@ -315,7 +316,7 @@ def test_a_scheduler_of_no_kind_is_refused(scheduler, tmp_path, log):
 def test_a_scheduler_that_is_not_there_is_named(tmp_path, log, monkeypatch):
     monkeypatch.setattr(cluster, "_CONNECTING", 0.1)
     with (
-        pytest.raises(parallel.SacredError, match="no Dask scheduler at tcp://127.0.0.1:1, or"),
+        pytest.raises(RunError, match="no Dask scheduler at tcp://127.0.0.1:1, or"),
         parallel.open_executor("tcp://127.0.0.1:1", tmp_path, log),
     ):
         pass

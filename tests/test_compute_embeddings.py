@@ -14,17 +14,16 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal, assert_equal
 from PIL import Image
-from sacred.utils import SacredError
 
 import compute_embeddings
 from configuration import CONFIG, DatasetConfig, ModelConfig
 from src.embedding import table as embedding_table
 from src.embedding import vectors as segment_vectors
+from src.errors import RunError, SettingError
 from src.MetaSeg import meta_models as meta
 from src.MetaSeg import stage as measuring
 from src.MetaSeg.metrics import compute_metrics_components
 from src.records import Prediction
-from src.registry import SettingError
 from src.run import parallel
 from src.store import cache
 
@@ -161,7 +160,7 @@ def world(tmp_path, monkeypatch, caplog):
     save_meta_model(weights)
     entry = ModelConfig("by_size", "sklearn.linear_model", "LinearRegression", {}, weights)
     monkeypatch.setitem(compute_embeddings.meta_models, "by_size", entry)
-    compute_embeddings.loading.find_class(own)
+    compute_embeddings.registry.find_class(own)
     world = World(tmp_path, sys.modules["blocks_of_a_user"])
     world.add_image("first", 3)
     return world
@@ -544,7 +543,7 @@ def test_own_features_need_the_component_map_of_the_segments_in_the_file(world):
     assert world.run(load_file=world.path(), net="segmentation")[1] == 0
     assert_allclose(world.table("segmentation")["embeddings"][0], np.divide(CAR, 255), rtol=1e-4)
     cache.components_path(world.results, "whole", "first", 3).unlink()
-    with pytest.raises(SacredError, match=r"image 3 of first: .*components3.hdf5 is missing"):
+    with pytest.raises(RunError, match=r"image 3 of first: .*components3.hdf5 is missing"):
         world.run(load_file=world.path(), net="segmentation", overwrite=True)
 
 
@@ -568,7 +567,7 @@ def test_a_picture_that_vanished_broke_or_changed_is_named_and_tried_again(world
     broken.write_bytes(b"no picture")
     Image.new("RGB", (40, 40)).save(changed)
     for _ in range(2):
-        with pytest.raises(SacredError, match="3 failed; the others are done") as error:
+        with pytest.raises(RunError, match="3 failed; the others are done") as error:
             world.run()
         for index in range(3):
             assert f"image {index} of first: " in str(error.value)
@@ -584,7 +583,7 @@ def test_a_picture_that_vanished_broke_or_changed_is_named_and_tried_again(world
 def test_an_image_without_its_metrics_is_named_and_stops_no_other(world):
     world.add_image("first", 0)
     cache.components_path(world.results, "whole", "first", 0).write_bytes(b"broken")
-    with pytest.raises(SacredError, match=r"1 failed; .*\n *image 0 of first: .*components0"):
+    with pytest.raises(RunError, match=r"1 failed; .*\n *image 0 of first: .*components0"):
         world.run()
     assert_array_equal(world.table()["image_index"], [3])
 
@@ -600,7 +599,7 @@ def test_an_image_that_cannot_be_judged_any_more_keeps_its_vectors(world, overwr
     path.write_bytes(b"broken")
     world.add_image("first", 5)
     files = {name: world.folder / f"out.{name}" for name in ("coco", "csv")}
-    with pytest.raises(SacredError, match=r"1 failed; .*\n *image 0 of first: .*components0"):
+    with pytest.raises(RunError, match=r"1 failed; .*\n *image 0 of first: .*components0"):
         world.run(overwrite=overwrite, **files)
     table = world.table()
     assert_array_equal(table["image_index"], [0, 3, 5])

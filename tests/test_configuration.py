@@ -11,8 +11,8 @@ import pytest
 
 import configuration
 from configuration import CONFIG, datasets, embedding_networks, meta_models, models
-from src import registry as loading
-from src.registry import SettingError
+from src import registry
+from src.errors import SettingError
 
 REPOSITORY = Path(configuration.__file__).parent
 
@@ -42,7 +42,7 @@ def test_a_clone_starts_with_the_demo_and_its_own_weights():
 def test_a_dataset_that_is_not_there_says_which_root_to_set(entry):
     root = entry.kwargs["root"]
     with pytest.raises(SettingError, match=f"'{entry.name}': there is no folder {root}; set the"):
-        loading.build(entry)
+        registry.build(entry)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image, PngImagePlugin
 
-from src import datasets
-from src import registry as loading
+from src import class_ids, datasets
 from src.datasets import a2d2, cityscapes
 from src.datasets.a2d2 import A2D2
 from src.datasets.cityscapes import Cityscapes
@@ -121,7 +120,7 @@ def test_the_lost_and_found_table_is_the_recorded_one(reference):
 
 
 def test_lost_and_found_knows_the_road_and_no_object():
-    table = loading.match_ids(
+    table = class_ids.match_ids(
         CityscapesLAF.label_mapping, Cityscapes.pred_mapping, CityscapesLAF.train_ids
     )
     assert table[1] == 0
@@ -203,7 +202,7 @@ def test_a2d2_reads_every_camera(tmp_path, position):
 def test_a2d2_meets_cityscapes_by_its_own_mapping(reference):
     mappings = json.loads((reference / "labels" / "mappings.json").read_text())
     to_train_id = mappings["cityscapes_id_to_train_id"]
-    table = loading.match_ids(A2D2.label_mapping, Cityscapes.pred_mapping, A2D2.train_ids)
+    table = class_ids.match_ids(A2D2.label_mapping, Cityscapes.pred_mapping, A2D2.train_ids)
     for key, cityscapes_id in mappings["a2d2_id_to_cityscapes_id"].items():
         assert table[int(key)] == to_train_id[str(cityscapes_id)]
     names = {str(label.id): label.name for label in cityscapes.tables.Cityscapes.classes}
@@ -231,7 +230,7 @@ def test_a2d2_finds_the_recorded_categories_in_those_of_cityscapes(reference):
 
 
 def test_a_network_that_learnt_a2d2_keeps_the_classes_of_a2d2():
-    table = loading.match_ids(A2D2.label_mapping, A2D2.label_mapping, A2D2.train_ids)
+    table = class_ids.match_ids(A2D2.label_mapping, A2D2.label_mapping, A2D2.train_ids)
     assert_array_equal(table[:55], np.arange(55))
 
 
@@ -261,9 +260,9 @@ def test_a_track_has_truth_where_it_is_public(tmp_path, kind, suffix):
 
 
 def test_obstacles_lie_on_a_road_that_cityscapes_knows():
-    table = loading.match_ids(RoadObstacle21.label_mapping, Cityscapes.pred_mapping)
+    table = class_ids.match_ids(RoadObstacle21.label_mapping, Cityscapes.pred_mapping)
     assert (table[0], table[1]) == (0, 255)
-    table = loading.match_ids(RoadAnomaly21.label_mapping, Cityscapes.pred_mapping)
+    table = class_ids.match_ids(RoadAnomaly21.label_mapping, Cityscapes.pred_mapping)
     assert (table == 255).all()
 
 

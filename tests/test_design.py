@@ -1,6 +1,7 @@
 """The design's table of floors, held by reading the imports of every module."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -9,47 +10,18 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-FLOORS = {  # a module imports only from floors below its own; a name counts for what it holds too
-    4: [
-        "configuration",
-        "src.segmentation.stage",
-        "src.embedding.vectors",
-        "src.embedding.suspects",
-    ],
-    3: [
-        "src.discover",
-        "src.embedding.networks",
-        "src.embedding.table",
-        "src.segmentation.inference",
-        "src.MetaSeg.stage",
-        "src.MetaSeg.meta_models",
-    ],
-    2: [
-        "src.store.cache",
-        "src.embedding.crops",
-        "src.embedding.space",
-        "src.evaluation",
-        "src.store.exports",
-        "src.pictures",
-        "src.store.weights",
-        "src.MetaSeg.metrics",
-        "src.MetaSeg.analysis",
-    ],
-    1: [
-        "src.registry",
-        "src.run.experiment",
-        "src.run.parallel",
-        "src.store.reports",
-        "src.MetaSeg._segments",
-        "src.MetaSeg.meta_nn",
-        "src.datasets",
-        "src.model",
-    ],
-    0: ["src.run.cluster", "src.store.files", "src.run.kept", "src.records"],
-}
-FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
-PACKAGES = ("src.datasets.", "src.model.", "src.discover.")  # inside, modules may use each other
-SCRIPTS = 5
+FLOORS = (  # a folder, or a module beside them, imports only from floors below its own
+    ["src.errors", "src.records", "src.model"],
+    ["src.store", "src.registry"],
+    ["src.class_ids", "src.scores", "src.pictures", "src.datasets", "src.run"],
+    ["src.MetaSeg"],
+    ["src.segmentation"],
+    ["src.embedding"],
+    ["src.evaluation", "src.learning", "src.discover"],
+    ["configuration"],
+)
+ROOM = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+SCRIPTS = len(FLOORS)
 
 
 def module_name(path):
@@ -64,15 +36,17 @@ def own_modules():
     return {module_name(path): path for path in paths if path.stat().st_size}
 
 
+def room_of(name):
+    """The folder or module of the table that a module belongs to; a script is a room by itself."""
+    room = ".".join(name.split(".")[:2])
+    if room in ROOM and name != "src.MetaSeg.main":
+        return room
+    assert not name.startswith("src.") or name == "src.MetaSeg.main", f"{name} has no floor"
+    return name
+
+
 def floor_of(name):
-    """Number of the floor; a file that the table does not list must be a script."""
-    parts = name.split(".")
-    for length in range(len(parts), 0, -1):
-        if (floor := FLOOR.get(".".join(parts[:length]))) is not None:
-            return floor
-    if parts[0] != "src" or name == "src.MetaSeg.main":
-        return SCRIPTS
-    raise AssertionError(f"{name} has no floor: add it to the table here and in the design")
+    return ROOM.get(room_of(name), SCRIPTS)
 
 
 def imported_names(source, importer):
@@ -90,29 +64,30 @@ def imported_names(source, importer):
 
 def own_imports(name, path, modules):
     """Modules of the repository that a module imports."""
-    packages = {"src", "src.MetaSeg"}
     found = set()
     for imported in imported_names(path.read_text(), name):
         candidates = (imported, imported.rpartition(".")[0])
-        known = [c for c in candidates if c in modules or c in FLOOR]
-        if known:
-            found.add(known[0])
-        elif imported.split(".")[0] == "src" and imported not in packages:
+        known = [c for c in candidates if c in modules]
+        found.update(known[:1])
+        if not known and imported.split(".")[0] == "src" and imported != EXTENSION:
             raise AssertionError(f"{name} imports {imported}, which does not exist")
     return found - {name}
 
 
 MODULES = own_modules()
+EXTENSION = "src.MetaSeg._segments"
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
-def test_a_module_imports_only_from_floors_below_its_own(name):
+def test_a_module_imports_only_from_its_own_room_and_from_floors_below(name):
     for imported in own_imports(name, MODULES[name], MODULES):
-        same_package = any(
-            f"{name}.".startswith(package) and f"{imported}.".startswith(package)
-            for package in PACKAGES
-        )
-        assert same_package or floor_of(imported) < floor_of(name), f"{name} imports {imported}"
+        same_room = room_of(imported) == room_of(name)
+        assert same_room or floor_of(imported) < floor_of(name), f"{name} imports {imported}"
+
+
+def test_no_imports_run_in_circles():
+    imports = {name: own_imports(name, path, MODULES) for name, path in MODULES.items()}
+    graphlib.TopologicalSorter(imports).prepare()  # raises a CycleError
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
@@ -157,11 +132,11 @@ sys.stdout.write(repr(touched))
 
 def test_imports_are_read_in_every_spelling():
     source = """
-import src.store.cache
-from src import registry as loading, records as r
+import src.pictures
+from src import registry, records as r
 from src.MetaSeg.metrics import compute
 def late():
     from . import crops
 """
-    expected = {"src.store.cache", "src.registry", "src.records", "src.MetaSeg.metrics.compute"}
-    assert imported_names(source, "src.here") == expected | {"src.embedding.crops"}
+    expected = {"src.pictures", "src.registry", "src.records", "src.MetaSeg.metrics.compute"}
+    assert imported_names(source, "src.here") == expected | {"src.crops"}

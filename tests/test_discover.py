@@ -23,8 +23,8 @@ from src.discover.export import export_segments
 from src.discover.quick import Backdrop
 from src.discover.views import HIDDEN
 from src.embedding import space as embedding_space
+from src.errors import SettingError
 from src.records import Prediction
-from src.registry import SettingError
 from src.store import cache
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -9,9 +9,9 @@ from PIL import Image
 
 import discover_embedding_space as script
 from configuration import ModelConfig
-from src import registry as loading
+from src import registry
 from src.embedding import space as embedding_space
-from src.registry import SettingError
+from src.errors import SettingError
 from src.store import cache
 
 LOG = logging.getLogger(__name__)
@@ -226,7 +226,7 @@ def test_a_query_is_embedded_by_the_network_of_the_segments_and_placed(photo, mo
     vectors = np.random.default_rng(2).random((8, 512), np.float32)
     maps = embedding_space.reduce(vectors, "pca", 2, 0)
     table = {"embeddings": vectors, "nn_embeddings": maps, "plot_embeddings": maps}
-    same = {"net": loading.identity(entry), "crop_size": None}
+    same = {"net": registry.identity(entry), "crop_size": None}
     query = script.embed_query(LOG, named, {**table, "made_from": same}, "tiny", "none")
     assert query.name == "photo.png"
     assert query.embeddings.shape == (512,)

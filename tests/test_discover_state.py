@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 
 from src.discover import state
 from src.discover.questions import Question
-from src.registry import SettingError
+from src.errors import SettingError
 from src.store import cache
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)

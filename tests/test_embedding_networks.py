@@ -26,8 +26,8 @@ from src.embedding.networks import (
     load_embedding_network,
     segment_features,
 )
+from src.errors import SettingError
 from src.model.deepv3 import DeepWV3Plus
-from src.registry import SettingError
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 Entry = namedtuple("Entry", "name module_name class_name kwargs model_weights")

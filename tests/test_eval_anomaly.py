@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 import eval_anomaly
 from configuration import CONFIG, DatasetConfig, ModelConfig, datasets
-from src import registry as loading
+from src import class_ids
 from src.MetaSeg import meta_models
 from src.MetaSeg import stage as measuring
 from src.records import Prediction
@@ -210,7 +210,7 @@ def test_an_image_that_cannot_be_read_is_named_and_the_others_are_judged(tree):
     ],
 )
 def test_what_counts_as_anomaly_in_each_dataset(name, expected):
-    table = loading.anomaly_labels(
+    table = class_ids.anomaly_labels(
         datasets[name], CONFIG.TRAIN_DATASET, logging.getLogger(__name__)
     )
     assert_allclose(table[[*expected]], [*expected.values()])

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from sacred.utils import SacredError
 
 import eval_iou
 import eval_retrieval
@@ -14,9 +13,9 @@ import eval_selection
 from configuration import CONFIG, datasets
 from src.datasets.cityscapes import Cityscapes
 from src.datasets.streets import Streets
+from src.errors import RunError, SettingError
 from src.MetaSeg.metrics import compute_metrics_components
 from src.records import Prediction
-from src.registry import SettingError
 from src.store import cache
 
 MODEL, NET = CONFIG.MODEL_NAME, CONFIG.EMBEDDING_NETWORK
@@ -297,7 +296,7 @@ def test_an_image_predicted_anew_fails_by_name_and_the_others_count(tree, tmp_pa
             target.write_bytes(path(tree, *place[1:], index).read_bytes())
     path = cache.prediction_path(*place, 1)
     cache.write_prediction(path, cache.read_prediction(path), {"image": "another"})
-    with pytest.raises(SacredError, match="image 1: .*predicted again since it was measured"):
+    with pytest.raises(RunError, match="image 1: .*predicted again since it was measured"):
         call(eval_iou, tmp_path, num_cores=1)
     assert (cache.analysis_folder(*place) / "iou_by_predicted_iou.csv").is_file()
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from src.run.experiment import create_experiment
-from src.registry import SettingError
+from src.errors import SettingError
 
 ex = create_experiment("count")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from src.registry import SettingError
+from src.errors import SettingError
 from src.store.exports import check_files, write_coco, write_csv, write_parquet
 
 NAMES = (

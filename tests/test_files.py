@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from src.store.files import WriteError, prepare, whole_file
+from src.errors import WriteError
+from src.store.files import prepare, whole_file
 
 TOKEN = "0123456789abcdef"
 

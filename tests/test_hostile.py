@@ -18,7 +18,6 @@ import torchvision
 from conftest import REPOSITORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sacred.utils import SacredError
 
 import compute_embeddings
 import discover_embedding_space
@@ -30,11 +29,11 @@ from configuration import CONFIG, ModelConfig
 from src import pictures
 from src.embedding import networks as embedding_networks
 from src.embedding import suspects
+from src.errors import RunError, SettingError
 from src.MetaSeg import main as stage_2
 from src.MetaSeg import meta_models
 from src.MetaSeg import stage as measuring
 from src.records import Prediction
-from src.registry import SettingError
 from src.store import cache
 from src.store.weights import load_weights
 
@@ -94,7 +93,7 @@ def test_a_hostile_load_file_is_refused_by_the_scripts(script, hidden, tmp_path)
     changes = {"args": {"load_file": str(path), "io_path": str(tmp_path)}}
     if script is discover_embedding_space:
         changes["mainplot"] = {"save_path": str(tmp_path / "map.png")}
-    with pytest.raises(SacredError, match="embeddings_1_1_a.p cannot be read .*refused"):
+    with pytest.raises(RunError, match="embeddings_1_1_a.p cannot be read .*refused"):
         script.ex.run(config_updates=changes)
 
 
@@ -104,7 +103,7 @@ def test_a_hostile_table_is_refused_by_the_evaluation(script, hidden, tmp_path):
     path = cache.embeddings_path(tmp_path, NAMES[0], 9, 9, CONFIG.EMBEDDING_NETWORK)
     path.parent.mkdir(parents=True)
     path.write_bytes(pickle.dumps(hidden))
-    with pytest.raises(SacredError, match=f"{path.name} cannot be read .*refused"):
+    with pytest.raises(RunError, match=f"{path.name} cannot be read .*refused"):
         script.ex.run(config_updates={"args": {"io_path": str(tmp_path), **size}})
 
 
@@ -363,7 +362,7 @@ def test_a_hostile_heat_map_fails_its_image_in_stage_2(hidden, tmp_path):
     measure(tmp_path)
     np.save(tmp_path / "0.npy", np.full((8, 9), hidden), allow_pickle=True)
     own = {"io_path": str(tmp_path), "heatmaps": {"own": str(tmp_path)}, "num_cores": 1}
-    with pytest.raises(SacredError, match="image 0: .*0.npy must hold a map of numbers"):
+    with pytest.raises(RunError, match="image 0: .*0.npy must hold a map of numbers"):
         stage_2.ex.run(config_updates={"args": own})
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from src.registry import SettingError
+from src.errors import SettingError
 from src.segmentation.inference import (
     check_options,
     choose_device,

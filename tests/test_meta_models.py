@@ -11,10 +11,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.ensemble import HistGradientBoostingRegressor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from src.errors import SettingError
 from src.MetaSeg import meta_models
 from src.MetaSeg.meta_models import MetaModel
 from src.MetaSeg.meta_nn import MetaNN
-from src.registry import SettingError
 
 Entry = namedtuple("Entry", "name module_name class_name kwargs model_weights")
 ENTRY = Entry("meta_nn", "src.MetaSeg.meta_nn", "MetaNN", {}, None)

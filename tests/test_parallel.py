@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from src.errors import RunError
 from src.records import Tally
 from src.run import parallel
 
@@ -221,7 +222,7 @@ def test_an_executor_runs_the_stream_of_each_job(tmp_path):
 def test_what_is_wrong_with_the_settings_ends_the_run_of_an_executor_too():
     with (
         ProcessPoolExecutor(1, parallel.new_processes()) as pool,
-        pytest.raises(parallel.SacredError, match="no such thing") as raised,
+        pytest.raises(RunError, match="no such thing") as raised,
     ):
         stream(refuse, range(5), 1, executor=pool)
     assert not raised.value.print_traceback
@@ -229,7 +230,7 @@ def test_what_is_wrong_with_the_settings_ends_the_run_of_an_executor_too():
 
 def refuse(*_):
     """Runs in other processes."""
-    raise parallel.SacredError("no such thing", print_traceback=False)
+    raise RunError("no such thing")
 
 
 # produced here, consumed beside
@@ -304,14 +305,14 @@ def test_what_was_produced_before_an_interrupt_is_kept(num_cores, error):
 
 @pytest.mark.parametrize("num_cores", [1, 3])
 def test_a_wrong_setting_ends_the_run_whoever_finds_it(num_cores):
-    wrong = parallel.SacredError("no such thing")
+    wrong = RunError("no such thing")
 
     def refuse(*_):
         raise wrong
 
-    with pytest.raises(parallel.SacredError, match="no such thing"):
+    with pytest.raises(RunError, match="no such thing"):
         stream(refuse, range(9), num_cores)
-    with pytest.raises(parallel.SacredError, match="no such thing"):
+    with pytest.raises(RunError, match="no such thing"):
         stream(print, range(9), num_cores, lambda indices: ((i, wrong) for i in indices))
 
 
@@ -343,7 +344,7 @@ def test_the_first_failure_ends_a_run_that_is_to_fail_fast(num_cores, caplog):
             yield index, result
 
     with pytest.raises(
-        parallel.SacredError, match="1 failed; the run stops there:\n  image 2: ValueError: no pict"
+        RunError, match="1 failed; the run stops there:\n  image 2: ValueError: no pict"
     ):
         stream(lambda *_: None, range(99), num_cores, note, fail_fast=True)
     assert produced == [0, 1, 2]
@@ -375,5 +376,5 @@ def test_a_clean_run_ends_with_one_line(caplog):
 
 def test_a_run_with_failures_fails_and_lists_them():
     tally = Tally(done=3, skipped=0, failed=(("image 2", "it is grey"),), seconds=1.0)
-    with pytest.raises(parallel.SacredError, match="1 failed; the others are done:\n  image 2: it"):
+    with pytest.raises(RunError, match="1 failed; the others are done:\n  image 2: it"):
         parallel.close(LOG, tally)

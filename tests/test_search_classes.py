@@ -14,9 +14,10 @@ from PIL import Image
 
 import search_classes
 from configuration import DatasetConfig, datasets
-from src import registry as loading
+from src import registry
 from src.datasets.cityscapes_laf import CityscapesLAF
-from src.registry import SettingError
+from src.errors import SettingError
+from src.run import choice
 from src.store import cache
 
 REPOSITORY = Path(search_classes.__file__).parent
@@ -56,7 +57,7 @@ def search(io_path, **settings):
 
 
 def overview(io_path, entry, count=3):
-    made_from = {"dataset": loading.identity(entry), "images": count}
+    made_from = {"dataset": registry.identity(entry), "images": count}
     return cache.read_overview(cache.overview_path(io_path, entry.name), made_from)
 
 
@@ -76,7 +77,7 @@ def test_every_class_gets_its_images_in_order(tmp_path, entry):
         1: [0, 1],
         43: [1],
     }
-    assert loading.chosen_indices(3, classindex=OBJECT, classes=rows) == [1]
+    assert choice.chosen_indices(3, classindex=OBJECT, classes=rows) == [1]
 
 
 def test_the_overview_is_plain_json(tmp_path, entry):
@@ -100,7 +101,7 @@ def test_an_interrupted_search_goes_on_where_it_was(tmp_path, entry, monkeypatch
     assert not cache.overview_path(tmp_path, "laf").exists()
     tally = search(tmp_path)
     assert (tally.done, tally.skipped) == (1, 2)
-    assert loading.chosen_indices(3, classindex="free", classes=overview(tmp_path, entry)) == [0, 1]
+    assert choice.chosen_indices(3, classindex="free", classes=overview(tmp_path, entry)) == [0, 1]
     assert search(tmp_path, overwrite=True).done == 3
 
 
@@ -123,7 +124,7 @@ def test_unreadable_labels_are_named_and_tried_again(tmp_path, entry, root):
     labels_of(root, 1).write_bytes(whole)
     assert search(tmp_path).done == 1
     rows = overview(tmp_path, entry)
-    assert loading.chosen_indices(3, classindex=OBJECT, classes=rows) == [1]
+    assert choice.chosen_indices(3, classindex=OBJECT, classes=rows) == [1]
 
 
 def test_a_dataset_without_labels_has_nothing_to_search(tmp_path, monkeypatch):

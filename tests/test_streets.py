@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from torchvision.datasets import Cityscapes
 
-from src import registry as loading
+from src import class_ids
 from src.datasets import streets
 from src.datasets.demo import scene as street_scene
 from src.datasets.streets import KNOWN, SPLITS, UNKNOWN, Streets
@@ -77,7 +77,7 @@ def test_unknown_kinds_have_ids_names_and_colours_of_their_own():
     assert not KNOWN.keys() & UNKNOWN.keys()
     names, colours = zip(*Streets.label_mapping.values(), strict=True)
     assert len(set(names)) == len(set(colours)) == len(Streets.label_mapping)
-    predicted = loading.match_ids(Streets.label_mapping, Streets.pred_mapping)
+    predicted = class_ids.match_ids(Streets.label_mapping, Streets.pred_mapping)
     assert set(predicted[list(UNKNOWN)]) == {255}
 
 

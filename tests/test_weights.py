@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_inference import CPU, narrow
 
-from src.registry import SettingError
+from src.errors import SettingError
 from src.segmentation.inference import load_network
 from src.store.weights import load_weights, read_state, read_torch
 

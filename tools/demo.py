@@ -21,7 +21,7 @@ import eval_selection
 import pred_images
 import train_meta_nn
 from configuration import CONFIG, datasets
-from src import registry as loading
+from src import registry
 from src.evaluation import metrics as evaluation
 from src.MetaSeg import main as metaseg
 from src.store import cache
@@ -40,11 +40,11 @@ def run(experiment, script, *settings):
 
 def largest_unknown():
     """Row of the largest embedded segment of `streets_ood` on an object never seen in training."""
-    size = loading.size_for(CONFIG.DATASET, "min_segment_size", None, None)
+    size = registry.size_for(CONFIG.DATASET, "min_segment_size", None, None)
     place = IO_PATH, CONFIG.MODEL_NAME, *size, CONFIG.EMBEDDING_NETWORK
     table = cache.read_embeddings(cache.embeddings_path(*place))
     left, upper, right, lower = table["box"].T
-    known = loading.find_class(CONFIG.TRAIN_DATASET).pred_mapping
+    known = registry.find_class(CONFIG.TRAIN_DATASET).pred_mapping
     area = (right - left) * (lower - upper)
     return int(np.where(np.isin(table["gt"], list(known)), 0, area).argmax())
 
@@ -53,7 +53,7 @@ def write_contact_sheet():
     """Six scenes of `streets_val` above six of `streets_ood`."""
     scenes = []
     for entry in (CONFIG.VAL_DATASET, CONFIG.DATASET):
-        samples = loading.build(entry)
+        samples = registry.build(entry)
         scenes += [np.asarray(samples[index][0]) for index in range(6)]
     rows = [np.hstack(scenes[start : start + 3]) for start in range(0, 12, 3)]
     Image.fromarray(np.vstack(rows)).save(PICTURES / "streets.jpg", quality=88)
@@ -62,7 +62,7 @@ def write_contact_sheet():
 def validation_iou():
     """IoU of each class in the predictions of `streets_val`; NaN where it does not occur."""
     folder = cache.prediction_path(IO_PATH, CONFIG.MODEL_NAME, CONFIG.VAL_DATASET.name, 0).parent
-    classes = len(loading.find_class(CONFIG.TRAIN_DATASET).pred_mapping)
+    classes = len(registry.find_class(CONFIG.TRAIN_DATASET).pred_mapping)
     confusion = np.zeros((classes, classes), np.int64)
     for index in cache.image_indices(folder, "input"):
         prediction = cache.read_prediction(folder / f"input{index}.hdf5", probabilities=False)

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from tqdm import trange
 
 from configuration import CONFIG, datasets, models
-from src import registry as loading
+from src import registry
 from src.datasets import streets
 from src.datasets.demo import scene as street_scene
 from src.evaluation import metrics as evaluation
@@ -68,7 +68,7 @@ class SceneCrops(IterableDataset):
 def train(steps, seed, checkpoint, device):
     """Train for `steps` batches, going on from `checkpoint` if it exists."""
     torch.manual_seed(seed)
-    network = loading.build(models["deeplabv3plus_streets"])
+    network = registry.build(models["deeplabv3plus_streets"])
     network.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, steps, pct_start=0.15)
@@ -110,7 +110,7 @@ def save(content, path):
 
 def validation_iou(network):
     """IoU of each class in `streets_val`, (C,), NaN where it does not occur."""
-    samples = loading.build(
+    samples = registry.build(
         datasets["streets_val"], transform=inference.to_input(streets.mean, streets.std)
     )
     classes = len(streets.KNOWN)

@@ -25,8 +25,8 @@ from sklearn.model_selection import GroupShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from src.errors import SettingError
 from src.records import SegmentTable
-from src.registry import SettingError
 from src.store import reports
 
 MIN_IMAGES = 3  # training, choosing among models, validation

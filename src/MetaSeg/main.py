@@ -15,13 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from configuration import CONFIG, datasets, meta_models, models
-from src import pictures
-from src import registry as loading
+from src import class_ids, pictures, registry
+from src.errors import SettingError
 from src.MetaSeg import analysis
 from src.MetaSeg import meta_models as meta
 from src.MetaSeg import stage as measuring
-from src.registry import SettingError
-from src.run import parallel
+from src.run import choice, parallel
 from src.run.experiment import create_experiment
 from src.store import cache, files
 
@@ -63,7 +62,7 @@ def compute_metrics(
     Parameters
     ----------
     predicted_ids : ndarray of shape (256,), uint8
-        From the ids of the ground truth to those of the predictions; see `loading.match_ids`.
+        From the ids of the ground truth to those of the predictions; see `class_ids.match_ids`.
     heatmaps : dict of str to path
         Folder of each further heat map to aggregate, with a file <index>.npy an image.
 
@@ -72,7 +71,7 @@ def compute_metrics(
     tally : Tally
     """
     folder = cache.prediction_path(io_path, model_name, dataset, 0).parent
-    indices = loading.in_shard(cache.image_indices(folder, "input")[:num_images], shard)
+    indices = choice.in_shard(cache.image_indices(folder, "input")[:num_images], shard)
     io_path = Path(io_path).resolve()  # others may work in another folder
     images = dict(io_path=io_path, model_name=model_name, dataset=dataset)
     options = dict(predicted_ids=predicted_ids, heatmaps=heatmaps)
@@ -121,7 +120,7 @@ def visualize_rating(
     files.prepare(cache.rating_path(*place, 0).parent)
     return parallel.for_each_image(
         functools.partial(draw_rating, place=place, meta_model=meta_model, mappings=mappings),
-        loading.in_shard(_measured(*place)[:num_images], shard),
+        choice.in_shard(_measured(*place)[:num_images], shard),
         num_cores=num_cores,
         description=f"drawing {dataset}",
         fail_fast=fail_fast,
@@ -214,14 +213,14 @@ def _check_heatmaps(heatmaps):
 @ex.automain
 def main(args, _log, _run):
     counts = "num_cores", "num_images", "num_averages", "images_per_job"
-    loading.check_counts(**{name: args[name] for name in counts})
-    loading.choose(models, args["model_name"], "model")
-    data = loading.choose(datasets, args["dataset"], "dataset")
-    entry = loading.choose(meta_models, args["meta_model"], "meta model")
+    choice.check_counts(**{name: args[name] for name in counts})
+    registry.choose(models, args["model_name"], "model")
+    data = registry.choose(datasets, args["dataset"], "dataset")
+    entry = registry.choose(meta_models, args["meta_model"], "meta model")
     _check_heatmaps(args["heatmaps"])
     mappings = (
-        loading.class_mapping(data, "label_mapping"),
-        loading.class_mapping(CONFIG.TRAIN_DATASET, "pred_mapping"),
+        class_ids.class_mapping(data, "label_mapping"),
+        class_ids.class_mapping(CONFIG.TRAIN_DATASET, "pred_mapping"),
     )
     place = {name: args[name] for name in ("dataset", "model_name", "io_path", "num_images")}
     if args["visualize_rating"]:  # what it needs is missed before the work begins
@@ -230,7 +229,7 @@ def main(args, _log, _run):
     if args["compute_metrics"]:
         names = "num_cores", "scheduler", "images_per_job", "shard", "overwrite", "heatmaps"
         own = {name: args[name] for name in (*names, "dry_run", "fail_fast")}
-        predicted_ids = loading.predicted_ids(data, CONFIG.TRAIN_DATASET, _log)
+        predicted_ids = class_ids.predicted_ids(data, CONFIG.TRAIN_DATASET, _log)
         parallel.close(_log, compute_metrics(_log, **place, **own, predicted_ids=predicted_ids))
     if args["dry_run"]:
         if args["visualize_rating"] or args["analyze_metrics"]:

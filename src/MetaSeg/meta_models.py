@@ -18,10 +18,10 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import trange
 
-from src import registry as loading
+from src import registry
+from src.errors import SettingError
 from src.MetaSeg.meta_nn import MetaNN, Trees
 from src.records import SegmentTable
-from src.registry import SettingError
 from src.store.files import whole_file
 from src.store.weights import read_torch
 
@@ -258,7 +258,7 @@ def fit(entry, training, validation=None, *, seed, **options):
 def fit_linear(entry, training):
     """Linear regression on standardised features; see `fit`."""
     inputs, mean, std = _standardised(training)
-    regression = loading.build(entry).fit(inputs, training.iou)
+    regression = registry.build(entry).fit(inputs, training.iou)
     network = nn.Linear(inputs.shape[1], 1).requires_grad_(False)
     network.weight[0] = torch.from_numpy(regression.coef_)
     network.bias[0] = float(regression.intercept_)
@@ -268,7 +268,7 @@ def fit_linear(entry, training):
 def fit_gradient_boosting(entry, training, *, seed):
     """Boosted regression trees on standardised features; see `fit`."""
     inputs, mean, std = _standardised(training)
-    regressor = loading.build(entry, random_state=seed).fit(inputs, training.iou)
+    regressor = registry.build(entry, random_state=seed).fit(inputs, training.iou)
     return MetaModel(_as_trees(regressor), training.feature_names, mean, std, "gradient_boosting")
 
 
@@ -337,7 +337,7 @@ def fit_neural(
         )
     torch.manual_seed(seed)
     _, mean, std = _standardised(training)
-    network = loading.build(entry, len(training.feature_names))
+    network = registry.build(entry, len(training.feature_names))
     model = MetaModel(network, training.feature_names, mean, std)
     inputs, targets = _tensors(model, training)
     val_inputs, val_targets = _tensors(model, validation)
@@ -545,7 +545,7 @@ def _rebuild(kind, state, size, entry):
     if kind == "linear":
         network = nn.Linear(size, 1)
     elif kind == "neural":
-        network = loading.build(entry, size) if entry else MetaNN(size)
+        network = registry.build(entry, size) if entry else MetaNN(size)
     else:
         raise ValueError(f"its kind is {kind!r}")
     network.load_state_dict(state)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from src.errors import SettingError
 from src.MetaSeg.metrics import compute_metrics_components
 from src.records import Measured
-from src.registry import SettingError
 from src.store import cache
 
 SUM_TOLERANCE = 1e-3
@@ -23,7 +23,7 @@ def measure_image(index, *, io_path, model_name, dataset, predicted_ids, heatmap
     Parameters
     ----------
     predicted_ids : ndarray of shape (256,), uint8
-        From the ids of the ground truth to those of the predictions; see `loading.match_ids`.
+        From the ids of the ground truth to those of the predictions; see `class_ids.match_ids`.
     heatmaps : dict of str to path
         Folder of each further heat map to aggregate, with a file <index>.npy an image.
     """

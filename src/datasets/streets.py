@@ -12,8 +12,8 @@ from src.datasets import (
     IMAGENET_STD,
     LabelledImages,
     check_choice,
-    street_scene,
 )
+from src.datasets.demo import scene as street_scene
 from src.datasets.demo.things import UNSEEN
 from src.store.files import prepare, whole_file
 

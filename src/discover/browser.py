@@ -30,7 +30,7 @@ from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandle
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from src.discover.display import PAPER
-from src.registry import SettingError
+from src.errors import SettingError
 
 PAGE = Path(__file__).with_name("browser.html")
 PORTS_TRIED = 20

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from src.registry import SettingError
+from src.errors import SettingError
 
 PAPER = "#fbfbfd"
 WINDOWLESS = {"agg", "cairo", "nbagg", "pdf", "pgf", "ps", "svg", "template", "webagg"}

@@ -6,7 +6,7 @@ import numpy as np
 
 from src.discover import figures
 from src.discover.panel import counted
-from src.registry import SettingError
+from src.errors import SettingError
 from src.store import exports
 
 NEWS_S = 0.2  # between two words

@@ -20,8 +20,8 @@ from PIL import Image
 from scipy import ndimage
 from torch import nn
 
-from src import registry as loading
-from src.registry import SettingError
+from src import registry
+from src.errors import SettingError
 from src.store.weights import load_weights, read_state
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -72,7 +72,7 @@ def choose_entry(entries, name):
         module_name, class_name, kwargs = "torchvision.models", name, {"weights": weights}
     else:
         try:
-            return loading.choose(entries, name, "embedding network")
+            return registry.choose(entries, name, "embedding network")
         except SettingError as error:
             others = "torchvision's classification networks and timm/<name> need no entry"
             raise SettingError(f"{error}; {others}") from None
@@ -388,7 +388,7 @@ def _torchvision_network(entry):
     """Module, mean, std, fixed and least size of a classification network of torchvision."""
     published = _published_weights(entry)
     is_fetched = published and entry.kwargs.get("weights") and entry.model_weights is None
-    network = loading.build(entry, **_architecture(entry, published))
+    network = registry.build(entry, **_architecture(entry, published))
     network = network if is_fetched else _without_head(network)
     network.register_load_state_dict_pre_hook(_rename_old_keys)
     if is_fetched:  # not by torchvision, which would run code in the file
@@ -456,7 +456,7 @@ def _download(entry, published):
         if not file.is_file():
             file.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(published.url, str(file), begins)
-        digest = loading.identity(entry._replace(model_weights=file))["weights"]
+        digest = registry.identity(entry._replace(model_weights=file))["weights"]
     except (OSError, HTTPException, RuntimeError) as error:
         raise SettingError(
             f"the weights of embedding network {entry.name!r} could not be downloaded or read "
@@ -491,7 +491,7 @@ def _load_file(module, entry):
 
 def _own_network(entry):
     """Module, mean, std, fixed and least size of a class of the user's own."""
-    module = loading.build(entry)
+    module = registry.build(entry)
     if not isinstance(module, nn.Module):
         raise SettingError(
             f"embedding network {entry.name!r} must be a torch.nn.Module, got {type(module)}"

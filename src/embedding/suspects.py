@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from src import registry as loading
+from src import class_ids, registry
 from src.embedding import crops
+from src.errors import SettingError
 from src.MetaSeg import meta_models as meta
 from src.MetaSeg import stage as measuring
 from src.MetaSeg.meta_models import MetaModel
 from src.records import FoundSegments, ImageName, JudgedImage
-from src.registry import SettingError
-from src.run import parallel
+from src.run import choice, parallel
 from src.run.kept import Kept
 from src.store import cache
 
@@ -53,8 +53,8 @@ def find_segments(log, search, num_cores, *, fail_fast, executor=None, images_pe
     """
     meta_model = load_meta_model(log, search)
     networks = {
-        "model": loading.identity(search.model),
-        "meta_model": loading.identity(search.meta_model),
+        "model": registry.identity(search.model),
+        "meta_model": registry.identity(search.meta_model),
     }
     images = []
     judge = Judge(
@@ -134,12 +134,12 @@ def load_segments(path, model_name, io_path):
 
 
 def part_of(found, shard):
-    """FoundSegments of the images that one of several machines works on; see `loading.in_shard`."""
+    """FoundSegments of the images that one of several machines works on; see `choice.in_shard`."""
     names = [
         ImageName(*name)
         for name in zip(found.table["dataset"], found.table["image_index"].tolist(), strict=True)
     ]
-    ours = set(loading.in_shard(names, shard, attrgetter("index")))
+    ours = set(choice.in_shard(names, shard, attrgetter("index")))
     is_ours = np.array([name in ours for name in names], bool)
     rows = np.flatnonzero(is_ours[found.table["image_level_index"]])
     return replace(
@@ -163,7 +163,7 @@ def load_meta_model(log, search):
     entry = search.meta_model
     meta_model = meta.load_meta_model(entry.model_weights, entry, training)
     trained = meta.made_from(entry.model_weights)
-    if trained and trained["network"] != loading.identity(search.model):
+    if trained and trained["network"] != registry.identity(search.model):
         log.warning(
             "%s was trained on another segmentation network than %r as it is now: its IoUs are "
             "guesses until train_meta_nn.py has run", entry.model_weights, search.model_name,
@@ -291,7 +291,7 @@ def report(log, images, search):
     figures : dict of str to number
         `segments`, `kept`; and `auroc` and `auroc_large`, see `report_detection`.
     """
-    known = loading.class_mapping(search.trained_on, "pred_mapping")
+    known = class_ids.class_mapping(search.trained_on, "pred_mapping")
     classes = np.concatenate([image.predicted_class for image in images])
     chosen = np.concatenate([image.selection.chosen for image in images])
     log.info("%-16s %8s %8s", "predicted class", "kept", "total")
@@ -331,7 +331,7 @@ def report_detection(log, images, search):
         the network predicts and others.
     """
     judged_by = {
-        entry.name: loading.anomaly_labels(entry, search.trained_on, log)
+        entry.name: class_ids.anomaly_labels(entry, search.trained_on, log)
         for entry in search.datasets
     }
     truth = np.concatenate(

@@ -25,9 +25,7 @@ from functools import cache, partial
 from multiprocessing import resource_tracker
 from pathlib import Path
 
-with warnings.catch_warnings():  # sacred imports pkg_resources, which announces its end
-    warnings.simplefilter("ignore")
-    from sacred.utils import SacredError
+from src.errors import RunError
 
 ATTEMPTS = 3  # at a job whose worker dies, where the scheduler is ours
 _CONNECTING = 12  # seconds to wait for a scheduler; Dask needs 11
@@ -62,16 +60,16 @@ def connect(scheduler, folder, log, gpu=False):
     ------
     executor : concurrent.futures.Executor
         Has also `slots()`: how many jobs the workers can be at, now. A job whose workers died has
-        a SuspectError, one whose scheduler is gone a SacredError.
+        a SuspectError, one whose scheduler is gone a RunError.
 
     Raises
     ------
-    SacredError
+    RunError
         Another `scheduler`, no Dask, no scheduler there, no worker that can be used.
     """
     workers = re.fullmatch(r"local:([1-9]\d*)", str(scheduler))
     if not workers and not re.fullmatch(r"(tcp|tls)://.+:\d+", str(scheduler)):
-        raise _error(
+        raise RunError(
             "`args.scheduler` must be the address of a Dask scheduler such as tcp://host:8786, "
             "local:N for N worker processes on this machine, or None for no cluster, got "
             f"{scheduler!r}"
@@ -79,7 +77,7 @@ def connect(scheduler, folder, log, gpu=False):
     try:
         import distributed  # noqa: F401 (an extra, and slow to import)
     except ImportError:
-        raise _error("`args.scheduler` needs `pip install .[cluster]`") from None
+        raise RunError("`args.scheduler` needs `pip install .[cluster]`") from None
     with ExitStack() as stack:
         stack.enter_context(_quiet())
         if workers:
@@ -182,7 +180,7 @@ class _Executor(Executor):
 
         Raises
         ------
-        SacredError
+        RunError
             All that are there are refused.
         """
         with self._changed:
@@ -194,7 +192,7 @@ class _Executor(Executor):
                     raise self._lost()
             if not self._accepted:
                 reasons = "\n  ".join(sorted(self._refused.values()))
-                raise _error(f"no worker of {self._address} can be used:\n  {reasons}")
+                raise RunError(f"no worker of {self._address} can be used:\n  {reasons}")
 
     def choose_resources(self, gpu):
         """Decide what jobs ask for, now that the first workers are known."""
@@ -242,7 +240,7 @@ class _Executor(Executor):
                         future.set_exception(self._lost())
 
     def _lost(self):
-        return _error(
+        return RunError(
             f"the scheduler {self._address} is gone; what is done stays: start it again, and then "
             "this script"
         )
@@ -458,7 +456,7 @@ def _client(address):
         try:
             client = Client(address, timeout=_CONNECTING, set_as_default=False)
         except (OSError, ValueError) as error:
-            raise _error(
+            raise RunError(
                 f"there is no Dask scheduler at {address}, or it does not let this machine in "
                 f"({type(error).__name__}); start one by `dask scheduler`"
             ) from error
@@ -477,7 +475,7 @@ def _check_python(client):
     for address, versions in machines.items():
         theirs = dict((versions or {}).get("host", {})).get("python")
         if theirs and tuple(theirs.split(".")[:2]) != ours:
-            raise _error(
+            raise RunError(
                 f"{address} runs Python {theirs}, this is {platform.python_version()}: both must "
                 "have the same, up to the last number"
             )
@@ -491,7 +489,7 @@ def _token(folder):
     try:
         path.touch()
     except OSError as error:
-        raise _error(f"{folder} takes no file ({os.strerror(error.errno)})") from error
+        raise RunError(f"{folder} takes no file ({os.strerror(error.errno)})") from error
     try:
         yield path
     finally:
@@ -511,7 +509,3 @@ def _quiet():
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _error(message):
-    return SacredError(message, print_traceback=False)

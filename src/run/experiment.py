@@ -24,6 +24,9 @@ from pathlib import Path, PurePath
 
 from tqdm import tqdm
 
+from src.errors import RunError
+from src.registry import REPOSITORY
+
 with warnings.catch_warnings():  # sacred imports pkg_resources, which announces its end
     warnings.simplefilter("ignore")
     from sacred import Experiment
@@ -36,8 +39,6 @@ with warnings.catch_warnings():  # sacred imports pkg_resources, which announces
         iterate_flattened,
         set_by_dotted_path,
     )
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 class Terminated(KeyboardInterrupt):
@@ -267,13 +268,13 @@ def _without_files(named_configs):
 def _read_settings(path):
     """The settings in a JSON file, nested."""
     if path.suffix != ".json":
-        raise _setting_error(f"{path} must be a file of settings in JSON, called *.json")
+        raise RunError(f"{path} must be a file of settings in JSON, called *.json")
     try:
         settings = json.loads(path.read_text(encoding="utf-8"), object_hook=_plain)
     except (OSError, ValueError, RecursionError) as error:
-        raise _setting_error(f"{path} is no file of settings: {error}") from error
+        raise RunError(f"{path} is no file of settings: {error}") from error
     if not isinstance(settings, dict):
-        raise _setting_error(f"{path} must hold settings by their names, got {settings!r}")
+        raise RunError(f"{path} must hold settings by their names, got {settings!r}")
     return settings
 
 
@@ -322,7 +323,7 @@ def _check_settings(config, modifications, asked):
     known = sorted(set_here)
     for key in sorted(modifications.added - asked):
         if not _below_open_dict(key, known, config):
-            raise _setting_error(
+            raise RunError(
                 f"`{key}` is not a setting; did you mean `{_nearest(key, known)}`? "
                 f"Settings: {', '.join(known)}"
             )
@@ -330,7 +331,7 @@ def _check_settings(config, modifications, asked):
         value = get_by_dotted_path(config, key)
         explanation = modifications.docs.get(key, "")
         if not _fits(value, expected, explanation):
-            raise _setting_error(_type_message(key, value, expected, explanation))
+            raise RunError(_type_message(key, value, expected, explanation))
 
 
 def _below_open_dict(key, known, config):
@@ -371,7 +372,7 @@ def _type_message(key, value, expected, explanation):
 def _check_seed(seed):
     """Sacred draws from the seed before anything else can look at it."""
     if seed is not None and (type(seed) is not int or seed < 0):
-        raise _setting_error(f"`seed` must be an int >= 0, got {seed!r}")
+        raise RunError(f"`seed` must be an int >= 0, got {seed!r}")
 
 
 def _nearest(key, known):
@@ -385,10 +386,6 @@ def _nearest(key, known):
         )
 
     return max(known, key=likeness)
-
-
-def _setting_error(message):
-    return SacredError(message, print_traceback=False)
 
 
 def _base_folder(script_file):

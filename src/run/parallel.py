@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 import traceback
-import warnings
 from collections import defaultdict, deque
 from concurrent.futures import (
     ALL_COMPLETED,
@@ -25,13 +24,10 @@ from queue import SimpleQueue
 
 from tqdm import tqdm
 
+from src.errors import RunError
 from src.records import Tally
 from src.run import cluster
 from src.store import files
-
-with warnings.catch_warnings():  # sacred imports pkg_resources, which announces its end
-    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
-    from sacred.utils import SacredError
 
 ATTEMPTS = 3  # at an image whose process dies
 _LOOK = 0.5  # seconds of work that tell how long the rest will take
@@ -69,7 +65,7 @@ def open_executor(scheduler, folder, log, gpu=False):
 
     Raises
     ------
-    SacredError
+    RunError
         See `cluster.connect`.
     """
     if scheduler is None:
@@ -91,7 +87,7 @@ def for_each_image(
     function : callable
         Takes an index. With several processes it is pickled: a function of a module, or a
         `functools.partial` of one. An exception means that this image failed; the others go on.
-        Only a SacredError, such as a wrong setting or a full disk, ends the run.
+        Only a RunError, such as a wrong setting or a full disk, ends the run.
     indices : iterable
         Indices (int), or all that a process needs to know of an image; `str` of it names the image.
     num_cores : int
@@ -120,7 +116,7 @@ def for_each_image(
     ------
     KeyboardInterrupt
         As it comes; images in progress in other processes are finished, no more are begun.
-    SacredError
+    RunError
         As for `for_each_result`.
     """
     _check_num_cores(num_cores)
@@ -177,7 +173,7 @@ def for_each_result(
     ------
     KeyboardInterrupt
         As it comes, once all results there are have been consumed and the summary is logged.
-    SacredError
+    RunError
         What ends a run; with `fail_fast` the first failure.
     Exception
         What `produce` itself raises here, likewise.
@@ -271,7 +267,7 @@ def close(log, tally):
 
     Raises
     ------
-    SacredError
+    RunError
         See `failure`.
     """
     log.info(summary(tally))
@@ -280,10 +276,10 @@ def close(log, tally):
 
 
 def failure(tally, others="the others are done"):
-    """The SacredError that names what failed; sacred prints no traceback and exits with 1."""
+    """The RunError that names what failed."""
     lines = [f"{name}: {reason}" for name, reason in tally.failed]
     message = "\n  ".join([f"{len(lines)} failed; {others}:", *lines])
-    return SacredError(message, print_traceback=False)
+    return RunError(message)
 
 
 class LocalProcesses(Executor):
@@ -349,7 +345,7 @@ def _reason(why, index):
     """Why an image is to be worked on; where that cannot be told, working on it will say."""
     try:
         return why(index)
-    except SacredError:
+    except RunError:
         raise
     except Exception as error:
         return f"{type(error).__name__}: {error}"
@@ -367,7 +363,7 @@ def _log_plan(log, todo):
 
 def _logged(log, index, error):
     """Name of an image that failed, and why, as it is logged; what ends a run is raised."""
-    if isinstance(error, SacredError):
+    if isinstance(error, RunError):
         raise error
     name, reason = f"image {index}", f"{type(error).__name__}: {error}"
     log.error("%s failed: %s", name, reason)

@@ -10,9 +10,9 @@ from itertools import chain
 import numpy as np
 import torch
 
-from src import registry as loading
+from src import registry
+from src.errors import SettingError
 from src.records import Prediction
-from src.registry import SettingError
 from src.store.weights import load_weights
 
 PRECISIONS = "float32", "bfloat16", "float16"
@@ -85,7 +85,7 @@ def load_network(entry, device):
     SettingError
         If the class cannot be found or the weights do not exist or do not fit.
     """
-    network = loading.build(entry)
+    network = registry.build(entry)
     if entry.model_weights is None:
         _log.warning("model %r has no `model_weights`: the network is untrained", entry.name)
     else:

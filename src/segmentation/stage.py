@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from src import registry as loading
+from src import registry
 from src.datasets import LabelledImages
 from src.MetaSeg import stage as measuring
 from src.MetaSeg.metrics import heatmaps
@@ -45,7 +45,7 @@ class Predictor(Kept):
     probabilities : {"compact", "float32", "none"}
         How they are stored; "none" measures the segments as well.
     predicted_ids : ndarray of shape (256,), uint8
-        See `loading.predicted_ids`.
+        See `class_ids.predicted_ids`.
     source : dict
         What all predictions depend on, beside their files.
     loaders : int
@@ -68,7 +68,7 @@ class Predictor(Kept):
     @cached_property
     def samples(self):
         """The dataset; images become inputs of the network."""
-        return loading.build(self.data, transform=inference.to_input(self.mean, self.std))
+        return registry.build(self.data, transform=inference.to_input(self.mean, self.std))
 
     @cached_property
     def network(self):

@@ -21,8 +21,8 @@ import hdf5plugin
 import numpy as np
 from PIL import Image
 
+from src.errors import SettingError
 from src.records import NO_LABEL, Prediction
-from src.registry import SettingError
 from src.store.files import whole_file
 
 FORMAT = 2  # version of the files here; another one is made again

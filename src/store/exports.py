@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from src.errors import SettingError
 from src.records import NO_LABEL
-from src.registry import SettingError
 from src.store.files import whole_file
 
 COLUMNS = {  # of CSV and Parquet, with their types in the latter
@@ -86,7 +86,7 @@ def write_coco(path, table, rows, names, tags=None, *, components):
         Rows of the segments to write; may be empty.
     names : tuple of (dict, dict)
         `pred_mapping`, and the `label_mapping` of each dataset by its name: id -> (name, colour),
-        as `loading.class_mapping` gives them. An id that they lack is called "class <id>".
+        as `class_ids.class_mapping` gives them. An id that they lack is called "class <id>".
     tags : dict of int to str, optional
         Tag by row, of those that have one.
     components : function of (model, dataset, image index) -> ndarray of shape (H, W), int32

@@ -6,26 +6,16 @@ import re
 import secrets
 import socket
 import time
-import warnings
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
 
-with warnings.catch_warnings():  # sacred imports pkg_resources, which announces its end
-    warnings.simplefilter("ignore")
-    from sacred.utils import SacredError
+from src.errors import WriteError
 
 _DAY = 86400  # seconds, after which a part of another machine's file is taken for abandoned
 _NAMES = "ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EFBIG"
 _REFUSALS = {getattr(errno, name) for name in _NAMES if hasattr(errno, name)}
-
-
-class WriteError(SacredError):
-    """A place takes no file, whatever it holds; ends a run with one sentence."""
-
-    def __init__(self, message):
-        super().__init__(message, print_traceback=False)
 
 
 @contextmanager

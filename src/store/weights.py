@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from src.registry import SettingError
+from src.errors import SettingError
 
 _log = logging.getLogger(__name__)
 _LISTED = 5  # keys named in a message

@@ -6,7 +6,7 @@ import math
 import numpy as np
 from PIL import Image
 
-from src.datasets.demo import things as things
+from src.datasets.demo import things
 from src.datasets.demo.canvas import Canvas, mix, scaled
 from src.datasets.demo.things import ROAD, SIDEWALK, SKY, TERRAIN, UNSEEN, pick, vary
 

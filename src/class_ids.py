@@ -1,0 +1,141 @@
+"""Ids of classes: the true ones of a dataset, the predicted ones of a network, and between them."""
+
+import numpy as np
+
+from src.errors import SettingError
+from src.records import NO_LABEL
+from src.registry import find_class
+
+
+def class_mapping(entry, name):
+    """`label_mapping` or `pred_mapping` of the class of an entry, or another of its dictionaries.
+
+    Returns
+    -------
+    mapping : dict of int to (str, (int, int, int))
+        Class name and RGB colour by id; `train_ids`, `kinds`: int to str; `anomaly_ids`: int to
+        int; `categories`: str to str. What a class does not have is empty.
+
+    Raises
+    ------
+    SettingError
+        If a class that a network was trained on has no `pred_mapping`.
+    """
+    mapping = getattr(find_class(entry), name, None)
+    if mapping is None and name == "pred_mapping":
+        raise SettingError(
+            f"{entry.class_name} of dataset {entry.name!r} has no `pred_mapping`, so it cannot be "
+            "the TRAIN_DATASET: add one, id -> (name, RGB colour), or choose another"
+        )
+    return mapping or {}
+
+
+def class_names(entry):
+    """Names of the true classes of a dataset entry, those of one kind (`kinds`) called alike.
+
+    Returns
+    -------
+    names : dict of int to str
+    """
+    mapping = class_mapping(entry, "label_mapping")
+    return {key: name for key, (name, _) in mapping.items()} | class_mapping(entry, "kinds")
+
+
+def predicted_ids(entry, trained_on, log):
+    """Look-up table from the ids of a dataset's ground truth to the predicted ones: `match_ids`.
+
+    Parameters
+    ----------
+    entry, trained_on : DatasetConfig
+        The dataset, and the one that the network was trained on.
+    log : logging.Logger
+        Warned where no class has a counterpart, which leaves the true IoU unknown.
+
+    Returns
+    -------
+    table : ndarray of shape (256,), uint8
+        255: no counterpart.
+    """
+    label_mapping = class_mapping(entry, "label_mapping")
+    known = class_mapping(trained_on, "pred_mapping")
+    table = match_ids(label_mapping, known, class_mapping(entry, "train_ids"))
+    if label_mapping and (table == NO_LABEL).all():
+        log.warning(
+            "the true IoU of segments of %r is unknown: neither the names of its classes nor the "
+            "`train_ids` of %s name a class that is predicted (%s)",
+            entry.name, entry.class_name, ", ".join(name for name, _ in known.values()),
+        )  # fmt: skip
+    return table
+
+
+def anomaly_labels(entry, trained_on, log):
+    """Look-up table from the ids of a dataset's ground truth to what an anomaly score is judged by.
+
+    A class that the network does not predict is an anomaly, unless the class of the dataset says
+    something else in its optional `anomaly_ids`: {id: 0, 1 or 255}.
+
+    Parameters
+    ----------
+    entry, trained_on, log
+        As for `predicted_ids`.
+
+    Returns
+    -------
+    table : ndarray of shape (256,), uint8
+        0 = normal, 1 = anomaly, 255 = not judged: an id without a class among them.
+    """
+    known = predicted_ids(entry, trained_on, log) != NO_LABEL
+    table = np.full(256, NO_LABEL, np.uint8)
+    ids = [key for key in class_mapping(entry, "label_mapping") if key != NO_LABEL]
+    table[ids] = np.where(known[ids], 0, 1)
+    for key, label in class_mapping(entry, "anomaly_ids").items():
+        table[key] = label
+    return table
+
+
+def match_ids(label_mapping, pred_mapping, train_ids=None):
+    """Look-up table from ground-truth ids to the predicted ids of the same class.
+
+    A class has the name that its dataset gives it, or the one in `train_ids`: what is learnt of a
+    dataset is found again in it, whatever others call it. Upper and lower case are not told apart.
+
+    Parameters
+    ----------
+    label_mapping, pred_mapping : dict of int to (str, (int, int, int))
+        Class name and RGB colour by id: those of the ground truth and those of the predictions.
+    train_ids : dict of int to str, optional
+        Name of the predicted class by ground-truth id. Names that are not predicted do no harm.
+
+    Returns
+    -------
+    table : ndarray of shape (256,), uint8
+        `table[label id]` is the predicted id of that class; 255, "no label", where the network
+        does not predict the class or the id is not in `label_mapping`. `table[255]` is 255.
+
+    Raises
+    ------
+    ValueError
+        If an id lies outside 0..255, two predicted ids share a name, or `train_ids` has an id that
+        `label_mapping` lacks or something else than a name.
+    """
+    for mapping, what in ((label_mapping, "label_mapping"), (pred_mapping, "pred_mapping")):
+        wrong = [key for key in mapping if not 0 <= key <= NO_LABEL]
+        if wrong:
+            raise ValueError(f"ids of `{what}` must lie in 0..255, got {wrong}")
+    train_ids = train_ids or {}
+    for key, name in train_ids.items():
+        if key not in label_mapping or not isinstance(name, str):
+            raise ValueError(
+                "`train_ids` must map ids of `label_mapping` to names of predicted classes, and "
+                f"leave out ids without counterpart; got {key!r}: {name!r}"
+            )
+    predicted = {}
+    for key, (name, _) in pred_mapping.items():
+        if predicted.setdefault(name.casefold(), key) != key:
+            raise ValueError(f"`pred_mapping` must name each class once, got {name!r} twice")
+    table = np.full(256, NO_LABEL, np.uint8)
+    for key, (name, _) in label_mapping.items():
+        learnt_as = predicted.get(train_ids.get(key, "").casefold(), NO_LABEL)
+        table[key] = predicted.get(name.casefold(), learnt_as)
+    table[NO_LABEL] = NO_LABEL
+    return table

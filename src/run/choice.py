@@ -1,0 +1,153 @@
+"""Which images a script works on, from its settings."""
+
+import difflib
+import re
+from pathlib import Path
+
+from src.errors import SettingError
+
+
+def as_names(value, setting):
+    """A setting of `args` that is one name, a list of names or None, as a list or None.
+
+    Raises
+    ------
+    SettingError
+    """
+    names = [value] if isinstance(value, str) else value
+    is_list = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    if names is not None and not (is_list and names):
+        raise SettingError(
+            f"`args.{setting}` must be a name or a list of names, such as [streets,streets_ood], "
+            f"got {value!r}"
+        )
+    return names if names is None else [*names]
+
+
+def check_counts(**settings):
+    """Refuse settings of `args` that are neither None nor a whole number from 1 on.
+
+    Raises
+    ------
+    SettingError
+    """
+    for name, value in settings.items():
+        if value is not None and (type(value) is not int or value < 1):
+            raise SettingError(f"`args.{name}` must be a whole number >= 1, got {value!r}")
+
+
+def in_shard(images, shard, index_of=int):
+    """Those of some images that one of several machines works on.
+
+    Parameters
+    ----------
+    images : list
+    shard : str or None
+        "k/n": machine k of n, from 0; image i falls to machine i % n. None: all.
+    index_of : callable
+        Gives the index of an image; by default images are indices.
+
+    Returns
+    -------
+    images : list
+        May be empty.
+
+    Raises
+    ------
+    SettingError
+        If `shard` is something else.
+    """
+    if shard is None:
+        return images
+    numbers = re.fullmatch(r"(\d+)/(\d+)", str(shard))
+    machine, count = map(int, numbers.groups()) if numbers else (0, 0)
+    if machine >= count:
+        raise SettingError(
+            f"`args.shard` must be k/n with k in 0..n-1, such as 0/4 to 3/4, or None, got {shard!r}"
+        )
+    return [image for image in images if index_of(image) % count == machine]
+
+
+def chosen_indices(count, num_images=None, *, classindex=None, classes=None, subset_file=None):
+    """Indices of the images to work on, from the settings `args.<name>` of a script.
+
+    Parameters
+    ----------
+    count : int
+        Images in the dataset.
+    num_images : int or None
+        Only the first so many of those that the other settings leave.
+    classindex : str or int, optional
+        Name (upper or lower case) or id of a class: only the images where it occurs.
+    classes : list of dict, optional
+        With `classindex`: `id`, `name` and `images` (ascending indices) of each class, as
+        `search_classes.py` finds them.
+    subset_file : path, optional
+        Text file, one index a line: only these images.
+
+    Returns
+    -------
+    indices : list of int
+        Ascending, each once; at least one, unless the dataset has none.
+
+    Raises
+    ------
+    SettingError
+        If there is no such class or file, the file holds anything but indices of images, or no
+        image is left.
+    """
+    indices = set(range(count))
+    if classindex is not None:
+        indices &= _images_with(classindex, classes)
+    if subset_file is not None:
+        indices &= _read_indices(subset_file, count)
+    if not indices and count:
+        raise SettingError(
+            f"no image is left to work on: none of the {count} images fits "
+            f"`args.classindex` {classindex!r} and `args.subset_file` {subset_file!r}"
+        )
+    return sorted(indices)[:num_images]
+
+
+def _images_with(classindex, classes):
+    """Indices of the images with a class; classes of one name count together."""
+
+    def is_meant(row):
+        if isinstance(classindex, str):
+            return row["name"].casefold() == classindex.casefold()
+        return row["id"] == classindex
+
+    rows = [row for row in classes if is_meant(row)]
+    if not rows:
+        names = {row["name"].casefold(): row["name"] for row in classes}
+        nearest = difflib.get_close_matches(str(classindex).casefold(), names)
+        hint = " or ".join(repr(names[name]) for name in nearest)
+        known = ", ".join(f"{row['id']} {row['name']!r}" for row in classes)
+        raise SettingError(
+            f"`args.classindex` must be the name or id of a class, got {classindex!r}."
+            f"{f' Did you mean {hint}?' if hint else ''} Classes: {known}"
+        )
+    return {index for row in rows for index in row["images"]}
+
+
+def _read_indices(path, count):
+    """Indices in a text file, one a line."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(
+            f"`args.subset_file` must be a text file with one index a line: {path}: {error}"
+        ) from error
+    numbered = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    wrong = [
+        f"{line!r} (line {number})"
+        for number, line in numbered
+        if not line.isdecimal() or int(line) >= count
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise SettingError(
+            f"`args.subset_file` {path} must hold one index a line, from 0 to {count - 1}; got "
+            f"{', '.join(wrong[:5])}{more}"
+        )
+    return {int(line) for _, line in numbered}
