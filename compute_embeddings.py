@@ -8,25 +8,27 @@ is there already stays, only what is new is computed.
 """
 
 import functools
-from dataclasses import replace
-from operator import attrgetter
 from pathlib import Path
-
-import numpy as np
 
 from configuration import CONFIG, embedding_networks, meta_models, models
 from configuration import datasets as known_datasets
 from src import class_ids, registry
-from src.embedding import networks as embedding
-from src.embedding import suspects
-from src.embedding import table as embedding_table
+from src.embedding import networks as embedding_nets
+from src.embedding.report import report
+from src.embedding.stage import Embedding, embed_dataset
+from src.embedding.suspects import Judge, load_objects
 from src.embedding.vectors import CropEmbedder, WholeEmbedder
 from src.errors import SettingError
-from src.records import Search
-from src.run import choice, parallel
+from src.MetaSeg import meta_models as meta
+from src.run import choice
 from src.run.experiment import create_experiment
+from src.run.runner import Runner
 from src.segmentation import inference
-from src.store import cache, exports, files
+from src.store import exports
+from src.store.arrays import read_components
+from src.store.paths import Results, find_components
+from src.store.provenance import identity
+from src.store.tables import read_table
 
 ex = create_experiment("compute_embeddings")
 
@@ -67,85 +69,9 @@ def config():
     )
 
 
-def embed_segments(
-    log, *, datasets, model_name, meta_model, meta_weights, net, net_weights, load_file, io_path,
-    iou_threshold, pred_classes, min_height, min_width, min_crop_height, min_crop_width, crop_size,
-    batch_size, num_cores, gpu, scheduler, images_per_job, shard, overwrite, dry_run, fail_fast,
-    coco, csv, parquet,
-):  # fmt: skip
-    """Find the suspicious segments of some datasets, and embed those that are not embedded yet.
-
-    Returns
-    -------
-    figures : dict of str to number
-        See `suspects.report`; empty with `load_file`.
-    """
-    choice.check_counts(
-        min_height=min_height, min_width=min_width, min_crop_height=min_crop_height,
-        min_crop_width=min_crop_width, batch_size=batch_size, num_cores=num_cores,
-        images_per_job=images_per_job,
-    )  # fmt: skip
-    exported = dict(coco=coco, csv=csv, parquet=parquet)
-    cache.check_paths(
-        **exported, io_path=io_path, load_file=load_file, meta_weights=meta_weights,
-        net_weights=net_weights,
-    )  # fmt: skip
-    exports.check_files(**exported)
-    io_path = Path(io_path).resolve()  # others may work in another folder
-    net_entry = choose_network(net, net_weights, crop_size)
-    if load_file is None:
-        wanted = choose_search(
-            datasets=datasets, model_name=model_name, meta_model=meta_model,
-            meta_weights=meta_weights, io_path=io_path, iou_threshold=iou_threshold,
-            pred_classes=pred_classes, min_size=(min_height, min_width),
-            min_crop=(min_crop_height, min_crop_width), shard=shard,
-        )  # fmt: skip
-    else:
-        wanted = suspects.load_segments(load_file, model_name, io_path)
-        wanted = suspects.part_of(wanted, shard) if shard else wanted
-    if net == "segmentation":
-        net_entry = registry.choose(models, wanted.model_name, "model")
-    made_from = {"net": registry.identity(net_entry), "crop_size": crop_size}
-    path = cache.embeddings_path(io_path, wanted.model_name, *wanted.min_size, net)
-    device = inference.choose_device(gpu, log, elsewhere=bool(scheduler))
-    if net == "segmentation":
-        embedder = WholeEmbedder(net_entry, to_input(), wanted.folders, device)
-    else:
-        embedder = CropEmbedder(net_entry, crop_size, batch_size, device)
-    if not dry_run:
-        if not scheduler and not embedding_table.is_of(path, made_from):
-            embedder.network  # noqa: B018 (what is wrong with it shows before images are searched)
-        files.prepare(path.parent)
-    scheduler = None if dry_run else scheduler
-    with parallel.open_executor(scheduler, io_path, log, gpu=device is None) as executor:
-        work = dict(executor=executor, images_per_job=images_per_job, fail_fast=fail_fast)
-        found = wanted if load_file else suspects.find_segments(log, wanted, num_cores, **work)
-        growing = embedding_table.GrowingTable(log, path, found, made_from, overwrite)
-        if growing.is_up_to_date:
-            log.info("%s is up to date: not embedded again", path)
-        tally = growing.fill(embedder, num_cores, **work, dry_run=dry_run)
-    if not dry_run:
-        export(log, growing.complete(), found, exported)
-    parallel.close(log, replace(tally, failed=found.failed + tally.failed))
-    return found.figures
-
-
-# settings
-
-
-def choose_search(
-    *, datasets, model_name, meta_model, meta_weights, io_path, iou_threshold, pred_classes,
-    min_size, min_crop, shard,
-):  # fmt: skip
-    """What the settings ask for: a Search.
-
-    Parameters
-    ----------
-    min_size, min_crop : (int or None, int or None)
-        Height and width in pixels, of segments and crops; None: what suits the datasets.
-    shard : str or None
-        See `choice.in_shard`.
-    """
+def judge_of(args, run):
+    """What the settings ask for: a Judge."""
+    datasets, iou_threshold = args["datasets"], args["iou_threshold"]
     is_list = isinstance(datasets, list | tuple)
     if not is_list or len(set(map(str, datasets))) < 2:
         raise SettingError(
@@ -159,28 +85,69 @@ def choose_search(
         )
     names = dict.fromkeys(map(str, datasets))
     source, *searched = (registry.choose(known_datasets, name, "dataset") for name in names)
-    meta_entry = registry.choose(meta_models, meta_model, "meta model")
-    model = registry.choose(models, model_name, "model")
-    classes = classes_to_search(pred_classes)
-    images = [
-        name
-        for entry in searched
-        for name in suspects.measured_images(io_path, model.name, entry.name)
-    ]
-    ours = choice.in_shard(images, shard, attrgetter("index"))
-    return Search(
-        io_path=io_path,
-        model=model,
-        meta_model=meta_entry._replace(model_weights=meta_weights or meta_entry.model_weights),
+    entry = registry.choose(meta_models, args["meta_model"], "meta model")
+    entry = entry._replace(model_weights=args["meta_weights"] or entry.model_weights)
+    model = registry.choose(models, args["model_name"], "model")
+    height, width = common_size(searched, "min_segment_size", args["min_height"], args["min_width"])
+    crop_size = args["min_crop_height"], args["min_crop_width"]
+    rule = {
+        "iou_threshold": iou_threshold,
+        "classes": classes_to_search(args["pred_classes"]),
+        "min_height": height,
+        "min_width": width,
+    }
+    min_crop = common_size(searched, "min_crop_size", *crop_size)
+    results = Results(args["io_path"], model.name, source.name)
+    return Judge(
+        io_path=Path(args["io_path"]).resolve(),  # others may work in another folder
+        model_name=model.name,
+        meta_model=load_meta_model(run.log, entry, model, results),
+        rule=rule,
+        min_crop=min_crop,
+        datasets={entry.name: entry for entry in searched},
+        selection={**rule, "min_crop": min_crop, "meta_model": identity(entry)},
+    )
+
+
+def load_meta_model(log, entry, model, results):
+    """MetaModel of an entry; warns where it was trained on another segmentation network.
+
+    `results` are those of the dataset that a meta model without statistics takes them from.
+    """
+
+    def training():
+        indices = results.indices("metrics")
+        return meta.segment_table((k, read_table(results.metrics(k))) for k in indices)
+
+    meta_model = meta.load_meta_model(entry.model_weights, entry, training)
+    trained = meta.made_from(entry.model_weights)
+    if trained and trained["network"] != identity(model):
+        log.warning(
+            "%s was trained on another segmentation network than %r as it is now: its IoUs are "
+            "guesses until train_meta_nn.py has run", entry.model_weights, model.name,
+        )  # fmt: skip
+    return meta_model
+
+
+def embedding_of(args, run, source):
+    """What the settings ask for: an Embedding of what a Judge finds, or of what was loaded."""
+    net, crop_size = args["net"], args["crop_size"]
+    entry = choose_network(net, args["net_weights"], crop_size)
+    device = inference.choose_device(args["gpu"], run.log, elsewhere=bool(run.scheduler))
+    if net == "segmentation":
+        entry = registry.choose(models, source.model_name, "model")
+        embedder = WholeEmbedder(entry, to_input(), device)
+    else:
+        embedder = CropEmbedder(entry, crop_size, args["batch_size"], device)
+    io_path = Path(args["io_path"]).resolve()
+    return Embedding(
         source=source,
-        trained_on=CONFIG.TRAIN_DATASET,
-        datasets=searched,
-        iou_threshold=iou_threshold,
-        classes=classes,
-        min_size=common_size(searched, "min_segment_size", *min_size),
-        min_crop=common_size(searched, "min_crop_size", *min_crop),
-        images=ours,
-        others=frozenset(images) - frozenset(ours),
+        embedder=embedder,
+        network={"net": identity(entry), "crop_size": crop_size},
+        io_path=io_path,
+        path=Results(io_path, source.model_name).embeddings(source.min_size, net),
+        num_cores=1 if run.scheduler else run.num_cores,
+        overwrite=run.overwrite,
     )
 
 
@@ -224,8 +191,8 @@ def classes_to_search(pred_classes):
 
 def choose_network(net, net_weights, crop_size):
     """Entry of the network that makes the vectors, with the weights that are asked for."""
-    embedding.check_crop_size(crop_size)
-    entry = embedding.choose_entry(embedding_networks, net)
+    embedding_nets.check_crop_size(crop_size)
+    entry = embedding_nets.choose_entry(embedding_networks, net)
     if net == "segmentation" and (net_weights or crop_size):
         raise SettingError(
             "args.net_weights and args.crop_size go with networks that see crops; args.net="
@@ -243,30 +210,27 @@ def to_input():
 # for other tools
 
 
-def export(log, table, found, files):
-    """Write the segments that were found to files for other tools, where asked to.
+def export(log, collection, source, files):
+    """Write the objects of this run's pictures to files for other tools, where asked to.
 
     Parameters
     ----------
-    table : dict
-        As `cache.read_embeddings` gives it.
-    found : FoundSegments
+    collection : Collection
+    source : Judge or Loaded
     files : dict of str to path or None
         What to write as `coco`, `csv` and `parquet`.
     """
-    names = zip(table["dataset"], table["image_index"].tolist(), strict=True)
-    is_found = [name[0] in found.made_from and name not in found.not_searched for name in names]
-    rows = np.flatnonzero(np.array(is_found, bool)[table["image_level_index"]])
+    table, rows = collection.table, collection.rows
     mappings = (
         class_ids.class_mapping(CONFIG.TRAIN_DATASET, "pred_mapping"),
         {
             name: class_ids.class_mapping(known_datasets[name], "label_mapping")
-            for name in found.made_from.keys() & known_datasets.keys()
+            for name in set(table["dataset"]) & known_datasets.keys()
         },
     )
 
-    def components(*where):
-        return cache.read_components(cache.find_components(found.folders, *where))
+    def components(_model, dataset, index):
+        return read_components(find_components(source.places(dataset), index))
 
     writers = dict(
         coco=functools.partial(exports.write_coco, components=components),
@@ -285,4 +249,25 @@ def export(log, table, found, files):
 
 @ex.automain
 def main(args, _log):
-    return embed_segments(_log, **args)
+    counts = "min_height", "min_width", "min_crop_height", "min_crop_width", "batch_size"
+    choice.check_counts(**{name: args[name] for name in (*counts, "num_cores", "images_per_job")})
+    exported = {name: args[name] for name in ("coco", "csv", "parquet")}
+    paths = "io_path", "load_file", "meta_weights", "net_weights"
+    choice.check_paths(**exported, **{name: args[name] for name in paths})
+    exports.check_files(**exported)
+    choose_network(args["net"], args["net_weights"], args["crop_size"])
+    run, is_loaded = Runner.from_args(args, _log), args["load_file"] is not None
+    if is_loaded:
+        io_path = Path(args["io_path"]).resolve()
+        source = load_objects(args["load_file"], args["model_name"], io_path)
+    else:
+        source = judge_of(args, run)
+    embedding = embedding_of(args, run, source)
+    tally, collection = embed_dataset(run, embedding)
+    figures = {}
+    if collection:
+        if not is_loaded:
+            figures = report(_log, collection, source, CONFIG.TRAIN_DATASET)
+        export(_log, collection, source, exported)
+    run.close(tally)
+    return figures

@@ -11,11 +11,16 @@ from pathlib import Path
 from configuration import CONFIG, datasets, models
 from src import class_ids, registry
 from src.errors import SettingError
-from src.run import choice, parallel
+from src.run import choice
 from src.run.experiment import create_experiment
+from src.run.runner import Runner
 from src.segmentation import inference
-from src.segmentation.stage import Predictor
-from src.store import cache, files
+from src.segmentation.inference import Computing
+from src.segmentation.search import read_classes
+from src.segmentation.stage import Predictor, loaders_of, predict_dataset
+from src.store.arrays import FORMS
+from src.store.paths import Results
+from src.store.provenance import identity
 
 ex = create_experiment("pred_images")
 
@@ -46,84 +51,58 @@ def config():
     )
 
 
-def predict_dataset(
-    log, *, dataset, model_name, io_path, gpu, precision, channels_last, compile, tile, num_cores,
-    num_images, classindex, subset_file, probabilities, scores, scheduler, images_per_job, shard,
-    overwrite, dry_run, fail_fast,
-):  # fmt: skip
-    """Predict the images that have no up-to-date prediction yet.
-
-    Returns
-    -------
-    tally : Tally
-    """
-    choice.check_counts(num_cores=num_cores, num_images=num_images, images_per_job=images_per_job)
-    if probabilities not in cache.FORMS:
+def predictor_of(args, run):
+    """What the settings ask for: a Predictor."""
+    if args["probabilities"] not in FORMS:
         raise SettingError(
-            f"`args.probabilities` must be one of {', '.join(cache.FORMS)}, got {probabilities!r}"
+            f"`args.probabilities` must be one of {', '.join(FORMS)}, got {args['probabilities']!r}"
         )
-    model = registry.choose(models, model_name, "model")
-    source = {"network": registry.identity(model), "precision": precision, "tile": tile}
-    data = registry.choose(datasets, dataset, "dataset")
-    device = inference.choose_device(gpu, log, elsewhere=bool(scheduler))
-    inference.check_options(device, precision=precision, tile=tile, scores=scores)
-    trained_on = CONFIG.TRAIN_DATASET
+    model = registry.choose(models, args["model_name"], "model")
+    data = registry.choose(datasets, args["dataset"], "dataset")
+    trained_on, scores = CONFIG.TRAIN_DATASET, sorted(args["scores"])
     mean, std = (registry.module_attribute(trained_on, name) for name in ("mean", "std"))
-    source |= {"mean": mean, "std": std, "probabilities": probabilities}
-    if scores:
-        source["scores"] = sorted(scores)
-    # to decode is less than to write; a job elsewhere is too short to start processes for it
-    loaders = max(num_cores // 4, 2) if num_cores > 2 and not scheduler else 1
-    predictor = Predictor(
-        io_path=Path(io_path).resolve(), model=model, data=data, mean=mean, std=std, device=device,
-        speed=dict(channels_last=channels_last, compile=compile),
-        options=dict(precision=precision, tile=tile, scores=sorted(scores)),
-        probabilities=probabilities, source=source, loaders=loaders,
-        predicted_ids=class_ids.predicted_ids(data, trained_on, log),
-    )  # fmt: skip
-    indices = chosen_images(predictor.samples, data, io_path, num_images, classindex, subset_file)
-    indices = choice.in_shard(indices, shard)
-    check_leftovers(log, predictor)
-    if not dry_run:
-        files.prepare(*predictor.folders())
-    scheduler = None if dry_run else scheduler
-    with parallel.open_executor(scheduler, io_path, log, gpu=device is None) as executor:
-        return parallel.for_each_result(
-            predictor.predict,
-            predictor.store,
-            indices,
-            num_cores=num_cores - loaders if loaders > 1 else num_cores,
-            executor=executor,
-            images_per_job=images_per_job,
-            description=f"predicting {dataset}",
-            why=lambda index: "args.overwrite" if overwrite else predictor.why_stale(index),
-            dry_run=dry_run,
-            fail_fast=fail_fast,
-            log=log,
-        )
+    computing = Computing(
+        device=inference.choose_device(args["gpu"], run.log, elsewhere=bool(run.scheduler)),
+        scores=scores,
+        **{name: args[name] for name in ("precision", "tile", "channels_last", "compile")},
+    )
+    inference.check_options(computing)
+    names = "precision", "tile", "probabilities"
+    source = {"network": identity(model), "mean": mean, "std": std}
+    source |= {name: args[name] for name in names} | ({"scores": scores} if scores else {})
+    return Predictor(
+        results=Results(Path(args["io_path"]).resolve(), model.name, data.name),
+        model=model,
+        data=data,
+        mean=mean,
+        std=std,
+        computing=computing,
+        form=args["probabilities"],
+        predicted_ids=class_ids.predicted_ids(data, trained_on, run.log),
+        source=source,
+        loaders=loaders_of(run),
+    )
 
 
-def check_leftovers(log, predictor):
-    """Warn of predictions of images that the dataset does not have, or no longer."""
-    folder, count = predictor.folders()[0], len(predictor.samples)
-    if any(k >= count for k in cache.image_indices(folder, "input", missing_ok=True)):
-        log.warning(
-            "%s holds predictions of more images than the %d of %r; delete them, and what later "
-            "stages made of them", folder, count, predictor.data.name,
-        )  # fmt: skip
-
-
-def chosen_images(samples, data, io_path, num_images, classindex, subset_file):
+def chosen_images(args, predictor):
     """Indices of the images to predict; see `choice.chosen_indices`."""
-    classes = None
-    if classindex is not None:
-        made_from = {"dataset": registry.identity(data), "images": len(samples)}
-        classes = cache.read_overview(cache.overview_path(io_path, data.name), made_from)
+    samples, classes = predictor.samples, None
+    if args["classindex"] is not None:
+        classes = read_classes(predictor.results, predictor.data, samples)
     return choice.chosen_indices(
-        len(samples), num_images, classindex=classindex, classes=classes, subset_file=subset_file
+        len(samples),
+        args["num_images"],
+        classindex=args["classindex"],
+        classes=classes,
+        subset_file=args["subset_file"],
     )
 
 
 @ex.automain
 def main(args, _log):
-    parallel.close(_log, predict_dataset(_log, **args))
+    choice.check_counts(
+        **{name: args[name] for name in ("num_cores", "num_images", "images_per_job")}
+    )
+    run = Runner.from_args(args, _log)
+    predictor = predictor_of(args, run)
+    run.close(predict_dataset(run, predictor, chosen_images(args, predictor)))

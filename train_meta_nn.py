@@ -14,12 +14,14 @@ from sklearn.metrics import r2_score
 from configuration import CONFIG, datasets, meta_models, models
 from src import registry
 from src.errors import SettingError
-from src.MetaSeg import analysis
+from src.MetaSeg import analysis, stage
 from src.MetaSeg import meta_models as fitting
-from src.MetaSeg import stage as measuring
 from src.run import choice
 from src.run.experiment import create_experiment
-from src.store import cache, files
+from src.store import provenance
+from src.store.files import prepare
+from src.store.paths import Results
+from src.store.tables import read_table
 
 ex = create_experiment("train_meta_nn")
 
@@ -61,15 +63,17 @@ def train_meta_model(
     for name in (dataset, val_dataset):
         registry.choose(datasets, name, "dataset")
     path = Path(meta_weights or entry.model_weights)
-    tables = {name: measured_tables(io_path, model_name, name) for name in (dataset, val_dataset)}
+    tables = {
+        name: measured_tables(Results(io_path, model_name, name)) for name in (dataset, val_dataset)
+    }
     segments = {
         "images": {name: len(found) for name, found in tables.items()},
         "metrics": metric_names(tables[dataset]),
-        "tables": cache.digest([[found[:2] for found in tables[name]] for name in tables]),
+        "tables": provenance.digest([sources_of(tables[name]) for name in tables]),
     }
     made_from = {
-        "network": registry.identity(model),
-        "meta_model": registry.identity(entry._replace(model_weights=None)),
+        "network": provenance.identity(model),
+        "meta_model": provenance.identity(entry._replace(model_weights=None)),
         "datasets": [dataset, val_dataset],
         **training,
     }
@@ -84,8 +88,8 @@ def train_meta_model(
         log.info("%s would be trained: %s", path, reason)
     else:
         made_from |= segments
-        files.prepare(path.parent)
-        losses, progress = [], f".{path.name}.{cache.digest(made_from)[:16]}.training"
+        prepare(path.parent)
+        losses, progress = [], f".{path.name}.{provenance.digest(made_from)[:16]}.training"
         trained = fitting.fit(
             entry, read(dataset), read(val_dataset), report=_reporting_to(run, losses),
             progress_path=path.with_name(progress), **training,
@@ -123,10 +127,11 @@ def why_stale(path, made_from, segments):
     # the file that this project comes with was trained elsewhere, on tables that differ by rounding
     compared = {key: segments[key] for key in segments if has_segments and key in there}
     others = {key: value for key, value in there.items() if key not in segments}
-    return cache.why_differs(others | {key: there[key] for key in compared}, made_from | compared)
+    others |= {key: there[key] for key in compared}
+    return provenance.why_differs(others, made_from | compared)
 
 
-def measured_tables(io_path, model_name, dataset):
+def measured_tables(results):
     """Index, what it was made from, and table of each measured image; may be empty.
 
     Raises
@@ -134,16 +139,19 @@ def measured_tables(io_path, model_name, dataset):
     SettingError
         A table is broken, or the image was predicted again since.
     """
-    folder = cache.metrics_path(io_path, model_name, dataset, 0).parent
     found = []
-    for index in cache.image_indices(folder, "metrics", missing_ok=True):
-        place = io_path, model_name, dataset, index
+    for index in results.indices("metrics", missing_ok=True):
         try:
-            table = cache.read_table(cache.metrics_path(*place))
-            found.append((index, measuring.source_of(place), table))
+            table = read_table(results.metrics(index))
+            found.append((index, stage.source_of(results, index), table))
         except (FileNotFoundError, ValueError) as error:
-            raise SettingError(f"image {index} of {dataset!r}: {error}") from error
+            raise SettingError(f"image {index} of {results.dataset!r}: {error}") from error
     return found
+
+
+def sources_of(tables):
+    """Index of each measured image, and a digest of what it was made from."""
+    return [(index, provenance.digest(source or {})) for index, source, _ in tables]
 
 
 def metric_names(tables):

@@ -1,7 +1,6 @@
 """The small records that pass between the stages; NumPy only."""
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -64,47 +63,62 @@ class SegmentTable:
     iou: np.ndarray
 
 
-@dataclass(frozen=True)
-class Tally:
-    """How a run over many images ended.
+@dataclass(frozen=True, eq=False)
+class ObjectTable:
+    """Objects as rows: columns of N entries each, by name.
+
+    `dataset`, `image_index` and `component_index` tell a row from every other.
 
     Attributes
     ----------
-    done, skipped : int
-        Images worked on now, and images found done.
-    failed : tuple of (str, str)
-        Name of each image that failed, and why.
-    seconds : float
-        Time the run took.
-    planned : int
-        Images that a dry run would have worked on.
+    columns : dict of str to ndarray of shape (N, ...)
+        Of the picture: `dataset`, `model_name`, `image_path`, str; `image_index`, int64;
+        `image_size` (N, 2), int64, height and width in pixels, -1 where unknown;
+        `image_predicted_iou`, float32 arrays with the predicted IoU of all its segments;
+        `image_made_from`, str, which changes when it is segmented anew.
+
+        Of the object: `component_index`, int64, from 1 within the picture; `box` (N, 4), int64,
+        left, upper, right, lower of the crop in pixels, right and lower exclusive; `true_id`,
+        int64, the most frequent id of its dataset (255: none); `predicted_id`, int64;
+        `predicted_iou`, float32; `segment_size`, int64, in pixels, -1 where unknown.
+
+        Some tables also have `embeddings` (N, F), float32; `thumbnail`, bytes (JPEG);
+        `annotated`; and from stage 5 `nn_embeddings` (N, D) and `plot_embeddings` (N, 2), float32,
+        NaN where an object has come since.
+    facts : dict
+        What is said of the table as a whole, such as "reduced_by" and "made_from".
     """
 
-    done: int
-    skipped: int
-    failed: tuple[tuple[str, str], ...]
-    seconds: float
-    planned: int = 0
+    columns: dict[str, np.ndarray]
+    facts: dict = field(default_factory=dict)
 
+    def __len__(self):
+        return len(self.columns["component_index"])
 
-@dataclass(frozen=True)
-class Selection:
-    """Which segments of an image are looked at further; each of the others fell to one filter.
+    def __contains__(self, name):
+        return name in self.columns
 
-    Attributes
-    ----------
-    chosen : ndarray of shape (S,), bool
-        Entry k - 1 is segment k.
-    unknown_iou, high_iou, other_class, too_small : int
-        Segments whose predicted IoU is NaN, or not below the threshold; of the rest, those of a
-        class that is not selected; of the rest, those that are too small.
-    """
+    def __getitem__(self, name):
+        return self.columns[name]
 
-    chosen: np.ndarray
-    unknown_iou: int
-    high_iou: int
-    other_class: int
-    too_small: int
+    def take(self, rows):
+        """The table with only some of its rows, in the order of `rows`: numbers or a mask."""
+        rows = np.asarray(rows)
+        rows = rows if rows.dtype == bool else rows.astype(np.int64)
+        return replace(self, columns={name: values[rows] for name, values in self.columns.items()})
+
+    def with_columns(self, **columns):
+        """The table with further columns, or others."""
+        return replace(self, columns=self.columns | columns)
+
+    def with_facts(self, **facts):
+        """The table with further facts, or others."""
+        return replace(self, facts=self.facts | facts)
+
+    def image_names(self):
+        """Dataset and index of the picture of each row: a list of ImageName."""
+        pairs = zip(self["dataset"], self["image_index"].tolist(), strict=True)
+        return [ImageName(*pair) for pair in pairs]
 
 
 class ImageName(NamedTuple):
@@ -115,160 +129,6 @@ class ImageName(NamedTuple):
 
     def __str__(self):
         return f"{self.index} of {self.dataset}"
-
-
-@dataclass(frozen=True)
-class JudgedImage:
-    """One image's S segments with their predicted IoU, and the n suspicious ones among them.
-
-    Attributes
-    ----------
-    name : ImageName
-    path : str
-        The picture.
-    size : tuple of (int, int)
-        Height and width in pixels.
-    made_from : str
-        Another one if the image is segmented anew.
-    iou_pred : ndarray of shape (S,), float32
-        In [0, 1]; NaN = unknown.
-    predicted_class, label : ndarray of shape (S,), uint16
-        Predicted id, and most frequent true id; 255 = no label.
-    is_large : ndarray of shape (S,), bool
-        Whether the segment is large enough to be looked at.
-    selection : Selection
-        Which n segments were chosen.
-    boxes : ndarray of shape (n, 4), int64
-        The crop of each: left, upper, right, lower in pixels; right and lower exclusive.
-    segment_size : ndarray of shape (n,), int64
-        Pixels of each.
-    """
-
-    name: ImageName
-    path: str
-    size: tuple[int, int]
-    made_from: str
-    iou_pred: np.ndarray
-    predicted_class: np.ndarray
-    label: np.ndarray
-    is_large: np.ndarray
-    selection: Selection
-    boxes: np.ndarray
-    segment_size: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class CropTask:
-    """The n segments of one image that are still to be embedded.
-
-    Attributes
-    ----------
-    name : ImageName
-    path : str
-        The picture.
-    size : tuple of (int, int)
-        Height and width in pixels when it was predicted; -1: unknown.
-    rows : ndarray of shape (n,), int64
-        Their rows in the table of embedded segments.
-    numbers : ndarray of shape (n,), int64
-        Their numbers in the component map, from 1.
-    boxes : ndarray of shape (n, 4), int64
-        Left, upper, right, lower in pixels; right and lower exclusive.
-    """
-
-    name: ImageName
-    path: str
-    size: tuple[int, int]
-    rows: np.ndarray
-    numbers: np.ndarray
-    boxes: np.ndarray
-
-    def __str__(self):
-        return str(self.name)
-
-
-@dataclass(frozen=True)
-class Search:
-    """Where stage 4 looks for suspicious segments, and what makes one.
-
-    Attributes
-    ----------
-    io_path : path
-        Folder of all results.
-    model, meta_model : ModelConfig
-        The segmentation network, and what predicts the IoU of its segments.
-    source, trained_on : DatasetConfig
-        What a meta model without statistics takes them from; what names the predicted classes.
-    datasets : list of DatasetConfig
-        Those to search, each once.
-    iou_threshold : float
-        Above 0; segments with a predicted IoU below it are suspicious.
-    classes : list of int, or None
-        Predicted ids to look at; None: all.
-    min_size, min_crop : (int, int)
-        Smallest height and width in pixels, of a segment and of a crop.
-    images : list of ImageName
-        Those to search.
-    others : frozenset of ImageName
-        Those of the same datasets that other machines search.
-    """
-
-    io_path: str | Path
-    model: tuple
-    meta_model: tuple
-    source: tuple
-    trained_on: tuple
-    datasets: list
-    iou_threshold: float
-    classes: list[int] | None
-    min_size: tuple[int, int]
-    min_crop: tuple[int, int]
-    images: list[ImageName]
-    others: frozenset[ImageName] = frozenset()
-
-    @property
-    def model_name(self):
-        """Name of the segmentation network, as in the names of folders."""
-        return self.model.name
-
-    @property
-    def folders(self):
-        """Where the component maps lie, as `FoundSegments` has it."""
-        return [self.io_path]
-
-
-@dataclass(frozen=True)
-class FoundSegments:
-    """What stage 4 is to embed.
-
-    Attributes
-    ----------
-    table : dict
-        The table of embedded segments (`cache.read_embeddings`) without vectors and thumbnails.
-    model_name : str
-        The segmentation network that predicted them.
-    min_size : sequence of (int, int)
-        Smallest height and width in pixels.
-    made_from : dict of str to dict
-        What the segments of each dataset depend on.
-    figures : dict of str to number
-        How well the search went.
-    folders : list of path
-        Where the component maps may lie: folders of all results, the likeliest first.
-    failed : tuple of (str, str)
-        Name of each image that could not be searched, and why.
-    not_searched : frozenset of ImageName
-        The same images, and those that other machines search.
-    """
-
-    table: dict
-    model_name: str
-    min_size: tuple[int, int]
-    made_from: dict
-    figures: dict
-    folders: list
-    failed: tuple[tuple[str, str], ...] = ()
-    not_searched: frozenset = frozenset()
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,8 @@ hands over the entry, which has the fields `name`, `module_name`, `class_name` a
 """
 
 import difflib
-import hashlib
 import importlib
 import inspect
-import json
 import sys
 from pathlib import Path
 
@@ -95,47 +93,6 @@ def find_class(entry):
         f"configuration entry {entry.name!r}: module {entry.module_name!r} has no class "
         f"{entry.class_name!r}; it defines {', '.join(map(repr, defined)) or 'none'}"
     )
-
-
-def identity(entry):
-    """What a network or a dataset depends on: its class, arguments and weights.
-
-    Parameters
-    ----------
-    entry : ModelConfig or DatasetConfig
-
-    Returns
-    -------
-    identity : dict
-        Plain values; the weights as the SHA-256 of their file, None where the entry has none.
-
-    Raises
-    ------
-    SettingError
-        If the weights file is missing.
-    """
-    has_weights = getattr(entry, "model_weights", None) is not None
-    identity = {
-        "class": f"{entry.module_name}.{entry.class_name}",
-        "kwargs": entry.kwargs,
-        "weights": _sha256_of_weights(entry) if has_weights else None,
-    }
-    return json.loads(json.dumps(identity, default=str))  # equal to what comes back from a file
-
-
-def _sha256_of_weights(entry):
-    path = Path(entry.model_weights)
-    if not path.is_file():
-        raise SettingError(
-            f"the weights of {entry.name!r} are missing: put them at {path} (README.md says where "
-            "the published ones are to be had; train_meta_nn.py trains those of a meta model), or "
-            "change `model_weights` in configuration.py"
-        )
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def module_attribute(entry, name, default=_REQUIRED):

@@ -305,6 +305,12 @@ def plain_numbers(analysis):
     return numbers
 
 
+def main_figures(analysis):
+    """AUROC or R^2 of each model, mean over the validation images of all splits: dict of float."""
+    scores = [score for score in analysis.scores if score.figure in ("AUROC", "R^2")]
+    return {f"{score.figure} {score.model}": float(score.validation.mean()) for score in scores}
+
+
 def text_table(analysis):
     """The figures as lines of text, mean and standard deviation over the splits."""
     form = "{:15} {:18} {:9} {:>15} {:>15}".format

@@ -1,79 +1,107 @@
-"""One image through stage 2: from its prediction to its segments on disk.
+"""Stage 2: from the predictions of a dataset to its segments on disk.
 
-Stage 1 does it itself where the probabilities are not stored.
+Stage 1 measures a picture itself where the probabilities are not stored.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from src import pictures
 from src.errors import SettingError
 from src.MetaSeg.metrics import compute_metrics_components
-from src.records import Measured
-from src.store import cache
+from src.records import NO_LABEL, Measured
+from src.store import arrays, files, provenance, tables
 
 SUM_TOLERANCE = 1e-3
 
 
-def measure_image(index, *, io_path, model_name, dataset, predicted_ids, heatmaps, ahead):
-    """Read the prediction of one image, write its metrics and its component map.
-
-    The image so many places `ahead`, which comes next in this process, is fetched meanwhile.
+def measure_dataset(run, results, predicted_ids, heatmaps, num_images=None):
+    """Measure the segments of the images that have no up-to-date metrics yet.
 
     Parameters
     ----------
+    run : Runner
+    results : Results
     predicted_ids : ndarray of shape (256,), uint8
         From the ids of the ground truth to those of the predictions; see `class_ids.match_ids`.
     heatmaps : dict of str to path
         Folder of each further heat map to aggregate, with a file <index>.npy an image.
+    num_images : int, optional
+        Only the first so many images; None: all.
+
+    Returns
+    -------
+    tally : Tally
     """
-    place = io_path, model_name, dataset, index
-    path = cache.prediction_path(*place)
-    source = cache.made_from(path)  # before it is read: stage 1 may write another one meanwhile
-    prediction = cache.read_prediction(path)
-    cache.read_ahead(cache.prediction_path(io_path, model_name, dataset, index + ahead))
+    indices = run.in_shard(results.indices("input")[:num_images])
+    run.prepare(results.folder("metrics"), results.folder("components"))
+    options = dict(results=results, predicted_ids=predicted_ids, heatmaps=heatmaps)
+    ahead = 1 if run.scheduler else run.num_cores  # jobs elsewhere are images one after the other
+    with run.on_cluster(results.io_path) as run:
+        return run.each(
+            partial(measure_image, ahead=ahead, **options),
+            indices,
+            f"measuring {results.dataset}",
+            why=lambda index: why_stale(results, index, predicted_ids, heatmaps),
+        )
+
+
+def measure_image(index, results, predicted_ids, heatmaps, ahead):
+    """Read the prediction of one image, write its metrics and its component map.
+
+    The image so many places `ahead`, which comes next in this process, is fetched meanwhile.
+    """
+    path = results.prediction(index)
+    # before it is read: stage 1 may write another one meanwhile
+    made_from = _made_from(results, index, predicted_ids, heatmaps)
+    prediction = arrays.read_prediction(path)
+    files.read_ahead(results.prediction(index + ahead))
     if prediction.probabilities is None:
         raise SettingError(
             f"{path} was stored without probabilities: only stage 1 can measure its segments, and "
-            f"without args.heatmaps; run pred_images.py with args.dataset={dataset} and "
+            f"without args.heatmaps; run pred_images.py with args.dataset={results.dataset} and "
             "args.probabilities=none args.overwrite=True, or args.probabilities=compact"
         )
-    store_segments(prediction, place, predicted_ids, heatmaps, source)
+    maps = {name: arrays.read_map(path) for name, path in _map_paths(heatmaps, index).items()}
+    store_segments(results, index, prediction, made_from, maps)
 
 
-def store_segments(prediction, place, predicted_ids, heatmaps=(), source=None):
+def store_segments(results, index, prediction, made_from, maps=None):
     """Write the metrics and the component map of an image whose prediction is stored.
 
     Parameters
     ----------
+    results : Results
+    index : int
     prediction : Prediction
         With probabilities; its scores are aggregated like the further heat maps.
-    place : tuple
-        What `cache.prediction_path` takes.
-    predicted_ids, heatmaps
-        As for `measure_image`.
-    source : dict, optional
-        What the prediction was made from; None: what its file says now.
+    made_from : dict
+        See `provenance.of_segments`.
+    maps : dict of str to ndarray of shape (H, W), optional
+        Further heat maps.
 
     Raises
     ------
     ValueError
         The probabilities are none, or another map does not fit; nothing is written.
     """
-    made_from = _made_from(place, predicted_ids, heatmaps, source)
     ground_truth = prediction.ground_truth
     if ground_truth is not None:
-        known = (predicted_ids != cache.NO_LABEL).any()
-        ids = np.minimum(ground_truth, cache.NO_LABEL)  # no mapping has larger ones
+        predicted_ids = np.array(made_from["predicted_ids"], np.uint8)
+        known = (predicted_ids != NO_LABEL).any()
+        ids = np.minimum(ground_truth, NO_LABEL)  # no mapping has larger ones
         ground_truth = predicted_ids[ids] if known else None
-    maps = {name: cache.read_map(path) for name, path in _map_paths(heatmaps, place).items()}
-    maps = {**prediction.scores, **maps}
     metrics, components = compute_metrics_components(
-        prediction.probabilities, ground_truth, maps, prediction=prediction.prediction
+        prediction.probabilities,
+        ground_truth,
+        {**prediction.scores, **(maps or {})},
+        prediction=prediction.prediction,
     )
     _check_sums(metrics, prediction.probabilities.shape[-1])
-    cache.write_components(cache.components_path(*place), components, made_from)
-    cache.write_table(cache.metrics_path(*place), metrics, made_from)
+    arrays.write_components(results.components(index), components, made_from)
+    tables.write_table(results.metrics(index), metrics, made_from)
 
 
 def _check_sums(metrics, classes):
@@ -86,13 +114,13 @@ def _check_sums(metrics, classes):
         )
 
 
-def read_measured(place, probabilities=False):
+def read_measured(results, index, probabilities=False):
     """What stages 1 and 2 know of an image.
 
     Parameters
     ----------
-    place : tuple
-        What `cache.prediction_path` takes.
+    results : Results
+    index : int
     probabilities : bool
         False: leave out the probabilities, which are nearly all of the file.
 
@@ -105,22 +133,20 @@ def read_measured(place, probabilities=False):
     FileNotFoundError, ValueError
         A file is missing; it is broken, or the image was predicted again since it was measured.
     """
-    paths = (cache.prediction_path, cache.metrics_path, cache.components_path)
-    prediction_path, metrics_path, components_path = (path(*place) for path in paths)
-    source = source_of(place)
-    if source and source != cache.made_from(components_path):
+    source = source_of(results, index)
+    if source and source != provenance.made_from(results.components(index)):
         raise ValueError("measured in part only; run src/MetaSeg/main.py again")
     measured = Measured(
-        cache.read_prediction(prediction_path, probabilities),
-        cache.read_table(metrics_path),
-        cache.read_components(components_path),
+        arrays.read_prediction(results.prediction(index), probabilities),
+        tables.read_table(results.metrics(index)),
+        arrays.read_components(results.components(index)),
     )
-    if source != source_of(place):
+    if source != source_of(results, index):
         raise ValueError("measured again meanwhile; run this again")
     return measured
 
 
-def source_of(place):
+def source_of(results, index):
     """What the metrics of an image were made from: a dict, None for the original's file.
 
     Raises
@@ -128,32 +154,69 @@ def source_of(place):
     FileNotFoundError, ValueError
         A file is missing; it is broken, or the image was predicted again since it was measured.
     """
-    source = cache.made_from(cache.metrics_path(*place))
-    if source and source["prediction"] != cache.made_from(cache.prediction_path(*place)):
-        raise ValueError("predicted again since it was measured; run src/MetaSeg/main.py again")
+    source = provenance.made_from(results.metrics(index))
+    if source:
+        prediction = provenance.made_from(results.prediction(index)) or {}
+        if provenance.why_differs(source["prediction"] or {}, prediction):
+            raise ValueError("predicted again since it was measured; run src/MetaSeg/main.py again")
     return source
 
 
-def why_stale(place, predicted_ids, heatmaps=()):
+def why_stale(results, index, predicted_ids, heatmaps=None):
     """Why the segments must be measured, or measured again, as text; None: they need not.
 
     Metrics of further heat maps that are there are kept where none are asked for.
     """
-    made_from = _made_from(place, predicted_ids, heatmaps)
-    paths = cache.metrics_path(*place), cache.components_path(*place)
+
+    def made_from(known):
+        return _made_from(results, index, predicted_ids, heatmaps, known)
+
     ignored = () if heatmaps else ("heatmaps",)
-    reasons = (cache.why_stale(path, made_from, ignored) for path in paths)
+    paths = results.metrics(index), results.components(index)
+    reasons = (provenance.why_stale(path, made_from, ignored) for path in paths)
     return next(filter(None, reasons), None)
 
 
-def _made_from(place, predicted_ids, heatmaps, source=None):
-    source = source or cache.made_from(cache.prediction_path(*place))
-    made_from = {"prediction": source, "predicted_ids": predicted_ids.tolist()}
-    if heatmaps:
-        paths = _map_paths(heatmaps, place)
-        made_from["heatmaps"] = {name: cache.state_of(path) for name, path in paths.items()}
-    return made_from
+def _made_from(results, index, predicted_ids, heatmaps=None, known=None):
+    prediction = provenance.made_from(results.prediction(index))
+    maps = _map_paths(heatmaps, index)
+    return provenance.of_segments(prediction, predicted_ids, maps, known)
 
 
-def _map_paths(heatmaps, place):
-    return {name: Path(heatmaps[name], f"{place[-1]}.npy") for name in heatmaps}
+def _map_paths(heatmaps, index):
+    return {name: Path(folder, f"{index}.npy") for name, folder in (heatmaps or {}).items()}
+
+
+def draw_ratings(run, results, meta_model, mappings, num_images=None):
+    """Draw true and predicted IoU of the segments of every measured image.
+
+    Parameters
+    ----------
+    run : Runner
+    results : Results
+    meta_model : MetaModel
+    mappings : tuple of (dict, dict)
+        `label_mapping` of the dataset, `pred_mapping` of the predictions.
+    num_images : int, optional
+        Only the first so many images; None: all.
+
+    Returns
+    -------
+    tally : Tally
+    """
+    run.prepare(results.rating(0).parent)
+    return run.each(
+        partial(draw_rating, results=results, meta_model=meta_model, mappings=mappings),
+        run.in_shard(results.indices("metrics")[:num_images]),
+        f"drawing {results.dataset}",
+    )
+
+
+def draw_rating(index, results, meta_model, mappings):
+    """Draw true and predicted IoU of the segments of one image; see `pictures.rating_picture`."""
+    prediction, metrics, components = read_measured(results, index)
+    true_iou = np.asarray(metrics["iou"], np.float64)
+    picture = pictures.rating_picture(
+        prediction, components, true_iou, meta_model.predict(metrics), *mappings
+    )
+    arrays.write_picture(results.rating(index), picture)

@@ -19,7 +19,7 @@ from src.discover.segments import NO_TAG
 from src.discover.sheets import Sheets
 from src.discover.views import OUTSIDE, MapView, SheetView
 from src.embedding import space as embedding_space
-from src.store import cache
+from src.store.tags import read_tags, write_tags
 
 MAP_SIZE_IN = SHEET_SIZE_IN = (12.0, 8.0)
 DENSITY_GRID = 100  # cells a side
@@ -97,7 +97,7 @@ class Explorer:
             new_figure(MAP_SIZE_IN, "Embedding space"),
             self.table["plot_embeddings"],
             self._map_title(),
-            segments.iou,
+            segments.predicted_iou,
             segments.iou_extent,
         )
         self.here = self.map  # the window that was used last
@@ -114,7 +114,7 @@ class Explorer:
         way = state.BY_TRUTH if self.segments.has_truth() else state.BY_PREDICTION
         first = state.State(way, none, np.zeros(len(self.segments), np.int64))
         self._other_tags = []  # in the file, but of no segment here
-        entries = cache.read_tags(self.tags_path) if self.tags_path else []
+        entries = read_tags(self.tags_path) if self.tags_path else []
         if not entries:
             return first
         row_of = {key: row for row, key in enumerate(self.segments.tag_keys())}
@@ -130,7 +130,7 @@ class Explorer:
 
     def _map_title(self):
         names = ", ".join(dict.fromkeys(map(str, self.table["dataset"])))
-        images = len(self.table["image_path"])
+        images = len(set(self.table.image_names()))
         what = f"{counted(len(self.segments), 'segment')} of {counted(images, 'image')}"
         return f"Embedding space of {names}: {what}"
 
@@ -467,7 +467,7 @@ class Explorer:
         keys = self.segments.tag_keys(rows)
         try:
             entries = [(*key, name) for key, name in zip(keys, names, strict=True)]
-            cache.write_tags(self.tags_path, [*self._other_tags, *entries])
+            write_tags(self.tags_path, [*self._other_tags, *entries])
         except OSError as error:
             self.say(f"the tags cannot be kept: {error}")
 
@@ -595,7 +595,7 @@ class Explorer:
     def _show_state(self, before=None):
         """Draw the map and panel; of the sheets, those whose frames or rows may be others."""
         groups = self.groups()
-        kept = state.kept_rows(self.state, self.groups, self.segments.iou)
+        kept = state.kept_rows(self.state, self.groups, self.segments.predicted_iou)
         self.map.paint(groups, kept, self.state.selected & kept)
         self.show_panel()
         same_frames = before is not None and all(

@@ -2,8 +2,6 @@
 
 import time
 
-import numpy as np
-
 from src.discover import figures
 from src.discover.panel import counted
 from src.errors import SettingError
@@ -44,7 +42,7 @@ def export_segments(segments, rows, tags, out_dir, announce):
 
 
 def _write_coco(path, segments, rows, names, tags, announce):
-    n_images = len(np.unique(segments.table["image_level_index"][rows]))
+    n_images = len(set(segments.table.take(rows).image_names()))
     news = _news("masks of images", n_images, announce)
 
     def components(*place):

@@ -10,7 +10,8 @@ from src import pictures
 from src.datasets import read_image
 from src.discover import state
 from src.records import NO_LABEL
-from src.store import cache
+from src.store.arrays import read_components, read_prediction
+from src.store.paths import Results
 
 BLUE = (31, 119, 180)
 GREY = (170, 174, 182)  # without a label or a tag
@@ -49,9 +50,8 @@ class Segments:
 
     Parameters
     ----------
-    table : dict
-        As `cache.read_embeddings` gives it, N segments, with `plot_embeddings` and
-        `nn_embeddings`.
+    table : ObjectTable
+        N rows, with `plot_embeddings` and `nn_embeddings`.
     label_mappings : dict of str to dict of int to (str, (int, int, int))
         Names and RGB colours of the true classes of each dataset.
     pred_mapping : dict of int to (str, (int, int, int))
@@ -63,8 +63,8 @@ class Segments:
     def __init__(self, table, label_mappings, pred_mapping, io_path):
         self.table, self.io_path = table, Path(io_path)
         self.label_mappings, self.pred_mapping = label_mappings, pred_mapping
-        self.iou = np.asarray(table["iou"], np.float64)
-        self.iou_extent = _extent_of(self.iou)
+        self.predicted_iou = np.asarray(table["predicted_iou"], np.float64)
+        self.iou_extent = _extent_of(self.predicted_iou)
         self._cut_thumbnail = lru_cache(KEPT_THUMBNAILS)(self._cut_thumbnail)
         self._groups = {}
 
@@ -73,25 +73,21 @@ class Segments:
 
     # facts
 
-    def of_image(self, row, key):
-        """Entry of an image-level list for a segment's image."""
-        return self.table[key][int(self.table["image_level_index"][row])]
-
     def predicted_name(self, row):
-        return _entry(self.table["pred"][row], self.pred_mapping)[0]
+        return _entry(self.table["predicted_id"][row], self.pred_mapping)[0]
 
     def true_name(self, row):
         """Name of the true class; None where there is none."""
-        if self.table["gt"][row] == NO_LABEL:
+        if self.table["true_id"][row] == NO_LABEL:
             return None
-        mapping = self.label_mappings.get(self.of_image(row, "dataset"), {})
-        return _entry(self.table["gt"][row], mapping)[0]
+        mapping = self.label_mappings.get(self.table["dataset"][row], {})
+        return _entry(self.table["true_id"][row], mapping)[0]
 
     def describe(self, row):
         """One line about a segment: where it comes from, its classes, its predicted IoU."""
         parts = [
-            f"{self.of_image(row, 'dataset')}",
-            f"image {self.of_image(row, 'image_index')}",
+            f"{self.table['dataset'][row]}",
+            f"image {self.table['image_index'][row]}",
             f"segment {self.table['component_index'][row]}",
             self.classes(row),
             f"predicted IoU {self.iou_text(row)}",
@@ -100,12 +96,12 @@ class Segments:
 
     def iou_text(self, row):
         """Predicted IoU in words."""
-        return f"{self.iou[row]:.2f}" if np.isfinite(self.iou[row]) else state.UNKNOWN
+        return f"{self.predicted_iou[row]:.2f}" if np.isfinite(self.predicted_iou[row]) else state.UNKNOWN
 
     def named(self, row):
         """A segment in a few words, for a title."""
         return (
-            f"image {self.of_image(row, 'image_index')}, segment "
+            f"image {self.table['image_index'][row]}, segment "
             f"{self.table['component_index'][row]} ({self.classes(row)})"
         )
 
@@ -115,21 +111,15 @@ class Segments:
 
     def file_name(self, row, what):
         """Name for a picture of a segment, such as `streets_image3_segment7_crop.png`."""
-        dataset, index = self.of_image(row, "dataset"), self.of_image(row, "image_index")
+        dataset, index = self.table["dataset"][row], self.table["image_index"][row]
         return f"{dataset}_image{index}_segment{self.table['component_index'][row]}_{what}.png"
 
     def tag_keys(self, rows=None):
         """What a tag is stored with: dataset, image index, component and box of each row."""
         rows = np.arange(len(self)) if rows is None else rows
-        datasets, indices = self.table["dataset"], self.table["image_index"]
-        columns = (
-            np.asarray(self.table[name])[rows].tolist()
-            for name in ("image_level_index", "component_index", "box")
-        )
-        return [
-            (str(datasets[i]), int(indices[i]), component, tuple(box))
-            for i, component, box in zip(*columns, strict=True)
-        ]
+        names = "dataset", "image_index", "component_index", "box"
+        columns = [self.table[name][rows].tolist() for name in names]
+        return [(*name, tuple(box)) for *name, box in zip(*columns, strict=True)]
 
     # pictures
 
@@ -156,7 +146,7 @@ class Segments:
 
     def image(self, row):
         """The picture that was segmented, (H, W, 3) uint8."""
-        return np.array(read_image(self.of_image(row, "image_path")))
+        return np.array(read_image(self.table["image_path"][row]))
 
     def boxed_image(self, row):
         """The picture with the segment in a red box, (H, W, 3) uint8."""
@@ -168,11 +158,11 @@ class Segments:
 
     def crops(self, rows):
         """Give (row, crop), image by image, each read once; None where it cannot be read."""
-        at = np.asarray(self.table["image_level_index"])
+        names = self.table.image_names()
         last, image = None, None
-        for row in sorted(map(int, rows), key=lambda row: at[row]):
-            if at[row] != last:
-                last = at[row]
+        for row in sorted(map(int, rows), key=lambda row: names[row]):
+            if names[row] != last:
+                last = names[row]
                 try:
                     image = self.image(row)
                 except UNREADABLE:
@@ -181,16 +171,16 @@ class Segments:
 
     def components(self, model, dataset, index):
         """Stage 2's component map of one image, (H, W) int32."""
-        return cache.read_components(cache.components_path(self.io_path, model, dataset, index))
+        return read_components(Results(self.io_path, model, dataset).components(index))
 
     def overview(self, row):
         """The four panels that explain a segment: title -> picture, in reading order."""
-        where = [self.of_image(row, key) for key in ("model_name", "dataset", "image_index")]
+        where = [self.table[key][row] for key in ("model_name", "dataset", "image_index")]
         return pictures.overview_panels(
             self.image(row),
-            cache.read_prediction(cache.prediction_path(self.io_path, *where)),
+            read_prediction(Results(self.io_path, *where[:2]).prediction(where[2])),
             self.components(*where),
-            self.of_image(row, "iou_pred"),
+            self.table["image_predicted_iou"][row],
             self.table["box"][row],
             self.label_mappings.get(where[1], {}),
             self.pred_mapping,
@@ -224,12 +214,11 @@ class Segments:
         return self._groups[way]
 
     def has_truth(self):
-        return bool((np.asarray(self.table["gt"]) != NO_LABEL).any())
+        return bool((np.asarray(self.table["true_id"]) != NO_LABEL).any())
 
     def _by_truth(self):
-        datasets, at = np.unique(self.table["dataset"], return_inverse=True)
-        dataset_of = at.reshape(-1)[np.asarray(self.table["image_level_index"], np.int64)]
-        pairs = np.asarray(self.table["gt"], np.int64) * len(datasets) + dataset_of
+        datasets, dataset_of = np.unique(self.table["dataset"], return_inverse=True)
+        pairs = np.asarray(self.table["true_id"], np.int64) * len(datasets) + dataset_of
 
         def entry(pair):
             class_id, dataset = divmod(int(pair), len(datasets))
@@ -239,18 +228,17 @@ class Segments:
 
     def _by_prediction(self):
         return state.group_by_name(
-            np.asarray(self.table["pred"]), lambda class_id: _entry(class_id, self.pred_mapping)
+            np.asarray(self.table["predicted_id"]), lambda class_id: _entry(class_id, self.pred_mapping)
         )
 
     def _by_iou(self):
         return state.group_by_step(
-            self.iou, self.iou_extent, pictures.scale_colours(state.IOU_STEPS), GREY
+            self.predicted_iou, self.iou_extent, pictures.scale_colours(state.IOU_STEPS), GREY
         )
 
     def _by_dataset(self):
-        names, at = np.unique(self.table["dataset"], return_inverse=True)
+        names, of_row = np.unique(self.table["dataset"], return_inverse=True)
         colours = pictures.distinct_colours(len(names))
-        of_row = at.reshape(-1)[np.asarray(self.table["image_level_index"], np.int64)]
         return state.group_by_name(of_row, lambda number: (str(names[number]), colours[number]))
 
     def _all_blue(self):

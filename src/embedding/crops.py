@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
-from src.records import NO_LABEL, Selection
+from src.records import NO_LABEL
 
 
 def segment_boxes(components):
@@ -63,14 +63,14 @@ def _grow(start, stop, length, minimum):
 
 
 def select_segments(
-    *, iou_pred, predicted_class, boxes, iou_threshold, classes, min_height, min_width
+    *, predicted_iou, predicted_class, boxes, iou_threshold, classes, min_height, min_width
 ):
     """Choose the segments that are probably wrong, of a class of interest and large enough.
 
     Parameters
     ----------
-    iou_pred : ndarray of shape (S,), float
-        Predicted IoU in [0, 1]; kept below `iou_threshold`. NaN = unknown, not kept.
+    predicted_iou : ndarray of shape (S,), float
+        In [0, 1]; kept below `iou_threshold`. NaN = unknown, not kept.
     predicted_class : ndarray of shape (S,), int
         Ids in the training set's `pred_mapping`; kept if among `classes`, a collection of ids or
         None for all.
@@ -79,20 +79,23 @@ def select_segments(
 
     Returns
     -------
-    selection : Selection
-        The mask, and how many segments fell to which filter.
+    chosen : ndarray of shape (S,), bool
+    left_out : dict of str to int
+        How many of the others fell to which filter: their predicted IoU is unknown, or not below
+        the threshold; of the rest, those of another class; of the rest, those that are too small.
     """
-    iou_pred = np.asarray(iou_pred)
-    suspicious = iou_pred < iou_threshold
+    predicted_iou = np.asarray(predicted_iou)
+    suspicious = predicted_iou < iou_threshold
     wanted = np.ones_like(suspicious) if classes is None else np.isin(predicted_class, [*classes])
     large = are_large(boxes, min_height, min_width)
-    return Selection(
-        chosen=suspicious & wanted & large,
-        unknown_iou=int(np.isnan(iou_pred).sum()),
-        high_iou=int((iou_pred >= iou_threshold).sum()),
-        other_class=int((suspicious & ~wanted).sum()),
-        too_small=int((suspicious & wanted & ~large).sum()),
-    )
+    left_out = {
+        "unknown iou": np.isnan(predicted_iou),
+        "high iou": predicted_iou >= iou_threshold,
+        "other class": suspicious & ~wanted,
+        "too small": suspicious & wanted & ~large,
+    }
+    chosen = suspicious & wanted & large
+    return chosen, {reason: int(mask.sum()) for reason, mask in left_out.items()}
 
 
 def are_large(boxes, min_height, min_width):

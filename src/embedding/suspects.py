@@ -1,110 +1,228 @@
-"""Which segments of which images are suspicious: found anew, or read from an earlier file."""
+"""Which objects of a picture are suspicious: found among its segments, or read from a file."""
 
-import hashlib
-from dataclasses import dataclass, replace
-from operator import attrgetter
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
-from src import class_ids, registry
+from src import registry
+from src.datasets import LabelledImages
 from src.embedding import crops
 from src.errors import SettingError
-from src.MetaSeg import meta_models as meta
-from src.MetaSeg import stage as measuring
+from src.MetaSeg import stage
 from src.MetaSeg.meta_models import MetaModel
-from src.records import FoundSegments, ImageName, JudgedImage
-from src.run import choice, parallel
+from src.records import ImageName, ObjectTable
 from src.run.kept import Kept
-from src.store import cache
+from src.store import provenance, tables
+from src.store.paths import Results, min_size_of
 
 
-def measured_images(io_path, model_name, dataset):
-    """Images of a dataset whose segments stage 2 has measured: a list of ImageName, ascending."""
-    folder = cache.metrics_path(io_path, model_name, dataset, 0).parent
-    return [ImageName(dataset, index) for index in cache.image_indices(folder, "metrics")]
-
-
-def find_segments(log, search, num_cores, *, fail_fast, executor=None, images_per_job=1):
-    """Predict the IoU of every segment of the searched images and choose the suspicious ones.
+@dataclass(eq=False)
+class Judge(Kept):
+    """Finds the suspicious objects of pictures whose segments stage 2 has measured.
 
     Parameters
     ----------
-    log : logging.Logger
-    search : Search
-    num_cores : int
-        Processes that read the images' files.
-    fail_fast : bool
-        End at the first image that fails.
-    executor, images_per_job
-        See `parallel.for_each_image`.
-
-    Returns
-    -------
-    found : FoundSegments
-
-    Raises
-    ------
-    SettingError
-        If the meta model or the weights of a network are missing.
-    SacredError
-        If no image could be judged; names each and says why.
+    io_path : path
+        Folder of all results.
+    model_name : str
+        The segmentation network.
+    meta_model : MetaModel
+    rule : dict
+        Which segments are suspicious: arguments of `crops.select_segments`.
+    min_crop : (int, int)
+        Smallest height and width of a crop in pixels.
+    datasets : dict of str to DatasetConfig
+        Those that are searched, by name.
+    selection : dict
+        What the choice depends on: plain values, see `provenance.of_vectors`.
     """
-    meta_model = load_meta_model(log, search)
-    networks = {
-        "model": registry.identity(search.model),
-        "meta_model": registry.identity(search.meta_model),
-    }
-    images = []
-    judge = Judge(
-        search.io_path, search.model_name, meta_model, _rule(search), search.min_size,
-        search.min_crop,
-    )  # fmt: skip
-    tally = parallel.for_each_image(
-        judge.judge_image,
-        search.images,
-        num_cores=num_cores,
-        executor=executor,
-        images_per_job=images_per_job,
-        description="judging",
-        consume=lambda _, judged: images.append(judged),
-        fail_fast=fail_fast,
-        log=log,
-    )
-    if tally.failed and not images:
-        raise parallel.failure(tally)
-    facts = {**_rule(search), "crop": search.min_crop, **networks}
-    return FoundSegments(
-        table=table_of(images, search.model_name),
-        model_name=search.model_name,
-        min_size=search.min_size,
-        made_from={
-            entry.name: facts | _state_of(images, entry.name, is_part=bool(search.others))
-            for entry in search.datasets
-        },
-        figures=report(log, images, search) if images else {"segments": 0, "kept": 0},
-        folders=search.folders,
-        failed=tally.failed,
-        not_searched=search.others.union(search.images) - {image.name for image in images},
-    )
+
+    io_path: str | Path
+    model_name: str
+    meta_model: MetaModel
+    rule: dict
+    min_crop: tuple[int, int]
+    datasets: dict
+    selection: dict
+
+    @property
+    def min_size(self):
+        """Smallest height and width of an object in pixels."""
+        return self.rule["min_height"], self.rule["min_width"]
+
+    def places(self, dataset):
+        """Results where the component maps may lie, the likeliest first."""
+        return [Results(self.io_path, self.model_name, dataset)]
+
+    def measured_images(self):
+        """A list of ImageName: those whose segments are measured."""
+        return [
+            ImageName(dataset, index)
+            for dataset in self.datasets
+            for index in self.places(dataset)[0].indices("metrics")
+        ]
+
+    def made_from(self, name):
+        """Digest of what the segments of a picture were made from, and what chooses among them.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            See `stage.source_of`.
+        """
+        source = stage.source_of(self.places(name.dataset)[0], name.index)
+        return provenance.digest(source or {}), self.selection
+
+    def objects_of(self, name):
+        """Predict the IoU of the S segments of a picture and choose the n suspicious ones.
+
+        Parameters
+        ----------
+        name : ImageName
+
+        Returns
+        -------
+        table : ObjectTable
+            n rows, without vectors. Its facts have "segments", what is known of all: `predicted_id`
+            and `true_id`, uint16, `predicted_iou`, float32, `is_chosen` and `is_large`, bool, (S,)
+            each; and "left_out", counts of those that are not chosen by reason.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            See `stage.read_measured`.
+        """
+        results = self.places(name.dataset)[0]
+        source, _ = self.made_from(name)  # before it is read: it may be measured anew meanwhile
+        prediction, metrics, components = stage.read_measured(results, name.index)
+        numbers = np.arange(1, len(metrics["class"]) + 1)
+        labels = crops.majority_label(components, prediction.ground_truth, numbers)
+        boxes = crops.segment_boxes(components)
+        segments = {
+            "predicted_id": np.asarray(metrics["class"], np.uint16),
+            "true_id": labels.astype(np.uint16),
+            "predicted_iou": self.meta_model.predict(metrics),
+            "is_large": crops.are_large(boxes, *self.min_size),
+        }
+        chosen, left_out = crops.select_segments(
+            predicted_iou=segments["predicted_iou"],
+            predicted_class=segments["predicted_id"],
+            boxes=boxes,
+            **self.rule,
+        )
+        rows = np.flatnonzero(chosen)
+        columns = {
+            "dataset": name.dataset,
+            "model_name": self.model_name,
+            "image_path": self.path_of(name, prediction.image_path),
+            "image_predicted_iou": segments["predicted_iou"],
+            "image_made_from": source,
+        }
+        columns = {key: tables.as_column([value] * len(rows)) for key, value in columns.items()}
+        columns |= {
+            "image_index": np.full(len(rows), name.index, np.int64),
+            "image_size": np.tile(np.array(components.shape, np.int64), (len(rows), 1)),
+            "component_index": rows + 1,
+            "box": crops.grow_boxes(boxes[rows], components.shape, *self.min_crop),
+            "true_id": labels[rows],
+            "predicted_id": segments["predicted_id"][rows].astype(np.int64),
+            "predicted_iou": segments["predicted_iou"][rows],
+            "segment_size": np.asarray(metrics["S"], np.int64)[rows],
+        }
+        facts = {"segments": segments | {"is_chosen": chosen}, "left_out": left_out}
+        return ObjectTable(columns, facts)
+
+    def path_of(self, name, noted):
+        """Where a picture lies: where it was once seen, else where its dataset has it now."""
+        if Path(noted).is_file():
+            return noted
+        try:
+            samples = self._samples(name.dataset)
+            if isinstance(samples, LabelledImages):
+                return str(samples.samples[name.index][0])
+            return samples[name.index][2]
+        except (IndexError, OSError, ValueError):
+            return noted  # whoever reads it will say that it is missing
+
+    def _samples(self, dataset):
+        if dataset not in self._listed:
+            self._listed[dataset] = registry.build(self.datasets[dataset])
+        return self._listed[dataset]
+
+    @cached_property
+    def _listed(self):
+        return {}
 
 
-def load_segments(path, model_name, io_path):
-    """The segments in a file of stage 4, of this system or of the original, without vectors.
+@dataclass(eq=False)
+class Loaded(Kept):
+    """The objects in a file of stage 4, of this system or of the original.
+
+    Parameters
+    ----------
+    table : ObjectTable
+        Without vectors and thumbnails.
+    model_name : str
+        The segmentation network.
+    min_size : (int, int)
+        Smallest height and width of an object in pixels.
+    io_paths : list of path
+        Folders of all results where component maps may lie, the likeliest first.
+    """
+
+    table: ObjectTable
+    model_name: str
+    min_size: tuple[int, int]
+    io_paths: list
+
+    def places(self, dataset):
+        """As of `Judge`."""
+        return [Results(io_path, self.model_name, dataset) for io_path in self.io_paths]
+
+    def measured_images(self):
+        """A list of ImageName: those that have an object."""
+        return list(self._rows)
+
+    def made_from(self, name):
+        """As of `Judge`."""
+        of_image = self.objects_of(name)
+        names = "component_index", "box"
+        chosen = provenance.digest([of_image[column] for column in names])
+        return of_image["image_made_from"][0], {"chosen": chosen}
+
+    def objects_of(self, name):
+        """The objects of a picture: an ObjectTable."""
+        return self.table.take(self._rows[name])
+
+    def path_of(self, _name, noted):
+        """Where a picture lies."""
+        return noted
+
+    @cached_property
+    def _rows(self):
+        rows = {}
+        for row, name in enumerate(self.table.image_names()):
+            rows.setdefault(name, []).append(row)
+        return rows
+
+
+def load_objects(path, model_name, io_path):
+    """The objects in a file of stage 4, of this system or of the original.
 
     Parameters
     ----------
     path : path
     model_name : str
-        The segmentation network, where the file has no segment and so does not say.
+        The segmentation network, where the file has no object and so does not say.
     io_path : path
         Folder of all results: component maps are looked up in the folders above the file, then
         there.
 
     Returns
     -------
-    found : FoundSegments
+    loaded : Loaded
         Relative picture paths are looked up from here, else from the folders above the file.
 
     Raises
@@ -117,274 +235,27 @@ def load_segments(path, model_name, io_path):
             f"`args.load_file` {path} is missing: name a file that compute_embeddings.py wrote"
         )
     try:
-        table = cache.read_embeddings(path)
+        table = tables.read_embeddings(path)
     except (OSError, ValueError) as error:
         raise SettingError(f"`args.load_file` {path}: {error}") from error
-    made_from = (table["made_from"] or {}).get("datasets", {})
     above = [*Path(path).resolve().parents]
-    pictures = [_found_in([Path.cwd(), *above], picture) for picture in table["image_path"]]
-    return FoundSegments(
-        table=cache.without_vectors(table) | {"image_path": pictures},
+    folders = [Path.cwd(), *above]
+    found = {picture: _found_in(folders, picture) for picture in set(table["image_path"])}
+    columns = {
+        name: column
+        for name, column in table.columns.items()
+        if name not in (*tables.VECTORS, "thumbnail", "annotated")
+    }
+    columns["image_path"] = tables.as_column([found[picture] for picture in table["image_path"]])
+    return Loaded(
+        table=ObjectTable(columns),
         model_name=next(iter(table["model_name"]), model_name),
-        min_size=cache.min_size_of(path),
-        made_from={name: made_from.get(name, {}) for name in set(table["dataset"])},
-        figures={},
-        folders=[*above, io_path],
+        min_size=min_size_of(path),
+        io_paths=[*above, io_path],
     )
-
-
-def part_of(found, shard):
-    """FoundSegments of the images that one of several machines works on; see `choice.in_shard`."""
-    names = [
-        ImageName(*name)
-        for name in zip(found.table["dataset"], found.table["image_index"].tolist(), strict=True)
-    ]
-    ours = set(choice.in_shard(names, shard, attrgetter("index")))
-    is_ours = np.array([name in ours for name in names], bool)
-    rows = np.flatnonzero(is_ours[found.table["image_level_index"]])
-    return replace(
-        found,
-        table=cache.take_segments(found.table, rows),
-        not_searched=frozenset(names) - ours,
-        made_from={name: facts | {"count": None} for name, facts in found.made_from.items()},
-    )
-
-
-def load_meta_model(log, search):
-    """MetaModel of a Search; warns where it was trained on another segmentation network."""
-
-    def training():
-        place = search.io_path, search.model_name, search.source.name
-        return meta.segment_table(
-            (name.index, cache.read_table(cache.metrics_path(*place[:2], *name)))
-            for name in measured_images(*place)
-        )
-
-    entry = search.meta_model
-    meta_model = meta.load_meta_model(entry.model_weights, entry, training)
-    trained = meta.made_from(entry.model_weights)
-    if trained and trained["network"] != registry.identity(search.model):
-        log.warning(
-            "%s was trained on another segmentation network than %r as it is now: its IoUs are "
-            "guesses until train_meta_nn.py has run", entry.model_weights, search.model_name,
-        )  # fmt: skip
-    return meta_model
-
-
-@dataclass(eq=False)
-class Judge(Kept):
-    """What stage 4 does with each image first, here or in another process.
-
-    Parameters
-    ----------
-    io_path : path
-        Folder of all results.
-    model_name : str
-        The segmentation network.
-    meta_model : MetaModel
-    rule : dict
-        Which segments are suspicious: arguments of `crops.select_segments`.
-    min_size, min_crop : (int, int)
-        Smallest height and width in pixels, of a segment and of a crop.
-    """
-
-    io_path: str | Path
-    model_name: str
-    meta_model: MetaModel
-    rule: dict
-    min_size: tuple[int, int]
-    min_crop: tuple[int, int]
-
-    def judge_image(self, name):
-        """Predict the IoU of the S segments of an image and choose the n suspicious ones.
-
-        Parameters
-        ----------
-        name : ImageName
-
-        Returns
-        -------
-        judged : JudgedImage
-
-        Raises
-        ------
-        FileNotFoundError, ValueError
-            See `measuring.read_measured`.
-        """
-        place = self.io_path, self.model_name, *name
-        source = measuring.source_of(place)  # before it is read: it may be measured anew meanwhile
-        prediction, metrics, components = measuring.read_measured(place)
-        numbers = np.arange(1, len(metrics["class"]) + 1)
-        labels = crops.majority_label(components, prediction.ground_truth, numbers)
-        labels, boxes = labels.astype(np.uint16), crops.segment_boxes(components)
-        predicted_class = np.asarray(metrics["class"], np.uint16)
-        iou_pred = self.meta_model.predict(metrics)
-        selection = crops.select_segments(
-            iou_pred=iou_pred, predicted_class=predicted_class, boxes=boxes, **self.rule
-        )
-        chosen, size = selection.chosen, components.shape
-        return JudgedImage(
-            name=name,
-            path=prediction.image_path,
-            size=size,
-            made_from=cache.digest(source),
-            iou_pred=iou_pred,
-            predicted_class=predicted_class,
-            label=labels,
-            is_large=crops.are_large(boxes, *self.min_size),
-            selection=selection,
-            boxes=crops.grow_boxes(boxes[chosen], size, *self.min_crop),
-            segment_size=np.asarray(metrics["S"], np.int64)[chosen],
-        )
-
-
-def table_of(images, model_name):
-    """The N chosen segments of judged images as a table, without vectors and thumbnails.
-
-    Parameters
-    ----------
-    images : list of JudgedImage
-    model_name : str
-
-    Returns
-    -------
-    table : dict
-        As `cache.read_embeddings` gives it; I images that have a chosen segment.
-    """
-    images = [image for image in images if len(image.boxes)]
-
-    def column(values, dtype, *shape):
-        return np.concatenate([np.zeros((0, *shape), dtype), *values]).astype(dtype)
-
-    chosen = [np.flatnonzero(image.selection.chosen) for image in images]
-    pairs = list(zip(images, chosen, strict=True))
-    return {
-        "image_path": [image.path for image in images],
-        "dataset": [image.name.dataset for image in images],
-        "model_name": [model_name] * len(images),
-        "image_index": np.array([image.name.index for image in images], np.int64),
-        "image_size": np.array([image.size for image in images], np.int64).reshape(-1, 2),
-        "iou_pred": [image.iou_pred for image in images],
-        "image_made_from": [image.made_from for image in images],
-        "box": column([image.boxes for image in images], np.int64, 4),
-        "component_index": column([at + 1 for at in chosen], np.int64),
-        "image_level_index": np.repeat(np.arange(len(images)), [len(at) for at in chosen]),
-        "gt": column([image.label[at] for image, at in pairs], np.int64),
-        "pred": column([image.predicted_class[at] for image, at in pairs], np.int64),
-        "iou": column([image.iou_pred[at] for image, at in pairs], np.float32),
-        "segment_size": column([image.segment_size for image in images], np.int64),
-    }
-
-
-def report(log, images, search):
-    """Log what was chosen, and how well 1 - predicted IoU finds what is out of distribution.
-
-    Parameters
-    ----------
-    log : logging.Logger
-    images : list of JudgedImage
-        At least one.
-    search : Search
-
-    Returns
-    -------
-    figures : dict of str to number
-        `segments`, `kept`; and `auroc` and `auroc_large`, see `report_detection`.
-    """
-    known = class_ids.class_mapping(search.trained_on, "pred_mapping")
-    classes = np.concatenate([image.predicted_class for image in images])
-    chosen = np.concatenate([image.selection.chosen for image in images])
-    log.info("%-16s %8s %8s", "predicted class", "kept", "total")
-    for class_id in np.unique(classes).tolist():
-        of_class = classes == class_id
-        name = known.get(class_id, (f"class {class_id}",))[0]
-        log.info("%-16s %8d %8d", name, (chosen & of_class).sum(), of_class.sum())
-    log.info("%-16s %8d %8d", "all", chosen.sum(), len(chosen))
-    for reason in ("unknown_iou", "high_iou", "other_class", "too_small"):
-        count = sum(getattr(image.selection, reason) for image in images)
-        log.info("left out, %s: %d", reason.replace("_", " "), count)
-    if not chosen.any():
-        log.warning("no segment is left: raise args.iou_threshold, or lower args.min_height/width")
-    small = sum(
-        bool(len(image.boxes) and np.less(image.size, search.min_crop).any()) for image in images
-    )
-    if small:
-        log.info(
-            "images smaller than the least crop, %d x %d pixels, whose crops show the whole height "
-            "or width: %d", *search.min_crop, small,
-        )  # fmt: skip
-    figures = {"segments": len(chosen), "kept": int(chosen.sum())}
-    return figures | report_detection(log, images, search)
-
-
-def report_detection(log, images, search):
-    """Log how well 1 - predicted IoU finds what is out of distribution.
-
-    Most segments are fragments of a few pixels, which are wrong whatever they lie on; so that is
-    told for all segments and for those of at least `search.min_size`. Segments without a true
-    class or a predicted IoU do not count.
-
-    Returns
-    -------
-    figures : dict of str to float
-        `auroc` (all segments) and `auroc_large`, each where the ground truth has both classes that
-        the network predicts and others.
-    """
-    judged_by = {
-        entry.name: class_ids.anomaly_labels(entry, search.trained_on, log)
-        for entry in search.datasets
-    }
-    truth = np.concatenate(
-        # an id above 255 is that of no class
-        [judged_by[image.name.dataset][np.minimum(image.label, cache.NO_LABEL)] for image in images]
-    )
-    is_large, iou_pred = (
-        np.concatenate([getattr(image, name) for image in images])
-        for name in ("is_large", "iou_pred")
-    )
-    counts, unknown = (truth != cache.NO_LABEL) & np.isfinite(iou_pred), truth == 1
-    figures = {}
-    for name, counted, what in (
-        ("auroc", counts, "all segments"),
-        (
-            "auroc_large",
-            counts & is_large,
-            "segments of at least {} x {} pixels".format(*search.min_size),
-        ),
-    ):
-        if 0 < unknown[counted].sum() < counted.sum():
-            figures[name] = float(roc_auc_score(unknown[counted], 1 - iou_pred[counted]))
-            log.info(
-                "AUROC of out of distribution by 1 - predicted IoU, %s: %.3f (%d of %d)",
-                what, figures[name], unknown[counted].sum(), counted.sum(),
-            )  # fmt: skip
-    return figures
 
 
 def _found_in(folders, picture):
     """Path of a picture in the first folder that has it, else as it came; absolute ones stay."""
     places = [folder / picture for folder in folders]
     return str(next((place for place in places if place.is_file()), picture))
-
-
-def _rule(search):
-    """Arguments of `crops.select_segments`, the same for every image."""
-    return dict(
-        iou_threshold=search.iou_threshold,
-        classes=search.classes,
-        min_height=search.min_size[0],
-        min_width=search.min_size[1],
-    )
-
-
-def _state_of(images, dataset, is_part):
-    """How many images of a dataset were judged, and from what, predicted IoU included.
-
-    Of a part of them the number is None: the file may have others.
-    """
-    digest, count = hashlib.sha256(), 0
-    for image in images:
-        if image.name.dataset == dataset:
-            digest.update(image.made_from.encode() + image.iou_pred.tobytes())
-            count += 1
-    return {"images": digest.hexdigest(), "count": None if is_part else count}

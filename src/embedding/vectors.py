@@ -1,9 +1,8 @@
-"""From the segments of one image to crops, thumbnails and feature vectors."""
+"""From the objects of a picture to thumbnails and feature vectors."""
 
 import logging
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,36 +14,40 @@ from src.embedding import crops
 from src.embedding.networks import embed_stream, load_embedding_network, segment_features
 from src.run.kept import Kept
 from src.segmentation import inference
-from src.store import cache
+from src.store import arrays
+from src.store.paths import find_components
 
 _log = logging.getLogger(__name__)
 
 
 class Embedder(Kept):
-    """What stage 4 does with the n segments of a CropTask, here or in another process."""
+    """What makes vectors of the objects of pictures, here or in another process."""
 
     device: torch.device | None  # None: the first GPU of the process that embeds, or its CPU
+    takes_some = True  # whether some of a picture's objects take less time than all
 
-    def cut(self, task):
-        """Read what the vectors are made from, and the thumbnails: n bytes, JPEG."""
-        raise NotImplementedError
+    def cut(self, picture, objects, places):
+        """What the vectors of the n objects of a picture are made from.
 
-    def embed(self, cut):
-        """Make vectors of an iterator of (CropTask, what `cut` gave first).
-
-        Yields
-        ------
-        row : int
-            Of the table of embedded segments; in any order.
-        vector : ndarray of shape (F,), float32
+        Parameters
+        ----------
+        picture : ndarray of shape (H, W, 3), uint8
+        objects : ObjectTable of n rows
+        places : list of Results
+            Where its component map may lie.
         """
         raise NotImplementedError
 
-    def embed_image(self, task):
-        """Vectors (n, F) float32 and thumbnails of one CropTask."""
-        content, thumbnails = self.cut(task)
-        vectors = dict(self.embed(iter([(task, content)])))
-        return np.stack([vectors[row] for row in task.rows]), thumbnails
+    def embed(self, cut):
+        """Make vectors of an iterator of (key, what `cut` gave).
+
+        Yields
+        ------
+        key : object
+            As it came, in any order.
+        vectors : ndarray of shape (n, F), float32
+        """
+        raise NotImplementedError
 
     def choose_device(self):
         """The device to compute on."""
@@ -59,7 +62,7 @@ class CropEmbedder(Embedder):
     ----------
     entry : ModelConfig
     crop_size : sequence of (int, int) or None
-        See `embedding_networks.load_embedding_network`.
+        See `networks.load_embedding_network`.
     batch_size : int
         Crops of one size that go through the network together.
     device
@@ -76,85 +79,89 @@ class CropEmbedder(Embedder):
         """The EmbeddingNetwork, on its device."""
         return load_embedding_network(self.entry, self.choose_device(), self.crop_size)
 
-    def cut(self, task):
-        """Crops (h, w, 3) uint8, and thumbnails."""
-        picture = read_picture(task)
-        cut = [picture[upper:lower, left:right].copy() for left, upper, right, lower in task.boxes]
-        return cut, thumbnails_of(picture, task)
+    def cut(self, picture, objects, places):
+        """Crops (h, w, 3) uint8."""
+        boxes = objects["box"]
+        return [picture[upper:lower, left:right].copy() for left, upper, right, lower in boxes]
 
     def embed(self, cut):
         """See `Embedder`."""
-        by_row = (
-            (row, crop) for task, found in cut for row, crop in zip(task.rows, found, strict=True)
-        )
-        yield from embed_stream(self.network, by_row, self.batch_size)
+        incomplete = {}  # by key: vectors so far, None where there is none
+
+        def crops_of_all():
+            for key, found in cut:
+                incomplete[key] = [None] * len(found)
+                yield from (((key, number), crop) for number, crop in enumerate(found))
+
+        for (key, number), vector in embed_stream(self.network, crops_of_all(), self.batch_size):
+            incomplete[key][number] = vector
+            if all(vector is not None for vector in incomplete[key]):
+                yield key, np.stack(incomplete.pop(key))
 
 
 @dataclass(eq=False)
 class WholeEmbedder(Embedder):
-    """By the segmentation network's own features, the mean over the segment.
+    """By the segmentation network's own features, the mean over the object.
 
     Parameters
     ----------
     entry : ModelConfig
     to_input : callable
         See `inference.to_input`.
-    folders : list of path
-        Where the component map may lie; see `cache.find_components`.
     device
         See `Embedder`.
     """
 
     entry: tuple
     to_input: object
-    folders: list[str | Path]
     device: torch.device | None
+    takes_some = False
 
     @cached_property
     def network(self):
         """The segmentation network, on its device."""
         return inference.load_network(self.entry, self.choose_device())
 
-    def cut(self, task):
-        """Picture (H, W, 3) uint8 and component map (H, W) int32, and thumbnails.
+    def cut(self, picture, objects, places):
+        """Picture (H, W, 3) uint8, component map (H, W) int32, and the objects' numbers in it.
 
         Raises
         ------
         FileNotFoundError, ValueError
-            There is no component map; it is broken, or lacks segments of the task.
+            There is no component map; it is broken, or lacks segments of the objects.
         """
-        picture = read_picture(task)
-        path = cache.find_components(self.folders, self.entry.name, *task.name)
-        components = cache.read_components(path)
-        known = task.numbers <= len(crops.segment_boxes(components))
+        numbers = objects["component_index"]
+        path = find_components(places, objects["image_index"][0])
+        components = arrays.read_components(path)
+        known = numbers <= len(crops.segment_boxes(components))
         if components.shape != picture.shape[:2] or not known.all():
             raise ValueError(
                 f"{path} has other segments than were chosen; run src/MetaSeg/main.py, then this "
                 "stage without args.load_file"
             )
-        return (picture, components), thumbnails_of(picture, task)
+        return picture, components, numbers
 
     def embed(self, cut):
         """See `Embedder`."""
-        for task, (picture, components) in cut:
+        for key, (picture, components, numbers) in cut:
             image, _ = self.to_input(Image.fromarray(picture), None)
-            vectors = segment_features(self.network, image, components, task.numbers)
-            yield from zip(task.rows, vectors, strict=True)
+            yield key, segment_features(self.network, image, components, numbers)
 
 
-def thumbnails_of(picture, task):
-    """JPEG of each segment of a task."""
-    return [pictures.thumbnail(picture, box) for box in task.boxes]
-
-
-def read_picture(task):
-    """Picture (H, W, 3) uint8 of a task, of the size that it had when it was predicted."""
-    picture = np.asarray(read_image(task.path))
+def read_picture(objects):
+    """Picture (H, W, 3) uint8 of some objects, of the size that it had when it was predicted."""
+    path, size = objects["image_path"][0], tuple(objects["image_size"][0].tolist())
+    picture = np.asarray(read_image(path))
     height, width = picture.shape[:2]
-    right, lower = task.boxes[:, 2:].max(axis=0)
-    if task.size not in ((height, width), (-1, -1)) or right > width or lower > height:
+    right, lower = objects["box"][:, 2:].max(axis=0)
+    if size not in ((height, width), (-1, -1)) or right > width or lower > height:
         raise ValueError(
-            f"{task.path} is {height} x {width} pixels now, and was {task.size[0]} x "
-            f"{task.size[1]} when it was predicted; predict it again"
+            f"{path} is {height} x {width} pixels now, and was {size[0]} x {size[1]} when it was "
+            "predicted; predict it again"
         )
     return picture
+
+
+def thumbnails_of(picture, boxes):
+    """JPEG of each box of a picture."""
+    return [pictures.thumbnail(picture, box) for box in boxes]

@@ -1,7 +1,7 @@
 """Which images a script works on, from its settings."""
 
 import difflib
-import re
+import os
 from pathlib import Path
 
 from src.errors import SettingError
@@ -36,36 +36,16 @@ def check_counts(**settings):
             raise SettingError(f"`args.{name}` must be a whole number >= 1, got {value!r}")
 
 
-def in_shard(images, shard, index_of=int):
-    """Those of some images that one of several machines works on.
-
-    Parameters
-    ----------
-    images : list
-    shard : str or None
-        "k/n": machine k of n, from 0; image i falls to machine i % n. None: all.
-    index_of : callable
-        Gives the index of an image; by default images are indices.
-
-    Returns
-    -------
-    images : list
-        May be empty.
+def check_paths(**settings):
+    """Refuse settings of `args` that are neither None nor a path.
 
     Raises
     ------
     SettingError
-        If `shard` is something else.
     """
-    if shard is None:
-        return images
-    numbers = re.fullmatch(r"(\d+)/(\d+)", str(shard))
-    machine, count = map(int, numbers.groups()) if numbers else (0, 0)
-    if machine >= count:
-        raise SettingError(
-            f"`args.shard` must be k/n with k in 0..n-1, such as 0/4 to 3/4, or None, got {shard!r}"
-        )
-    return [image for image in images if index_of(image) % count == machine]
+    for name, value in settings.items():
+        if value is not None and not isinstance(value, str | os.PathLike):
+            raise SettingError(f"`args.{name}` must be the path of a file or folder, got {value!r}")
 
 
 def chosen_indices(count, num_images=None, *, classindex=None, classes=None, subset_file=None):

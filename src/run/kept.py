@@ -3,14 +3,14 @@
 import secrets
 from dataclasses import fields
 
-_here = {}  # the last object that arrived in this process, by its token
+_here = {}  # the last object of each kind that arrived in this process, and its token
 
 
 class Kept:
     """Base of dataclasses that hold something large, such as a network, in cached properties.
 
     Only the fields are sent to other processes. What arrives there a second time is the object
-    that arrived first, with all that it holds; another object takes its place.
+    that arrived first, with all that it holds; another object of its kind takes its place.
     """
 
     def __post_init__(self):
@@ -22,9 +22,8 @@ class Kept:
 
 
 def _arrived(kind, token, values):
-    if token not in _here:
+    if _here.get(kind, (None,))[0] != token:
         kept = kind(**values)
         kept._token = token
-        _here.clear()
-        _here[token] = kept
-    return _here[token]
+        _here[kind] = token, kept
+    return _here[kind][1]

@@ -4,6 +4,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 
@@ -13,19 +14,44 @@ import torch
 from src import registry
 from src.errors import SettingError
 from src.records import Prediction
+from src.scores import OF_LOGITS
 from src.store.weights import load_weights
 
 PRECISIONS = "float32", "bfloat16", "float16"
-# anomaly scores of logits (..., C), higher = more anomalous: the largest logit (Hendrycks et al.,
-# arXiv 1911.11132) and the free energy (Liu et al., arXiv 2010.03759), both with their sign turned
-SCORES = {
-    "max_logit": lambda logits: -logits.amax(-1),
-    "energy": lambda logits: -logits.logsumexp(-1),
-}
 SUM_TOLERANCE = 1e-3  # of the probabilities of a pixel
 OVERLAP = 4  # neighbouring tiles share at least one such part of their height and width
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Computing:
+    """How a network computes, and what is kept of it.
+
+    Attributes
+    ----------
+    device : torch.device or None
+        None: the first GPU of the process that predicts, or its CPU.
+    precision : {"float32", "bfloat16", "float16"}
+        What the network computes in, by `torch.autocast`; the softmax is float32 always.
+    tile : (int, int) or None
+        Height and width in pixels of the parts that the network sees one at a time, where the
+        image is larger. They overlap by a quarter or more, where their logits fade over.
+    scores : sequence of str
+        Which of `scores.OF_LOGITS` to keep with each prediction.
+    channels_last : bool
+        Keep maps with the channels of a pixel side by side, which half precision on a GPU likes.
+    compile : bool
+        By `torch.compile`, which needs a C++ compiler, on a GPU Triton, and a minute at the first
+        image; images of many sizes cost more of that.
+    """
+
+    device: torch.device | None = None
+    precision: str = "float32"
+    tile: tuple[int, int] | None = None
+    scores: tuple[str, ...] = ()
+    channels_last: bool = False
+    compile: bool = False
 
 
 def choose_device(gpu, log, elsewhere=False):
@@ -93,13 +119,14 @@ def load_network(entry, device):
     return network.eval().to(device)
 
 
-def check_options(device, *, precision, tile, scores=()):
-    """Refuse settings of `args` that `predict` cannot follow; device None: not known yet.
+def check_options(computing):
+    """Refuse settings of `args` that `predict` cannot follow.
 
     Raises
     ------
     SettingError
     """
+    device, precision, tile = computing.device, computing.precision, computing.tile
     allowed = PRECISIONS if device is None or device.type == "cuda" else PRECISIONS[:2]
     if precision not in allowed:
         hint = "; float16 needs a GPU" if precision in PRECISIONS else ""
@@ -112,29 +139,17 @@ def check_options(device, *, precision, tile, scores=()):
             "`args.tile` must be [height, width], two whole numbers >= 1 (in pixels), or None, "
             f"got {tile!r}"
         )
-    if not isinstance(scores, list | tuple) or any(name not in [*SCORES] for name in scores):
-        raise SettingError(f"`args.scores` must be a list of {', '.join(SCORES)}, got {scores!r}")
+    scores = computing.scores
+    if not isinstance(scores, list | tuple) or any(name not in [*OF_LOGITS] for name in scores):
+        known = ", ".join(OF_LOGITS)
+        raise SettingError(f"`args.scores` must be a list of {known}, got {scores!r}")
 
 
-def speed_up(network, *, channels_last, compile):
-    """Arrange a network for speed; its output stays the same but for rounding.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-    channels_last : bool
-        Keep maps with the channels of a pixel side by side, which half precision on a GPU likes.
-    compile : bool
-        By `torch.compile`, which needs a C++ compiler, on a GPU Triton, and a minute at the first
-        image; images of many sizes cost more of that.
-
-    Returns
-    -------
-    network : torch.nn.Module
-    """
-    if channels_last:
+def speed_up(network, computing):
+    """A network arranged as `computing` says; its output stays the same but for rounding."""
+    if computing.channels_last:
         network = network.to(memory_format=torch.channels_last)
-    return torch.compile(network) if compile else network
+    return torch.compile(network) if computing.compile else network
 
 
 def to_input(mean, std):
@@ -155,7 +170,7 @@ def to_input(mean, std):
     return partial(_to_tensors, mean=tuple(mean), std=tuple(std))
 
 
-def predict(network, image, *, precision="float32", tile=None):
+def predict(network, image, computing=None):
     """Class probabilities of one image, computed on the device where the network is.
 
     Parameters
@@ -164,11 +179,7 @@ def predict(network, image, *, precision="float32", tile=None):
         As `load_network` gives it.
     image : Tensor of shape (3, H, W), float32
         Normalised as the network wants it; any H and W from 1.
-    precision : {"float32", "bfloat16", "float16"}
-        What the network computes in, by `torch.autocast`; the softmax is float32 always.
-    tile : (int, int), optional
-        Height and width in pixels of the parts that the network sees one at a time, where the
-        image is larger. They overlap by a quarter or more, where their logits fade over.
+    computing : Computing, optional
 
     Returns
     -------
@@ -184,18 +195,16 @@ def predict(network, image, *, precision="float32", tile=None):
     SettingError
         If the network was to be compiled by `speed_up`, and cannot be.
     """
-    return _begin(network, image, precision, tile)()[0]
+    return _begin(network, image, computing or Computing())()[0]
 
 
-def predict_images(network, loaded, *, precision="float32", tile=None, scores=()):
+def predict_images(network, loaded, computing=None):
     """Predict one image after the other; a GPU is given the next one before it has finished.
 
     Parameters
     ----------
-    network, precision, tile
+    network, computing
         As for `predict`.
-    scores : sequence of str
-        Which of `SCORES` to keep with each prediction.
     loaded : iterable of (int, tuple or Exception)
         Index and item of a dataset, image as float32 tensor (3, H, W), ground truth, and path; or
         why it could not be loaded.
@@ -208,8 +217,8 @@ def predict_images(network, loaded, *, precision="float32", tile=None, scores=()
     """
     ahead = int(_device_of(network, torch.empty(0)).type == "cuda")
     begun = deque()
+    begin = partial(_begin_sample, network, computing or Computing())
     for index, sample in loaded:
-        begin = partial(_begin_sample, network, precision=precision, tile=tile, scores=scores)
         begun.append((index, _attempt(begin, sample)))
         del sample
         if len(begun) > ahead:
@@ -233,10 +242,10 @@ def _call(function):
     return function()
 
 
-def _begin_sample(network, sample, *, precision, tile, scores):
+def _begin_sample(network, computing, sample):
     """Begin to predict a loaded item; gives a function that waits for its Prediction."""
     image, ground_truth, path = sample
-    finish = _begin(network, image, precision, tile, scores)
+    finish = _begin(network, image, computing)
 
     def finish_sample():
         truth = None if ground_truth is None else np.asarray(ground_truth)
@@ -246,7 +255,7 @@ def _begin_sample(network, sample, *, precision, tile, scores):
     return finish_sample
 
 
-def _begin(network, image, precision, tile, scores=()):
+def _begin(network, image, computing):
     """Begin to predict an image.
 
     Returns
@@ -257,7 +266,7 @@ def _begin(network, image, precision, tile, scores=()):
     """
     device, is_full = _device_of(network, image), False
     try:
-        results = _probabilities(network, image, device, precision, tile, scores)
+        results = _probabilities(network, image, device, computing)
         tensors, wait = _to_memory(results)
         del results
     except RuntimeError as error:
@@ -280,21 +289,21 @@ def _begin(network, image, precision, tile, scores=()):
                 "network gave NaN or infinite logits; check its weights, and `mean` and `std` of "
                 "its input"
             )
-        return probabilities, classes, dict(zip(scores, maps, strict=True))
+        return probabilities, classes, dict(zip(computing.scores, maps, strict=True))
 
     return finish
 
 
 @torch.inference_mode()
-def _probabilities(network, image, device, precision, tile, scores):
+def _probabilities(network, image, device, computing):
     """Probabilities (H, W, C) float32, classes (H, W), how far their sums are from 1, scores."""
     if device.type == "cuda":
         image = image.pin_memory()  # the GPU fetches it by itself
-    images = image[None].to(device, non_blocking=True)
+    images, precision = image[None].to(device, non_blocking=True), computing.precision
     with torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32"):
-        logits = _tiled_logits(network, images, tile)
+        logits = _tiled_logits(network, images, computing.tile)
     logits = logits[0].permute(1, 2, 0).float()
-    maps = [SCORES[name](logits) for name in scores]
+    maps = [OF_LOGITS[name](logits) for name in computing.scores]
     probabilities = logits.softmax(-1).contiguous()
     ids = torch.uint8 if logits.shape[-1] <= 255 else torch.uint16  # 255 is "no label"
     worst = (probabilities.sum(-1) - 1).abs().amax()

@@ -1,26 +1,64 @@
-"""One image on its way through stage 1: from the picture to its prediction on disk."""
+"""Stage 1: from the pictures of a dataset to their predictions on disk."""
 
 import logging
 import threading
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
+from functools import cached_property, partial
 
 import numpy as np
-import torch
 
 from src import registry
 from src.datasets import LabelledImages
 from src.MetaSeg import stage as measuring
 from src.MetaSeg.metrics import heatmaps
-from src.run import parallel
+from src.run import processes
 from src.run.kept import Kept
 from src.segmentation import inference
-from src.store import cache
+from src.store import arrays, provenance
+from src.store.paths import Results
 
 _log = logging.getLogger(__name__)
 _one_at_a_time = threading.Lock()  # others' datasets may not be made for threads
+
+
+def predict_dataset(run, predictor, indices):
+    """Predict the images that have no up-to-date prediction yet.
+
+    Parameters
+    ----------
+    run : Runner
+    predictor : Predictor
+    indices : list of int
+        The images that are wanted.
+
+    Returns
+    -------
+    tally : Tally
+    """
+    results, count = predictor.results, len(predictor.samples)
+    if any(k >= count for k in results.indices("input", missing_ok=True)):
+        run.log.warning(
+            "%s holds predictions of more images than the %d of %r; delete them, and what later "
+            "stages made of them", results.folder("input"), count, results.dataset,
+        )  # fmt: skip
+    run.prepare(*predictor.folders())
+    loaders = predictor.loaders
+    with run.on_cluster(results.io_path, gpu=predictor.computing.device is None) as run:
+        return run.stream(
+            predictor.predict,
+            predictor.store,
+            run.in_shard(indices),
+            f"predicting {results.dataset}",
+            predictor.why_stale,
+            threads=run.num_cores - loaders if loaders > 1 else run.num_cores,
+        )
+
+
+def loaders_of(run):
+    """Processes that load images for the one that predicts; with 1 it does that itself."""
+    # to decode is less than to write; a job elsewhere is too short to start processes for it
+    return max(run.num_cores // 4, 2) if run.num_cores > 2 and not run.scheduler else 1
 
 
 @dataclass(eq=False)
@@ -29,38 +67,31 @@ class Predictor(Kept):
 
     Parameters
     ----------
-    io_path : path
-        Folder of all results.
+    results : Results
+        Where predictions go.
     model : ModelConfig
         The segmentation network.
     data : DatasetConfig
     mean, std : sequence of 3 float
         Of the network's input.
-    device : torch.device or None
-        None: the first GPU of the process that predicts, or its CPU.
-    speed : dict
-        Settings of `inference.speed_up`.
-    options : dict
-        Settings of `inference.predict_images`.
-    probabilities : {"compact", "float32", "none"}
-        How they are stored; "none" measures the segments as well.
+    computing : inference.Computing
+    form : {"compact", "float32", "none"}
+        How probabilities are stored; "none" measures the segments as well.
     predicted_ids : ndarray of shape (256,), uint8
         See `class_ids.predicted_ids`.
     source : dict
-        What all predictions depend on, beside their files.
+        What all predictions depend on, beside their files; see `provenance.of_prediction`.
     loaders : int
-        Processes that load images; with 1 the process that predicts does it.
+        See `loaders_of`.
     """
 
-    io_path: str | Path
+    results: Results
     model: tuple
     data: tuple
     mean: tuple
     std: tuple
-    device: torch.device | None
-    speed: dict
-    options: dict
-    probabilities: str
+    computing: inference.Computing
+    form: str
     predicted_ids: np.ndarray
     source: dict
     loaders: int
@@ -73,25 +104,21 @@ class Predictor(Kept):
     @cached_property
     def network(self):
         """The segmentation network, on its device."""
-        network = inference.load_network(self.model, self._device)
-        return inference.speed_up(network, **self.speed)
+        device = self.computing.device or inference.choose_device(0, _log)
+        return inference.speed_up(inference.load_network(self.model, device), self.computing)
 
     @cached_property
     def _sources(self):
         """What the images depend on that are being predicted, by index."""
         return {}
 
-    @cached_property
-    def _device(self):
-        return self.device or inference.choose_device(0, _log)
-
     def why_stale(self, index):
         """Why an image must be predicted, as text; None: it need not."""
-        path, scores = cache.prediction_path(*self._place(index)), self.options["scores"]
-        kept = () if scores else ("scores",)  # those of an earlier run stay
-        reason = cache.why_stale(path, self._made_from(index), ignored=kept)
-        if reason is None and self.probabilities == "none":
-            reason = measuring.why_stale(self._place(index), self.predicted_ids)
+        kept = () if self.computing.scores else ("scores",)  # those of an earlier run stay
+        made_from = partial(self._made_from, index)
+        reason = provenance.why_stale(self.results.prediction(index), made_from, ignored=kept)
+        if reason is None and self.form == "none":
+            reason = measuring.why_stale(self.results, index, self.predicted_ids)
         return reason
 
     def load(self, index):
@@ -103,9 +130,9 @@ class Predictor(Kept):
 
     def predict(self, indices):
         """Yield (index, Prediction or the exception) of some images, in their order."""
-        with closing(parallel.results(self.load, indices, self.loaders)) as loaded:
+        with closing(processes.results(self.load, indices, self.loaders)) as loaded:
             samples = (self._with_source_kept(*result) for result in loaded)
-            yield from inference.predict_images(self.network, samples, **self.options)
+            yield from inference.predict_images(self.network, samples, self.computing)
 
     def _with_source_kept(self, index, result):
         if isinstance(result, Exception):
@@ -114,29 +141,23 @@ class Predictor(Kept):
         return index, sample
 
     def store(self, index, prediction):
-        """Write a prediction, and with probabilities="none" what stage 2 makes of it."""
-        is_measured = self.probabilities == "none"
+        """Write a prediction, and with form="none" what stage 2 makes of it."""
+        is_measured = self.form == "none"
         if is_measured:
             maps = np.stack(heatmaps(prediction.probabilities), axis=2)
             prediction = replace(prediction, heatmaps=maps)
-        place, source = self._place(index), self._sources.pop(index)
-        path = cache.prediction_path(*place)
-        cache.write_prediction(path, prediction, source, self.probabilities)
+        path, source = self.results.prediction(index), self._sources.pop(index)
+        arrays.write_prediction(path, prediction, source, self.form)
         if is_measured:
-            source = cache.as_stored(source)
-            measuring.store_segments(prediction, place, self.predicted_ids, source=source)
+            made_from = provenance.of_segments(source, self.predicted_ids)
+            measuring.store_segments(self.results, index, prediction, made_from)
 
     def folders(self):
         """Where predictions are written, and what comes with them."""
-        paths = [cache.prediction_path]
-        if self.probabilities == "none":
-            paths += [cache.metrics_path, cache.components_path]
-        return [path(*self._place(0)).parent for path in paths]
+        measured = ["metrics", "components"] if self.form == "none" else []
+        return [self.results.folder(kind) for kind in ("input", *measured)]
 
-    def _place(self, index):
-        return self.io_path, self.model.name, self.data.name, index
-
-    def _made_from(self, index):
+    def _made_from(self, index, known=None):
         """All that a prediction depends on, its picture and label file as they are now.
 
         Only a dataset without a list of both must load the image for that.
@@ -146,5 +167,4 @@ class Predictor(Kept):
         else:
             with _one_at_a_time:
                 image, labels = self.samples[index][2], None
-        labels = labels and cache.state_of(labels)
-        return {**self.source, "image": cache.state_of(image), "labels": labels}
+        return provenance.of_prediction(self.source, image, labels, known)

@@ -80,8 +80,7 @@ def write_coco(path, table, rows, names, tags=None, *, components):
     ----------
     path : path
         Folders are made as needed.
-    table : dict
-        What `cache.read_embeddings` gives.
+    table : ObjectTable
     rows : sequence of int
         Rows of the segments to write; may be empty.
     names : tuple of (dict, dict)
@@ -100,17 +99,20 @@ def write_coco(path, table, rows, names, tags=None, *, components):
         A component map has other segments than the table.
     """
     masks = _optional(*_PACKAGES["coco"])
-    image_of = np.asarray(table["image_level_index"]).tolist()
+    names_of_rows = table.image_names()
+    position = {name: k for k, name in enumerate(dict.fromkeys(names_of_rows))}
+    image_of = [position[name] for name in names_of_rows]
     images, annotations = [], []
     by_image = sorted(_rows(rows), key=image_of.__getitem__)
-    for at, of_image in itertools.groupby(by_image, image_of.__getitem__):
+    for _, of_image in itertools.groupby(by_image, image_of.__getitem__):
+        at, *others = of_image
         place = table["model_name"][at], table["dataset"][at], int(table["image_index"][at])
         # column by column, as COCO counts pixels
         numbers = np.asfortranarray(np.abs(components(*place)))
         height, width = numbers.shape
         image = dict(id=len(images) + 1, file_name=table["image_path"][at])
         images.append(dict(image, width=width, height=height))
-        for row in of_image:
+        for row in (at, *others):
             found = _annotation(masks, numbers, _record(table, row, names, tags))
             annotations.append(dict(id=len(annotations) + 1, image_id=image["id"], **found))
     classes = names[0].keys() | {annotation["category_id"] for annotation in annotations}
@@ -206,20 +208,19 @@ def _full_record(table, row, names, tags):
 def _record(table, row, names, tags):
     """What every format says of a segment, by the names in `COLUMNS`; None: unknown."""
     predicted, true = names
-    at = table["image_level_index"][row]
-    dataset = table["dataset"][at]
-    true_id, size = int(table["gt"][row]), int(table["segment_size"][row])
+    dataset = table["dataset"][row]
+    true_id, size = int(table["true_id"][row]), int(table["segment_size"][row])
     record = dict(
         dataset=dataset,
-        model=table["model_name"][at],
-        image_index=int(table["image_index"][at]),
-        image_path=table["image_path"][at],
+        model=table["model_name"][row],
+        image_index=int(table["image_index"][row]),
+        image_path=table["image_path"][row],
         component=int(table["component_index"][row]),
-        predicted_id=int(table["pred"][row]),
-        predicted_class=_name(predicted, int(table["pred"][row])),
+        predicted_id=int(table["predicted_id"][row]),
+        predicted_class=_name(predicted, int(table["predicted_id"][row])),
         true_id=None if true_id == NO_LABEL else true_id,
         true_class=None if true_id == NO_LABEL else _name(true.get(dataset, {}), true_id),
-        predicted_iou=_finite(table["iou"][row]),
+        predicted_iou=_finite(table["predicted_iou"][row]),
         segment_size=None if size < 0 else size,
         tag=(tags or {}).get(row),
     )

@@ -57,6 +57,27 @@ def whole_file(path):
             part.unlink()
 
 
+def version_of(path):
+    """What tells a file from a later one of its name; None: it is missing."""
+    try:
+        state = Path(path).stat()
+    except FileNotFoundError:
+        return None
+    return state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def read_ahead(path):
+    """Ask the system to fetch a file from its disk while we work, where there is one and it can.
+
+    The system takes requests of about a megabyte and forgets the rest of larger ones.
+    """
+    if not hasattr(os, "posix_fadvise"):
+        return
+    with suppress(OSError), Path(path).open("rb") as file:
+        for start in range(0, os.fstat(file.fileno()).st_size, 2**20):
+            os.posix_fadvise(file.fileno(), start, 2**20, os.POSIX_FADV_WILLNEED)
+
+
 @contextmanager
 def locked(path):
     """Keep other runs that ask for it too from writing a file, while this one reads and writes.

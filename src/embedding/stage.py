@@ -1,0 +1,176 @@
+"""Stage 4: from the pictures of some datasets to the vectors of their suspicious objects.
+
+Each picture has a file of its own; the table of all objects is collected from them.
+"""
+
+from collections import deque
+from contextlib import closing
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+
+import numpy as np
+
+from src.embedding.suspects import Judge, Loaded
+from src.embedding.table import collect, matching_rows
+from src.embedding.vectors import Embedder, read_picture, thumbnails_of
+from src.run import processes
+from src.run.kept import Kept
+from src.store import provenance, tables
+from src.store.paths import Results
+
+
+@dataclass(eq=False)
+class Embedding(Kept):
+    """What stage 4 does with pictures, here or in another process.
+
+    Parameters
+    ----------
+    source : Judge or Loaded
+        Where the objects of a picture come from.
+    embedder : Embedder
+    network : dict
+        `net` and `crop_size`: the identity of the network, and the size that it scales crops to.
+    io_path : path
+        Folder of all results.
+    path : path
+        Of the table that is collected.
+    num_cores : int
+        Processes that choose and cut, while this one embeds.
+    overwrite : bool
+        Whether vectors that are there are computed again.
+    """
+
+    source: Judge | Loaded
+    embedder: Embedder
+    network: dict
+    io_path: Path
+    path: Path
+    num_cores: int = 1
+    overwrite: bool = False
+
+    def file_of(self, name):
+        """Path of the vectors of a picture."""
+        results = Results(self.io_path, self.source.model_name, name.dataset)
+        return results.vectors(name.index, self.path)
+
+    def why_stale(self, name):
+        """Why a picture must be embedded, as text; None: it need not."""
+        return provenance.why_stale(self.file_of(name), self._made_from(name))
+
+    def embed(self, names):
+        """Yield (ImageName, (ObjectTable, made_from) or the exception), in any order."""
+        self.embedder.network  # noqa: B018 (what is wrong with it shows before pictures are read)
+        ready, begun = deque(), {}
+
+        def cut_all():
+            for name, result in processes.results(self.prepare, names, self.num_cores):
+                if isinstance(result, Exception):
+                    ready.append((name, result))
+                    continue
+                table, made_from, missing, content = result
+                if content is None:
+                    ready.append((name, (table, made_from)))
+                else:
+                    begun[name] = table, made_from, missing
+                    yield name, content
+
+        with closing(self.embedder.embed(cut_all())) as embedded:
+            for name, vectors in embedded:
+                table, made_from, missing = begun.pop(name)
+                yield name, (_with_vectors(table, missing, vectors), made_from)
+                while ready:
+                    yield ready.popleft()
+        yield from ready
+
+    def prepare(self, name):
+        """Choose and cut the objects of a picture.
+
+        Returns
+        -------
+        table : ObjectTable
+            With thumbnails; with the vectors that are there, and NaN for others, if there are any.
+        made_from : dict
+        missing : ndarray of int
+            Rows without a vector.
+        content : object
+            What those vectors are made from; None: all are there.
+        """
+        made_from = self._made_from(name)
+        table = self.source.objects_of(name)
+        there = self._there(name, made_from)
+        rows = np.full(len(table), -1) if there is None else matching_rows(table, there)
+        if (rows >= 0).any():
+            vectors, thumbnails = (there[key][rows] for key in ("embeddings", "thumbnail"))
+            vectors[rows < 0] = np.nan
+            table = table.with_columns(embeddings=vectors, thumbnail=thumbnails)
+        missing = np.flatnonzero(rows < 0)
+        if not len(missing):
+            return table, made_from, missing, None
+        picture = read_picture(table)
+        thumbnails = tables.as_column(thumbnails_of(picture, table["box"]))
+        table = table.with_columns(thumbnail=thumbnails)
+        places = self.source.places(name.dataset)
+        return table, made_from, missing, self.embedder.cut(picture, table.take(missing), places)
+
+    def store(self, name, result):
+        """Write the vectors of a picture; those that are not finite are left out, and named."""
+        table, made_from = result
+        if len(table):
+            is_finite = np.isfinite(table["embeddings"]).all(axis=1)
+            left_out = table["component_index"][~is_finite].tolist()
+            table = table.take(is_finite).with_facts(not_finite=left_out)
+        tables.write_objects(self.file_of(name), table, made_from)
+
+    def _there(self, name, made_from):
+        """What an earlier run has embedded of the same segments by the same network, or None."""
+        if self.overwrite or not self.embedder.takes_some:
+            return None
+        try:
+            there, source = tables.read_objects(self.file_of(name))
+        except (OSError, ValueError):
+            return None
+        is_same = all(source[key] == made_from[key] for key in ("segments", "net", "crop_size"))
+        return there if is_same and len(there) else None
+
+    def _made_from(self, name):
+        segments, selection = self.source.made_from(name)
+        return provenance.of_vectors(segments, selection, self.network)
+
+
+def embed_dataset(run, embedding):
+    """Embed the pictures that have no up-to-date vectors, and collect the table of all.
+
+    Parameters
+    ----------
+    run : Runner
+    embedding : Embedding
+
+    Returns
+    -------
+    tally : Tally
+    collection : Collection or None
+        None: in a dry run, and where no picture could be embedded.
+    """
+    names = embedding.source.measured_images()
+    ours = run.in_shard(names, attrgetter("index"))
+    run.prepare(*{embedding.file_of(name).parent for name in ours}, Path(embedding.path).parent)
+    with run.on_cluster(embedding.io_path, gpu=embedding.embedder.device is None) as run:
+        tally = run.stream(embedding.embed, embedding.store, ours, "embedding", embedding.why_stale)
+    if run.dry_run:
+        if tally.planned or not Path(embedding.path).is_file():
+            run.log.info("%s would be written", embedding.path)
+        return tally, None
+    failed = {name for name, _ in tally.failed}
+    done = [name for name in ours if f"image {name}" not in failed]
+    if ours and not done:
+        return tally, None
+    return tally, collect(run.log, embedding, names, done)
+
+
+def _with_vectors(table, missing, vectors):
+    """The table with vectors (n, F) float32 of those rows that had none."""
+    if len(missing) < len(table):
+        table["embeddings"][missing] = vectors
+        return table
+    return table.with_columns(embeddings=vectors)

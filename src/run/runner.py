@@ -1,0 +1,335 @@
+"""How the stages work on many images: progress, failures that stop nothing, one line at the end."""
+
+import logging
+import re
+import time
+from collections import defaultdict
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, fields, replace
+from functools import partial
+
+from tqdm import tqdm
+
+from src.errors import RunError, SettingError
+from src.run import cluster, processes
+from src.store import files
+from src.store.provenance import OTHER_FORMAT
+
+_CHECKED = 4096  # images that are looked at together
+_LISTED = 10  # images named in a plan
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How a run over many images ended.
+
+    Attributes
+    ----------
+    done, skipped : int
+        Images worked on now, and images found done.
+    failed : tuple of (str, str)
+        Name of each image that failed, and why.
+    seconds : float
+        Time the run took.
+    planned : int
+        Images that a dry run would have worked on.
+    """
+
+    done: int
+    skipped: int
+    failed: tuple[tuple[str, str], ...]
+    seconds: float
+    planned: int = 0
+
+
+@dataclass(frozen=True)
+class Runner:
+    """How to work on images: what with, on which of them, and what becomes of failures.
+
+    Attributes
+    ----------
+    log : logging.Logger
+        Each failed image is named here: reasons as errors, tracebacks at level DEBUG.
+    num_cores : int
+        Processes and threads that may work at the same time.
+    scheduler : str or None
+        "tcp://host:8786", a running Dask scheduler; "local:4", a Dask cluster of four processes on
+        this machine for the time being; None: processes of this machine, without Dask.
+    images_per_job : int
+        Images in a row that a worker of a cluster gets together; a job should take seconds.
+    shard : str or None
+        "k/n": this is machine k of n, from 0, and image i falls to machine i % n; None: all do.
+    overwrite : bool
+        Whether to work on images that are done as well.
+    dry_run : bool
+        Only log how many images would be worked on, and why.
+    fail_fast : bool
+        End the run at the first image that fails, instead of after all others.
+    executor : concurrent.futures.Executor or None
+        What does the work in the place of processes of this machine; see `on_cluster`. It may have
+        a method `slots()`, how many jobs it can be at now, and is then given three times as many.
+        A job that comes to a `cluster.SuspectError` is tried again by images, each alone.
+    """
+
+    log: logging.Logger
+    num_cores: int = 1
+    scheduler: str | None = None
+    images_per_job: int = 16
+    shard: str | None = None
+    overwrite: bool = False
+    dry_run: bool = False
+    fail_fast: bool = False
+    executor: Executor | None = None
+
+    def __post_init__(self):
+        if self.num_cores < 1:
+            raise ValueError(f"`num_cores` must be at least 1, got {self.num_cores}")
+
+    @classmethod
+    def from_args(cls, args, log):
+        """The Runner of a script, from those of its settings that are named like an attribute."""
+        names = [field.name for field in fields(cls) if field.name in args]
+        return cls(log, **{name: args[name] for name in names})
+
+    @contextmanager
+    def on_cluster(self, folder, gpu=False):
+        """This Runner at work on what `scheduler` names; in a dry run, or without one, here.
+
+        Parameters
+        ----------
+        folder : path
+            Of the results; every worker must see it.
+        gpu : bool
+            Whether images need a GPU: they go to workers that offer the resource GPU, if there are
+            any.
+
+        Yields
+        ------
+        runner : Runner
+
+        Raises
+        ------
+        RunError
+            See `cluster.connect`.
+        """
+        if self.scheduler is None or self.dry_run:
+            yield self
+            return
+        files.prepare(folder)
+        with cluster.connect(self.scheduler, folder, self.log, gpu) as executor:
+            yield replace(self, executor=executor)
+
+    def prepare(self, *folders):
+        """Make folders for what is written, unless nothing is; see `files.prepare`."""
+        if not self.dry_run:
+            files.prepare(*folders)
+
+    def in_shard(self, images, index_of=int):
+        """Those of a list of images that this machine works on; may be none.
+
+        `index_of` gives the index of an image; by default images are indices.
+
+        Raises
+        ------
+        SettingError
+            If `shard` is no k/n.
+        """
+        if self.shard is None:
+            return images
+        numbers = re.fullmatch(r"(\d+)/(\d+)", str(self.shard))
+        machine, count = map(int, numbers.groups()) if numbers else (0, 0)
+        if machine >= count:
+            raise SettingError(
+                "`args.shard` must be k/n with k in 0..n-1, such as 0/4 to 3/4, or None, got "
+                f"{self.shard!r}"
+            )
+        return [image for image in images if index_of(image) % count == machine]
+
+    def each(self, function, images, what, consume=None, why=None):
+        """Call a function once for each image, and use what it returns here.
+
+        Parameters
+        ----------
+        function : callable
+            Takes an image. With several processes it is pickled: a function of a module, or a
+            `functools.partial` of one. An exception means that this image failed; the others go on.
+            Only a RunError, such as a wrong setting or a full disk, ends the run.
+        images : iterable
+            Indices (int), or all that a process needs to know of an image; `str` of it names it.
+        what : str
+            A word or two beside the progress bar.
+        consume : callable, optional
+            Takes an image and what the function returned, in this process and in the order of the
+            images; its exceptions are failures too. None: what the function returns is dropped.
+        why : callable, optional
+            As for `stream`.
+
+        Returns
+        -------
+        tally : Tally
+            Failed images are called "image <index>".
+
+        Raises
+        ------
+        KeyboardInterrupt
+            As it comes; images in progress in other processes are finished, no more are begun.
+        RunError
+            As for `stream`.
+        """
+        consume = consume or (lambda _image, _result: None)
+        here = replace(self, executor=None)
+        return here.stream(lambda todo: self.results(function, todo), consume, images, what, why)
+
+    def results(self, function, images, num_cores=None):
+        """Yield (image, result or exception) in their order; see `processes.results`."""
+        num_cores = num_cores or self.num_cores
+        return processes.results(function, images, num_cores, self.executor, self.images_per_job)
+
+    def stream(self, produce, consume, images, what, why=None, threads=1):
+        """Produce the results of all images in turn, and consume each while the next is produced.
+
+        For work that one thing does, such as a GPU, and that other things take off its hands. No
+        more than `threads` results are held, and the one that is being produced.
+
+        Parameters
+        ----------
+        produce : callable
+            Takes the list of the images to work on, never an empty one, and gives a generator of
+            (image, result). Runs here. An exception as result means that this image failed. With an
+            executor it is pickled, as `consume` is, and a job calls them there as here; only errors
+            come back. What `produce` itself raises is then a failure of the images of the job.
+        consume : callable
+            Takes an image and its result; what it returns is dropped. Its exceptions are failures
+            too.
+        images, what
+            As for `each`.
+        why : callable, optional
+            Takes an image and says why it is to be worked on, as text; None: it is done. Called in
+            several threads. Where it fails, the work will say why.
+        threads : int
+            That consume, so `consume` should leave Python's lock to others; with 1 everything
+            happens in this thread.
+
+        Returns
+        -------
+        tally : Tally
+
+        Raises
+        ------
+        KeyboardInterrupt
+            As it comes, once all results there are have been consumed and the summary is logged.
+        RunError
+            What ends a run; with `fail_fast` the first failure.
+        Exception
+            What `produce` itself raises here, likewise.
+        """
+        start, done, skipped, failed = time.monotonic(), 0, 0, []
+
+        def tally(planned=0):
+            return Tally(done, skipped, tuple(failed), time.monotonic() - start, planned)
+
+        def work(todo):
+            if todo and self.executor is None:
+                yield from processes.in_threads(consume, produce(todo), threads)
+            elif todo:
+                job = partial(processes.stream, produce, consume, threads)
+                yield from processes.elsewhere(self.executor, job, todo, self.images_per_job)
+
+        try:
+            images = list(images)
+            todo = self._reasons(why, images, what)
+            skipped = len(images) - len(todo)
+            if self.dry_run:
+                _log_plan(self.log, todo)
+                return tally(planned=len(todo))
+            bar = tqdm(total=len(images), initial=skipped, desc=what, unit="image")
+            with bar, closing(work([image for image, _ in todo])) as results:
+                for image, error in results:
+                    if error is None:
+                        done += 1
+                    else:
+                        failed.append(self._logged(image, error))
+                        if self.fail_fast:
+                            raise failure(tally(), "the run stops there")
+                    bar.update()
+        except KeyboardInterrupt:
+            self.log.info("%s, interrupted", summary(tally()))
+            raise
+        return tally()
+
+    def close(self, tally):
+        """End a script: log the summary, and fail if an image failed.
+
+        Raises
+        ------
+        RunError
+            See `failure`.
+        """
+        self.log.info(summary(tally))
+        if tally.failed:
+            raise failure(tally)
+
+    def _reasons(self, why, images, what):
+        """Each image that is to be worked on, and the reason: a list of pairs."""
+        if self.overwrite or why is None:
+            return [(image, "args.overwrite" if why else "not looked at") for image in images]
+        todo = []
+        bar = tqdm(total=len(images), desc=f"{what}: looking", unit="image", delay=2)
+        with bar, ThreadPoolExecutor() as pool:
+            for start in range(0, len(images), _CHECKED):  # an interrupt waits for those that began
+                part = images[start : start + _CHECKED]
+                for image, reason in zip(part, pool.map(partial(_reason, why), part), strict=True):
+                    if reason is not None:
+                        todo.append((image, reason))
+                    bar.update()
+        old = sum(reason == OTHER_FORMAT for _, reason in todo)
+        if old and not self.dry_run:
+            self.log.info("%d files are of another version of this project: made again", old)
+        return todo
+
+    def _logged(self, image, error):
+        """Name of an image that failed, and why, as it is logged; what ends a run is raised."""
+        if isinstance(error, RunError):
+            raise error
+        name, reason = f"image {image}", f"{type(error).__name__}: {error}"
+        self.log.error("%s failed: %s", name, reason)
+        self.log.debug("%s", name, exc_info=error)
+        return name, reason
+
+
+def summary(tally):
+    """The line a run over many images ends with."""
+    total = tally.done + tally.planned + tally.skipped + len(tally.failed)
+    begun = f"{tally.planned} to do" if tally.planned else f"{tally.done} done"
+    return (
+        f"{begun}, {tally.skipped} skipped (already there), "
+        f"{len(tally.failed)} failed, {total} in total, {tally.seconds:.1f} s"
+    )
+
+
+def failure(tally, others="the others are done"):
+    """The RunError that names what failed."""
+    lines = [f"{name}: {reason}" for name, reason in tally.failed]
+    message = "\n  ".join([f"{len(lines)} failed; {others}:", *lines])
+    return RunError(message)
+
+
+def _reason(why, index):
+    """Why an image is to be worked on; where that cannot be told, working on it will say."""
+    try:
+        return why(index)
+    except RunError:
+        raise
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def _log_plan(log, todo):
+    """Say how many images would be worked on for which reason, and which are the first."""
+    names = defaultdict(list)
+    for index, reason in todo:
+        names[reason].append(str(index))
+    for reason, images in names.items():
+        more = ", ..." if len(images) > _LISTED else ""
+        log.info("%d to do, %s: image %s%s", len(images), reason, ", ".join(images[:_LISTED]), more)

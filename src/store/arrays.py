@@ -1,0 +1,237 @@
+"""Arrays with a value a pixel: predictions and component maps, as HDF5 files."""
+
+import io
+import json
+import os
+from contextlib import contextmanager
+
+import h5py
+import hdf5plugin
+import numpy as np
+from PIL import Image
+
+from src.records import NO_LABEL, Prediction
+from src.store.files import whole_file
+from src.store.sealed import UNSEALED, as_json, broken, existing, is_sealed, sealed_file
+from src.store.tables import read_pickle
+
+FORMS = ("float32", "compact", "none")  # in which probabilities are stored
+_STEP_ROWS = 16  # of a chunk
+
+
+def write_prediction(path, prediction, made_from, form="compact"):
+    """Store what stage 1 knows about one image.
+
+    Parameters
+    ----------
+    path : path
+        See `paths.Results`; folders are made as needed.
+    prediction : Prediction
+        An unknown ground truth (None) is stored as 255 everywhere.
+    made_from : dict
+        What the file depends on; see `provenance`.
+    form : {"float32", "compact", "none"}
+        How the probabilities are stored: as they are; as whole multiples of 1 / 65535, compressed;
+        not at all, but the heat maps in 255 steps for pictures.
+    """
+    truth = prediction.ground_truth
+    if truth is None:
+        truth = np.full(prediction.prediction.shape, NO_LABEL, np.uint8)
+    with _new_hdf5(path, made_from) as file:
+        if form == "float32":  # a fifth smaller if compressed, but five times slower to read
+            file["probabilities"] = np.asarray(prediction.probabilities, np.float32)
+        elif form == "compact":
+            _store_steps(file, "probabilities", prediction.probabilities, np.uint16)
+        else:
+            _store_steps(file, "heatmaps", prediction.heatmaps, np.uint8)
+        _store_scores(file, prediction.scores)
+        _store_ids(file, "prediction", _as_ids(prediction.prediction))
+        _store_ids(file, "ground_truths", _as_ids(truth))
+        file.create_dataset(
+            "image_path", data=[os.fsencode(prediction.image_path)], dtype=h5py.string_dtype()
+        )
+
+
+def read_prediction(path, probabilities=True):
+    """Read what stage 1 knows about one image.
+
+    Parameters
+    ----------
+    path : path
+        See `paths.Results`; older trees' `probs_<index>.hdf5` is found where it is missing.
+    probabilities : bool
+        False: leave out the probabilities, which are nearly all of the file.
+
+    Returns
+    -------
+    prediction : Prediction
+        `ground_truth` is None where no pixel has a label; `probabilities` and `heatmaps` are None
+        where they are left out or not stored.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        The file is missing; it is broken.
+    """
+    with _open_hdf5(path) as file:
+        truth = _as_ids(file["ground_truths"][()])
+        # older files: `file_names`; other library versions: fixed-length bytes
+        names = file["image_path" if "image_path" in file else "file_names"][()]
+        return Prediction(
+            probabilities=_read_steps(file, "probabilities") if probabilities else None,
+            heatmaps=_read_steps(file, "heatmaps"),
+            scores=_read_scores(file),
+            prediction=_as_ids(file["prediction"][()]),
+            ground_truth=None if (truth == NO_LABEL).all() else truth,
+            image_path=os.fsdecode(np.ravel(names)[0]),
+        )
+
+
+def write_components(path, components, made_from):
+    """Store a component map: (H, W) int32, +k inside segment k and -k on its boundary."""
+    with _new_hdf5(path, made_from) as file:
+        _store_ids(file, "components", np.asarray(components, np.int32))
+
+
+def read_components(path):
+    """Read a component map, (H, W) int32: +k inside segment k and -k on its boundary.
+
+    Where the HDF5 file is missing, the original's pickle of the same name is read.
+    """
+    if existing(path).suffix == ".p":
+        return np.asarray(read_pickle(path), np.int32)
+    with _open_hdf5(path) as file:
+        return np.asarray(file["components"], np.int32)
+
+
+def read_map(path):
+    """Read a map of the user's: an array of numbers in a .npy file.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        The file is missing; it is broken or holds something else.
+    """
+    try:
+        values = np.load(path, allow_pickle=False)
+        if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
+            raise ValueError(f"it has {getattr(values, 'dtype', type(values).__name__)}")
+    except (FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # a broken file raises nearly anything
+        raise ValueError(f"{path} must hold a map of numbers, saved by np.save: {error}") from error
+    return values
+
+
+def write_picture(path, picture):
+    """Store a picture (H, W, 3) uint8 as PNG; folders are made as needed."""
+    with whole_file(path) as part:
+        Image.fromarray(picture).save(part, "PNG")
+
+
+def made_from_of(path):
+    """What an HDF5 file says it was made from, None where it does not; no more is read of it."""
+    with _open_hdf5(path, is_checked=False) as file:
+        return json.loads(file.attrs.get("made_from", "null"))
+
+
+@contextmanager
+def _new_hdf5(path, made_from):
+    buffer = io.BytesIO()  # HDF5 does not survive a disk that is full
+    with h5py.File(buffer, "w") as file:
+        file.attrs["made_from"] = as_json(made_from)
+        yield file
+    with sealed_file(path) as file:
+        file.write(buffer.getbuffer())
+
+
+def _store_steps(file, name, array, dtype):
+    """Store values (H, W, C) in [0, 1] as whole numbers, 1 as the largest one; compressed.
+
+    One map (H, W) after the other, which takes a quarter less than pixel after pixel.
+    """
+    height, width, count = array.shape
+    stored = file.create_dataset(
+        name,
+        shape=(count, height, width),
+        dtype=dtype,
+        chunks=(count, min(_STEP_ROWS, height), width),
+        compression=hdf5plugin.Blosc2(cname="zstd", clevel=1, filters=hdf5plugin.Blosc2.SHUFFLE),
+    )
+    for rows in _step_rows(height):
+        steps = np.clip(array[rows], 0, 1) * np.float32(np.iinfo(dtype).max)
+        stored[:, rows] = np.moveaxis(np.rint(steps, out=steps).astype(dtype), 2, 0)
+
+
+def _read_steps(file, name):
+    """Values of a dataset (H, W, C) as float32, None where there is none."""
+    if name not in file:
+        return None
+    stored = file[name]
+    if stored.dtype.kind == "f":  # stored as they are
+        return np.asarray(stored, np.float32)
+    count, height, width = stored.shape
+    values = np.empty((height, width, count), np.float32)
+    step = np.float32(1 / np.iinfo(stored.dtype).max)
+    for rows in _step_rows(height):
+        np.multiply(np.moveaxis(stored[:, rows], 0, 2), step, out=values[rows])
+    return values
+
+
+def _store_scores(file, scores):
+    """Store maps (H, W) by name in 65535 steps between the lowest and the highest value of each."""
+    if not scores:
+        return
+    maps = np.stack([*scores.values()], axis=2)
+    low, high = maps.min(axis=(0, 1)), maps.max(axis=(0, 1))
+    _store_steps(file, "scores", (maps - low) / np.where(high > low, high - low, 1), np.uint16)
+    file["scores"].attrs.update(names=[*scores], low=low, high=high)
+
+
+def _read_scores(file):
+    if "scores" not in file:
+        return {}
+    maps, attrs = _read_steps(file, "scores"), file["scores"].attrs
+    maps = attrs["low"] + maps * (attrs["high"] - attrs["low"])
+    return dict(zip(attrs["names"], np.moveaxis(maps, 2, 0), strict=True))
+
+
+def _step_rows(height):
+    """A few rows after the other: what is done to them stays in the processor's cache."""
+    return [slice(row, row + _STEP_ROWS) for row in range(0, height, _STEP_ROWS)]
+
+
+def _store_ids(file, name, array):
+    """Store whole numbers with a value a pixel, compressed: they come in long runs."""
+    file.create_dataset(
+        name,
+        data=array,
+        chunks=(min(128, array.shape[0]), *array.shape[1:]),
+        # a shuffle of the bytes would double the size
+        compression=hdf5plugin.Blosc2(cname="zstd", clevel=1, filters=hdf5plugin.Blosc2.NOFILTER),
+    )
+
+
+def _as_ids(ids):
+    """Class ids as uint8, or as uint16 where there are more than 256."""
+    if ids.dtype in (np.uint8, np.uint16):
+        return ids
+    low, high = ids.min(), ids.max()
+    if low < 0 or high > np.iinfo(np.uint16).max:
+        raise ValueError(f"class ids must be in 0..65535, got {low}..{high}")
+    return ids.astype(np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16)
+
+
+@contextmanager
+def _open_hdf5(path, is_checked=True):
+    path = existing(path)
+    is_whole = not is_checked or is_sealed(path)
+    try:
+        with h5py.File(path, "r") as file:
+            if "made_from" in file.attrs and not is_whole:
+                raise ValueError(UNSEALED)
+            yield file
+    except PermissionError:
+        raise
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise broken(path, error) from error

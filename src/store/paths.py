@@ -1,0 +1,163 @@
+"""The name of every file that the stages exchange, and which of them are there."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from src.errors import SettingError
+
+MAKERS = {  # of the files whose names begin like that
+    "input": "pred_images.py",
+    "metrics": "src/MetaSeg/main.py",
+    "components": "src/MetaSeg/main.py",
+    "vectors": "compute_embeddings.py",
+    "embeddings": "compute_embeddings.py",
+    "classes": "search_classes.py",
+}
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the stages write about the pictures of a dataset, seen by one segmentation network.
+
+    Attributes
+    ----------
+    io_path : path
+        Folder of all results.
+    model, dataset : str, optional
+        Names of their entries; None where a file does not depend on them.
+    """
+
+    io_path: str | os.PathLike
+    model: str | None = None
+    dataset: str | None = None
+
+    def folder(self, kind):
+        """Folder of the files of one kind: "input", "metrics", "components"."""
+        return Path(self.io_path, kind, self.model, self.dataset)
+
+    def prediction(self, index):
+        """Path of the class probabilities of one picture, written by stage 1."""
+        return self.folder("input") / f"input{index}.hdf5"
+
+    def metrics(self, index):
+        """Path of the table of the segments of one picture, written by stage 2."""
+        return self.folder("metrics") / f"metrics{index}.p"
+
+    def components(self, index):
+        """Path of the component map of one picture, written by stage 2."""
+        return self.folder("components") / f"components{index}.hdf5"
+
+    def rating(self, index):
+        """Path of the drawing of true and predicted IoU of one picture, by stage 2."""
+        name = f"rating{index}.png"
+        return Path(self.io_path, "pictures", "rating", self.model, self.dataset, name)
+
+    @property
+    def analysis(self):
+        """Folder of tables and plots for people."""
+        return Path(self.io_path, "analysis", self.model, self.dataset)
+
+    def embeddings(self, min_size, net):
+        """Path of the table of embedded segments, collected by stage 4.
+
+        Parameters
+        ----------
+        min_size : (int, int)
+            Smallest height and width of a segment in pixels.
+        net : str
+            Network that made the vectors, such as timm/<name>.
+        """
+        height, width = min_size
+        name = f"embeddings_{height}_{width}_{net.replace('/', '_')}.p"
+        return Path(self.io_path, "embeddings", self.model, name)
+
+    def vectors(self, index, table):
+        """Path of the vectors of one picture, written by stage 4 for such a table."""
+        return vectors_folder(table) / self.dataset / f"vectors{index}.p"
+
+    def classes(self, index):
+        """Path of the classes in one picture, written by search_classes.py."""
+        return self.overview.with_name(f"classes{index}.p")
+
+    @property
+    def overview(self):
+        """Path of the list of pictures by class, written by search_classes.py."""
+        return Path(self.io_path, "overviews", self.dataset, "overview.json")
+
+    def indices(self, kind, missing_ok=False):
+        """Indices of the pictures that have a file of a kind ("input", "metrics", "components").
+
+        Parameters
+        ----------
+        kind : str
+        missing_ok : bool
+            Give an empty list where there is no such folder.
+
+        Returns
+        -------
+        indices : list of int
+            Ascending. Other files in the folder do not matter.
+
+        Raises
+        ------
+        SettingError
+            If there is no such folder and that is not `missing_ok`; lists the folders that exist.
+        """
+        folder = self.folder(kind)
+        if not folder.is_dir() and not missing_ok:
+            others = ", ".join(sorted(path.name for path in _files(folder.parent))) or "nothing"
+            raise SettingError(
+                f"{folder} has no {kind} files; run {MAKERS[kind]} with args.dataset={self.dataset}"
+                f" first; {folder.parent} has {others}"
+            )
+        return indices_in(folder, f"(?:{kind}|probs_)" if kind == "input" else kind)
+
+
+def indices_in(folder, stem):
+    """Ascending numbers of the files <stem><number>.hdf5 and .p in a folder, if there is one."""
+    names = (re.fullmatch(rf"{stem}(\d+)\.(?:hdf5|p)", path.name) for path in _files(folder))
+    return sorted({int(name[1]) for name in names if name})
+
+
+def find_components(places, index):
+    """Path of a picture's component map in the first of some Results that has it.
+
+    Where none has it, the path that it has in the last.
+    """
+    paths = [results.components(index) for results in places]
+    there = (path for path in paths if path.is_file() or path.with_suffix(".p").is_file())
+    return next(there, paths[-1])
+
+
+def vectors_folder(table):
+    """Folder that a table of embedded segments is collected from: a folder a dataset in it."""
+    return Path(table).with_suffix("")
+
+
+def tags_path(table):
+    """Path of the tags of a table of embedded segments: JSON, beside it."""
+    path = Path(table)
+    return path.with_name(f"{path.name.removesuffix('.p')}_tags.json")
+
+
+def min_size_of(table):
+    """Smallest height and width in pixels in the name of a table of embedded segments.
+
+    Raises
+    ------
+    SettingError
+        If it has another name than `Results.embeddings` gives.
+    """
+    name = re.fullmatch(r"embeddings_(\d+)_(\d+)_.+\.p", Path(table).name)
+    if not name:
+        raise SettingError(
+            f"a file of embedded segments must be called embeddings_<height>_<width>_<net>.p, "
+            f"got {table}"
+        )
+    return int(name[1]), int(name[2])
+
+
+def _files(folder):
+    return list(folder.iterdir()) if folder.is_dir() else []

@@ -1,0 +1,281 @@
+"""Tables: a pickle of one dict of NumPy arrays and plain values each."""
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from src.errors import SettingError
+from src.records import ObjectTable
+from src.store.files import whole_file
+from src.store.safe_pickle import Pickler, load
+from src.store.sealed import (
+    UNSEALED,
+    advice,
+    as_json,
+    as_stored,
+    broken,
+    existing,
+    is_sealed,
+    sealed_file,
+)
+
+VECTORS = ("embeddings", "nn_embeddings", "plot_embeddings")  # the latter two: from stage 5
+# columns of an ObjectTable, and what the original calls them in a file: an entry an image there,
+# to which `image_level_index` leads from the rows
+_OF_IMAGES = {
+    "image_path": "image_path",
+    "dataset": "dataset",
+    "model_name": "model_name",
+    "image_index": "image_index",
+    "image_size": "image_size",
+    "image_predicted_iou": "iou_pred",
+    "image_made_from": "image_made_from",
+}
+_OF_ROWS = {
+    "box": "box",
+    "component_index": "component_index",
+    "true_id": "gt",
+    "predicted_id": "pred",
+    "predicted_iou": "iou",
+    "segment_size": "segment_size",
+    "thumbnail": "thumbnail",
+    "annotated": "annotated",
+    **{name: name for name in VECTORS},
+}
+
+
+def write_table(path, table, made_from):
+    """Store a table.
+
+    Parameters
+    ----------
+    path : path
+        See `paths.Results`; folders are made as needed.
+    table : dict
+        Name -> NumPy array, or plain lists, tuples, dicts, str, bytes and numbers.
+    made_from : dict
+        What the file depends on; see `provenance`. Stored under the key "made_from".
+
+    Raises
+    ------
+    TypeError
+        The table holds something that `read_table` would refuse.
+    """
+    with sealed_file(path) as file:
+        # from protocol 5 on NumPy neither writes nor reads by way of a copy
+        Pickler(file, protocol=5).dump({**table, "made_from": as_stored(made_from)})
+
+
+def read_table(path):
+    """Read a table as it was given to `write_table`; the original's tables are dicts of lists.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        The file is missing; it is broken, or holds anything but NumPy arrays and plain values.
+    """
+    table = read_pickle(path)
+    if not isinstance(table, dict):
+        raise ValueError(f"{path} must hold a dict, got {type(table).__name__}; {advice(path)}")
+    table.pop("made_from", None)
+    return table
+
+
+def read_pickle(path):
+    """All that a pickle holds, its "made_from" included; see `read_table`."""
+    path = existing(path)
+    has_seal = is_sealed(path)
+    with path.open("rb") as file:
+        try:
+            content = load(file, has_seal)
+            if isinstance(content, dict) and "made_from" in content and not has_seal:
+                raise ValueError(UNSEALED)
+        except Exception as error:  # a broken pickle raises nearly anything
+            raise broken(path, error) from error
+    return content
+
+
+# the table of embedded objects
+
+
+def write_embeddings(path, table, made_from):
+    """Store an ObjectTable in the nested form of the original; see `write_table`."""
+    names = zip(table["dataset"], table["image_index"].tolist(), strict=True)
+    position, first, image_level_index = {}, [], np.empty(len(table), np.int64)
+    for row, name in enumerate(names):
+        if name not in position:
+            position[name] = len(first)
+            first.append(row)
+        image_level_index[row] = position[name]
+    content = {"image_level_index": image_level_index}
+    for columns, rows in ((_OF_IMAGES, np.array(first, np.int64)), (_OF_ROWS, slice(None))):
+        for ours, theirs in columns.items():
+            if ours in table:
+                values = table[ours][rows]
+                content[theirs] = values.tolist() if values.dtype == object else values
+    write_table(path, table.facts | content, made_from)
+
+
+def read_embeddings(path):
+    """Read the table of embedded objects.
+
+    Parameters
+    ----------
+    path : path
+        See `paths.Results.embeddings`; a file of the original system will do.
+
+    Returns
+    -------
+    table : ObjectTable
+        With vectors; `facts` has also "made_from", a dict, None for the original's files.
+
+    Raises
+    ------
+    FileNotFoundError, SettingError
+        The file is missing; it is broken, or is no such table.
+    """
+    try:
+        content = read_pickle(path)
+    except ValueError as error:
+        raise SettingError(str(error)) from error
+    try:
+        columns = _columns(content)
+        known = {"image_level_index", *_OF_IMAGES.values(), *_OF_ROWS.values()}
+        facts = {name: value for name, value in content.items() if name not in known}
+        return ObjectTable(columns, {"made_from": None} | facts)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise SettingError(str(broken(path, error))) from error
+
+
+def write_objects(path, table, made_from):
+    """Store the ObjectTable of one picture; see `write_table`."""
+    columns = {
+        name: values.tolist() if values.dtype == object else values
+        for name, values in table.columns.items()
+        if len(table)  # arrays without elements take long to read
+    }
+    write_table(path, {"columns": columns, "facts": table.facts}, made_from)
+
+
+def read_objects(path):
+    """Read the ObjectTable of one picture, and what it was made from: a dict.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        The file is missing; it is broken, or is no such table.
+    """
+    content = read_pickle(path)
+    try:
+        columns = {
+            name: values if isinstance(values, np.ndarray) else as_column(values)
+            for name, values in content["columns"].items()
+        }
+        table = ObjectTable(columns, content["facts"]) if columns else no_objects(content["facts"])
+        return table, content["made_from"]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise broken(path, error) from error
+
+
+def no_objects(facts=None):
+    """An ObjectTable without rows."""
+    texts = "dataset", "model_name", "image_path", "image_predicted_iou", "image_made_from"
+    numbers = "image_index", "component_index", "true_id", "predicted_id", "segment_size"
+    columns = {name: as_column([]) for name in (*texts, "thumbnail")}
+    columns |= {name: np.zeros(0, np.int64) for name in numbers}
+    columns["image_size"] = np.zeros((0, 2), np.int64)
+    columns["box"] = np.zeros((0, 4), np.int64)
+    columns["predicted_iou"] = np.zeros(0, np.float32)
+    columns["embeddings"] = np.zeros((0, 0), np.float32)
+    return ObjectTable(columns, facts or {})
+
+
+def _columns(content):
+    """The columns of an ObjectTable, from a file of any age."""
+    images, rows = len(content["image_path"]), len(content["component_index"])
+    of_row = np.asarray(content["image_level_index"], np.int64)
+    sizes = np.asarray(content.get("image_size", np.full((images, 2), -1)), np.int64)
+    columns = {
+        "image_index": np.asarray(content["image_index"], np.int64)[of_row],
+        "image_size": sizes.reshape(images, 2)[of_row],
+        "image_made_from": as_column(content.get("image_made_from", [""] * images))[of_row],
+        "component_index": np.asarray(content["component_index"], np.int64),
+        "true_id": np.asarray(content["gt"], np.int64),
+        "predicted_id": np.asarray(content["pred"], np.int64),
+        "box": np.asarray(content["box"], np.int64).reshape(rows, 4),
+        "segment_size": np.asarray(content.get("segment_size", np.full(rows, -1)), np.int64),
+    }
+    for name in ("image_path", "dataset", "model_name"):
+        columns[name] = as_column(content[name])[of_row]
+    columns["image_predicted_iou"] = ious = as_column(content["iou_pred"])[of_row]
+    iou = content.get("iou")
+    if iou is None:
+        pairs = zip(ious, columns["component_index"], strict=True)
+        iou = [of_image[number - 1] for of_image, number in pairs]
+    columns["predicted_iou"] = np.asarray(iou, np.float32)
+    if "thumbnail" in content:
+        columns["thumbnail"] = as_column(content["thumbnail"])
+    if "annotated" in content:
+        columns["annotated"] = np.asarray(content["annotated"])
+    for name in VECTORS:
+        if name in content:
+            vectors = np.asarray(content[name], np.float32)
+            columns[name] = vectors if rows else vectors.reshape(0, *vectors.shape[1:] or (0,))
+    return columns
+
+
+def as_column(values):
+    """A column of Python's objects: text, bytes, arrays."""
+    column = np.empty(len(values), object)
+    for row, value in enumerate(values):
+        column[row] = value
+    return column
+
+
+# overviews of datasets
+
+
+def write_overview(path, classes, made_from):
+    """Store in which images of a dataset each class occurs, as JSON.
+
+    Parameters
+    ----------
+    path : path
+        See `paths.Results.overview`; folders are made as needed.
+    classes : list of dict
+        `id`, `name` and `images`, ascending indices, of each class.
+    made_from : dict
+        What the file depends on; see `provenance`.
+    """
+    with whole_file(path) as part:
+        checksum = zlib.crc32(as_json(classes).encode())
+        content = {"classes": classes, "made_from": made_from, "crc32": checksum}
+        part.write_text(as_json(content), encoding="utf-8")
+
+
+def read_overview(path, made_from):
+    """Read the classes as they were given to `write_overview`.
+
+    Raises
+    ------
+    SettingError
+        The file is missing or broken, or was made from something else than `made_from`.
+    """
+    path = Path(path)
+    advice = f"run search_classes.py with args.dataset={path.parent.name} first"
+    try:
+        overview = json.loads(path.read_text(encoding="utf-8"))
+        classes, source = overview["classes"], overview["made_from"]
+        if not all({"id", "name", "images"} <= row.keys() for row in classes):
+            raise ValueError("a class lacks its id, name or images")
+        if overview.get("crc32") != zlib.crc32(as_json(classes).encode()):
+            raise ValueError("its checksum is not that of its classes")
+    except FileNotFoundError:
+        raise SettingError(f"{path} is missing; {advice}") from None
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise SettingError(f"{path} is broken ({error}); {advice}") from error
+    if source != as_stored(made_from):
+        raise SettingError(f"{path} was made when the dataset had other images; {advice}")
+    return classes
