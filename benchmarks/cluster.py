@@ -22,7 +22,7 @@ from distributed.comm.tcp import TCP
 from configuration import CONFIG
 from src.MetaSeg.main import compute_metrics
 from src.run import parallel
-from src.store import cache
+from src.store.paths import Results
 
 LOG = logging.getLogger("benchmark")
 LOG.setLevel(logging.ERROR)
@@ -41,13 +41,13 @@ def main():
 def measure_stage():
     """Images per second of stage 2, here and on a cluster."""
     place = CONFIG.metaseg_io_path, CONFIG.MODEL_NAME, DATASET
-    folder = cache.prediction_path(*place, 0).parent
+    folder = Results(*place).folder("input")
     if not cache.image_indices(folder, "input", missing_ok=True):
         print("stage 2: not measured, run `make demo` first")
         return
     print("stage 2, images per second   images per job    1 process   2 processes")
     with tempfile.TemporaryDirectory() as results:
-        linked = cache.prediction_path(results, *place[1:], 0).parent
+        linked = Results(results, *place[1:]).folder("input")
         linked.parent.mkdir(parents=True)
         linked.symlink_to(Path(folder).resolve(), target_is_directory=True)
         speeds = [images_per_second(results, num_cores=n) for n in (1, 2)]

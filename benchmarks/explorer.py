@@ -21,7 +21,7 @@ from PIL import Image
 from configuration import CONFIG
 from src import class_ids, pictures
 from src.discover import Explorer, Segments
-from src.store import cache
+from src.store import tables
 
 SCRIPT = Path(__file__).resolve().parents[1] / "discover_embedding_space.py"
 SEGMENTS, POINTS = 100_000, 1_000_000
@@ -85,7 +85,7 @@ def make_table(count, features, rng):
 def start(folder, table):
     """Seconds of the whole script from the stored maps to a picture, and its peak memory in GB."""
     path = Path(folder, "embeddings_1_1_none.p")
-    cache.write_table(path, table, {})
+    tables.write_table(path, table, {})
     place = f"mainplot.save_path={folder}/map.png"
     before = time.perf_counter()
     subprocess.run(

@@ -32,6 +32,8 @@ from src.datasets import cityscapes  # noqa: E402
 from src.model.deepv3 import DeepWV3Plus  # noqa: E402
 from src.records import Prediction  # noqa: E402
 from src.segmentation import inference  # noqa: E402
+from src.store import arrays
+from src.store.paths import Results
 from src.store import cache  # noqa: E402
 from tests.test_model import fill  # noqa: E402
 
@@ -108,8 +110,8 @@ def first_loop(folder, device, count):
             logits = network(image[None].to(device)).cpu()
         probabilities = logits[0].softmax(0).permute(1, 2, 0).contiguous().numpy()
         prediction = Prediction(probabilities, probabilities.argmax(-1), ground_truth, path)
-        path = cache.prediction_path(folder, NAME, NAME, index)
-        cache.write_prediction(path, prediction, {}, "float32")
+        path = Results(folder, NAME, NAME).prediction(index)
+        arrays.write_prediction(path, prediction, {}, "float32")
 
 
 def stage_1(folder, device, **options):

@@ -15,7 +15,8 @@ from kernel import F0, make_image, median_ms
 from src.MetaSeg.main import compute_metrics
 from src.MetaSeg.metrics import compute_metrics_components
 from src.records import Prediction
-from src.store import cache
+from src.store import arrays
+from src.store.paths import Results
 
 IMAGES = 100
 PLACE = {"model_name": "none", "dataset": "noise"}
@@ -23,10 +24,10 @@ PLACE = {"model_name": "none", "dataset": "noise"}
 
 def store(io_path, field, ground_truth):
     """Write the prediction once and link it to the other names."""
-    paths = [cache.prediction_path(io_path, *PLACE.values(), i) for i in range(IMAGES)]
+    paths = [Results(io_path, *PLACE.values()).prediction(i) for i in range(IMAGES)]
     prediction = field.argmax(-1).astype(np.uint8)
     stored = Prediction(field, prediction, ground_truth, "noise.png")
-    cache.write_prediction(paths[0], stored, {}, "float32")
+    arrays.write_prediction(paths[0], stored, {}, "float32")
     for path in paths[1:]:
         os.link(paths[0], path)
     return paths[0]
@@ -61,9 +62,9 @@ def main():
         io_path = Path(folder)
         path = store(io_path, field, ground_truth)
         kernel = median_ms(lambda: compute_metrics_components(field, ground_truth))
-        reading = median_ms(lambda: cache.read_prediction(path))
+        reading = median_ms(lambda: arrays.read_prediction(path))
         speeds = {cores: run_stage(io_path, cores) for cores in (1, 2)}
-        components = cache.components_path(io_path, *PLACE.values(), 0)
+        components = Results(io_path, *PLACE.values()).components(0)
         print(f"kernel alone           {kernel:8.0f} ms an image")
         print(f"reading alone          {reading:8.0f} ms an image")
         for cores, speed in speeds.items():

@@ -13,7 +13,8 @@ from PIL import Image
 from src.errors import SettingError
 from src.MetaSeg import analysis, main, meta_models
 from src.records import Prediction
-from src.store import cache
+from src.store import arrays, tables
+from src.store.paths import Results
 
 ENTRY = main.meta_models["meta_nn"]
 
@@ -217,8 +218,8 @@ def measured(tmp_path):
         prediction = probabilities.argmax(-1).astype(np.uint8)
         truth = np.where(rng.random((12, 16)) < 0.6, prediction, 0).astype(np.uint8)
         record = Prediction(probabilities, prediction, truth, "x.png")
-        cache.write_prediction(
-            cache.prediction_path(*place.values(), index), record, {"image": index}
+        arrays.write_prediction(
+            Results(*place.values()).prediction(index), record, {"image": index}
         )
         np.save(maps / f"{index}.npy", np.full((12, 16), index / 2))
     measure(place, maps)
@@ -235,7 +236,7 @@ def measure(place, maps):
 
 def test_a_heat_map_of_ones_own_becomes_metrics_and_features(measured):
     place, _ = measured
-    metrics = cache.read_table(cache.metrics_path(*place.values(), 3))
+    metrics = tables.read_table(Results(*place.values()).metrics(3))
     assert set(metrics["depth"]) == {1.5}
     names = meta_models.feature_names(metrics)
     assert {"depth_bd", "depth_var_rel_in"} <= {*names}
@@ -247,7 +248,7 @@ def test_another_heat_map_is_measured_anew_and_no_other_image(measured):
     np.save(maps / "2.npy", np.full((12, 16), 7.25, np.float32))
     tally = measure(place, maps)
     assert (tally.done, tally.skipped) == (1, 3)
-    assert set(cache.read_table(cache.metrics_path(*place.values(), 2))["depth"]) == {7.25}
+    assert set(tables.read_table(Results(*place.values()).metrics(2))["depth"]) == {7.25}
 
 
 def test_a_missing_heat_map_is_named(measured):
@@ -259,7 +260,7 @@ def test_a_missing_heat_map_is_named(measured):
 
 def test_the_tasks_draw_every_image_and_write_the_tables(measured, tmp_path):
     place, _ = measured
-    images = [(i, cache.read_table(cache.metrics_path(*place.values(), i))) for i in range(4)]
+    images = [(i, tables.read_table(Results(*place.values()).metrics(i))) for i in range(4)]
     table = meta_models.segment_table(images)
     model = meta_models.fit(main.meta_models["linear"], table, seed=0)
     mapping = {i: (f"class {i}", (90 * i, 0, 0)) for i in range(3)}

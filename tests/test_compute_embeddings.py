@@ -25,7 +25,8 @@ from src.MetaSeg import stage as measuring
 from src.MetaSeg.metrics import compute_metrics_components
 from src.records import Prediction
 from src.run import parallel
-from src.store import cache
+from src.store import arrays, provenance, tables
+from src.store.paths import Results
 
 LOG = logging.getLogger(__name__)
 MODULE = '''
@@ -116,7 +117,7 @@ class World:
         prediction = Prediction(np.eye(3, dtype=np.float32)[labels], labels, truth, str(path))
         place = self.results, model, dataset, index
         made_from = {"image": str(path), "label": label}
-        cache.write_prediction(cache.prediction_path(*place), prediction, made_from)
+        arrays.write_prediction(Results().prediction(*place), prediction, made_from)
         predicted_ids = np.full(256, 255, np.uint8)
         predicted_ids[:3] = [0, 1, 2]
         measuring.store_segments(prediction, place, predicted_ids)
@@ -130,10 +131,10 @@ class World:
         return figures, network.seen - before
 
     def path(self, net="mean_colour", model="whole"):
-        return cache.embeddings_path(self.results, model, 4, 4, net)
+        return Results(self.results, model).embeddings((4, 4), net)
 
     def table(self, net="mean_colour"):
-        return cache.read_embeddings(self.path(net))
+        return tables.read_embeddings(self.path(net))
 
 
 @pytest.fixture
@@ -215,7 +216,7 @@ def test_the_file_says_what_it_was_made_from(world):
     assert made_from.keys() == {"net", "crop_size", "datasets", "version", "format"}
     assert made_from["version"] == importlib.metadata.version("oodretrieval")
     assert made_from["net"]["class"] == "blocks_of_a_user.MeanColour"
-    assert made_from["crop_size"] == [9, 9] and made_from["format"] == cache.FORMAT
+    assert made_from["crop_size"] == [9, 9] and made_from["format"] == provenance.FORMAT
     first = made_from["datasets"].pop("first")
     assert not made_from["datasets"]
     assert first["model"]["class"] == "blocks_of_a_user.Whole"
@@ -291,8 +292,8 @@ def test_the_table_of_classes_and_filters_is_logged(world, caplog):
 def test_without_any_suspect_the_table_has_no_rows(world, caplog):
     figures, crops = world.run(min_height=7)
     assert (figures["kept"], crops) == (0, 0)
-    path = cache.embeddings_path(world.results, "whole", 7, 4, "mean_colour")
-    assert cache.read_embeddings(path)["embeddings"].shape == (0, 0)
+    path = Results(world.results, "whole").embeddings((7, 4), "mean_colour")
+    assert tables.read_embeddings(path)["embeddings"].shape == (0, 0)
     assert "left out, too small: 2" in caplog.messages
     caplog.clear()
     world.run(min_height=7)
@@ -309,11 +310,11 @@ def test_an_unknown_iou_is_counted_and_judges_nothing(world, caplog):
 
 def test_labels_above_255_belong_to_no_class(world):
     world.add_image("first", 0, label=100)
-    path = cache.prediction_path(world.results, "whole", "first", 3)
-    known = cache.read_prediction(path)
+    path = Results(world.results, "whole", "first").prediction(3)
+    known = arrays.read_prediction(path)
     truth = known.ground_truth.astype(np.uint16)
     truth[truth == 1] = 300
-    cache.write_prediction(path, replace(known, ground_truth=truth), cache.made_from(path))
+    arrays.write_prediction(path, replace(known, ground_truth=truth), provenance.made_from(path))
     figures, _ = world.run()
     assert_array_equal(world.table()["gt"], [100, 2, 300, 2])
     # one unknown car of 0.52, above it the buses of 0.75, below the roads; the other has no class
@@ -324,7 +325,7 @@ def test_labels_above_255_belong_to_no_class(world):
 
 
 def test_a_single_image_is_enough_and_other_files_in_the_metrics_folder_do_not_matter(world):
-    folder = cache.metrics_path(world.results, "whole", "first", 3).parent
+    folder = Results(world.results, "whole", "first").metrics(3).parent
     (folder / "metrics_all.p").write_bytes(b"")
     (folder / "notes.txt").write_text("mine")
     assert world.run()[1] == 2
@@ -335,7 +336,7 @@ def test_the_folders_are_those_of_the_configured_model(world, monkeypatch):
     monkeypatch.setitem(compute_embeddings.models, "other", entry)
     world.add_image("first", 0, model="other")
     world.run(model_name="other")
-    assert_array_equal(cache.read_embeddings(world.path(model="other"))["image_index"], [0])
+    assert_array_equal(tables.read_embeddings(world.path(model="other"))["image_index"], [0])
 
 
 # only what is new
@@ -343,12 +344,12 @@ def test_the_folders_are_those_of_the_configured_model(world, monkeypatch):
 
 def with_maps(path):
     """Give a file the maps that stage 5 adds."""
-    table = cache.read_embeddings(path)
+    table = tables.read_embeddings(path)
     rows = len(table["box"])
     table["plot_embeddings"] = np.arange(2.0 * rows, dtype=np.float32).reshape(rows, 2)
     table["nn_embeddings"] = table["plot_embeddings"] + 100
     table["reduced_by"] = {"method": "tsne"}
-    cache.write_table(path, table, table["made_from"])
+    tables.write_table(path, table, table["made_from"])
 
 
 def test_a_second_run_computes_nothing_and_leaves_the_file_alone(world, caplog):
@@ -515,8 +516,8 @@ def test_segments_of_a_file_get_vectors_of_another_network(world):
 def test_a_file_of_the_original_gets_other_vectors_and_thumbnails(world, reference):
     file = reference / "caches" / "tree" / "embeddings_32_32_densenet201.p"
     assert world.run(load_file=file)[1] == 5
-    path = cache.embeddings_path(world.results, "deeplabv3plus", 32, 32, "mean_colour")
-    table, original = cache.read_embeddings(path), cache.read_table(file)
+    path = Results(world.results, "deeplabv3plus").embeddings((32, 32), "mean_colour")
+    table, original = tables.read_embeddings(path), tables.read_table(file)
     assert_array_equal(table["box"], original["box"])
     assert_array_equal(table["gt"], original["gt"])
     pictures = [Path(picture) for picture in table["image_path"]]
@@ -533,7 +534,7 @@ def test_masks_of_a_file_of_the_original_come_from_the_folders_above_it(world, r
     world.run(load_file=file, coco=world.folder / "out.json")
     annotations = json.loads((world.folder / "out.json").read_text())["annotations"]
     place = file.parent, "deeplabv3plus", "cityscapes_val", 0
-    components = cache.read_components(cache.components_path(*place))
+    components = arrays.read_components(Results().components(*place))
     of_first = [annotation["area"] for annotation in annotations if annotation["image_id"] == 1]
     assert of_first == [(abs(components) == number).sum() for number in (2, 18)]
 
@@ -542,7 +543,7 @@ def test_own_features_need_the_component_map_of_the_segments_in_the_file(world):
     world.run()
     assert world.run(load_file=world.path(), net="segmentation")[1] == 0
     assert_allclose(world.table("segmentation")["embeddings"][0], np.divide(CAR, 255), rtol=1e-4)
-    cache.components_path(world.results, "whole", "first", 3).unlink()
+    Results(world.results, "whole", "first").components(3).unlink()
     with pytest.raises(RunError, match=r"image 3 of first: .*components3.hdf5 is missing"):
         world.run(load_file=world.path(), net="segmentation", overwrite=True)
 
@@ -582,7 +583,7 @@ def test_a_picture_that_vanished_broke_or_changed_is_named_and_tried_again(world
 
 def test_an_image_without_its_metrics_is_named_and_stops_no_other(world):
     world.add_image("first", 0)
-    cache.components_path(world.results, "whole", "first", 0).write_bytes(b"broken")
+    Results(world.results, "whole", "first").components(0).write_bytes(b"broken")
     with pytest.raises(RunError, match=r"1 failed; .*\n *image 0 of first: .*components0"):
         world.run()
     assert_array_equal(world.table()["image_index"], [3])
@@ -594,7 +595,7 @@ def test_an_image_that_cannot_be_judged_any_more_keeps_its_vectors(world, overwr
     world.run()
     with_maps(world.path())
     before = world.table()
-    path = cache.components_path(world.results, "whole", "first", 0)
+    path = Results(world.results, "whole", "first").components(0)
     whole = path.read_bytes()
     path.write_bytes(b"broken")
     world.add_image("first", 5)
@@ -650,7 +651,7 @@ def test_the_segments_are_exported_also_when_nothing_is_new(world):
 
 def test_an_export_that_fails_is_named_and_the_table_is_kept(world):
     world.run()
-    cache.components_path(world.results, "whole", "first", 3).unlink()
+    Results(world.results, "whole", "first").components(3).unlink()
     file = world.folder / "out.json"
     with pytest.raises(SettingError, match=r"out.json cannot be written: .*components3.* missing"):
         world.run(load_file=world.path(), net="too_large", coco=file)

@@ -34,7 +34,8 @@ from src.MetaSeg import main as stage_2
 from src.MetaSeg import meta_models
 from src.MetaSeg import stage as measuring
 from src.records import Prediction
-from src.store import cache
+from src.store import arrays, provenance, tables, tags
+from src.store.paths import Results
 from src.store.weights import load_weights
 
 CPU = torch.device("cpu")
@@ -62,10 +63,10 @@ def hidden(tmp_path):
 # Tables
 
 TABLES = {
-    cache.read_table: "metrics0.p",
-    cache.made_from: "metrics0.p",
-    cache.read_components: "components0.p",
-    cache.read_embeddings: "embeddings_1_1_a.p",
+    tables.read_table: "metrics0.p",
+    provenance.made_from: "metrics0.p",
+    arrays.read_components: "components0.p",
+    tables.read_embeddings: "embeddings_1_1_a.p",
     discover_embedding_space.read_table: "embeddings_1_1_a.p",
     partial(suspects.load_segments, model_name="net", io_path="."): "embeddings_1_1_a.p",
 }
@@ -100,7 +101,7 @@ def test_a_hostile_load_file_is_refused_by_the_scripts(script, hidden, tmp_path)
 @pytest.mark.parametrize("script", [eval_retrieval, eval_selection])
 def test_a_hostile_table_is_refused_by_the_evaluation(script, hidden, tmp_path):
     size = dict(min_height=9, min_width=9)
-    path = cache.embeddings_path(tmp_path, NAMES[0], 9, 9, CONFIG.EMBEDDING_NETWORK)
+    path = Results(tmp_path, NAMES[0]).embeddings((9, 9), CONFIG.EMBEDDING_NETWORK)
     path.parent.mkdir(parents=True)
     path.write_bytes(pickle.dumps(hidden))
     with pytest.raises(RunError, match=f"{path.name} cannot be read .*refused"):
@@ -119,7 +120,7 @@ def test_pickles_of_either_numpy_are_read_in_every_protocol(core, protocol, tmp_
         "bytes": [b"", b"\xff"],
     }
     (tmp_path / "metrics0.p").write_bytes(as_named(pickle.dumps(table, protocol), core))
-    again = cache.read_table(tmp_path / "metrics0.p")
+    again = tables.read_table(tmp_path / "metrics0.p")
     np.testing.assert_equal(again, table)
     for kind in kinds:
         assert again[kind].dtype == table[kind].dtype
@@ -172,7 +173,7 @@ from src.store import cache
 resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))
 for path in sorted(Path(sys.argv[1]).glob("*/metrics0.p")):
     try:
-        cache.read_table(path)
+        tables.read_table(path)
     except ValueError as error:
         assert str(path) in str(error), error
         print(path.parent.name)
@@ -263,7 +264,7 @@ def measure(folder):
     p = np.full((8, 9, 19), 0.01, np.float32)
     p[:, :4, 3] = p[:, 4:, 5] = 0.82
     prediction = Prediction(p, p.argmax(-1), np.zeros((8, 9), np.uint8), "x.png")
-    cache.write_prediction(cache.prediction_path(*place), prediction, {}, "float32")
+    arrays.write_prediction(Results().prediction(*place), prediction, {}, "float32")
     measuring.store_segments(prediction, place, np.zeros(256, np.uint8))
     return place, prediction
 
@@ -382,7 +383,7 @@ def test_broken_tags_are_named_and_stay_as_they_are(content, tmp_path):
     path = tmp_path / "embeddings_1_1_a_tags.json"
     path.write_bytes(content.encode("latin1"))
     with pytest.raises(SettingError, match=f"{path.name} is broken .*mend it or move it away"):
-        cache.read_tags(path)
+        tags.read_tags(path)
     assert path.read_bytes() == content.encode("latin1")
 
 
@@ -394,7 +395,7 @@ def test_a_broken_list_of_classes_is_named(content, tmp_path):
     path = tmp_path / "overview.json"
     path.write_text(content)
     with pytest.raises(SettingError, match=r"overview.json .*; run search_classes.py"):
-        cache.read_overview(path, {})
+        tables.read_overview(path, {})
 
 
 @pytest.mark.parametrize("suffix", ["json", "pickle", "yaml"])

@@ -6,7 +6,8 @@ from numpy.testing import assert_array_equal
 
 from src.MetaSeg import stage as measuring
 from src.records import Prediction
-from src.store import cache
+from src.store import arrays
+from src.store.paths import Results
 
 IDS = np.full(256, 255, np.uint8)
 IDS[:2] = 0, 1
@@ -20,7 +21,7 @@ def place(tmp_path):
     probabilities[:, :2, 0], probabilities[:, 2:, 1] = 1, 1
     truth = np.array([[0, 0, 300, 300]] * 2, np.uint16)
     prediction = Prediction(probabilities, probabilities.argmax(-1), truth, "a.png")
-    cache.write_prediction(cache.prediction_path(*place), prediction, {"tile": None})
+    arrays.write_prediction(Results().prediction(*place), prediction, {"tile": None})
     measuring.store_segments(prediction, place, IDS)
     return place
 
@@ -38,8 +39,8 @@ def test_what_was_measured_is_read_with_its_prediction(place):
 
 
 def test_segments_of_an_older_prediction_are_refused(place):
-    path = cache.prediction_path(*place)
-    cache.write_prediction(path, cache.read_prediction(path), {"tile": [64, 64]})
+    path = Results().prediction(*place)
+    arrays.write_prediction(path, arrays.read_prediction(path), {"tile": [64, 64]})
     with pytest.raises(ValueError, match="predicted again since it was measured"):
         measuring.read_measured(place)
 
@@ -48,13 +49,13 @@ def test_what_does_not_sum_to_1_is_refused_and_nothing_is_written(place):
     halves = np.full((2, 3, 3), 0.5, np.float32)
     prediction = Prediction(halves, np.zeros((2, 3), np.uint8), None, "halves.png")
     other = (*place[:3], 9)
-    cache.write_prediction(cache.prediction_path(*other), prediction, {})
+    arrays.write_prediction(Results().prediction(*other), prediction, {})
     with pytest.raises(ValueError, match=r"must sum to 1; .* is 1.5 to 1.5: store the softmax"):
         measuring.store_segments(prediction, other, IDS)
-    assert not cache.metrics_path(*other).exists() and not cache.components_path(*other).exists()
+    assert not Results().metrics(*other).exists() and not Results().components(*other).exists()
 
 
 def test_a_component_map_without_its_metrics_is_not_taken_for_measured(place):
-    cache.write_components(cache.components_path(*place), np.ones((2, 4)), {"prediction": {}})
+    arrays.write_components(Results().components(*place), np.ones((2, 4)), {"prediction": {}})
     with pytest.raises(ValueError, match="measured in part only; run src/MetaSeg/main.py again"):
         measuring.read_measured(place)

@@ -31,7 +31,8 @@ from clone import (
 )  # fmt: skip
 from PIL import Image
 
-from src.store import cache
+from src.store import arrays, tables
+from src.store.paths import Results
 
 
 def save_photographs(folder):
@@ -337,13 +338,13 @@ def test_on_a_cluster_the_stages_give_what_they_give_here(clone, runs, copied_re
         assert "2 jobs at a time on workers of tcp://" in run.stderr
     for index in range(SPLITS["blocks_ood"]):
         for path, read in (
-            (cache.prediction_path, lambda path: vars(cache.read_prediction(path))),
-            (cache.metrics_path, cache.read_table),
-            (cache.components_path, cache.read_components),
+            (cache.prediction_path, lambda path: vars(arrays.read_prediction(path))),
+            (cache.metrics_path, tables.read_table),
+            (cache.components_path, arrays.read_components),
         ):
             np.testing.assert_equal(*(read(path(folder, *place, index)) for folder in folders))
     table, expected = (
-        cache.read_embeddings(cache.embeddings_path(folder, place[0], 6, 6, "segmentation"))
+        tables.read_embeddings(Results(folder, place[0]).embeddings((6, 6), "segmentation"))
         for folder in folders
     )
     assert len(table["embeddings"]) > 0

@@ -18,7 +18,8 @@ from src import registry
 from src.datasets.cityscapes_laf import CityscapesLAF
 from src.errors import SettingError
 from src.run import choice
-from src.store import cache
+from src.store import tables
+from src.store.paths import Results
 
 REPOSITORY = Path(search_classes.__file__).parent
 LOG = logging.getLogger("test")
@@ -58,7 +59,7 @@ def search(io_path, **settings):
 
 def overview(io_path, entry, count=3):
     made_from = {"dataset": registry.identity(entry), "images": count}
-    return cache.read_overview(cache.overview_path(io_path, entry.name), made_from)
+    return tables.read_overview(Results(io_path, dataset=entry.name).overview, made_from)
 
 
 def labels_of(root, k):
@@ -98,7 +99,7 @@ def test_an_interrupted_search_goes_on_where_it_was(tmp_path, entry, monkeypatch
         patch.setattr(search_classes, "search_image", interrupt)
         with pytest.raises(KeyboardInterrupt):
             search(tmp_path)
-    assert not cache.overview_path(tmp_path, "laf").exists()
+    assert not Results(tmp_path, dataset="laf").overview.exists()
     tally = search(tmp_path)
     assert (tally.done, tally.skipped) == (1, 2)
     assert choice.chosen_indices(3, classindex="free", classes=overview(tmp_path, entry)) == [0, 1]
@@ -154,14 +155,14 @@ def test_any_sequence_of_samples_will_do(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}"])
 def test_a_missing_or_broken_overview_says_what_to_run(tmp_path, content):
-    path = cache.overview_path(tmp_path, "a2d2")
+    path = Results(tmp_path, dataset="a2d2").overview
     advice = r"run search_classes.py with args.dataset=a2d2 first$"
     with pytest.raises(SettingError, match=f"overview.json is missing; {advice}"):
-        cache.read_overview(path, {})
+        tables.read_overview(path, {})
     path.parent.mkdir(parents=True)
     path.write_text(content)
     with pytest.raises(SettingError, match=f"overview.json is broken .*{advice}"):
-        cache.read_overview(path, {})
+        tables.read_overview(path, {})
 
 
 def test_the_script_searches_in_several_processes(tmp_path, root):
