@@ -247,8 +247,14 @@ def export(log, collection, source, files):
         log.info("wrote %s: %d segments", path, len(rows))
 
 
-@ex.automain
-def main(args, _log):
+def embed_segments(args, log):
+    """Find and embed the suspicious segments that the settings ask for, and export them.
+
+    Returns
+    -------
+    figures : dict of str to number
+        See `report`; empty with `load_file`.
+    """
     counts = "min_height", "min_width", "min_crop_height", "min_crop_width", "batch_size"
     choice.check_counts(**{name: args[name] for name in (*counts, "num_cores", "images_per_job")})
     exported = {name: args[name] for name in ("coco", "csv", "parquet")}
@@ -256,7 +262,7 @@ def main(args, _log):
     choice.check_paths(**exported, **{name: args[name] for name in paths})
     exports.check_files(**exported)
     choose_network(args["net"], args["net_weights"], args["crop_size"])
-    run, is_loaded = Runner.from_args(args, _log), args["load_file"] is not None
+    run, is_loaded = Runner.from_args(args, log), args["load_file"] is not None
     if is_loaded:
         io_path = Path(args["io_path"]).resolve()
         source = load_objects(args["load_file"], args["model_name"], io_path)
@@ -267,7 +273,12 @@ def main(args, _log):
     figures = {}
     if collection:
         if not is_loaded:
-            figures = report(_log, collection, source, CONFIG.TRAIN_DATASET)
-        export(_log, collection, source, exported)
+            figures = report(log, collection, source, CONFIG.TRAIN_DATASET)
+        export(log, collection, source, exported)
     run.close(tally)
     return figures
+
+
+@ex.automain
+def main(args, _log):
+    return embed_segments(args, _log)
