@@ -68,7 +68,8 @@ TABLES = {
     arrays.read_components: "components0.p",
     tables.read_embeddings: "embeddings_1_1_a.p",
     discover_embedding_space.read_table: "embeddings_1_1_a.p",
-    partial(suspects.load_segments, model_name="net", io_path="."): "embeddings_1_1_a.p",
+    partial(suspects.load_objects, model_name="net", io_path="."): "embeddings_1_1_a.p",
+    tables.read_objects: "vectors0.p",
 }
 
 
@@ -169,7 +170,7 @@ def test_a_table_that_lies_about_itself_is_named_and_does_no_harm(tmp_path):
     code = """
 import resource, sys
 from pathlib import Path
-from src.store import cache
+from src.store import tables
 resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))
 for path in sorted(Path(sys.argv[1]).glob("*/metrics0.p")):
     try:
@@ -260,13 +261,14 @@ def test_hostile_meta_weights_are_refused_by_the_scripts(script, hidden, tmp_pat
 
 def measure(folder):
     """Stages 1 and 2 of an image, without further maps."""
-    place = folder, *NAMES, 0
+    results = Results(folder, *NAMES)
     p = np.full((8, 9, 19), 0.01, np.float32)
     p[:, :4, 3] = p[:, 4:, 5] = 0.82
     prediction = Prediction(p, p.argmax(-1), np.zeros((8, 9), np.uint8), "x.png")
-    arrays.write_prediction(Results().prediction(*place), prediction, {}, "float32")
-    measuring.store_segments(prediction, place, np.zeros(256, np.uint8))
-    return place, prediction
+    arrays.write_prediction(results.prediction(0), prediction, {}, "float32")
+    made_from = provenance.of_segments({}, np.zeros(256, np.uint8))
+    measuring.store_segments(results, 0, prediction, made_from)
+    return results
 
 
 @pytest.mark.parametrize("damage", ["hostile", "cut", "flipped", "empty", "another"])
@@ -347,7 +349,7 @@ def test_a_damaged_meta_model_is_named_and_counts_as_made_from_nothing(tmp_path)
 
 @pytest.mark.parametrize("what", ["objects", "a pickle", "text", "cut", "names"])
 def test_a_heat_map_that_holds_no_numbers_is_refused_by_name(what, hidden, tmp_path):
-    place, prediction = measure(tmp_path)
+    results = measure(tmp_path)
     path = tmp_path / "0.npy"
     if what == "objects":
         np.save(path, np.full((8, 9), hidden), allow_pickle=True)
@@ -356,7 +358,7 @@ def test_a_heat_map_that_holds_no_numbers_is_refused_by_name(what, hidden, tmp_p
         content = dict(text=b"1 2", cut=path.read_bytes()[:150], names=path.read_bytes())
         path.write_bytes(content.get(what, pickle.dumps(hidden)))
     with pytest.raises(ValueError, match="0.npy must hold a map of numbers"):
-        measuring.store_segments(prediction, place, np.zeros(256, np.uint8), {"own": tmp_path})
+        measuring.measure_image(0, results, np.zeros(256, np.uint8), {"own": tmp_path}, ahead=1)
 
 
 def test_a_hostile_heat_map_fails_its_image_in_stage_2(hidden, tmp_path):
