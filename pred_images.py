@@ -98,11 +98,16 @@ def chosen_images(args, predictor):
     )
 
 
+def predict(args, run):
+    """Predict what the settings ask for; gives the Tally."""
+    predictor = predictor_of(args, run)
+    return predict_dataset(run, predictor, chosen_images(args, predictor))
+
+
 @ex.automain
 def main(args, _log):
     choice.check_counts(
         **{name: args[name] for name in ("num_cores", "num_images", "images_per_job")}
     )
     run = Runner.from_args(args, _log)
-    predictor = predictor_of(args, run)
-    run.close(predict_dataset(run, predictor, chosen_images(args, predictor)))
+    run.close(predict(args, run))

@@ -23,9 +23,9 @@ SURE = F0 | dict(sigma=16, confidence=10)
 
 def demo_image():
     """Predictions of the demo repeated to the size of the others; None where there is none."""
-    folder = Results(CONFIG.metaseg_io_path, CONFIG.MODEL_NAME, CONFIG.DATASET.name).folder("input")
-    indices = cache.image_indices(folder, "input", missing_ok=True)
-    images = [arrays.read_prediction(folder / f"input{i}.hdf5").probabilities for i in indices[:16]]
+    results = Results(CONFIG.metaseg_io_path, CONFIG.MODEL_NAME, CONFIG.DATASET.name)
+    indices = results.indices("input", missing_ok=True)[:16]
+    images = [arrays.read_prediction(results.prediction(i)).probabilities for i in indices]
     if len(images) < 16 or any(image is None for image in images):
         return None
     return np.vstack([np.hstack(images[k : k + 4]) for k in range(0, 16, 4)])

@@ -31,10 +31,12 @@ from src import registry
 from src.datasets import cityscapes  # noqa: E402
 from src.model.deepv3 import DeepWV3Plus  # noqa: E402
 from src.records import Prediction  # noqa: E402
+from src.run.runner import Runner  # noqa: E402
 from src.segmentation import inference  # noqa: E402
-from src.store import arrays
+from src.store import (
+    arrays,  # noqa: E402
+)
 from src.store.paths import Results
-from src.store import cache  # noqa: E402
 from tests.test_model import fill  # noqa: E402
 
 ON_GPU = dict(width=1, size=(1024, 2048), images=64)
@@ -121,9 +123,8 @@ def stage_1(folder, device, **options):
     settings = {**defaults, **places, **options, "overwrite": True}
 
     def run(count):
-        tally = pred_images.predict_dataset(
-            logging.getLogger(), **{**settings, "num_images": count}
-        )
+        args = {**settings, "num_images": count}
+        tally = pred_images.predict(args, Runner.from_args(args, logging.getLogger()))
         if tally.done != count:
             raise RuntimeError(f"{tally.done} of {count} images were predicted: {tally.failed}")
 
