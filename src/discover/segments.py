@@ -96,7 +96,8 @@ class Segments:
 
     def iou_text(self, row):
         """Predicted IoU in words."""
-        return f"{self.predicted_iou[row]:.2f}" if np.isfinite(self.predicted_iou[row]) else state.UNKNOWN
+        value = self.predicted_iou[row]
+        return f"{value:.2f}" if np.isfinite(value) else state.UNKNOWN
 
     def named(self, row):
         """A segment in a few words, for a title."""
@@ -227,9 +228,8 @@ class Segments:
         return state.group_by_name(pairs, entry)
 
     def _by_prediction(self):
-        return state.group_by_name(
-            np.asarray(self.table["predicted_id"]), lambda class_id: _entry(class_id, self.pred_mapping)
-        )
+        ids = self.table["predicted_id"]
+        return state.group_by_name(ids, lambda class_id: _entry(class_id, self.pred_mapping))
 
     def _by_iou(self):
         return state.group_by_step(
