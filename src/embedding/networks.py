@@ -22,6 +22,7 @@ from torch import nn
 
 from src import registry
 from src.errors import SettingError
+from src.store.provenance import identity
 from src.store.weights import load_weights, read_state
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -456,7 +457,7 @@ def _download(entry, published):
         if not file.is_file():
             file.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(published.url, str(file), begins)
-        digest = registry.identity(entry._replace(model_weights=file))["weights"]
+        digest = identity(entry._replace(model_weights=file))["weights"]
     except (OSError, HTTPException, RuntimeError) as error:
         raise SettingError(
             f"the weights of embedding network {entry.name!r} could not be downloaded or read "

@@ -1,10 +1,12 @@
-"""Which images a script works on, from its settings."""
+"""Which images and files a script works on, from its settings."""
 
 import difflib
 import os
 from pathlib import Path
 
+from src import registry
 from src.errors import SettingError
+from src.store.paths import Results
 
 
 def as_names(value, setting):
@@ -46,6 +48,27 @@ def check_paths(**settings):
     for name, value in settings.items():
         if value is not None and not isinstance(value, str | os.PathLike):
             raise SettingError(f"`args.{name}` must be the path of a file or folder, got {value!r}")
+
+
+def embeddings_file(args, data):
+    """Smallest size of an object, and path of the table, that settings of `args` name.
+
+    Parameters
+    ----------
+    args : dict
+        `io_path`, `model_name`, `net`; `min_height`, `min_width`, None: those of the dataset.
+    data : DatasetConfig
+
+    Returns
+    -------
+    min_size : list of two int
+        Height and width in pixels.
+    path : Path
+        See `Results.embeddings`.
+    """
+    min_size = registry.size_for(data, "min_segment_size", args["min_height"], args["min_width"])
+    results = Results(args["io_path"], args["model_name"])
+    return min_size, results.embeddings(min_size, args["net"])
 
 
 def chosen_indices(count, num_images=None, *, classindex=None, classes=None, subset_file=None):
