@@ -10,9 +10,9 @@ from pathlib import Path
 
 from configuration import CONFIG, datasets, models
 from src import class_ids, registry
-from src.errors import SettingError
 from src.run import choice, parallel
 from src.run.experiment import create_experiment
+from src.run.settings import HOW_TO_RUN, PATH, SIZE, setting, shared_settings
 from src.segmentation import inference
 from src.segmentation.stage import Predictor
 from src.store import cache, files
@@ -23,26 +23,33 @@ ex = create_experiment("pred_images")
 @ex.config
 def config():
     args = dict(  # noqa: F841 (sacred reads it)
-        dataset=CONFIG.DATASET.name,  # entry of `datasets` to predict
-        model_name=CONFIG.MODEL_NAME,  # entry of `models`: the segmentation network
-        io_path=CONFIG.metaseg_io_path,  # folder of all results
-        gpu=CONFIG.GPU_ID,  # index of the GPU; None: the CPU
-        precision="float32",  # or bfloat16, or on a GPU float16: faster, less memory, less exact
-        channels_last=False,  # another order in memory, on a GPU faster with half precision
-        compile=False,  # compile the network first: a minute, then faster; for images of one size
-        tile=None,  # [height, width] of parts to predict where an image does not fit; None: whole
-        num_cores=CONFIG.NUM_CORES,  # processes that load and threads that write, together
-        num_images=CONFIG.NUM_IMAGES,  # only the first so many images; None: all
-        classindex=None,  # name or id of a class: only images with it (search_classes.py)
-        subset_file=None,  # text file with one index a line: only these images
-        probabilities=CONFIG.PROBABILITIES,  # how they are stored: compact, float32, or none
-        scores=[],  # anomaly scores of the logits to keep as maps: max_logit, energy
-        scheduler=None,  # tcp://host:8786: a Dask cluster; local:N: one of N processes; None: none
-        images_per_job=16,  # on a cluster
-        shard=None,  # 0/4 to 3/4: the images of one of four machines; None: all
-        overwrite=False,  # predict again what is already there
-        dry_run=False,  # only say what would be predicted, and why
-        fail_fast=False,  # stop at the first image that fails
+        dataset=setting(CONFIG.DATASET.name, "entry of `datasets` to predict"),
+        model_name=setting(CONFIG.MODEL_NAME, "entry of `models`: the segmentation network"),
+        **shared_settings(CONFIG, "io_path", "gpu"),
+        precision=setting(
+            "float32",
+            "float16 (needs a GPU) and bfloat16 are faster, take less memory, and are less exact",
+            choices=inference.PRECISIONS,
+        ),
+        channels_last=setting(
+            False, "another order in memory, on a GPU faster with half precision"
+        ),
+        compile=setting(
+            False, "compile the network first: a minute, then faster; for images of one size"
+        ),
+        tile=setting(None, "parts to predict where an image does not fit", none="whole", kind=SIZE),
+        **shared_settings(CONFIG, "num_images"),
+        classindex=setting(
+            None, "name or id of a class: only images with it (search_classes.py)", none="all"
+        ),
+        subset_file=setting(
+            None, "text file with one index a line: only these images", none="all", kind=PATH
+        ),
+        probabilities=setting(CONFIG.PROBABILITIES, "how they are stored", choices=cache.FORMS),
+        scores=setting(
+            [], "anomaly scores of the logits to keep as maps", choices=inference.SCORES
+        ),
+        **shared_settings(CONFIG, *HOW_TO_RUN),
     )
 
 
@@ -57,16 +64,11 @@ def predict_dataset(
     -------
     tally : Tally
     """
-    choice.check_counts(num_cores=num_cores, num_images=num_images, images_per_job=images_per_job)
-    if probabilities not in cache.FORMS:
-        raise SettingError(
-            f"`args.probabilities` must be one of {', '.join(cache.FORMS)}, got {probabilities!r}"
-        )
     model = registry.choose(models, model_name, "model")
     source = {"network": registry.identity(model), "precision": precision, "tile": tile}
     data = registry.choose(datasets, dataset, "dataset")
     device = inference.choose_device(gpu, log, elsewhere=bool(scheduler))
-    inference.check_options(device, precision=precision, tile=tile, scores=scores)
+    inference.check_precision(device, precision)
     trained_on = CONFIG.TRAIN_DATASET
     mean, std = (registry.module_attribute(trained_on, name) for name in ("mean", "std"))
     source |= {"mean": mean, "std": std, "probabilities": probabilities}

@@ -103,9 +103,9 @@ def test_help_shows_what_the_script_does_its_options_and_its_settings(script):
     settings = [" ".join(line.split()) for line in settings.splitlines()[1:] if line]
     assert settings == [  # in the order of the script
         "args.dataset='streets' entry of `datasets` to run on",
-        "args.gpu=0 index of the GPU (a whole number >= 0; None: the CPU)",
-        "args.rate=0.5 share of the images (a number from 0 to 1)",
-        "args.num_images=None only the first so many (a whole number >= 1; None: all)",
+        "args.gpu=0 index of the GPU: a whole number >= 0; None: the CPU",
+        "args.rate=0.5 share of the images: a number from 0 to 1",
+        "args.num_images=None only the first so many: a whole number >= 1; None: all",
         "args.folder='/results' folder of all results",
         "args.tsne.perplexity=30 neighbours that a point has on the map",
     ]
@@ -191,7 +191,7 @@ def test_print_config_shows_each_setting_with_its_explanation(counting, capsys):
     out = capsys.readouterr().out
     (line,) = (line for line in out.splitlines() if "gpu" in line)
     assert "gpu = 3" in line
-    assert "# index of the GPU (a whole number >= 0; None: the CPU)" in line
+    assert "# index of the GPU: a whole number >= 0; None: the CPU" in line
     assert "neighbours that a point has on the map" in out
     assert "the random seed for this experiment" in out
     assert "noqa" not in out

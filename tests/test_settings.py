@@ -136,10 +136,10 @@ def test_a_default_of_none_without_rules_takes_anything():
 
 def test_help_says_what_is_allowed_where_the_default_does_not():
     about = {
-        setting(0, "index", none="the CPU"): "index (None: the CPU)",
-        setting(1, "images", at_least=1): "images (a whole number >= 1)",
-        setting("pca", "how", choices=["tsne", "pca"]): "how (one of tsne, pca)",
-        setting(None, "file", none="none", kind=PATH): "file (None: none)",
+        setting(0, "index", none="the CPU"): "index; None: the CPU",
+        setting(1, "images", none="all", at_least=1): "images: a whole number >= 1; None: all",
+        setting("pca", "how", choices=["tsne", "pca"]): "how: one of tsne, pca",
+        setting(None, "file", none="none", kind=PATH): "file; None: none",
         setting(False, "go on"): "go on",
         setting(0.5, ""): "",
     }

@@ -1,10 +1,10 @@
 """Which images a script works on, from its settings."""
 
 import difflib
-import re
 from pathlib import Path
 
 from src.errors import SettingError
+from src.run.settings import SHARD
 
 
 def as_names(value, setting):
@@ -59,12 +59,8 @@ def in_shard(images, shard, index_of=int):
     """
     if shard is None:
         return images
-    numbers = re.fullmatch(r"(\d+)/(\d+)", str(shard))
-    machine, count = map(int, numbers.groups()) if numbers else (0, 0)
-    if machine >= count:
-        raise SettingError(
-            f"`args.shard` must be k/n with k in 0..n-1, such as 0/4 to 3/4, or None, got {shard!r}"
-        )
+    SHARD.check("args.shard", shard, "all")
+    machine, count = map(int, shard.split("/"))
     return [image for image in images if index_of(image) % count == machine]
 
 

@@ -184,7 +184,7 @@ class _StrictExperiment(Experiment):
             (f"{name}={rules.default!r}", rules.description())
             for name, rules in self._settings().items()
         ]
-        used = {words.partition(",")[0] for words, _ in _OPTIONS}
+        used = {self.default_command, *(words.partition(",")[0] for words, _ in _OPTIONS)}
         further = [
             (", ".join(option.get_flags()), option.get_description().partition(".")[0])
             for option in self.all_cli_options
@@ -207,7 +207,7 @@ class _StrictExperiment(Experiment):
 
 def _columns(rows):
     """Lines of names, with a text beside each, or below those that are long."""
-    width = min(max((len(name) for name, _ in rows), default=0), 36)
+    width = min(max((len(name) for name, _ in rows), default=0), 40)
     indent, lines = " " * (width + 4), []
     for name, text in rows:
         start = f"  {name:{width}}  "

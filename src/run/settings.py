@@ -82,11 +82,10 @@ class Setting:
 
     def description(self):
         """What the setting is for and what it may be, in one line."""
-        has_type_of_default = self.kind in [kind for _, kind in _OF_TYPES]
-        words = "" if has_type_of_default else self.kind.words
-        none = "" if self.none is None else f"None: {self.none}"
-        allowed = "; ".join(filter(None, [words, none]))
-        return f"{self.explanation} ({allowed})" if allowed else self.explanation
+        is_as_default = self.kind in [kind for _, kind in _OF_TYPES]
+        words = "" if is_as_default else f": {self.kind.words}"
+        none = "" if self.none is None else f"; None: {self.none}"
+        return f"{self.explanation}{words}{none}"
 
 
 def setting(
@@ -187,10 +186,10 @@ def shared_settings(config, *names):
         gpu=setting(config.GPU_ID, "index of the GPU", none="the CPU", at_least=-1),
         seed=setting(config.SEED, "same seed, same result", at_least=0, at_most=2**32 - 1),
         # how to run
-        num_cores=setting(config.NUM_CORES, "processes that may work at a time", at_least=1),
-        scheduler=setting(None, "a Dask cluster that does the work", none="none", kind=SCHEDULER),
-        images_per_job=setting(16, "that a cluster gets together", at_least=1),
-        shard=setting(None, "the part of the images to work on here", none="all", kind=SHARD),
+        num_cores=setting(config.NUM_CORES, "processes to use", at_least=1),
+        scheduler=setting(None, "cluster that does the work", none="none", kind=SCHEDULER),
+        images_per_job=setting(16, "images that a cluster gets together", at_least=1),
+        shard=setting(None, "share of the images to work on here", none="all", kind=SHARD),
         overwrite=setting(False, "do again what is already there"),
         dry_run=setting(False, "only say what would be done, and why"),
         fail_fast=setting(False, "stop at the first image that fails"),
