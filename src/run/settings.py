@@ -166,19 +166,17 @@ def shared_settings(config, *names):
     """
     every = dict(
         model_name=setting(config.MODEL_NAME, "entry of `models` that made the predictions"),
-        meta_model=setting(
-            config.META_MODEL_NAME, "entry of `meta_models` that predicts the IoU of a segment"
-        ),
+        meta_model=setting(config.META_MODEL_NAME, "entry of `meta_models` that predicts the IoU"),
         meta_weights=setting(
             None, "its weights file", none="`model_weights` of its entry", kind=PATH
         ),
         net=setting(config.EMBEDDING_NETWORK, "embedding network that made the vectors"),
         io_path=setting(config.metaseg_io_path, "folder of all results", kind=PATH),
         min_height=setting(
-            config.MIN_HEIGHT, "of a segment, in pixels", none="what suits the dataset", at_least=1
+            config.MIN_HEIGHT, "least height in pixels", none="what suits the dataset", at_least=1
         ),
         min_width=setting(
-            config.MIN_WIDTH, "of a segment, in pixels", none="what suits the dataset", at_least=1
+            config.MIN_WIDTH, "least width in pixels", none="what suits the dataset", at_least=1
         ),
         num_images=setting(
             config.NUM_IMAGES, "only the first so many images", none="all", at_least=1
