@@ -16,8 +16,9 @@ from src import class_ids, registry
 from src.datasets import LabelledImages
 from src.errors import SettingError
 from src.records import NO_LABEL
-from src.run import choice, parallel
+from src.run import parallel
 from src.run.experiment import create_experiment
+from src.run.settings import setting, shared_settings
 from src.store import cache, files
 
 ex = create_experiment("search_classes")
@@ -26,10 +27,8 @@ ex = create_experiment("search_classes")
 @ex.config
 def config():
     args = dict(  # noqa: F841 (sacred reads it)
-        dataset=CONFIG.DATASET.name,  # entry of `datasets` to search
-        io_path=CONFIG.metaseg_io_path,  # folder of all results
-        num_cores=CONFIG.NUM_CORES,  # processes to use
-        overwrite=False,  # search again what is already there
+        dataset=setting(CONFIG.DATASET.name, "entry of `datasets` to search"),
+        **shared_settings(CONFIG, "io_path", "num_cores", "overwrite"),
     )
 
 
@@ -40,7 +39,6 @@ def search_dataset(log, *, dataset, io_path, num_cores, overwrite):
     -------
     tally : Tally
     """
-    choice.check_counts(num_cores=num_cores)
     data = registry.choose(datasets, dataset, "dataset")
     count = len(samples_of(dataset))
     options = dict(io_path=io_path, dataset=dataset)
