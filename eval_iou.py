@@ -17,8 +17,9 @@ from src.errors import SettingError
 from src.evaluation import metrics as evaluation
 from src.MetaSeg import meta_models as meta
 from src.MetaSeg import stage as measuring
-from src.run import choice, parallel
+from src.run import parallel
 from src.run.experiment import create_experiment
+from src.run.settings import setting, shared_settings
 from src.store import cache, reports
 
 SIDES = ("below", "at or above")
@@ -32,14 +33,12 @@ ex = create_experiment("eval_iou")
 @ex.config
 def config():
     args = dict(  # noqa: F841 (sacred reads it)
-        dataset=CONFIG.DATASET.name,  # entry of `datasets`; needs ground truth
-        model_name=CONFIG.MODEL_NAME,  # entry of `models` that made the predictions
-        meta_model=CONFIG.META_MODEL_NAME,  # entry of `meta_models` that predicts the IoU
-        meta_weights=None,  # its weights file; None: `model_weights` of its entry
-        io_path=CONFIG.metaseg_io_path,  # folder of all results
-        num_thresholds=51,  # predicted IoUs from 0 to 1 to divide the pixels at
-        num_cores=CONFIG.NUM_CORES,  # processes to use
-        num_images=CONFIG.NUM_IMAGES,  # only the first so many images; None: all
+        dataset=setting(CONFIG.DATASET.name, "entry of `datasets`; needs ground truth"),
+        **shared_settings(CONFIG, "model_name", "meta_model", "meta_weights", "io_path"),
+        num_thresholds=setting(
+            51, "predicted IoUs from 0 to 1 to divide the pixels at", at_least=1
+        ),
+        **shared_settings(CONFIG, "num_images", "num_cores"),
     )
 
 
@@ -59,7 +58,6 @@ def evaluate(
     figures : dict of str to number
         `miou`, the mean over the categories, and `iou_<category>`, on all pixels.
     """
-    choice.check_counts(num_thresholds=num_thresholds, num_cores=num_cores, num_images=num_images)
     data = registry.choose(datasets, dataset, "dataset")
     registry.choose(models, model_name, "model")
     entry = registry.choose(meta_models, meta_model, "meta model")

@@ -18,8 +18,8 @@ from src.embedding import space as embedding_space
 from src.errors import SettingError
 from src.evaluation import metrics as evaluation
 from src.records import NO_LABEL
-from src.run import choice
 from src.run.experiment import create_experiment
+from src.run.settings import NAMES, list_of, one_of, setting, shared_settings
 from src.store import cache, reports
 
 METHODS = ("stored", *embedding_space.METHODS, "none", "size")
@@ -32,19 +32,29 @@ ex = create_experiment("eval_retrieval")
 @ex.config
 def config():
     args = dict(  # noqa: F841 (sacred reads it)
-        datasets=None,  # datasets of the embeddings file whose segments to take; None: all
-        model_name=CONFIG.MODEL_NAME,  # entry of `models` that made the predictions
-        net=CONFIG.EMBEDDING_NETWORK,  # embedding network that made the vectors
-        io_path=CONFIG.metaseg_io_path,  # folder of all results
-        min_height=CONFIG.MIN_HEIGHT,  # pixels, as in stage 4; None: what suits the dataset
-        min_width=CONFIG.MIN_WIDTH,  # pixels, as in stage 4; None: what suits the dataset
-        method="stored",  # space: stored (by stage 5), tsne, isomap, pca, none (as it is), size
-        embedding_size=2,  # dimensions that tsne, isomap or pca reduce to
-        metrics=["euclid", "cos"],  # distances to compare
-        counts=[1, 10, 100],  # k of precision and recall among the k nearest neighbours
-        min_query_count=2,  # a class with fewer segments is not asked for
-        annotated=False,  # only rows marked in the file's column `annotated` are to be found
-        seed=CONFIG.SEED,  # same seed, same reduction
+        datasets=setting(None, "datasets in the embeddings file to take", none="all", kind=NAMES),
+        **shared_settings(CONFIG, "model_name", "net", "io_path", "min_height", "min_width"),
+        method=setting(
+            "stored",
+            "space to search, with `none` the vectors as they are, with `size` that of the crop",
+            choices=METHODS,
+        ),
+        embedding_size=setting(2, "dimensions that tsne, isomap or pca reduce to", at_least=1),
+        metrics=setting(
+            ["euclid", "cos"],
+            "distances to compare",
+            kind=list_of(one_of(*embedding_space.METRICS), at_least=1),
+        ),
+        counts=setting(
+            [1, 10, 100], "k of precision and recall among the k nearest neighbours", at_least=1
+        ),
+        min_query_count=setting(
+            2, "segments that a class must have; one alone has nothing to find", at_least=2
+        ),
+        annotated=setting(
+            False, "only rows marked in the file's column `annotated` are to be found"
+        ),
+        **shared_settings(CONFIG, "seed"),
     )
 
 
@@ -64,10 +74,8 @@ def evaluate_file(
     figures : dict of str to dict
         See `plain_figures`.
     """
-    datasets = choice.as_names(datasets, "datasets")
-    check_options(
-        datasets, method, embedding_size, metrics, counts, min_query_count, min_height, min_width
-    )
+    for name in datasets or ():
+        registry.choose(known_datasets, name, "dataset")
     registry.choose(models, model_name, "model")
     data = known_datasets[datasets[0]] if datasets else CONFIG.DATASET
     size = registry.size_for(data, "min_segment_size", min_height, min_width)
@@ -103,30 +111,6 @@ def evaluate_file(
         for metric in metrics
     }
     return plain_figures(classes, metrics, counts)
-
-
-def check_options(
-    datasets, method, embedding_size, metrics, counts, min_query_count, min_height, min_width
-):
-    """Refuse settings that cannot work, before any work."""
-    for name in datasets or ():
-        registry.choose(known_datasets, name, "dataset")
-    if method not in METHODS:
-        raise SettingError(f"`args.method` must be one of {', '.join(METHODS)}, got {method!r}")
-    if not metrics or any(name not in embedding_space.METRICS for name in metrics):
-        known = ", ".join(embedding_space.METRICS)
-        raise SettingError(f"`args.metrics` must be a list of {known}, got {metrics!r}")
-    choice.check_counts(
-        embedding_size=embedding_size, min_query_count=min_query_count, min_height=min_height,
-        min_width=min_width,
-    )  # fmt: skip
-    for count in counts:
-        choice.check_counts(counts=count or 0)
-    if min_query_count < 2:
-        raise SettingError(
-            "`args.min_query_count` must be 2 or more, got 1: a segment alone of its class has "
-            "nothing to find"
-        )
 
 
 def rows_of(table, datasets):

@@ -18,8 +18,9 @@ from src import class_ids, registry
 from src.embedding import crops
 from src.errors import SettingError
 from src.records import NO_LABEL
-from src.run import choice, parallel
+from src.run import parallel
 from src.run.experiment import create_experiment
+from src.run.settings import setting, shared_settings
 from src.store import cache, reports
 
 EIGHT = np.ones((3, 3), bool)  # pixels that touch at a corner are one object
@@ -32,14 +33,9 @@ ex = create_experiment("eval_selection")
 @ex.config
 def config():
     args = dict(  # noqa: F841 (sacred reads it)
-        dataset=CONFIG.DATASET.name,  # entry of `datasets`; needs ground truth
-        model_name=CONFIG.MODEL_NAME,  # entry of `models` that made the predictions
-        net=CONFIG.EMBEDDING_NETWORK,  # embedding network that made the vectors
-        io_path=CONFIG.metaseg_io_path,  # folder of all results
-        min_height=CONFIG.MIN_HEIGHT,  # pixels, of an object too; None: what suits the dataset
-        min_width=CONFIG.MIN_WIDTH,  # pixels, of an object too; None: what suits the dataset
-        num_cores=CONFIG.NUM_CORES,  # processes to use
-        num_images=CONFIG.NUM_IMAGES,  # only the first so many images; None: all
+        dataset=setting(CONFIG.DATASET.name, "entry of `datasets`; needs ground truth"),
+        **shared_settings(CONFIG, "model_name", "net", "io_path", "min_height", "min_width"),
+        **shared_settings(CONFIG, "num_images", "num_cores"),
     )
 
 
@@ -59,9 +55,6 @@ def evaluate(
         `objects`, `covered`, and the same of unknown classes: `objects_unknown`,
         `covered_unknown`.
     """
-    choice.check_counts(
-        min_height=min_height, min_width=min_width, num_cores=num_cores, num_images=num_images
-    )
     data = registry.choose(datasets, dataset, "dataset")
     registry.choose(models, model_name, "model")
     if not class_ids.class_mapping(data, "label_mapping"):
