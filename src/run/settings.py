@@ -164,6 +164,11 @@ def shared_settings(config, *names):
     -------
     settings : dict of str to Setting
     """
+
+    def least(what, default):
+        about = f"least {what} in pixels"
+        return setting(default, about, none="what suits the dataset", at_least=1)
+
     every = dict(
         model_name=setting(config.MODEL_NAME, "entry of `models` that made the predictions"),
         meta_model=setting(config.META_MODEL_NAME, "entry of `meta_models` that predicts the IoU"),
@@ -172,12 +177,10 @@ def shared_settings(config, *names):
         ),
         net=setting(config.EMBEDDING_NETWORK, "embedding network that made the vectors"),
         io_path=setting(config.metaseg_io_path, "folder of all results", kind=PATH),
-        min_height=setting(
-            config.MIN_HEIGHT, "least height in pixels", none="what suits the dataset", at_least=1
-        ),
-        min_width=setting(
-            config.MIN_WIDTH, "least width in pixels", none="what suits the dataset", at_least=1
-        ),
+        min_height=least("height", config.MIN_HEIGHT),
+        min_width=least("width", config.MIN_WIDTH),
+        min_crop_height=least("height of a crop", config.MIN_CROP_HEIGHT),
+        min_crop_width=least("width of a crop", config.MIN_CROP_WIDTH),
         num_images=setting(
             config.NUM_IMAGES, "only the first so many images", none="all", at_least=1
         ),
