@@ -229,13 +229,6 @@ def test_a_missing_table_of_segments_names_no_dataset():
         cache.read_table("other.p")
 
 
-@pytest.mark.parametrize("wrong", [5, ["a.p"], True])
-def test_a_setting_that_is_no_path_is_refused(wrong, tmp_path):
-    cache.check_paths(csv=None, load_file="a.p", io_path=tmp_path)
-    with pytest.raises(SettingError, match=r"`args.csv` must be the path of a file or folder, got"):
-        cache.check_paths(load_file=None, csv=wrong)
-
-
 @pytest.mark.parametrize("suffix", [".hdf5", ".p"])
 def test_component_maps_are_found_in_the_first_folder_that_has_them(tmp_path, suffix):
     folders = [tmp_path / name for name in "abc"]

@@ -7,35 +7,6 @@ from src.errors import SettingError
 from src.run.settings import SHARD
 
 
-def as_names(value, setting):
-    """A setting of `args` that is one name, a list of names or None, as a list or None.
-
-    Raises
-    ------
-    SettingError
-    """
-    names = [value] if isinstance(value, str) else value
-    is_list = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
-    if names is not None and not (is_list and names):
-        raise SettingError(
-            f"`args.{setting}` must be a name or a list of names, such as [streets,streets_ood], "
-            f"got {value!r}"
-        )
-    return names if names is None else [*names]
-
-
-def check_counts(**settings):
-    """Refuse settings of `args` that are neither None nor a whole number from 1 on.
-
-    Raises
-    ------
-    SettingError
-    """
-    for name, value in settings.items():
-        if value is not None and (type(value) is not int or value < 1):
-            raise SettingError(f"`args.{name}` must be a whole number >= 1, got {value!r}")
-
-
 def in_shard(images, shard, index_of=int):
     """Those of some images that one of several machines works on.
 

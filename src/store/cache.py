@@ -50,18 +50,6 @@ _MAKERS = {
 # names
 
 
-def check_paths(**settings):
-    """Refuse settings of `args` that are neither None nor a path.
-
-    Raises
-    ------
-    SettingError
-    """
-    for name, value in settings.items():
-        if value is not None and not isinstance(value, str | os.PathLike):
-            raise SettingError(f"`args.{name}` must be the path of a file or folder, got {value!r}")
-
-
 def prediction_path(io_path, model, dataset, index):
     """Path of one image's class probabilities, written by stage 1."""
     return Path(io_path, "input", model, dataset, f"input{index}.hdf5")
