@@ -99,8 +99,10 @@ def train_meta_model(
     if dry_run or not tables[val_dataset]:
         return None
     table = read(val_dataset)
-    r2 = float(r2_score(table.iou, fitting.load_meta_model(path, entry).predict_table(table)))
-    log.info("R^2 of the predicted IoU on %s: %.3f (%d segments)", val_dataset, r2, len(table.iou))
+    predicted_iou = fitting.load_meta_model(path, entry).predict_table(table)
+    r2 = float(r2_score(table.true_iou, predicted_iou))
+    count = len(predicted_iou)
+    log.info("R^2 of the predicted IoU on %s: %.3f (%d segments)", val_dataset, r2, count)
     return r2
 
 
@@ -166,9 +168,10 @@ def read_segments(dataset, tables, network):
             )
     metrics = [(index, table) for index, _, table in tables]
     table = fitting.with_known_iou(fitting.segment_table(metrics))
-    if np.ptp(table.iou) == 0:
+    true_iou = table.true_iou
+    if np.ptp(true_iou) == 0:
         raise SettingError(
-            f"all {len(table.iou)} segments of {dataset!r} have the IoU {table.iou[0]}: there is "
+            f"all {len(true_iou)} segments of {dataset!r} have the IoU {true_iou[0]}: there is "
             "nothing to learn or to judge by; measure more images"
         )
     return table

@@ -47,7 +47,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         store(folder)
         table, seconds = timed(read, folder)
-    rows = len(table.iou)
+    rows = len(table.true_iou)
     print(f"{rows} segments of {IMAGES} images read and stacked   {seconds:6.2f} s")
     entry = meta_models["meta_nn"]
     starts = [time.perf_counter()]

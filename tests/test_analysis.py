@@ -33,7 +33,7 @@ def toy_table(images=6, segments=40, seed=0):
 def memorise(training):
     """A model that knows its training segments by heart, and nothing else."""
     known = {}
-    for row, iou in zip(training.features, training.iou, strict=True):
+    for row, iou in zip(training.features, training.true_iou, strict=True):
         known[row.tobytes()] = iou
     return lambda table: np.array([known.get(row.tobytes(), 0.5) for row in table.features])
 
@@ -111,13 +111,13 @@ def test_correlations_are_sorted_and_a_constant_metric_has_none():
     table = toy_table(3, 10)
     names, e = table.feature_names, table.features[:, 0]
     expected = {
-        name: np.corrcoef(table.features[:, i], table.iou)[0, 1]
+        name: np.corrcoef(table.features[:, i], table.true_iou)[0, 1]
         for i, name in enumerate(names)
         if name != "V"
     }
     found = analysis.correlations(table)
     assert (names[0], found.pop("V")) == ("E", 0)
-    assert next(iter(found)) == "E" and np.corrcoef(e, table.iou)[0, 1] < -0.9
+    assert next(iter(found)) == "E" and np.corrcoef(e, table.true_iou)[0, 1] < -0.9
     assert found == pytest.approx(expected)
     assert sorted(map(abs, found.values()), reverse=True) == list(map(abs, found.values()))
 
@@ -142,14 +142,14 @@ def test_the_penalty_path_has_40_values_and_begins_with_nothing_but_zeros(result
 )
 def test_too_few_data_are_named(images, change, message):
     table = toy_table(images)
-    table.iou[:] = change(table.iou)
+    table.true_iou[:] = change(table.true_iou)
     with pytest.raises(SettingError, match=message):
         analysis.check(table)
 
 
 def test_a_split_with_one_class_on_a_side_is_named():
     table = toy_table(4)
-    table.iou[table.image_index > 0] = 0.5
+    table.true_iou[table.image_index > 0] = 0.5
     analysis.check(table)
     with pytest.raises(SettingError, match="160 training segments|40 validation segments"):
         analysis.check_splits([(table, table), *meta_models.split_by_image(table, 5, 0)])

@@ -107,7 +107,7 @@ def test_the_segments_of_all_images_are_rows_of_one_table():
     assert_array_equal(table.features[:, 1], [*images[0][1]["S"], *images[2][1]["S"]])
     assert_array_equal(table.image_index, [3, 3, 8, 8, 8])
     assert_array_equal(table.component_index, [1, 2, 1, 2, 3])
-    assert_array_equal(table.iou[:2], images[0][1]["iou"])
+    assert_array_equal(table.true_iou[:2], images[0][1]["iou"])
 
 
 def test_one_segment_is_one_row():
@@ -153,14 +153,14 @@ def test_a_model_learns_from_the_maps_that_are_there():
 
 
 def test_segments_of_unknown_iou_are_left_out_of_training():
-    table = replace(toy_table(3), iou=np.array([0.25, np.nan, 1.0]))
+    table = replace(toy_table(3), true_iou=np.array([0.25, np.nan, 1.0]))
     known = meta_models.with_known_iou(table)
-    assert known.iou.tolist() == [0.25, 1.0]
+    assert known.true_iou.tolist() == [0.25, 1.0]
     assert_array_equal(known.features, table.features[[0, 2]])
     assert_array_equal(known.component_index, [1, 3])
     assert known.feature_names == table.feature_names
     with pytest.raises(SettingError, match="choose a dataset with ground truth"):
-        meta_models.with_known_iou(replace(table, iou=np.full(3, np.nan)))
+        meta_models.with_known_iou(replace(table, true_iou=np.full(3, np.nan)))
 
 
 def test_other_metrics_than_those_trained_on_are_named():
@@ -205,10 +205,10 @@ def test_training_brings_the_validation_loss_down_and_keeps_the_best_weights():
     validation = toy_table(100, seed=9)
     with torch.inference_mode():
         logits = model.network(torch.from_numpy(model.standardise(validation.features)))
-        targets = torch.from_numpy(validation.iou.astype(np.float32))[:, None]
+        targets = torch.from_numpy(validation.true_iou.astype(np.float32))[:, None]
         assert binary_cross_entropy_with_logits(logits, targets).item() == min(losses)
     assert min(losses) < losses[0] - 0.05
-    error = np.abs(model.predict_table(validation) - validation.iou)
+    error = np.abs(model.predict_table(validation) - validation.true_iou)
     assert error.mean() < 0.1
 
 
@@ -289,7 +289,7 @@ def test_boosted_trees_predict_what_scikit_learn_predicts():
     model = meta_models.fit(TREES, table, seed=0)
     inputs = [model.standardise(t.features) for t in (table, unseen)]
     regressor = HistGradientBoostingRegressor(max_iter=20, random_state=0)
-    regressor.fit(inputs[0], table.iou)
+    regressor.fit(inputs[0], table.true_iou)
     values = model.network(torch.from_numpy(inputs[1]))[:, 0].numpy()
     assert_allclose(values, regressor.predict(inputs[1]), rtol=1e-12)
 
@@ -442,7 +442,7 @@ def test_images_with_different_metrics_are_named():
 
 def test_a_training_that_diverges_is_an_error():
     table = toy_table(50)
-    unknown = replace(table, iou=np.full(50, np.nan))
+    unknown = replace(table, true_iou=np.full(50, np.nan))
     with pytest.raises(SettingError, match="diverged in epoch 1"):
         meta_models.fit_neural(ENTRY, table, unknown, **TRAINING)
 

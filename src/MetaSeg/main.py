@@ -131,9 +131,9 @@ def visualize_rating(
 def draw_rating(index, *, place, meta_model, mappings):
     """Draw true and predicted IoU of the segments of one image; see `pictures.rating_picture`."""
     prediction, metrics, components = measuring.read_measured((*place, index))
-    iou = np.asarray(metrics["iou"], np.float64)
+    true_iou = np.asarray(metrics["iou"], np.float64)
     picture = pictures.rating_picture(
-        prediction, components, iou, meta_model.predict(metrics), *mappings
+        prediction, components, true_iou, meta_model.predict(metrics), *mappings
     )
     cache.write_picture(cache.rating_path(*place, index), picture)
 
@@ -177,7 +177,7 @@ def analyze_metrics(
     analysis.write_report(folder, result)
     log.info(
         "%d segments of %d images, %d splits by image\n%s",
-        len(table.iou), len(np.unique(table.image_index)), num_averages,
+        len(table.true_iou), len(np.unique(table.image_index)), num_averages,
         "\n".join(analysis.text_table(result)),
     )  # fmt: skip
     log.info("wrote tables and pictures to %s", folder)

@@ -89,7 +89,7 @@ def segment_table(metrics_of_images):
         image_index=np.repeat([index for index, _ in images], counts),
         component_index=np.concatenate([np.arange(1, count + 1) for count in counts]),
         predicted_class=column("class", np.int64),
-        iou=column("iou", np.float64),
+        true_iou=column("iou", np.float64),
     )
 
 
@@ -101,7 +101,7 @@ def with_known_iou(table):
     SettingError
         If there is none.
     """
-    known = ~np.isnan(table.iou)
+    known = ~np.isnan(table.true_iou)
     if not known.any():
         raise SettingError(
             "no segment has a known IoU: choose a dataset with ground truth in classes that the "
@@ -183,7 +183,7 @@ class MetaModel:
 
         Returns
         -------
-        iou : ndarray of shape (S,), float32
+        predicted_iou : ndarray of shape (S,), float32
             In [0, 1].
 
         Raises
@@ -205,8 +205,8 @@ class MetaModel:
             )
         columns = [table.feature_names.index(name) for name in self.feature_names]
         outputs = self.network(torch.from_numpy(self.standardise(table.features[:, columns])))[:, 0]
-        iou = torch.sigmoid(outputs) if self.kind == "neural" else outputs.clamp(0, 1)
-        return iou.float().numpy()
+        predicted_iou = torch.sigmoid(outputs) if self.kind == "neural" else outputs.clamp(0, 1)
+        return predicted_iou.float().numpy()
 
     def standardise(self, features):
         """Subtract the mean, divide by the standard deviation: (N, F) float32."""
@@ -258,7 +258,7 @@ def fit(entry, training, validation=None, *, seed, **options):
 def fit_linear(entry, training):
     """Linear regression on standardised features; see `fit`."""
     inputs, mean, std = _standardised(training)
-    regression = registry.build(entry).fit(inputs, training.iou)
+    regression = registry.build(entry).fit(inputs, training.true_iou)
     network = nn.Linear(inputs.shape[1], 1).requires_grad_(False)
     network.weight[0] = torch.from_numpy(regression.coef_)
     network.bias[0] = float(regression.intercept_)
@@ -268,7 +268,7 @@ def fit_linear(entry, training):
 def fit_gradient_boosting(entry, training, *, seed):
     """Boosted regression trees on standardised features; see `fit`."""
     inputs, mean, std = _standardised(training)
-    regressor = registry.build(entry, random_state=seed).fit(inputs, training.iou)
+    regressor = registry.build(entry, random_state=seed).fit(inputs, training.true_iou)
     return MetaModel(_as_trees(regressor), training.feature_names, mean, std, "gradient_boosting")
 
 
@@ -384,7 +384,7 @@ def _standardised(table):
 def _tensors(model, table):
     """Standardised features (N, F) and targets (N, 1)."""
     inputs = torch.from_numpy(model.standardise(table.features))
-    return inputs, torch.from_numpy(table.iou.astype(np.float32))[:, None]
+    return inputs, torch.from_numpy(table.true_iou.astype(np.float32))[:, None]
 
 
 def _train_epoch(network, optimiser, inputs, targets, batch_size):
