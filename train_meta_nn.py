@@ -14,8 +14,8 @@ from sklearn.metrics import r2_score
 from configuration import CONFIG, datasets, meta_models, models
 from src import registry
 from src.errors import SettingError
-from src.MetaSeg import analysis
-from src.MetaSeg import meta_models as fitting
+from src.MetaSeg import analysis, meta_training, segment_tables
+from src.MetaSeg import meta_models as meta
 from src.MetaSeg import stage as measuring
 from src.run import choice
 from src.run.experiment import create_experiment
@@ -86,11 +86,11 @@ def train_meta_model(
         made_from |= segments
         files.prepare(path.parent)
         losses, progress = [], f".{path.name}.{cache.digest(made_from)[:16]}.training"
-        trained = fitting.fit(
+        trained = meta_training.fit(
             entry, read(dataset), read(val_dataset), report=_reporting_to(run, losses),
             progress_path=path.with_name(progress), **training,
         )  # fmt: skip
-        fitting.save_meta_model(path, trained, made_from)
+        meta.save_meta_model(path, trained, made_from)
         for other in path.parent.glob(f".{path.name}.*.training"):  # of trainings given up
             other.unlink(missing_ok=True)
         if losses:
@@ -99,7 +99,7 @@ def train_meta_model(
     if dry_run or not tables[val_dataset]:
         return None
     table = read(val_dataset)
-    predicted_iou = fitting.load_meta_model(path, entry).predict_table(table)
+    predicted_iou = meta.load_meta_model(path, entry).predict_table(table)
     r2 = float(r2_score(table.true_iou, predicted_iou))
     count = len(predicted_iou)
     log.info("R^2 of the predicted IoU on %s: %.3f (%d segments)", val_dataset, r2, count)
@@ -118,7 +118,7 @@ def why_stale(path, made_from, segments):
     segments : dict
         The segments likewise; where there are none to learn from, it does not matter.
     """
-    there = fitting.made_from(path)
+    there = meta.made_from(path)
     if there is None:
         return "missing or broken" if path.is_file() else "missing"
     has_segments = segments["images"][made_from["datasets"][0]]
@@ -150,7 +150,7 @@ def measured_tables(io_path, model_name, dataset):
 
 def metric_names(tables):
     """Names of the metrics of the first measured image; may be empty."""
-    return list(fitting.feature_names(tables[0][2])) if tables else []
+    return list(segment_tables.feature_names(tables[0][2])) if tables else []
 
 
 def read_segments(dataset, tables, network):
@@ -167,7 +167,7 @@ def read_segments(dataset, tables, network):
                 f"run pred_images.py, then src/MetaSeg/main.py with args.dataset={dataset} again"
             )
     metrics = [(index, table) for index, _, table in tables]
-    table = fitting.with_known_iou(fitting.segment_table(metrics))
+    table = segment_tables.with_known_iou(segment_tables.segment_table(metrics))
     true_iou = table.true_iou
     if np.ptp(true_iou) == 0:
         raise SettingError(

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 from src.errors import SettingError
-from src.MetaSeg import analysis, main, meta_models
+from src.MetaSeg import analysis, main, meta_training, segment_tables
 from src.records import Prediction
 from src.store import cache
 
@@ -27,7 +27,7 @@ def toy_table(images=6, segments=40, seed=0):
         iou = np.maximum(0, 1 - 1.5 * values["E"])
         return {**values, "V": np.full(segments, 0.3), "class": np.zeros(segments, int), "iou": iou}
 
-    return meta_models.segment_table([(i, metrics()) for i in range(images)])
+    return segment_tables.segment_table([(i, metrics()) for i in range(images)])
 
 
 def memorise(training):
@@ -41,7 +41,7 @@ def memorise(training):
 @pytest.fixture(scope="module")
 def result():
     table = toy_table()
-    return analysis.analyze(table, meta_models.split_by_image(table, 2, 0), memorise, {})
+    return analysis.analyze(table, segment_tables.split_by_image(table, 2, 0), memorise, {})
 
 
 def score(result, task, model, figure):
@@ -83,7 +83,7 @@ def test_figures_are_those_worked_out_by_hand():
     iou, guess = [0, 0.5, 0, 1.0], [0.1, 0.6, 0.7, 0.8]
     image = {"class": [0] * 4, "iou": iou, "E": guess}
     training, validation = (
-        meta_models.segment_table([(i, image) for i in images]) for images in ([0, 1], [2])
+        segment_tables.segment_table([(i, image) for i in images]) for images in ([0, 1], [2])
     )
     regressors = {"guess": lambda training: lambda table: table.features[:, 0]}
     result = analysis.analyze(training, [(training, validation)], memorise, regressors)
@@ -97,10 +97,10 @@ def test_figures_are_those_worked_out_by_hand():
 
 def test_the_same_seed_gives_the_same_numbers():
     table = toy_table(5, 20)
-    model = functools.partial(meta_models.fit, ENTRY, seed=3, epochs=2)
+    model = functools.partial(meta_training.fit, ENTRY, seed=3, epochs=2)
 
     def numbers():
-        splits = meta_models.split_by_image(table, 2, 3)
+        splits = segment_tables.split_by_image(table, 2, 3)
         result = analysis.analyze(table, splits, lambda t: model(t).predict_table, {})
         return analysis.plain_numbers(result)
 
@@ -152,7 +152,7 @@ def test_a_split_with_one_class_on_a_side_is_named():
     table.true_iou[table.image_index > 0] = 0.5
     analysis.check(table)
     with pytest.raises(SettingError, match="160 training segments|40 validation segments"):
-        analysis.check_splits([(table, table), *meta_models.split_by_image(table, 5, 0)])
+        analysis.check_splits([(table, table), *segment_tables.split_by_image(table, 5, 0)])
 
 
 # Output
@@ -237,7 +237,7 @@ def test_a_heat_map_of_ones_own_becomes_metrics_and_features(measured):
     place, _ = measured
     metrics = cache.read_table(cache.metrics_path(*place.values(), 3))
     assert set(metrics["depth"]) == {1.5}
-    names = meta_models.feature_names(metrics)
+    names = segment_tables.feature_names(metrics)
     assert {"depth_bd", "depth_var_rel_in"} <= {*names}
 
 
@@ -260,8 +260,8 @@ def test_a_missing_heat_map_is_named(measured):
 def test_the_tasks_draw_every_image_and_write_the_tables(measured, tmp_path):
     place, _ = measured
     images = [(i, cache.read_table(cache.metrics_path(*place.values(), i))) for i in range(4)]
-    table = meta_models.segment_table(images)
-    model = meta_models.fit(main.meta_models["linear"], table, seed=0)
+    table = segment_tables.segment_table(images)
+    model = meta_training.fit(main.meta_models["linear"], table, seed=0)
     mapping = {i: (f"class {i}", (90 * i, 0, 0)) for i in range(3)}
     tally = main.visualize_rating(
         LOG,

@@ -21,6 +21,7 @@ from src.embedding import table as embedding_table
 from src.embedding import vectors as segment_vectors
 from src.errors import RunError, SettingError
 from src.MetaSeg import meta_models as meta
+from src.MetaSeg import segment_tables
 from src.MetaSeg import stage as measuring
 from src.MetaSeg.metrics import compute_metrics_components
 from src.records import Prediction
@@ -170,7 +171,7 @@ def save_meta_model(path, bias=0):
     """A meta model whose predicted IoU is the size of a segment in pixels / 100, plus `bias`."""
     probabilities = np.full((4, 4, 3), 1 / 3, np.float32)
     metrics, _ = compute_metrics_components(probabilities)
-    names = meta.feature_names(metrics)
+    names = segment_tables.feature_names(metrics)
     network = torch.nn.Linear(len(names), 1).requires_grad_(False)
     network.weight[:] = torch.tensor([float(name == "S") / 100 for name in names])
     network.bias[:] = bias

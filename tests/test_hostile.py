@@ -31,7 +31,7 @@ from src.embedding import networks as embedding_networks
 from src.embedding import suspects
 from src.errors import RunError, SettingError
 from src.MetaSeg import main as stage_2
-from src.MetaSeg import meta_models
+from src.MetaSeg import meta_models, meta_training, segment_tables
 from src.MetaSeg import stage as measuring
 from src.records import Prediction
 from src.store import cache
@@ -299,9 +299,9 @@ def interrupted(path):
 def training(**options):
     rng = np.random.default_rng(0)
     metrics = {name: rng.random(40) for name in ("S", "E", "class", "iou")}
-    table = meta_models.segment_table([(0, metrics)])
+    table = segment_tables.segment_table([(0, metrics)])
     entry = ModelConfig("meta_nn", "src.MetaSeg.meta_nn", "MetaNN", {}, None)
-    return meta_models.fit_neural(entry, table, table, seed=0, epochs=4, batch_size=16, **options)
+    return meta_training.fit_neural(entry, table, table, seed=0, epochs=4, batch_size=16, **options)
 
 
 # Damage

@@ -17,7 +17,7 @@ import numpy as np
 from configuration import CONFIG, datasets, meta_models, models
 from src import class_ids, pictures, registry
 from src.errors import SettingError
-from src.MetaSeg import analysis
+from src.MetaSeg import analysis, meta_training, segment_tables
 from src.MetaSeg import meta_models as meta
 from src.MetaSeg import stage as measuring
 from src.run import choice, parallel
@@ -157,17 +157,19 @@ def analyze_metrics(
         AUROC or R^2 of each model, mean over the validation images of all splits.
     """
     place = io_path, model_name, dataset
-    table = meta.with_known_iou(
-        meta.segment_table(
+    table = segment_tables.with_known_iou(
+        segment_tables.segment_table(
             (index, _current_table((*place, index))) for index in _measured(*place)[:num_images]
         )
     )
     analysis.check(table)
-    splits = meta.split_by_image(table, num_averages, seed)
+    splits = segment_tables.split_by_image(table, num_averages, seed)
     analysis.check_splits(splits)
 
     def model(entry, **options):
-        return lambda training: meta.fit(entry, training, seed=seed, **options).predict_table
+        return lambda training: (
+            meta_training.fit(entry, training, seed=seed, **options).predict_table
+        )
 
     names = {"linear": "linear", "gradient boosting": "gradient_boosting"}
     regressors = {name: model(meta_models[key]) for name, key in names.items()}

@@ -12,6 +12,7 @@ from src import class_ids, registry
 from src.embedding import crops
 from src.errors import SettingError
 from src.MetaSeg import meta_models as meta
+from src.MetaSeg import segment_tables
 from src.MetaSeg import stage as measuring
 from src.MetaSeg.meta_models import MetaModel
 from src.records import FoundSegments, ImageName, JudgedImage
@@ -155,7 +156,7 @@ def load_meta_model(log, search):
 
     def training():
         place = search.io_path, search.model_name, search.source.name
-        return meta.segment_table(
+        return segment_tables.segment_table(
             (name.index, cache.read_table(cache.metrics_path(*place[:2], *name)))
             for name in measured_images(*place)
         )
