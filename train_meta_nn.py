@@ -58,6 +58,7 @@ def train_meta_model(
     choice.check_counts(**{name: training[name] for name in ("epochs", "batch_size", "patience")})
     model = registry.choose(models, model_name, "model")
     entry = registry.choose(meta_models, meta_model, "meta model")
+    meta_training.check(entry)
     for name in (dataset, val_dataset):
         registry.choose(datasets, name, "dataset")
     path = Path(meta_weights or entry.model_weights)

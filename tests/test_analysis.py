@@ -277,7 +277,7 @@ def test_the_tasks_draw_every_image_and_write_the_tables(measured, tmp_path):
     with Image.open(tmp_path / "pictures" / "rating" / "net" / "set" / "rating3.png") as picture:
         assert picture.size == (32, 24)
     run = SimpleNamespace(info={})  # what sacred's runs have
-    settings = dict(neural_entry=ENTRY, learning_rate=1e-3, num_averages=1, seed=0)
+    settings = dict(entry=ENTRY, learning_rate=1e-3, num_averages=1, seed=0)
     figures = main.analyze_metrics(LOG, run, **place, num_images=None, **settings)
     numbers = run.info["analysis"]
     linear = numbers["regression"]["linear"]["R^2"]["validation"]["mean"]
@@ -285,3 +285,16 @@ def test_the_tasks_draw_every_image_and_write_the_tables(measured, tmp_path):
     assert {*numbers["regression"]} == {"entropy", "linear", "gradient boosting", "neural"}
     assert "depth" in numbers["correlation"]
     assert (tmp_path / "analysis" / "net" / "set" / "scores.tex").is_file()
+
+
+def test_a_chosen_regressor_is_compared_beside_the_others(measured, monkeypatch):
+    place, _ = measured
+    own = main.meta_models["linear"]._replace(name="my_regressor")
+    monkeypatch.setitem(main.meta_models, "my_regressor", own)
+    settings = dict(learning_rate=1e-3, num_averages=1, seed=0)
+    run = SimpleNamespace(info={})
+    figures = main.analyze_metrics(LOG, run, **place, num_images=None, entry=own, **settings)
+    assert {name for name in figures if name.startswith("R^2")} == {
+        "R^2 entropy", "R^2 linear", "R^2 gradient boosting", "R^2 my regressor", "R^2 neural",
+    }  # fmt: skip
+    assert figures["R^2 my regressor"] == figures["R^2 linear"]  # which it is, by another name

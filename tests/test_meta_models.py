@@ -3,14 +3,17 @@
 import json
 from collections import namedtuple
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.metrics.pairwise import linear_kernel
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from src import registry
 from src.errors import SettingError
 from src.MetaSeg import meta_models, meta_training, segment_tables
 from src.MetaSeg.meta_models import MetaModel
@@ -20,6 +23,30 @@ Entry = namedtuple("Entry", "name module_name class_name kwargs model_weights")
 ENTRY = Entry("meta_nn", "src.MetaSeg.meta_nn", "MetaNN", {}, None)
 LINEAR = Entry("linear", "sklearn.linear_model", "LinearRegression", {}, None)
 TREES = Entry("trees", "sklearn.ensemble", "HistGradientBoostingRegressor", {"max_iter": 20}, None)
+REGRESSORS = {
+    class_name: Entry(class_name, f"sklearn.{module}", class_name, kwargs, None)
+    for module, class_name, kwargs in (
+        ("dummy", "DummyRegressor", {}),
+        ("ensemble", "AdaBoostRegressor", {"n_estimators": 5}),
+        ("ensemble", "BaggingRegressor", {"n_estimators": 5, "max_features": 0.5}),
+        ("ensemble", "ExtraTreesRegressor", {"n_estimators": 5, "ccp_alpha": 0.001}),
+        ("ensemble", "GradientBoostingRegressor", {"n_estimators": 5, "max_leaf_nodes": 9}),
+        ("ensemble", "HistGradientBoostingRegressor", {"max_iter": 5, "loss": "poisson"}),
+        ("ensemble", "RandomForestRegressor", {"n_estimators": 5, "max_leaf_nodes": 20}),
+        ("kernel_ridge", "KernelRidge", {"kernel": "rbf"}),
+        ("linear_model", "ElasticNet", {"alpha": 0.01}),
+        ("linear_model", "LinearRegression", {}),
+        ("linear_model", "Ridge", {}),
+        ("linear_model", "SGDRegressor", {}),
+        ("linear_model", "TweedieRegressor", {}),
+        ("neighbors", "KNeighborsRegressor", {"algorithm": "brute"}),
+        ("neural_network", "MLPRegressor", {"hidden_layer_sizes": (4,), "tol": 0.1}),
+        ("svm", "LinearSVR", {}),
+        ("svm", "NuSVR", {}),
+        ("svm", "SVR", {}),
+        ("tree", "DecisionTreeRegressor", {}),
+    )
+}
 CASES = [
     "column_Nx1", "gt_all_void", "gt_far_iou0", "layout_borders", "near_single_class", "noisy19",
     "row_1xN", "smooth19", "void_regions",
@@ -204,7 +231,7 @@ def test_training_brings_the_validation_loss_down_and_keeps_the_best_weights():
     assert len(losses) == TRAINING["epochs"]
     validation = toy_table(100, seed=9)
     with torch.inference_mode():
-        logits = model.network(torch.from_numpy(model.standardise(validation.features)))
+        logits = model.regressor(torch.from_numpy(model.standardise(validation.features)))
         targets = torch.from_numpy(validation.true_iou.astype(np.float32))[:, None]
         assert binary_cross_entropy_with_logits(logits, targets).item() == min(losses)
     assert min(losses) < losses[0] - 0.05
@@ -227,7 +254,8 @@ def test_a_metric_that_never_changes_does_no_harm():
 
 
 def test_the_same_seed_gives_the_same_weights():
-    first, again, other = (trained(epochs=2, seed=seed).network.state_dict() for seed in (1, 1, 2))
+    models = (trained(epochs=2, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (model.regressor.state_dict() for model in models)
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not torch.equal(first["layers.0.weight"], other["layers.0.weight"])
 
@@ -257,7 +285,7 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path):
     again = trained(progress_path=path, report=lambda *told: epochs.append(told))
     whole = trained(report=lambda *told: epochs.append(told))
     assert epochs[:8] == epochs[8:]  # those before the interruption are told again
-    one, other = again.network.state_dict(), whole.network.state_dict()
+    one, other = again.regressor.state_dict(), whole.regressor.state_dict()
     assert all(torch.equal(one[key], other[key]) for key in one)
     assert not path.exists()
 
@@ -284,14 +312,43 @@ def test_the_linear_model_finds_a_linear_relation_and_stays_within_0_and_1():
     assert_allclose(model.predict(metrics), [0.75, 0, 0, 1], atol=1e-6)
 
 
-def test_boosted_trees_predict_what_scikit_learn_predicts():
-    table, unseen = toy_table(500), toy_table(300, seed=3)
-    model = meta_training.fit(TREES, table, seed=0)
+@pytest.mark.parametrize("name", REGRESSORS)
+def test_any_regressor_of_scikit_learn_is_trained_stored_and_loaded(name, tmp_path):
+    entry, table, unseen = REGRESSORS[name], toy_table(200), toy_table(90, seed=3)
+    meta_training.check(entry)
+    model = meta_training.fit(entry, table, seed=3)
+    meta_models.save_meta_model(tmp_path / "any.name", model, {"datasets": ["toy"]})
+    again = meta_models.load_meta_model(tmp_path / "any.name", entry)
+    assert type(again.regressor) is registry.find_class(entry)
+    predicted = again.predict_table(unseen)
+    assert predicted.dtype == np.float32 and predicted.min() >= 0 and predicted.max() <= 1
     inputs = [model.standardise(t.features) for t in (table, unseen)]
-    regressor = HistGradientBoostingRegressor(max_iter=20, random_state=0)
-    regressor.fit(inputs[0], table.true_iou)
-    values = model.network(torch.from_numpy(inputs[1]))[:, 0].numpy()
-    assert_allclose(values, regressor.predict(inputs[1]), rtol=1e-12)
+    seed = {"random_state": 3} if "random_state" in model.regressor.get_params() else {}
+    alone = registry.build(entry, **seed).fit(inputs[0], table.true_iou).predict(inputs[1])
+    assert_allclose(predicted, alone.clip(0, 1), rtol=1e-6, atol=1e-7)
+    assert meta_models.made_from(tmp_path / "any.name") == {"datasets": ["toy"]}
+
+
+def test_a_regressor_of_ones_own_is_trusted_by_its_entry_alone(tmp_path):
+    entry = Entry("own", __name__, "Half", {}, None)
+    meta_training.check(entry)
+    path, model = tmp_path / "own.pth", meta_training.fit(entry, toy_table(20), seed=0)
+    meta_models.save_meta_model(path, model, {})
+    again = meta_models.load_meta_model(path, entry)
+    assert_array_equal(again.predict(toy_metrics(3)), np.full(3, 0.5, np.float32))
+    for other in (None, LINEAR, ENTRY):
+        with pytest.raises(SettingError, match=r"own\.pth .*it holds .*\.Half, which is refused"):
+            meta_models.load_meta_model(path, other)
+
+
+class Half(RegressorMixin, BaseEstimator):
+    """Predicts 0.5."""
+
+    def fit(self, inputs, targets):
+        return self
+
+    def predict(self, inputs):
+        return np.full(len(inputs), 0.5)
 
 
 @pytest.mark.parametrize("entry", [ENTRY, LINEAR, TREES])
@@ -330,16 +387,14 @@ def test_a_checkpoint_brings_the_model_back(checkpoint):
 
 
 @pytest.mark.parametrize("under", [None, "state_dict"])
-@pytest.mark.parametrize("entry", [ENTRY, LINEAR])
-def test_a_bare_state_dict_takes_its_statistics_from_the_training_segments(entry, under, tmp_path):
+def test_a_bare_state_dict_takes_its_statistics_from_the_training_segments(under, tmp_path):
     table = toy_images(6)
-    model = meta_training.fit(entry, table, seed=0)
-    state = model.network.state_dict()
+    model = meta_training.fit(ENTRY, table, seed=0)
+    state = model.regressor.state_dict()
     torch.save({under: state} if under else state, tmp_path / "bare.pth")
-    if entry is ENTRY:  # a network keeps a fifth of the images for validation
-        _, mean, std = meta_models.standardised(table)
-        model = replace(model, mean=mean, std=std)
-    again = meta_models.load_meta_model(tmp_path / "bare.pth", entry, lambda: table)
+    _, mean, std = meta_models.standardised(table)  # it kept a fifth of the images for validation
+    model = replace(model, mean=mean, std=std)
+    again = meta_models.load_meta_model(tmp_path / "bare.pth", ENTRY, lambda: table)
     metrics = toy_metrics(20, seed=5)
     assert_array_equal(again.predict(metrics), model.predict(metrics))
 
@@ -363,7 +418,23 @@ def test_a_checkpoint_knows_its_kind(entry, tmp_path):
     again = meta_models.load_meta_model(tmp_path / "model.pth")
     metrics = toy_metrics(20, seed=5)
     assert_array_equal(again.predict(metrics), model.predict(metrics))
-    assert again.kind == meta_models.kind_of(entry)
+    assert type(again.regressor) is registry.find_class(entry)
+
+
+@pytest.mark.parametrize("entry", [LINEAR, TREES])
+def test_weights_of_a_network_are_no_regressor(entry, checkpoint):
+    with pytest.raises(SettingError, match=rf"meta\.pth is no checkpoint .*'{entry.name}'"):
+        meta_models.load_meta_model(checkpoint[1], entry)
+
+
+@pytest.mark.parametrize("kind", ["linear", "gradient_boosting"])
+def test_regressors_of_an_earlier_version_are_to_be_trained_again(kind, checkpoint):
+    _, path = checkpoint
+    torch.save({**torch.load(path), "kind": kind}, path)
+    message = rf"{path} was written by an earlier version, .* train it again with train_meta_nn\.py"
+    with pytest.raises(SettingError, match=message):
+        meta_models.load_meta_model(path, LINEAR)
+    assert meta_models.made_from(path) is None
 
 
 @pytest.mark.parametrize("entry", [ENTRY, LINEAR, TREES])
@@ -449,12 +520,57 @@ def test_a_training_that_diverges_is_an_error():
         meta_training.fit_neural(ENTRY, table, unknown, **TRAINING)
 
 
-@pytest.mark.parametrize("kwargs", [{"loss": "poisson"}, {"categorical_features": [0]}])
-def test_boosting_that_is_more_than_a_sum_of_leaves_is_refused(kwargs):
-    table = toy_table(50)
-    few = replace(table, features=np.round(table.features))
-    with pytest.raises(SettingError, match="gradient boosting needs a `loss` among squared_error"):
-        meta_training.fit(TREES._replace(kwargs=kwargs), few, seed=0)
+@pytest.mark.parametrize(
+    ("module_name", "class_name"),
+    [("sklearn.linear_model", "LogisticRegression"), ("sklearn.cluster", "KMeans"),
+     ("sklearn.preprocessing", "StandardScaler"), ("collections", "OrderedDict")],
+)  # fmt: skip
+def test_what_is_no_regressor_is_refused_by_name(module_name, class_name):
+    entry = Entry("wrong", module_name, class_name, {}, None)
+    message = f"meta model 'wrong' must be a torch.nn.Module or a regressor .* got {class_name} of"
+    for refusal in (meta_training.check, partial(meta_training.fit, training=toy_table(9), seed=0)):
+        with pytest.raises(SettingError, match=message):
+            refusal(entry)
+
+
+def test_a_function_that_builds_no_network_is_refused_by_name():
+    entry = Entry("wrong", "sklearn.base", "clone", {"safe": False}, None)
+    with pytest.raises(SettingError, match="meta model 'wrong' must be .* got int of builtins"):
+        meta_training.fit(entry, toy_table(9), toy_table(9), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("module_name", "class_name", "kwargs", "reason"),
+    [
+        ("sklearn.gaussian_process", "GaussianProcessRegressor", {}, r"kernels\.RBF.* is refused"),
+        ("sklearn.svm", "SVR", {"kernel": linear_kernel}, r"pairwise\.linear_kernel, which"),
+        ("sklearn.neighbors", "KNeighborsRegressor", {"algorithm": "kd_tree"}, r"\.KDTree, which"),
+    ],
+)
+def test_what_cannot_be_stored_without_code_is_refused_by_name(
+    module_name, class_name, kwargs, reason
+):
+    entry = Entry("unsafe", module_name, class_name, kwargs, None)
+    with pytest.raises(SettingError, match=f"{class_name} cannot be stored .*{reason}"):
+        meta_training.check(entry)
+
+
+@pytest.mark.parametrize(
+    ("module_name", "class_name"),
+    [("sklearn.isotonic", "IsotonicRegression"), ("sklearn.linear_model", "GammaRegressor")],
+)
+def test_what_learns_nothing_from_segments_is_refused_by_name(module_name, class_name):
+    entry = Entry("unfit", module_name, class_name, {}, None)
+    with pytest.raises(SettingError, match=f"meta model 'unfit': {class_name} does not learn"):
+        meta_training.check(entry)
+
+
+def test_a_regressor_that_asks_for_more_segments_than_a_trial_has_is_none_the_worse():
+    entry = Entry("many", "sklearn.linear_model", "RANSACRegressor", {"min_samples": 900}, None)
+    meta_training.check(entry)
+    with pytest.raises(SettingError, match="'many': RANSACRegressor does not learn .*min_samples"):
+        meta_training.fit(entry, toy_table(50), seed=0)
+    assert meta_training.fit(entry, toy_table(1000), seed=0).predict(toy_metrics(3)).shape == (3,)
 
 
 class Normalised(torch.nn.Sequential):

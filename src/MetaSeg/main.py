@@ -139,8 +139,8 @@ def draw_rating(index, *, place, meta_model, mappings):
 
 
 def analyze_metrics(
-    log, run, *, dataset, model_name, io_path, num_images, neural_entry, learning_rate,
-    num_averages, seed,
+    log, run, *, dataset, model_name, io_path, num_images, entry, learning_rate, num_averages,
+    seed,
 ):  # fmt: skip
     """Compare meta models on random splits by image; write tables and pictures, log the table.
 
@@ -148,8 +148,9 @@ def analyze_metrics(
     ----------
     run : sacred.run.Run
         All figures go to its `info`; see `analysis.plain_numbers`.
-    neural_entry : ModelConfig
-        The network among the models.
+    entry : ModelConfig
+        The network among the models, or a regressor to compare beside linear regression, gradient
+        boosting and the network "meta_nn".
 
     Returns
     -------
@@ -167,13 +168,13 @@ def analyze_metrics(
     analysis.check_splits(splits)
 
     def model(entry, **options):
-        return lambda training: (
-            meta_training.fit(entry, training, seed=seed, **options).predict_table
-        )
+        return lambda rows: meta_training.fit(entry, rows, seed=seed, **options).predict_table
 
-    names = {"linear": "linear", "gradient boosting": "gradient_boosting"}
-    regressors = {name: model(meta_models[key]) for name, key in names.items()}
-    neural = model(neural_entry, learning_rate=learning_rate)
+    is_network = not meta.is_regressor(entry)
+    compared = ["linear", "gradient_boosting", *([] if is_network else [entry.name])]
+    regressors = {name.replace("_", " "): model(meta_models[name]) for name in compared}
+    network = entry if is_network else meta_models["meta_nn"]
+    neural = model(network, learning_rate=learning_rate)
     result = analysis.analyze(table, splits, neural, regressors)
     folder = cache.analysis_folder(*place)
     analysis.write_report(folder, result)
@@ -225,7 +226,9 @@ def main(args, _log, _run):
         class_ids.class_mapping(CONFIG.TRAIN_DATASET, "pred_mapping"),
     )
     place = {name: args[name] for name in ("dataset", "model_name", "io_path", "num_images")}
-    if args["visualize_rating"]:  # what it needs is missed before the work begins
+    if args["analyze_metrics"]:  # what is wrong is said before the work begins
+        meta_training.check(entry)
+    if args["visualize_rating"]:
         path = args["meta_weights"] or entry.model_weights
         drawing = {"meta_model": meta.load_meta_model(path, entry), "mappings": mappings}
     if args["compute_metrics"]:
@@ -242,7 +245,6 @@ def main(args, _log, _run):
         tally = visualize_rating(_log, **place, **own, **drawing)
         parallel.close(_log, tally)
     if args["analyze_metrics"]:
-        neural_entry = entry if meta.kind_of(entry) == "neural" else meta_models["meta_nn"]
         own = {name: args[name] for name in ("learning_rate", "num_averages", "seed")}
-        return analyze_metrics(_log, _run, **place, **own, neural_entry=neural_entry)
+        return analyze_metrics(_log, _run, **place, **own, entry=entry)
     return None

@@ -3,43 +3,45 @@
 Rottmann et al., arXiv 1811.00648.
 """
 
+import inspect
 import re
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from sklearn.base import RegressorMixin
 from torch import nn
 
 from src import registry
 from src.errors import SettingError
-from src.MetaSeg.meta_nn import MetaNN, Trees
+from src.MetaSeg.meta_nn import MetaNN
 from src.MetaSeg.segment_tables import original_names, segment_table
+from src.store import regressors
 from src.store.weights import read_torch, write_torch
 
 FORMAT = 2  # of a checkpoint
+_EARLIER_KINDS = "linear", "gradient_boosting"  # of regressors as arrays of our own
 
 
 @dataclass(frozen=True)
 class MetaModel:
-    """A network with the statistics of the segments it was trained on.
+    """A regressor with the statistics of the segments it was trained on.
 
     Attributes
     ----------
-    network : torch.nn.Module
-        Standardised features (N, F) float32 -> (N, 1): logits if `kind` is "neural", else the IoU,
+    regressor : torch.nn.Module, or regressor of scikit-learn
+        Standardised features (N, F) float32 -> logits (N, 1), or by its `predict` the IoU (N,),
         which may leave [0, 1].
     feature_names : tuple of str
-        F names in the order of the network's inputs.
+        F names in the order of the regressor's inputs.
     mean, std : ndarray of shape (F,), float64
         Of the training segments.
-    kind : {"neural", "linear", "gradient_boosting"}
     """
 
-    network: nn.Module
+    regressor: nn.Module | RegressorMixin
     feature_names: tuple[str, ...]
     mean: np.ndarray
     std: np.ndarray
-    kind: str = "neural"
 
     def predict(self, metrics):
         """Predict the IoU of segments.
@@ -73,9 +75,11 @@ class MetaModel:
                 f"the model {surplus}; train it on this segmentation network (train_meta_nn.py)"
             )
         columns = [table.feature_names.index(name) for name in self.feature_names]
-        outputs = self.network(torch.from_numpy(self.standardise(table.features[:, columns])))[:, 0]
-        predicted_iou = torch.sigmoid(outputs) if self.kind == "neural" else outputs.clamp(0, 1)
-        return predicted_iou.float().numpy()
+        inputs = self.standardise(table.features[:, columns])
+        if isinstance(self.regressor, nn.Module):
+            return torch.sigmoid(self.regressor(torch.from_numpy(inputs))[:, 0]).float().numpy()
+        predicted_iou = self.regressor.predict(inputs) if len(inputs) else inputs[:, 0]
+        return predicted_iou.clip(0, 1).astype(np.float32)
 
     def standardise(self, features):
         """Subtract the mean, divide by the standard deviation: (N, F) float32."""
@@ -90,20 +94,49 @@ def standardised(table):
     return model.standardise(table.features), mean, std
 
 
-def kind_of(entry):
-    """Kind of the meta model that an entry of `meta_models` names; any own class is "neural"."""
-    sklearn_kinds = {
-        "LinearRegression": "linear",
-        "HistGradientBoostingRegressor": "gradient_boosting",
-    }
-    return sklearn_kinds.get(entry.class_name, "neural")
+def is_regressor(entry):
+    """Whether an entry of `meta_models` names a regressor of scikit-learn; else it is a network.
+
+    Raises
+    ------
+    SettingError
+        If its class is neither. A function is taken for one that builds a network.
+    """
+    found = registry.find_class(entry)
+    if not inspect.isclass(found) or issubclass(found, nn.Module):
+        return False
+    if not issubclass(found, RegressorMixin):
+        raise _no_meta_model(entry, found)
+    return True
+
+
+def build_network(entry, size):
+    """The untrained network of an entry for so many features.
+
+    Raises
+    ------
+    SettingError
+        If it builds something else.
+    """
+    network = registry.build(entry, size)
+    if not isinstance(network, nn.Module):
+        raise _no_meta_model(entry, type(network))
+    return network
+
+
+def _no_meta_model(entry, found):
+    return SettingError(
+        f"meta model {entry.name!r} must be a torch.nn.Module or a regressor of scikit-learn, such "
+        f"as RandomForestRegressor, got {found.__name__} of {found.__module__}; change its entry "
+        "in configuration.py"
+    )
 
 
 def save_meta_model(path, model, made_from):
     """Store a meta model whole or not at all.
 
-    The file is a torch checkpoint of plain values and tensors, whatever the kind of the model, so
-    that loading it runs no code.
+    The file is a torch checkpoint of plain values and tensors, whatever the regressor, so that
+    loading it runs no code; one of scikit-learn is a tensor of the bytes of `regressors.dump`.
 
     Parameters
     ----------
@@ -111,12 +144,16 @@ def save_meta_model(path, model, made_from):
     model : MetaModel
     made_from : dict
         What the model depends on, such as its training data: plain values.
+
+    Raises
+    ------
+    SettingError
+        If the regressor cannot be stored.
     """
     classes = sum(re.fullmatch(r"cprob\d+", name) is not None for name in model.feature_names)
     checkpoint = {
         "format": FORMAT,
-        "kind": model.kind,
-        "state_dict": model.network.state_dict(),
+        **_stored(model.regressor, len(model.feature_names)),
         "feature_names": list(model.feature_names),
         "classes": classes,
         "mean": torch.from_numpy(model.mean),
@@ -126,6 +163,13 @@ def save_meta_model(path, model, made_from):
     write_torch(path, checkpoint)
 
 
+def _stored(regressor, size):
+    if isinstance(regressor, nn.Module):
+        return {"kind": "neural", "state_dict": regressor.state_dict()}
+    content = bytearray(regressors.dump(regressor, size))
+    return {"kind": "regressor", "regressor": torch.frombuffer(content, dtype=torch.uint8)}
+
+
 def load_meta_model(path, entry=None, training=None):
     """Load what `save_meta_model` wrote, the original's `meta_nn.pth`, or a bare state dict.
 
@@ -133,8 +177,8 @@ def load_meta_model(path, entry=None, training=None):
     ----------
     path : path
     entry : ModelConfig, optional
-        Its class takes the number of features; None: `MetaNN`. Only a network needs it: a file that
-        named its own class could have any code run.
+        What the file holds if that is a network, or a regressor of the user's own; None: `MetaNN`.
+        A file that named its own class could have any code run.
     training : callable, optional
         Gives the SegmentTable of the training images. Called only for a bare state dict, which
         does not say by which mean and standard deviation its inputs are standardised.
@@ -153,9 +197,8 @@ def load_meta_model(path, entry=None, training=None):
         if "kind" not in checkpoint:
             checkpoint = _with_statistics(checkpoint, path, entry, training)
         names = tuple(checkpoint["feature_names"])
-        network = _rebuild(checkpoint["kind"], checkpoint["state_dict"], len(names), entry)
         mean, std = checkpoint["mean"].numpy(), checkpoint["std"].numpy()
-        return MetaModel(network.eval(), names, mean, std, checkpoint["kind"])
+        return MetaModel(_rebuild(checkpoint, len(names), entry), names, mean, std)
     except FileNotFoundError as error:
         raise SettingError(f"{path} is missing; run train_meta_nn.py first") from error
     except SettingError:
@@ -182,7 +225,7 @@ def _with_statistics(checkpoint, path, entry, training):
     table = training()
     _, mean, std = standardised(table)
     return {
-        "kind": kind_of(entry) if entry else "neural",
+        "kind": "neural",
         "state_dict": state,
         "feature_names": table.feature_names,
         "mean": torch.from_numpy(mean),
@@ -190,24 +233,30 @@ def _with_statistics(checkpoint, path, entry, training):
     }
 
 
-def _rebuild(kind, state, size, entry):
-    """The network of a checkpoint."""
-    if kind == "gradient_boosting":
-        return Trees(**state)
-    if kind == "linear":
-        network = nn.Linear(size, 1)
-    elif kind == "neural":
-        network = registry.build(entry, size) if entry else MetaNN(size)
-    else:
-        raise ValueError(f"its kind is {kind!r}")
-    network.load_state_dict(state)
-    return network
+def _rebuild(checkpoint, size, entry):
+    """The regressor of a checkpoint."""
+    of_sklearn = entry is not None and is_regressor(entry)
+    if checkpoint["kind"] == "regressor":
+        own = registry.find_class(entry) if of_sklearn else None
+        return regressors.load(checkpoint["regressor"].numpy().tobytes(), size, own)
+    if checkpoint["kind"] != "neural" or of_sklearn:
+        raise ValueError(f"its kind is {checkpoint['kind']!r}")
+    network = build_network(entry, size) if entry else MetaNN(size)
+    network.load_state_dict(checkpoint["state_dict"])
+    return network.eval()
 
 
 def _read(path):
     """A checkpoint as `save_meta_model` writes it; nothing in the file is run."""
     checkpoint = read_torch(path)
-    return _from_original(checkpoint) if "train_xa_mean" in checkpoint else checkpoint
+    if "train_xa_mean" in checkpoint:
+        return _from_original(checkpoint)
+    if "kind" in checkpoint and checkpoint["kind"] in _EARLIER_KINDS:
+        raise SettingError(
+            f"{path} was written by an earlier version, in a form that is not read any more; train "
+            "it again with train_meta_nn.py"
+        )
+    return checkpoint
 
 
 def _from_original(checkpoint):

@@ -4,23 +4,24 @@ That of the network follows Oberdiek et al., arXiv 2005.06831.
 """
 
 import copy
+import inspect
 import logging
+import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import trange
 
 from src import registry
 from src.errors import SettingError
-from src.MetaSeg.meta_models import MetaModel, kind_of, standardised
-from src.MetaSeg.meta_nn import Trees
+from src.MetaSeg.meta_models import MetaModel, build_network, is_regressor, standardised
 from src.MetaSeg.segment_tables import split_by_image
+from src.store import regressors
 from src.store.weights import read_torch, write_torch
 
-_PLAIN_LOSSES = ("squared_error", "absolute_error", "quantile")  # sums of leaves are the IoU
+_TRIAL = 200, 41  # invented segments and features, those of 2 classes
 _log = logging.getLogger(__name__)
 
 
@@ -33,67 +34,62 @@ def fit(entry, training, validation=None, *, seed, **options):
     training : SegmentTable
         With known IoU, see `with_known_iou`.
     validation : SegmentTable, optional
-        What a network chooses its best weights by, no other kind looks at it. None: the segments of
+        What a network chooses its best weights by, no regressor of scikit-learn. None: those of
         a fifth of the training images, which are then not trained on.
     seed : int
         Same seed, same model.
     **options
-        Of `fit_neural`; the other kinds take theirs from `entry.kwargs`.
+        Of `fit_neural`; the regressors of scikit-learn take theirs from `entry.kwargs`.
 
     Returns
     -------
     model : MetaModel
     """
-    kind = kind_of(entry)
-    if kind == "linear":
-        return fit_linear(entry, training)
-    if kind == "gradient_boosting":
-        return fit_gradient_boosting(entry, training, seed=seed)
+    if is_regressor(entry):
+        return fit_regressor(entry, training, seed=seed)
     if validation is None:
         ((training, validation),) = split_by_image(training, 1, seed)
     return fit_neural(entry, training, validation, seed=seed, **options)
 
 
-def fit_linear(entry, training):
-    """Linear regression on standardised features; see `fit`."""
+def fit_regressor(entry, training, *, seed):
+    """Fit a regressor of scikit-learn to standardised features; see `fit`."""
     inputs, mean, std = standardised(training)
-    regression = registry.build(entry).fit(inputs, training.true_iou)
-    network = nn.Linear(inputs.shape[1], 1).requires_grad_(False)
-    network.weight[0] = torch.from_numpy(regression.coef_)
-    network.bias[0] = float(regression.intercept_)
-    return MetaModel(network, training.feature_names, mean, std, "linear")
+    regressor = _fitted(entry, inputs, training.true_iou, seed)
+    return MetaModel(regressor, training.feature_names, mean, std)
 
 
-def fit_gradient_boosting(entry, training, *, seed):
-    """Boosted regression trees on standardised features; see `fit`."""
-    inputs, mean, std = standardised(training)
-    regressor = registry.build(entry, random_state=seed).fit(inputs, training.true_iou)
-    return MetaModel(_as_trees(regressor), training.feature_names, mean, std, "gradient_boosting")
+def check(entry):
+    """Refuse an entry that no meta model comes of, before any segment is read.
+
+    Raises
+    ------
+    SettingError
+        If it is neither a network nor a regressor; or a regressor that learns nothing from rows of
+        features or cannot be stored, which a few invented segments show.
+    """
+    if not is_regressor(entry):
+        return
+    rows = np.random.default_rng(0).random(_TRIAL, np.float32), np.linspace(0, 1, _TRIAL[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # such as: it has not converged
+        try:
+            regressor = _fitted(entry, *rows, seed=0)
+        except SettingError:  # its `kwargs` may ask for more segments
+            regressor = _fitted(entry._replace(kwargs={}), *rows, seed=0)
+        regressors.dump(regressor, _TRIAL[1])
 
 
-def _as_trees(regressor):
-    """The trees of a HistGradientBoostingRegressor; scikit-learn has no public way to them."""
-    if regressor.loss not in _PLAIN_LOSSES or regressor.is_categorical_ is not None:
+def _fitted(entry, inputs, true_iou, seed):
+    takes_seed = "random_state" in inspect.signature(registry.find_class(entry)).parameters
+    regressor = registry.build(entry, **({"random_state": seed} if takes_seed else {}))
+    try:
+        return regressor.fit(inputs, true_iou)
+    except (TypeError, ValueError) as error:
         raise SettingError(
-            f"gradient boosting needs a `loss` among {', '.join(_PLAIN_LOSSES)} and no categorical "
-            f"features, got {regressor.loss!r}; change `kwargs` of its entry in configuration.py"
-        )
-    trees = [predictor.nodes for (predictor,) in regressor._predictors]
-    roots = np.cumsum([0, *map(len, trees)])[:-1]
-    nodes = np.concatenate(trees)
-    itself, is_leaf = np.arange(len(nodes)), nodes["is_leaf"].astype(bool)
-    own_root = np.repeat(roots, [len(tree) for tree in trees])
-    arrays = {
-        "roots": roots,
-        "feature": np.where(is_leaf, 0, nodes["feature_idx"]),
-        "threshold": np.where(is_leaf, 0, nodes["num_threshold"]),
-        "left": np.where(is_leaf, itself, own_root + nodes["left"]),
-        "right": np.where(is_leaf, itself, own_root + nodes["right"]),
-        "value": np.where(is_leaf, nodes["value"], 0),
-        "start": np.ravel(regressor._baseline_prediction)[0],
-        "depth": nodes["depth"].max(),
-    }
-    return Trees(**{name: torch.as_tensor(np.asarray(array)) for name, array in arrays.items()})
+            f"meta model {entry.name!r}: {entry.class_name} does not learn from these segments: "
+            f"{error}; change its entry in configuration.py"
+        ) from error
 
 
 def fit_neural(
@@ -136,7 +132,7 @@ def fit_neural(
         )
     torch.manual_seed(seed)
     _, mean, std = standardised(training)
-    network = registry.build(entry, len(training.feature_names))
+    network = build_network(entry, len(training.feature_names))
     model = MetaModel(network, training.feature_names, mean, std)
     inputs, targets = _tensors(model, training)
     val_inputs, val_targets = _tensors(model, validation)
