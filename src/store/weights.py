@@ -1,6 +1,7 @@
 """From a file of weights to a network filled with it; nothing in the file is run."""
 
 import argparse
+import io
 import logging
 import zipfile
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from src.errors import SettingError, missing_weights
+from src.store.files import whole_file
 
 _log = logging.getLogger(__name__)
 _LISTED = 5  # keys named in a message
@@ -100,6 +102,14 @@ def read_torch(path):
             raise ValueError(f"its checksums do not fit: {damaged} is damaged")
     with torch.serialization.safe_globals(_plain_globals()):
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def write_torch(path, content):
+    """Write what `read_torch` reads, whole or not at all."""
+    buffer = io.BytesIO()  # what torch raises of a full disk does not say so
+    torch.save(content, buffer)
+    with whole_file(path) as part:
+        part.write_bytes(buffer.getbuffer())
 
 
 def _plain_globals():
