@@ -12,7 +12,7 @@ import json
 import sys
 from pathlib import Path
 
-from src.errors import SettingError
+from src.errors import SettingError, missing_weights
 
 REPOSITORY = Path(__file__).parents[1]
 _REQUIRED = object()
@@ -126,11 +126,7 @@ def identity(entry):
 def _sha256_of_weights(entry):
     path = Path(entry.model_weights)
     if not path.is_file():
-        raise SettingError(
-            f"the weights of {entry.name!r} are missing: put them at {path} (README.md says where "
-            "the published ones are to be had; train_meta_nn.py trains those of a meta model), or "
-            "change `model_weights` in configuration.py"
-        )
+        raise missing_weights(entry.name, path)
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

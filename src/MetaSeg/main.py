@@ -10,9 +10,13 @@ ground truth and prediction, below them true and predicted IoU, red (0) to green
 """
 
 import functools
+import sys
 from pathlib import Path
 
 import numpy as np
+
+if __name__ == "__main__":  # this checkout comes first, whichever is installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from configuration import CONFIG, datasets, meta_models, models
 from src import class_ids, pictures, registry

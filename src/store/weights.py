@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from src.errors import SettingError
+from src.errors import SettingError, missing_weights
 
 _log = logging.getLogger(__name__)
 _LISTED = 5  # keys named in a message
@@ -74,10 +74,7 @@ def read_state(path, name):
     """
     path = Path(path)
     if not path.is_file():
-        raise SettingError(
-            f"the weights of model {name!r} are missing: put them at {path} (README.md says where "
-            "the published ones are to be had), or change `model_weights` in configuration.py"
-        )
+        raise missing_weights(name, path)
     try:
         content = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
     except SettingError:
