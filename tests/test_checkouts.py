@@ -6,6 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from configuration import ModelConfig
+from src import registry
+from src.errors import SettingError
+from src.store.weights import read_state
 from tests.clone import MEASURE, PREDICT, SEARCH, TREE, Clone, files_below
 
 SAY = '\nimport sys\n\nprint(f"src of {__file__}", file=sys.stderr)\n'
@@ -80,3 +84,12 @@ def test_a_script_never_takes_another_checkout_in_silence(checkouts, script, tmp
     else:
         assert run.returncode == 1
         assert f"has found the `src` of {other.folder} in the place of its own" in run.stderr
+
+
+def test_a_copy_without_its_weights_says_what_is_missing_and_where_they_lie(tmp_path):
+    path = tmp_path / "weights" / "net.pth"  # as in an installed copy, which has none
+    message = f"weights of 'net' are missing: put them at {path}.*run from its clone.*make setup"
+    with pytest.raises(SettingError, match=message):
+        registry.identity(ModelConfig("net", "torch.nn", "Linear", {}, path))
+    with pytest.raises(SettingError, match=message):
+        read_state(path, "net")
