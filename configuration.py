@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
-IO_PATH = Path(os.environ.get("OODRETRIEVAL_IO_PATH") or HERE / "results")
+_results = os.environ.get("OODRETRIEVAL_IO_PATH") or HERE / "results"
+IO_PATH = Path(os.path.expandvars(_results)).expanduser()  # may begin with ~ or a variable
 
 
 class ModelConfig(NamedTuple):
