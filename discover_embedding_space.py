@@ -24,6 +24,7 @@ from src.embedding.table import only_datasets
 from src.errors import SettingError
 from src.run import choice
 from src.run.experiment import create_experiment
+from src.run.settings import NAMES, PATH, setting, shared_settings, some_whole_numbers
 from src.store.paths import tags_path
 
 ex = create_experiment("discover_embedding_space")
@@ -32,29 +33,61 @@ ex = create_experiment("discover_embedding_space")
 @ex.config
 def config():
     args = dict(  # noqa: F841 (sacred reads it)
-        datasets=None,  # entries of `datasets` to show; None: all in the file
-        model_name=CONFIG.MODEL_NAME,  # entry of `models` that made the predictions
-        net=CONFIG.EMBEDDING_NETWORK,  # embedding network that made the vectors
-        load_file=None,  # a file of stage 4 anywhere; None: the one that the settings here name
-        io_path=CONFIG.metaseg_io_path,  # folder of all results
-        min_height=CONFIG.MIN_HEIGHT,  # pixels, as in stage 4; None: what suits the dataset
-        min_width=CONFIG.MIN_WIDTH,  # pixels, as in stage 4; None: what suits the dataset
-        method="tsne",  # how to reduce the vectors: tsne, isomap or pca
-        embedding_size=2,  # dimensions to find neighbours in; None: the vectors as they are
-        metric="euclid",  # distance between neighbours: euclid or cos
-        neighbours=24,  # number of neighbours shown at first
-        seed=CONFIG.SEED,  # same seed, same map
-        overwrite=False,  # reduce again what is reduced already
-        query=None,  # a picture to find neighbours of, embedded like the segments; None: none
-        query_box=None,  # its part that counts: [left, upper, right, lower] in pixels; None: all
-        browser=False,  # explore in a web browser instead of a window, also from another computer
-        address="127.0.0.1",  # with browser: the network interface; this one is local
-        port=8988,  # with browser: of the page; one of the next where it is taken
+        datasets=setting(None, "entries of `datasets` to show", none="all in the file", kind=NAMES),
+        **shared_settings(CONFIG, "model_name", "net"),
+        load_file=setting(
+            None,
+            "a file of stage 4 anywhere",
+            none="the one that the settings here name",
+            kind=PATH,
+        ),
+        **shared_settings(CONFIG, "io_path", "min_height", "min_width"),
+        method=setting("tsne", "how to reduce the vectors", choices=space.METHODS),
+        embedding_size=setting(
+            2, "dimensions to find neighbours in", none="the vectors as they are", at_least=1
+        ),
+        metric=setting("euclid", "distance between neighbours", choices=space.METRICS),
+        neighbours=setting(24, "number of neighbours shown at first", at_least=1),
+        **shared_settings(CONFIG, "seed", "overwrite"),
+        query=setting(
+            None,
+            "a picture to find neighbours of, embedded like the segments",
+            none="none",
+            kind=PATH,
+        ),
+        query_box=setting(
+            None,
+            "its part that counts",
+            none="all",
+            kind=some_whole_numbers("[left, upper, right, lower] in pixels", 4, at_least=0),
+        ),
+        browser=setting(
+            False, "explore in a web browser instead of a window, also from another computer"
+        ),
+        address=setting("127.0.0.1", "network interface that browsers reach; this one is local"),
+        port=setting(
+            8988,
+            "of the page for browsers, or the next one that is free",
+            at_least=0,
+            at_most=65535,
+        ),
     )
-    tsne = {}  # options of scikit-learn's TSNE, such as tsne.perplexity=50  # noqa: F841
+    tsne = setting(  # noqa: F841
+        {}, "options of scikit-learn's TSNE, such as tsne.perplexity=50"
+    )
     mainplot = dict(  # noqa: F841
-        save_path=None,  # write the map to this file, without a window; None: open a window
-        segment=None,  # row of a segment: its neighbours and overview are written too; None: none
+        save_path=setting(
+            None,
+            "write the map to this file, without a window",
+            none="open a window",
+            kind=PATH,
+        ),
+        segment=setting(
+            None,
+            "row of a segment whose neighbours and overview are written, too",
+            none="none",
+            at_least=0,
+        ),
     )
 
 
@@ -66,16 +99,8 @@ def table_path(args, names):
     return choice.embeddings_file(args, registry.choose(datasets, name, "dataset"))[1]
 
 
-def check_options(method, metric, seed, tsne, browser, save_path, segment):
+def check_options(method, tsne, browser, save_path, segment):
     """Refuse options that do not fit together or do not exist, before any work."""
-    for name, value, allowed in (
-        ("args.method", method, space.METHODS),
-        ("args.metric", metric, space.METRICS),
-    ):
-        if value not in allowed:
-            raise SettingError(f"`{name}` must be one of {', '.join(allowed)}, got {value!r}")
-    if type(seed) is not int or not 0 <= seed < 2**32:
-        raise SettingError(f"`args.seed` must be a whole number from 0 to 2**32 - 1, got {seed!r}")
     known = space.tsne_options() if tsne else set()
     if set(tsne) - known:
         raise SettingError(f"tsne has {', '.join(sorted(known))}; got {', '.join(tsne)}")
@@ -90,7 +115,7 @@ def check_options(method, metric, seed, tsne, browser, save_path, segment):
         raise SettingError("args.browser shows what mainplot.save_path writes: choose one of them")
     else:
         suffixes = Figure().canvas.get_supported_filetypes()
-        if Path(str(save_path)).suffix.removeprefix(".") not in suffixes:
+        if Path(save_path).suffix.removeprefix(".") not in suffixes:
             raise SettingError(
                 f"`mainplot.save_path` must end in one of {', '.join(suffixes)}, got {save_path!r}"
             )
@@ -138,12 +163,9 @@ def embedder_of(args, table, log):
 
 @ex.automain
 def main(args, tsne, mainplot, _log):
-    names = choice.as_names(args["datasets"], "datasets")
+    names = args["datasets"]
     registry.choose(models, args["model_name"], "model")
-    counts = "min_height", "min_width", "neighbours", "embedding_size"
-    choice.check_counts(**{name: args[name] for name in counts})
-    options = (args[name] for name in ("method", "metric", "seed"))
-    check_options(*options, tsne, args["browser"], **mainplot)
+    check_options(args["method"], tsne, args["browser"], **mainplot)
     part = read_part(args["query"], args["query_box"])
     server = listen(args["address"], args["port"]) if args["browser"] else None
     path = table_path(args, names)

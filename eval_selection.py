@@ -13,6 +13,7 @@ from src.evaluation.pictures import Pictures
 from src.run import choice
 from src.run.experiment import create_experiment
 from src.run.runner import Runner
+from src.run.settings import setting, shared_settings
 
 ex = create_experiment("eval_selection")
 
@@ -20,21 +21,14 @@ ex = create_experiment("eval_selection")
 @ex.config
 def config():
     args = dict(  # noqa: F841 (sacred reads it)
-        dataset=CONFIG.DATASET.name,  # entry of `datasets`; needs ground truth
-        model_name=CONFIG.MODEL_NAME,  # entry of `models` that made the predictions
-        net=CONFIG.EMBEDDING_NETWORK,  # embedding network that made the vectors
-        io_path=CONFIG.metaseg_io_path,  # folder of all results
-        min_height=CONFIG.MIN_HEIGHT,  # pixels, of an object too; None: what suits the dataset
-        min_width=CONFIG.MIN_WIDTH,  # pixels, of an object too; None: what suits the dataset
-        num_cores=CONFIG.NUM_CORES,  # processes to use
-        num_images=CONFIG.NUM_IMAGES,  # only the first so many images; None: all
+        dataset=setting(CONFIG.DATASET.name, "entry of `datasets`; needs ground truth"),
+        **shared_settings(CONFIG, "model_name", "net", "io_path", "min_height", "min_width"),
+        **shared_settings(CONFIG, "num_images", "num_cores"),
     )
 
 
 @ex.automain
 def main(args, _log, _run):
-    counts = "min_height", "min_width", "num_cores", "num_images"
-    choice.check_counts(**{name: args[name] for name in counts})
     run = Runner.from_args(args, _log)
     pictures = Pictures.from_args(args, configuration)
     min_size, path = choice.embeddings_file(args, pictures.data)

@@ -15,18 +15,17 @@ from kernel import F0, make_image, median_ms
 from configuration import CONFIG
 from src.MetaSeg.metrics import compute_metrics_components, heatmaps
 from src.records import Prediction
-from src.store import cache
+from src.store import arrays
+from src.store.paths import Results
 
 SURE = F0 | dict(sigma=16, confidence=10)
 
 
 def demo_image():
     """Predictions of the demo repeated to the size of the others; None where there is none."""
-    folder = cache.prediction_path(
-        CONFIG.metaseg_io_path, CONFIG.MODEL_NAME, CONFIG.DATASET.name, 0
-    ).parent
-    indices = cache.image_indices(folder, "input", missing_ok=True)
-    images = [cache.read_prediction(folder / f"input{i}.hdf5").probabilities for i in indices[:16]]
+    results = Results(CONFIG.metaseg_io_path, CONFIG.MODEL_NAME, CONFIG.DATASET.name)
+    indices = results.indices("input", missing_ok=True)[:16]
+    images = [arrays.read_prediction(results.prediction(i)).probabilities for i in indices]
     if len(images) < 16 or any(image is None for image in images):
         return None
     return np.vstack([np.hstack(images[k : k + 4]) for k in range(0, 16, 4)])
@@ -34,7 +33,7 @@ def demo_image():
 
 def errors(path, exact):
     """Largest error of the means of E, of D and V, and of the class probabilities."""
-    prediction = cache.read_prediction(path)
+    prediction = arrays.read_prediction(path)
     if prediction.probabilities is None:
         return [np.nan] * 3
     rounded, _ = compute_metrics_components(
@@ -57,7 +56,7 @@ def main():
         maps = np.stack(heatmaps(probabilities), axis=-1)
         prediction = Prediction(probabilities, ids, ids, "noise.png", maps)
         exact, _ = compute_metrics_components(probabilities)
-        for form in cache.FORMS:
+        for form in arrays.FORMS:
             print(f"{name:8}{form:8}{measure(form, prediction, exact)}", flush=True)
 
 
@@ -65,8 +64,8 @@ def measure(form, prediction, exact):
     """The columns of the table for one form of one image."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "input0.hdf5")
-        write = median_ms(partial(cache.write_prediction, path, prediction, {}, form))
-        read = median_ms(partial(cache.read_prediction, path))
+        write = median_ms(partial(arrays.write_prediction, path, prediction, {}, form))
+        read = median_ms(partial(arrays.read_prediction, path))
         e, dv, share = errors(path, exact)
         megabytes = path.stat().st_size / 1e6
     return f"{megabytes:7.1f}{write:10.0f}{read:9.0f}{e:13.1e}{dv:13.1e}{share:13.1e}"

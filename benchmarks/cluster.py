@@ -13,16 +13,17 @@ import tempfile
 import time
 from collections import Counter
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import replace
 
 import distributed
 import numpy as np
 from distributed.comm.tcp import TCP
 
 from configuration import CONFIG
-from src.MetaSeg.main import compute_metrics
-from src.run import parallel
-from src.store import cache
+from src.MetaSeg.stage import measure_dataset
+from src.run import processes
+from src.run.runner import Runner
+from src.store.paths import Results
 
 LOG = logging.getLogger("benchmark")
 LOG.setLevel(logging.ERROR)
@@ -40,16 +41,16 @@ def main():
 
 def measure_stage():
     """Images per second of stage 2, here and on a cluster."""
-    place = CONFIG.metaseg_io_path, CONFIG.MODEL_NAME, DATASET
-    folder = cache.prediction_path(*place, 0).parent
-    if not cache.image_indices(folder, "input", missing_ok=True):
+    demo = Results(CONFIG.metaseg_io_path, CONFIG.MODEL_NAME, DATASET)
+    if not demo.indices("input", missing_ok=True):
         print("stage 2: not measured, run `make demo` first")
         return
     print("stage 2, images per second   images per job    1 process   2 processes")
-    with tempfile.TemporaryDirectory() as results:
-        linked = cache.prediction_path(results, *place[1:], 0).parent
+    with tempfile.TemporaryDirectory() as folder:
+        results = replace(demo, io_path=folder)
+        linked = results.folder("input")
         linked.parent.mkdir(parents=True)
-        linked.symlink_to(Path(folder).resolve(), target_is_directory=True)
+        linked.symlink_to(demo.folder("input").resolve(), target_is_directory=True)
         speeds = [images_per_second(results, num_cores=n) for n in (1, 2)]
         print_row("without Dask", "", *speeds)
         for images in IMAGES_PER_JOB[:2]:
@@ -63,27 +64,10 @@ def measure_stage():
             print_row("with Dask", images, *speeds)
 
 
-def images_per_second(results, *, num_cores=1, scheduler=None, images_per_job=1):
+def images_per_second(results, **options):
     """The median of some runs over all images, after one that does not count."""
-    tallies = [
-        compute_metrics(
-            LOG,
-            dataset=DATASET,
-            model_name=CONFIG.MODEL_NAME,
-            io_path=results,
-            num_cores=num_cores,
-            num_images=None,
-            scheduler=scheduler,
-            images_per_job=images_per_job,
-            shard=None,
-            overwrite=True,
-            predicted_ids=np.arange(256, dtype=np.uint8),
-            heatmaps={},
-            dry_run=False,
-            fail_fast=False,
-        )
-        for _ in range(REPEATS + 1)
-    ]
+    run, ids = Runner(LOG, overwrite=True, **options), np.arange(256, dtype=np.uint8)
+    tallies = [measure_dataset(run, results, ids, heatmaps={}) for _ in range(REPEATS + 1)]
     if any(tally.failed for tally in tallies):
         raise RuntimeError(f"failed: {tallies[0].failed[:1]}")
     return statistics.median(tally.done / tally.seconds for tally in tallies[1:])
@@ -92,15 +76,16 @@ def images_per_second(results, *, num_cores=1, scheduler=None, images_per_job=1)
 def measure_jobs():
     """Time and traffic of jobs with nothing to do."""
     print(f"\n{JOBS} jobs of nothing   images per job   us a job   us an image")
-    with parallel.LocalProcesses(2) as pool:
+    with processes.LocalProcesses(2) as pool:
         print_row("local pool, 2", 1, *microseconds(pool, 1))
     counts = {}
     for workers in (1, 2):
         with (
             local_cluster(workers) as cluster,
             tempfile.TemporaryDirectory() as folder,
-            parallel.open_executor(cluster.scheduler_address, folder, LOG) as executor,
+            Runner(LOG, scheduler=cluster.scheduler_address).on_cluster(folder) as runner,
         ):
+            executor = runner.executor
             for images in IMAGES_PER_JOB:
                 print_row(f"Dask, {workers} workers", images, *microseconds(executor, images))
                 counts[images] = traffic(executor, images, cluster.scheduler)
@@ -123,7 +108,7 @@ def microseconds(executor, images_per_job):
 
 def run(executor, images_per_job):
     """Jobs that give their index back, as stages give back that there was no error."""
-    for _ in parallel.results(abs, range(JOBS * images_per_job), 1, executor, images_per_job):
+    for _ in processes.results(abs, range(JOBS * images_per_job), 1, executor, images_per_job):
         pass
 
 

@@ -31,8 +31,12 @@ from src import registry
 from src.datasets import cityscapes  # noqa: E402
 from src.model.deepv3 import DeepWV3Plus  # noqa: E402
 from src.records import Prediction  # noqa: E402
+from src.run.runner import Runner  # noqa: E402
 from src.segmentation import inference  # noqa: E402
-from src.store import cache  # noqa: E402
+from src.store import (
+    arrays,  # noqa: E402
+)
+from src.store.paths import Results
 from tests.test_model import fill  # noqa: E402
 
 ON_GPU = dict(width=1, size=(1024, 2048), images=64)
@@ -108,8 +112,8 @@ def first_loop(folder, device, count):
             logits = network(image[None].to(device)).cpu()
         probabilities = logits[0].softmax(0).permute(1, 2, 0).contiguous().numpy()
         prediction = Prediction(probabilities, probabilities.argmax(-1), ground_truth, path)
-        path = cache.prediction_path(folder, NAME, NAME, index)
-        cache.write_prediction(path, prediction, {}, "float32")
+        path = Results(folder, NAME, NAME).prediction(index)
+        arrays.write_prediction(path, prediction, {}, "float32")
 
 
 def stage_1(folder, device, **options):
@@ -119,9 +123,8 @@ def stage_1(folder, device, **options):
     settings = {**defaults, **places, **options, "overwrite": True}
 
     def run(count):
-        tally = pred_images.predict_dataset(
-            logging.getLogger(), **{**settings, "num_images": count}
-        )
+        args = {**settings, "num_images": count}
+        tally = pred_images.predict(args, Runner.from_args(args, logging.getLogger()))
         if tally.done != count:
             raise RuntimeError(f"{tally.done} of {count} images were predicted: {tally.failed}")
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from configuration import meta_models
 from src.MetaSeg import meta_models as fitting
-from src.store import cache
+from src.store import tables
+from src.store.paths import Results
 
 IMAGES, SEGMENTS = 3000, 67  # of each image
 EPOCHS = 3
@@ -24,13 +25,13 @@ def store(io_path):
     for index in range(IMAGES):
         metrics = dict(zip(names, rng.random((len(names), SEGMENTS)), strict=True))
         metrics["class"] = rng.integers(0, 19, SEGMENTS)
-        cache.write_table(cache.metrics_path(io_path, *PLACE.values(), index), metrics, {})
+        tables.write_table(Results(io_path, *PLACE.values()).metrics(index), metrics, {})
 
 
 def read(io_path):
     """One table of them all."""
     return fitting.segment_table(
-        (index, cache.read_table(cache.metrics_path(io_path, *PLACE.values(), index)))
+        (index, tables.read_table(Results(io_path, *PLACE.values()).metrics(index)))
         for index in range(IMAGES)
     )
 

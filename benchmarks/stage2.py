@@ -7,48 +7,35 @@ from the memory of the system and not from the disk.
 import logging
 import os
 import tempfile
-from pathlib import Path
 
 import numpy as np
 from kernel import F0, make_image, median_ms
 
-from src.MetaSeg.main import compute_metrics
 from src.MetaSeg.metrics import compute_metrics_components
+from src.MetaSeg.stage import measure_dataset
 from src.records import Prediction
-from src.store import cache
+from src.run.runner import Runner
+from src.store import arrays
+from src.store.paths import Results
 
 IMAGES = 100
-PLACE = {"model_name": "none", "dataset": "noise"}
 
 
-def store(io_path, field, ground_truth):
+def store(results, field, ground_truth):
     """Write the prediction once and link it to the other names."""
-    paths = [cache.prediction_path(io_path, *PLACE.values(), i) for i in range(IMAGES)]
+    paths = [results.prediction(index) for index in range(IMAGES)]
     prediction = field.argmax(-1).astype(np.uint8)
     stored = Prediction(field, prediction, ground_truth, "noise.png")
-    cache.write_prediction(paths[0], stored, {}, "float32")
+    arrays.write_prediction(paths[0], stored, {}, "float32")
     for path in paths[1:]:
         os.link(paths[0], path)
     return paths[0]
 
 
-def run_stage(io_path, num_cores):
+def run_stage(results, num_cores):
     """Images per second of stage 2 over all images, none of which is done."""
-    tally = compute_metrics(
-        logging.getLogger(),
-        **PLACE,
-        io_path=io_path,
-        num_cores=num_cores,
-        num_images=None,
-        scheduler=None,
-        images_per_job=1,
-        shard=None,
-        overwrite=True,
-        dry_run=False,
-        fail_fast=False,
-        heatmaps={},
-        predicted_ids=np.arange(256, dtype=np.uint8),
-    )
+    run = Runner(logging.getLogger(), num_cores, overwrite=True)
+    tally = measure_dataset(run, results, np.arange(256, dtype=np.uint8), heatmaps={})
     if tally.done != IMAGES:
         raise RuntimeError(f"{tally.done} of {IMAGES} images were measured")
     return tally.done / tally.seconds
@@ -58,12 +45,12 @@ def main():
     """Print the table."""
     field, ground_truth = make_image(**F0)
     with tempfile.TemporaryDirectory() as folder:
-        io_path = Path(folder)
-        path = store(io_path, field, ground_truth)
+        results = Results(folder, "none", "noise")
+        path = store(results, field, ground_truth)
         kernel = median_ms(lambda: compute_metrics_components(field, ground_truth))
-        reading = median_ms(lambda: cache.read_prediction(path))
-        speeds = {cores: run_stage(io_path, cores) for cores in (1, 2)}
-        components = cache.components_path(io_path, *PLACE.values(), 0)
+        reading = median_ms(lambda: arrays.read_prediction(path))
+        speeds = {cores: run_stage(results, cores) for cores in (1, 2)}
+        components = results.components(0)
         print(f"kernel alone           {kernel:8.0f} ms an image")
         print(f"reading alone          {reading:8.0f} ms an image")
         for cores, speed in speeds.items():

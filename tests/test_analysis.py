@@ -3,7 +3,6 @@
 import csv
 import functools
 import logging
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +10,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 from src.errors import SettingError
-from src.MetaSeg import analysis, main, meta_models
+from src.MetaSeg import analysis, main, meta_models, stage
 from src.records import Prediction
-from src.store import cache
+from src.run.runner import Runner
+from src.store import arrays, tables
+from src.store.paths import Results
 
 ENTRY = main.meta_models["meta_nn"]
 
@@ -202,84 +203,68 @@ def test_the_pictures_show_something(report):
 
 # Tasks of stage 2
 
-PLACE = {"io_path": None, "model_name": "net", "dataset": "set"}
 LOG = logging.getLogger("test_analysis")
 
 
 @pytest.fixture
 def measured(tmp_path):
-    """Four small images, measured with a heat map; the arguments that say where they are."""
+    """Four small images, measured with a heat map: Results, and the folder of the maps."""
     rng = np.random.default_rng(0)
-    place, maps = {**PLACE, "io_path": tmp_path}, tmp_path / "maps"
+    results, maps = Results(tmp_path, "net", "set"), tmp_path / "maps"
     maps.mkdir()
     for index in range(4):
         probabilities = rng.dirichlet([0.5] * 3, (12, 16)).astype(np.float32)
         prediction = probabilities.argmax(-1).astype(np.uint8)
         truth = np.where(rng.random((12, 16)) < 0.6, prediction, 0).astype(np.uint8)
         record = Prediction(probabilities, prediction, truth, "x.png")
-        cache.write_prediction(
-            cache.prediction_path(*place.values(), index), record, {"image": index}
-        )
+        arrays.write_prediction(results.prediction(index), record, {"image": index})
         np.save(maps / f"{index}.npy", np.full((12, 16), index / 2))
-    measure(place, maps)
-    return place, maps
+    measure(results, maps)
+    return results, maps
 
 
-def measure(place, maps):
-    return main.compute_metrics(
-        LOG, **place, num_cores=1, num_images=None, scheduler=None, images_per_job=1, shard=None,
-        overwrite=False, dry_run=False, fail_fast=False, heatmaps={"depth": maps},
-        predicted_ids=np.arange(256, dtype=np.uint8),
-    )  # fmt: skip
+def measure(results, maps):
+    ids = np.arange(256, dtype=np.uint8)
+    return stage.measure_dataset(Runner(LOG), results, ids, {"depth": maps})
 
 
 def test_a_heat_map_of_ones_own_becomes_metrics_and_features(measured):
-    place, _ = measured
-    metrics = cache.read_table(cache.metrics_path(*place.values(), 3))
+    results, _ = measured
+    metrics = tables.read_table(results.metrics(3))
     assert set(metrics["depth"]) == {1.5}
     names = meta_models.feature_names(metrics)
     assert {"depth_bd", "depth_var_rel_in"} <= {*names}
 
 
 def test_another_heat_map_is_measured_anew_and_no_other_image(measured):
-    place, maps = measured
-    assert measure(place, maps).skipped == 4
+    results, maps = measured
+    assert measure(results, maps).skipped == 4
     np.save(maps / "2.npy", np.full((12, 16), 7.25, np.float32))
-    tally = measure(place, maps)
+    tally = measure(results, maps)
     assert (tally.done, tally.skipped) == (1, 3)
-    assert set(cache.read_table(cache.metrics_path(*place.values(), 2))["depth"]) == {7.25}
+    assert set(tables.read_table(results.metrics(2))["depth"]) == {7.25}
 
 
 def test_a_missing_heat_map_is_named(measured):
-    place, maps = measured
+    results, maps = measured
     (maps / "1.npy").unlink()
-    ((name, reason),) = measure(place, maps).failed
+    ((name, reason),) = measure(results, maps).failed
     assert name == "image 1" and str(maps / "1.npy") in reason
 
 
 def test_the_tasks_draw_every_image_and_write_the_tables(measured, tmp_path):
-    place, _ = measured
-    images = [(i, cache.read_table(cache.metrics_path(*place.values(), i))) for i in range(4)]
+    results, _ = measured
+    images = [(i, tables.read_table(results.metrics(i))) for i in range(4)]
     table = meta_models.segment_table(images)
     model = meta_models.fit(main.meta_models["linear"], table, seed=0)
     mapping = {i: (f"class {i}", (90 * i, 0, 0)) for i in range(3)}
-    tally = main.visualize_rating(
-        LOG,
-        **place,
-        num_cores=1,
-        num_images=None,
-        shard=None,
-        fail_fast=False,
-        meta_model=model,
-        mappings=(mapping, mapping),
-    )
+    tally = stage.draw_ratings(Runner(LOG), results, model, (mapping, mapping))
     assert (tally.done, tally.failed) == (4, ())
     with Image.open(tmp_path / "pictures" / "rating" / "net" / "set" / "rating3.png") as picture:
         assert picture.size == (32, 24)
-    run = SimpleNamespace(info={})  # what sacred's runs have
-    settings = dict(neural_entry=ENTRY, learning_rate=1e-3, num_averages=1, seed=0)
-    figures = main.analyze_metrics(LOG, run, **place, num_images=None, **settings)
-    numbers = run.info["analysis"]
+    settings = dict(learning_rate=1e-3, num_averages=1, seed=0, num_images=None)
+    result = main.analyze_metrics(settings, Runner(LOG), results, ENTRY)
+    figures, numbers = analysis.main_figures(result), analysis.plain_numbers(result)
     linear = numbers["regression"]["linear"]["R^2"]["validation"]["mean"]
     assert figures["R^2 linear"] == linear
     assert {*numbers["regression"]} == {"entropy", "linear", "gradient boosting", "neural"}

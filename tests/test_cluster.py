@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from src.errors import RunError
-from src.run import cluster, parallel
+from src.run import cluster
+from src.run.runner import Runner
 
 pytest.importorskip("distributed")
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -108,6 +109,13 @@ def said(log, words):
     return any(words in message for message in log.messages)
 
 
+@contextmanager
+def opened(scheduler, folder, log, gpu=False):
+    """The executor that a scheduler's name stands for."""
+    with Runner(log, scheduler=scheduler).on_cluster(folder, gpu) as runner:
+        yield runner.executor
+
+
 # what workers do
 
 
@@ -139,19 +147,11 @@ def die(folder, deaths, index):
     return index
 
 
-def measure(function, indices, executor, log, **kwargs):
+def measure(function, indices, executor, log, images_per_job=1):
     """The tally, and what came back in its order."""
     consumed = []
-    tally = parallel.for_each_image(
-        function,
-        indices,
-        num_cores=1,
-        description="",
-        consume=lambda index, result: consumed.append((index, result)),
-        log=log,
-        executor=executor,
-        **kwargs,
-    )
+    runner = Runner(log, executor=executor, images_per_job=images_per_job)
+    tally = runner.each(function, indices, "", lambda *pair: consumed.append(pair))
     return tally, consumed
 
 
@@ -159,7 +159,7 @@ def measure(function, indices, executor, log, **kwargs):
 
 
 def test_results_are_those_of_a_local_run_in_their_order(two_workers, tmp_path, log):
-    with parallel.open_executor(two_workers.address, tmp_path, log) as executor:
+    with opened(two_workers.address, tmp_path, log) as executor:
         assert executor.slots() == 2
         tally, consumed = measure(twice, range(100), executor, log, images_per_job=7)
     assert [(i, double) for i, (double, _) in consumed] == [
@@ -181,17 +181,15 @@ def store(folder, index, process):
 
 
 def test_a_worker_runs_the_same_stream_as_this_process_would(two_workers, tmp_path, log):
-    with parallel.open_executor(two_workers.address, tmp_path, log) as executor:
-        tally = parallel.for_each_result(
-            produce, partial(store, tmp_path), range(20), num_cores=2, description="", log=log,
-            executor=executor, images_per_job=3,
-        )  # fmt: skip
+    with opened(two_workers.address, tmp_path, log) as executor:
+        runner = Runner(log, executor=executor, images_per_job=3)
+        tally = runner.stream(produce, partial(store, tmp_path), range(20), "", threads=2)
     assert (tally.done, tally.failed) == (19, (("image 2", "KeyError: 'no picture'"),))
     assert {int(path.name) for path in tmp_path.iterdir()} == {*range(20)} - {2}
 
 
 def test_a_killed_worker_costs_nothing_but_time(tmp_path, log):
-    with parallel.open_executor("local:1", tmp_path, log) as executor:
+    with opened("local:1", tmp_path, log) as executor:
         tally, consumed = measure(partial(die, tmp_path, 1), range(30), executor, log)
     assert consumed == [(index, index) for index in range(30)]
     assert (tmp_path / "5").stat().st_size == 2
@@ -199,7 +197,7 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path, log):
 
 
 def test_of_a_job_only_the_image_that_kills_its_workers_is_named(tmp_path, log):
-    with parallel.open_executor("local:2", tmp_path, log) as executor:
+    with opened("local:2", tmp_path, log) as executor:
         tally, consumed = measure(
             partial(die, tmp_path, 99), range(16), executor, log, images_per_job=8
         )
@@ -214,7 +212,7 @@ def test_workers_that_join_later_get_work(tmp_path, log):
     with new_cluster() as cluster:
         log.when("waiting for workers", cluster.worker)
         log.when("1 jobs at a time", cluster.worker)
-        with parallel.open_executor(cluster.address, tmp_path, log) as executor:
+        with opened(cluster.address, tmp_path, log) as executor:
             wait = partial(wait_for, "9-*", tmp_path)  # only the second worker can get to image 9
             _, consumed = measure(wait, range(10), executor, log)
     assert len({process for _, process in consumed}) == 2
@@ -224,7 +222,7 @@ def test_workers_that_join_later_get_work(tmp_path, log):
 def other_version(tmp_path):
     folder = tmp_path / "elsewhere" / "src"
     shutil.copytree(REPOSITORY / "src", folder, ignore=shutil.ignore_patterns("*.c"))
-    with (folder / "cluster.py").open("a") as file:
+    with (folder / "run" / "cluster.py").open("a") as file:
         file.write("# another version\n")
     return [folder.parent, HERE[1]]
 
@@ -237,7 +235,7 @@ def test_a_worker_of_another_version_gets_no_jobs(tmp_path, other_version, log):
         refusal = f"of the project, this is {cluster.version()}; update it"
         with (
             pytest.raises(RunError, match=f"no worker .*can be used:\n.*{refusal}"),
-            parallel.open_executor(cluster_.address, marks, log),
+            opened(cluster_.address, marks, log),
         ):
             pass
         log.messages.clear()
@@ -246,7 +244,7 @@ def test_a_worker_of_another_version_gets_no_jobs(tmp_path, other_version, log):
         refused = []
         log.when("gets no jobs", lambda: refused.append(0))
         log.when("gets no jobs", lambda: len(refused) == 2 and (marks / "heard").touch())
-        with parallel.open_executor(cluster_.address, marks, log) as executor:
+        with opened(cluster_.address, marks, log) as executor:
             _, consumed = measure(partial(wait_for, "heard", marks), range(10), executor, log)
     assert {process for _, process in consumed} == {right.process.pid}
     assert any(refusal in line for line in wrong.lines)
@@ -263,7 +261,7 @@ def test_a_worker_that_does_not_see_the_folder_gets_no_jobs(tmp_path, log):
 
         log.when("jobs at a time", hide)
         log.when(f"does not see this machine's folder {tmp_path}", (tmp_path / "heard").touch)
-        with parallel.open_executor(cluster.address, tmp_path, log) as executor:
+        with opened(cluster.address, tmp_path, log) as executor:
             _, consumed = measure(partial(wait_for, "heard", tmp_path), range(9), executor, log)
     assert {process for _, process in consumed} == {right.process.pid}
 
@@ -280,12 +278,9 @@ def test_a_scheduler_that_goes_away_ends_the_run_with_one_sentence(tmp_path, log
 
         with (
             pytest.raises(RunError, match="is gone; what is done stays") as raised,
-            parallel.open_executor(cluster.address, tmp_path, log) as executor,
+            opened(cluster.address, tmp_path, log) as executor,
         ):
-            parallel.for_each_image(
-                tasks, [1, 0, 2], num_cores=1, description="", consume=consume, log=log,
-                executor=executor,
-            )  # fmt: skip
+            Runner(log, executor=executor, images_per_job=1).each(tasks, [1, 0, 2], "", consume)
     assert consumed == [1]
     assert not raised.value.print_traceback
     assert "distributed" not in capfd.readouterr().err
@@ -294,11 +289,11 @@ def test_a_scheduler_that_goes_away_ends_the_run_with_one_sentence(tmp_path, log
 def test_jobs_that_need_a_gpu_go_where_one_is_offered(tmp_path, log):
     with new_cluster() as cluster:
         cluster.worker()
-        with parallel.open_executor(cluster.address, tmp_path, log, gpu=True) as executor:
+        with opened(cluster.address, tmp_path, log, gpu=True) as executor:
             assert len(measure(twice, [1], executor, log)[1]) == 1
         assert said(log, "no worker offers --resources GPU=1")
         with_gpu = cluster.worker("--resources", "GPU=1")
-        with parallel.open_executor(cluster.address, tmp_path, log, gpu=True) as executor:
+        with opened(cluster.address, tmp_path, log, gpu=True) as executor:
             assert executor.slots() == 1
             _, consumed = measure(twice, range(10, 30), executor, log)
     assert {process for _, (_, process) in consumed} == {with_gpu.process.pid}
@@ -307,8 +302,8 @@ def test_jobs_that_need_a_gpu_go_where_one_is_offered(tmp_path, log):
 @pytest.mark.parametrize("scheduler", ["local", "local:0", "local:two", "host:8786", "udp://h:1"])
 def test_a_scheduler_of_no_kind_is_refused(scheduler, tmp_path, log):
     with (
-        pytest.raises(RunError, match="tcp://host:8786, local:N .*, or None"),
-        parallel.open_executor(scheduler, tmp_path, log),
+        pytest.raises(RunError, match="tcp://host:8786, or local:N .*, or None"),
+        opened(scheduler, tmp_path, log),
     ):
         pass
 
@@ -317,21 +312,21 @@ def test_a_scheduler_that_is_not_there_is_named(tmp_path, log, monkeypatch):
     monkeypatch.setattr(cluster, "_CONNECTING", 0.1)
     with (
         pytest.raises(RunError, match="no Dask scheduler at tcp://127.0.0.1:1, or"),
-        parallel.open_executor("tcp://127.0.0.1:1", tmp_path, log),
+        opened("tcp://127.0.0.1:1", tmp_path, log),
     ):
         pass
 
 
 def test_without_a_scheduler_there_is_no_executor(tmp_path, log):
-    with parallel.open_executor(None, tmp_path / "missing", log) as executor:
+    with opened(None, tmp_path / "missing", log) as executor:
         assert executor is None
     assert not (tmp_path / "missing").exists()
 
 
 SCRIPT = """
 import time
-from src.run import parallel
 from src.run.experiment import create_experiment
+from src.run.runner import Runner
 
 ex = create_experiment("sleeper")
 
@@ -341,10 +336,10 @@ def config():
 
 @ex.automain
 def main(args, _log):
-    with parallel.open_executor("local:1", args["folder"], _log) as executor:
-        parallel.for_each_image(
-            time.sleep, [0, 0.01, 30], num_cores=1, description="", log=_log, executor=executor,
-            consume=lambda index, _: _log.info("slept %s", index),
+    runner = Runner(_log, scheduler="local:1", images_per_job=1)
+    with runner.on_cluster(args["folder"]) as runner:
+        runner.each(
+            time.sleep, [0, 0.01, 30], "", lambda index, _: _log.info("slept %s", index)
         )
 """
 

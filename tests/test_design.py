@@ -103,7 +103,7 @@ def test_only_one_module_knows_dask(name):
 
 
 def test_dask_is_not_imported_before_it_is_asked_for():
-    code = "import sys, src.run.parallel; assert not {'dask', 'distributed'} & {*sys.modules}"
+    code = "import sys, src.run.runner; assert not {'dask', 'distributed'} & {*sys.modules}"
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
 
 

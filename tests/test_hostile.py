@@ -34,7 +34,8 @@ from src.MetaSeg import main as stage_2
 from src.MetaSeg import meta_models
 from src.MetaSeg import stage as measuring
 from src.records import Prediction
-from src.store import cache
+from src.store import arrays, provenance, tables, tags
+from src.store.paths import Results
 from src.store.weights import load_weights
 
 CPU = torch.device("cpu")
@@ -62,12 +63,13 @@ def hidden(tmp_path):
 # Tables
 
 TABLES = {
-    cache.read_table: "metrics0.p",
-    cache.made_from: "metrics0.p",
-    cache.read_components: "components0.p",
-    cache.read_embeddings: "embeddings_1_1_a.p",
+    tables.read_table: "metrics0.p",
+    provenance.made_from: "metrics0.p",
+    arrays.read_components: "components0.p",
+    tables.read_embeddings: "embeddings_1_1_a.p",
     discover_embedding_space.read_table: "embeddings_1_1_a.p",
-    partial(suspects.load_segments, model_name="net", io_path="."): "embeddings_1_1_a.p",
+    partial(suspects.load_objects, model_name="net", io_path="."): "embeddings_1_1_a.p",
+    tables.read_objects: "vectors0.p",
 }
 
 
@@ -100,7 +102,7 @@ def test_a_hostile_load_file_is_refused_by_the_scripts(script, hidden, tmp_path)
 @pytest.mark.parametrize("script", [eval_retrieval, eval_selection])
 def test_a_hostile_table_is_refused_by_the_evaluation(script, hidden, tmp_path):
     size = dict(min_height=9, min_width=9)
-    path = cache.embeddings_path(tmp_path, NAMES[0], 9, 9, CONFIG.EMBEDDING_NETWORK)
+    path = Results(tmp_path, NAMES[0]).embeddings((9, 9), CONFIG.EMBEDDING_NETWORK)
     path.parent.mkdir(parents=True)
     path.write_bytes(pickle.dumps(hidden))
     with pytest.raises(RunError, match=f"{path.name} cannot be read .*refused"):
@@ -119,7 +121,7 @@ def test_pickles_of_either_numpy_are_read_in_every_protocol(core, protocol, tmp_
         "bytes": [b"", b"\xff"],
     }
     (tmp_path / "metrics0.p").write_bytes(as_named(pickle.dumps(table, protocol), core))
-    again = cache.read_table(tmp_path / "metrics0.p")
+    again = tables.read_table(tmp_path / "metrics0.p")
     np.testing.assert_equal(again, table)
     for kind in kinds:
         assert again[kind].dtype == table[kind].dtype
@@ -168,11 +170,11 @@ def test_a_table_that_lies_about_itself_is_named_and_does_no_harm(tmp_path):
     code = """
 import resource, sys
 from pathlib import Path
-from src.store import cache
+from src.store import tables
 resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))
 for path in sorted(Path(sys.argv[1]).glob("*/metrics0.p")):
     try:
-        cache.read_table(path)
+        tables.read_table(path)
     except ValueError as error:
         assert str(path) in str(error), error
         print(path.parent.name)
@@ -259,13 +261,14 @@ def test_hostile_meta_weights_are_refused_by_the_scripts(script, hidden, tmp_pat
 
 def measure(folder):
     """Stages 1 and 2 of an image, without further maps."""
-    place = folder, *NAMES, 0
+    results = Results(folder, *NAMES)
     p = np.full((8, 9, 19), 0.01, np.float32)
     p[:, :4, 3] = p[:, 4:, 5] = 0.82
     prediction = Prediction(p, p.argmax(-1), np.zeros((8, 9), np.uint8), "x.png")
-    cache.write_prediction(cache.prediction_path(*place), prediction, {}, "float32")
-    measuring.store_segments(prediction, place, np.zeros(256, np.uint8))
-    return place, prediction
+    arrays.write_prediction(results.prediction(0), prediction, {}, "float32")
+    made_from = provenance.of_segments({}, np.zeros(256, np.uint8))
+    measuring.store_segments(results, 0, prediction, made_from)
+    return results
 
 
 @pytest.mark.parametrize("damage", ["hostile", "cut", "flipped", "empty", "another"])
@@ -346,7 +349,7 @@ def test_a_damaged_meta_model_is_named_and_counts_as_made_from_nothing(tmp_path)
 
 @pytest.mark.parametrize("what", ["objects", "a pickle", "text", "cut", "names"])
 def test_a_heat_map_that_holds_no_numbers_is_refused_by_name(what, hidden, tmp_path):
-    place, prediction = measure(tmp_path)
+    results = measure(tmp_path)
     path = tmp_path / "0.npy"
     if what == "objects":
         np.save(path, np.full((8, 9), hidden), allow_pickle=True)
@@ -355,7 +358,7 @@ def test_a_heat_map_that_holds_no_numbers_is_refused_by_name(what, hidden, tmp_p
         content = dict(text=b"1 2", cut=path.read_bytes()[:150], names=path.read_bytes())
         path.write_bytes(content.get(what, pickle.dumps(hidden)))
     with pytest.raises(ValueError, match="0.npy must hold a map of numbers"):
-        measuring.store_segments(prediction, place, np.zeros(256, np.uint8), {"own": tmp_path})
+        measuring.measure_image(0, results, np.zeros(256, np.uint8), {"own": tmp_path}, ahead=1)
 
 
 def test_a_hostile_heat_map_fails_its_image_in_stage_2(hidden, tmp_path):
@@ -382,7 +385,7 @@ def test_broken_tags_are_named_and_stay_as_they_are(content, tmp_path):
     path = tmp_path / "embeddings_1_1_a_tags.json"
     path.write_bytes(content.encode("latin1"))
     with pytest.raises(SettingError, match=f"{path.name} is broken .*mend it or move it away"):
-        cache.read_tags(path)
+        tags.read_tags(path)
     assert path.read_bytes() == content.encode("latin1")
 
 
@@ -394,7 +397,7 @@ def test_a_broken_list_of_classes_is_named(content, tmp_path):
     path = tmp_path / "overview.json"
     path.write_text(content)
     with pytest.raises(SettingError, match=r"overview.json .*; run search_classes.py"):
-        cache.read_overview(path, {})
+        tables.read_overview(path, {})
 
 
 @pytest.mark.parametrize("suffix", ["json", "pickle", "yaml"])

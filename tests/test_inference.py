@@ -11,7 +11,8 @@ from PIL import Image
 
 from src.errors import SettingError
 from src.segmentation.inference import (
-    check_options,
+    Computing,
+    check_precision,
     choose_device,
     load_network,
     predict,
@@ -140,32 +141,18 @@ def test_logits_of_another_size_are_refused():
 # --- options
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"precision": "half"}, "`args.precision` must be one of float32, bfloat16, got 'half'"),
-        ({"precision": "float16"}, "got 'float16'; float16 needs a GPU"),
-        ({"tile": 512}, r"`args.tile` must be \[height, width\].* got 512"),
-        ({"tile": [512, 0]}, r"got \[512, 0\]"),
-        ({"tile": [512]}, r"got \[512\]"),
-        ({"tile": [512, 0.5]}, r"got \[512, 0.5\]"),
-        ({"scores": ["energi"]}, r"list of max_logit, energy, got \['energi'\]"),
-    ],
-)
-def test_wrong_options_are_refused_by_name(options, message):
-    with pytest.raises(SettingError, match=message):
-        check_options(CPU, **{"precision": "float32", "tile": None, **options})
-
-
-def test_options_that_work_are_accepted():
-    check_options(CPU, precision="bfloat16", tile=[1, 2048])
-    check_options(torch.device("cuda", 0), precision="float16", tile=None)
+def test_half_precision_is_for_devices_that_have_it():
+    for device in (torch.device("cuda", 0), None):  # None: not known yet
+        check_precision(device, "float16")
+    check_precision(CPU, "bfloat16")
+    with pytest.raises(SettingError, match="`args.precision` float16 needs a GPU"):
+        check_precision(CPU, "float16")
 
 
 def test_half_precision_gives_nearly_the_same_probabilities_in_float32():
     torch.manual_seed(0)
     layer, image = torch.nn.Conv2d(3, 5, 3, padding=1), torch.randn(3, 32, 40)
-    half, full = predict(layer, image, precision="bfloat16"), predict(layer, image)
+    half, full = predict(layer, image, Computing(precision="bfloat16")), predict(layer, image)
     assert half.dtype == np.float32
     assert 0 < abs(half - full).max() < 0.02
     np.testing.assert_allclose(half.sum(-1), 1, atol=1e-6)
@@ -176,7 +163,7 @@ def test_channels_last_changes_nothing_but_rounding(network):
     fast.load_state_dict(network.state_dict())
     image = torch.randn(3, 32, 40)
     expected = predict(fast, image)
-    fast = speed_up(fast, channels_last=True, compile=False)
+    fast = speed_up(fast, Computing(channels_last=True))
     assert fast.aspp.img_conv[0].weight.is_contiguous(memory_format=torch.channels_last)
     np.testing.assert_allclose(predict(fast, image), expected, atol=1e-4)
 
@@ -187,14 +174,16 @@ def test_tiles_change_nothing_for_a_network_without_context(tile):
     pointwise = torch.nn.Conv2d(3, 5, 1)
     image = torch.randn(3, 32, 40)
     np.testing.assert_allclose(
-        predict(pointwise, image, tile=tile), predict(pointwise, image), atol=1e-6
+        predict(pointwise, image, Computing(tile=tile)), predict(pointwise, image), atol=1e-6
     )
 
 
 @pytest.mark.parametrize("tile", [(32, 40), (64, 64)])
 def test_a_tile_as_large_as_the_image_is_the_image(tile, network):
     image = torch.randn(3, 32, 40)
-    np.testing.assert_array_equal(predict(network, image, tile=tile), predict(network, image))
+    np.testing.assert_array_equal(
+        predict(network, image, Computing(tile=tile)), predict(network, image)
+    )
 
 
 class Counting(torch.nn.Module):
@@ -213,7 +202,9 @@ class Counting(torch.nn.Module):
 
 def test_where_two_tiles_overlap_their_logits_fade_over():
     network = Counting()
-    probabilities = predict(network, torch.zeros(3, 1, 7), tile=(1, 4))  # columns 0..3 and 3..6
+    probabilities = predict(
+        network, torch.zeros(3, 1, 7), Computing(tile=(1, 4))
+    )  # columns 0..3 and 3..6
     assert network.sizes == [(1, 4), (1, 4)]
     expected = [0.5, 0.5, 0.5, 0.75, 0.9, 0.9, 0.9]  # 1/2, half the way ln 3: 3/4, 9/10
     np.testing.assert_allclose(probabilities[0, :, 1], expected, atol=1e-6)
@@ -221,7 +212,9 @@ def test_where_two_tiles_overlap_their_logits_fade_over():
 
 def test_tiles_overlap_by_a_quarter_or_more():
     network = Counting()
-    predict(network, torch.zeros(3, 10, 10), tile=(8, 5))  # rows 0..7, 2..9; columns 0.., 2.., 5..
+    predict(
+        network, torch.zeros(3, 10, 10), Computing(tile=(8, 5))
+    )  # rows 0..7, 2..9; columns 0.., 2.., 5..
     assert network.sizes == [(8, 5)] * 6
 
 
@@ -271,17 +264,19 @@ def test_images_of_all_sizes_are_predicted_and_what_fails_stops_no_other():
 def test_the_scores_asked_for_are_kept_higher_for_what_is_more_anomalous():
     logits = torch.log(torch.tensor([[[[1.0, 3.0]], [[2.0, 5.0]]]]))  # (1, 2, 1, 2)
     sample = torch.zeros(3, 1, 2), None, "a.png"
-    ((_, prediction),) = predict_images(Logits(logits), [(0, sample)], scores=["energy"])
+    ((_, prediction),) = predict_images(Logits(logits), [(0, sample)], Computing(scores=["energy"]))
     assert [*prediction.scores] == ["energy"]
     np.testing.assert_allclose(prediction.scores["energy"], -np.log([[3, 8]]), rtol=1e-6)
-    ((_, prediction),) = predict_images(Logits(logits), [(0, sample)], scores=["max_logit"])
+    ((_, prediction),) = predict_images(
+        Logits(logits), [(0, sample)], Computing(scores=["max_logit"])
+    )
     np.testing.assert_allclose(prediction.scores["max_logit"], -np.log([[2, 5]]), rtol=1e-6)
 
 
 def test_too_little_memory_is_an_error_that_names_what_needs_less():
     with pytest.raises(MemoryError, match=r"image of 3 x 5 .*args\.tile.*args\.precision"):
         predict(Greedy(), torch.zeros(3, 3, 5))
-    assert predict(Greedy(), torch.zeros(3, 3, 5), tile=(3, 3)).shape == (3, 5, 3)
+    assert predict(Greedy(), torch.zeros(3, 3, 5), Computing(tile=(3, 3))).shape == (3, 5, 3)
 
 
 def test_more_than_256_classes_are_told_apart():

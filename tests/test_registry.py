@@ -13,6 +13,7 @@ import pytest
 from src import class_ids, registry
 from src.errors import RunError, SettingError
 from src.run import choice
+from src.store import provenance
 
 Entry = namedtuple("Entry", "name module_name class_name kwargs")
 Model = namedtuple("Model", [*Entry._fields, "model_weights"])
@@ -275,14 +276,14 @@ def test_a_list_that_cannot_be_read_is_named(tmp_path, content):
 
 
 def test_a_dataset_has_an_identity_too():
-    identity = registry.identity(HALF)
+    identity = provenance.identity(HALF)
     assert identity["class"] == "fractions.Fraction"
     assert identity["kwargs"] == {"numerator": 1, "denominator": 2}
 
 
 def test_an_identity_equals_itself_after_a_way_through_a_file():
     entry = Model("any", "torch.nn", "Conv2d", {"kernel_size": (3, 5)}, None)
-    identity = registry.identity(entry)
+    identity = provenance.identity(entry)
     assert identity == json.loads(json.dumps(identity))
     assert identity["kwargs"] == {"kernel_size": [3, 5]}
 

@@ -31,7 +31,11 @@ from clone import (
 )  # fmt: skip
 from PIL import Image
 
-from src.store import cache
+from src.store import arrays, tables
+from src.store.paths import Results
+
+TABLE = "embeddings/nearest_colour/embeddings_6_6_segmentation.p"
+VECTORS = "embeddings/nearest_colour/embeddings_6_6_segmentation/{dataset}/vectors{}.p"
 
 
 def save_photographs(folder):
@@ -109,7 +113,7 @@ def test_every_stage_ends_well(runs):
 
 
 def test_the_files_are_where_the_documents_say(clone, runs):
-    expected = {"embeddings/nearest_colour/embeddings_6_6_segmentation.p"}
+    expected = {TABLE} | {VECTORS.format(index, dataset="blocks_ood") for index in range(3)}
     for dataset, count in SPLITS.items():
         expected |= tree_of(dataset, range(count))
     assert files_below(clone.results) == expected
@@ -140,8 +144,7 @@ def test_metrics_and_component_map_have_the_same_segments(clone, runs):
 
 
 def test_the_embeddings_table_has_a_row_a_suspect(clone, runs):
-    (path,) = (clone.results / "embeddings").rglob("*.p")
-    table = table_at(path)
+    table = table_at(clone.results / TABLE)
     rows = len(table["gt"])
     assert rows > 6
     assert table["dataset"] == ["blocks_ood"] * 3 and table["model_name"] == ["nearest_colour"] * 3
@@ -206,14 +209,15 @@ def test_a_second_run_of_every_stage_does_nothing(clone, runs):
 
 def test_photographs_need_no_ground_truth(photograph_results):
     indices = [1, 2, 3, 4]  # 0 is the broken one
-    table = "embeddings/nearest_colour/embeddings_6_6_segmentation.p"
-    assert files_below(photograph_results) == tree_of("custom_dataset", indices) | {table}
+    vectors = {VECTORS.format(index, dataset="custom_dataset") for index in indices}
+    expected = tree_of("custom_dataset", indices) | vectors | {TABLE}
+    assert files_below(photograph_results) == expected
     for index in indices:
         metrics = table_at(
             photograph_results / TREE["metrics"].format(index, dataset="custom_dataset")
         )
         assert len(metrics["iou"]) and np.isnan(np.array(metrics["iou"], float)).all()
-    table = table_at(photograph_results / table)
+    table = table_at(photograph_results / TABLE)
     assert len(table["gt"]) and set(table["gt"]) == {255}
     names = [Path(path).name for path in table["image_path"]]
     assert names == ["china.jpg", "coffee.png", "flower.JPG", "rocket.jpeg"]
@@ -336,19 +340,17 @@ def test_on_a_cluster_the_stages_give_what_they_give_here(clone, runs, copied_re
         assert run.returncode == 0, run.stderr
         assert "2 jobs at a time on workers of tcp://" in run.stderr
     for index in range(SPLITS["blocks_ood"]):
-        for path, read in (
-            (cache.prediction_path, lambda path: vars(cache.read_prediction(path))),
-            (cache.metrics_path, cache.read_table),
-            (cache.components_path, cache.read_components),
+        for kind, read in (
+            ("prediction", lambda path: vars(arrays.read_prediction(path))),
+            ("metrics", tables.read_table),
+            ("components", arrays.read_components),
         ):
-            np.testing.assert_equal(*(read(path(folder, *place, index)) for folder in folders))
-    table, expected = (
-        cache.read_embeddings(cache.embeddings_path(folder, place[0], 6, 6, "segmentation"))
-        for folder in folders
-    )
-    assert len(table["embeddings"]) > 0
-    for name in table:  # stage 5 has added to the other one
-        np.testing.assert_equal(table[name], expected[name])
+            paths = (getattr(Results(folder, *place), kind)(index) for folder in folders)
+            np.testing.assert_equal(*map(read, paths))
+    table, expected = (tables.read_embeddings(folder / TABLE) for folder in folders)
+    assert len(table) > 0
+    for name in table.columns:  # stage 5 has added to the other one
+        np.testing.assert_equal(table[name].tolist(), expected[name].tolist())
 
 
 def test_a_prediction_that_cannot_be_read_is_named_and_stops_no_other(clone, copied_results):
@@ -361,9 +363,9 @@ def test_a_prediction_that_cannot_be_read_is_named_and_stops_no_other(clone, cop
 
 
 def test_a_segment_that_could_not_be_embedded_is_tried_again(clone, copied_results, tmp_path):
-    (path,) = (copied_results / "embeddings").rglob("*.p")
+    path = copied_results / TABLE
     rows = len(table_at(path)["gt"])
-    path.unlink()
+    shutil.rmtree(path.parent)
     picture = clone.folder / "data" / "blocks_ood" / "1_image.png"
     hidden = picture.rename(tmp_path / "hidden.png")
     run = clone.call(EMBED, results=copied_results)

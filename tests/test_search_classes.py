@@ -18,7 +18,10 @@ from src import registry
 from src.datasets.cityscapes_laf import CityscapesLAF
 from src.errors import SettingError
 from src.run import choice
-from src.store import cache
+from src.run.runner import Runner
+from src.segmentation.search import ClassSearch, read_classes, search_dataset
+from src.store import tables
+from src.store.paths import Results
 
 REPOSITORY = Path(search_classes.__file__).parent
 LOG = logging.getLogger("test")
@@ -45,20 +48,17 @@ def root(tmp_path):
 def entry(root, monkeypatch):
     entry = DatasetConfig("laf", "src.datasets.cityscapes_laf", "CityscapesLAF", {"root": root})
     monkeypatch.setitem(datasets, "laf", entry)
-    search_classes.samples_of.cache_clear()
     return entry
 
 
-def search(io_path, **settings):
-    return search_classes.search_dataset(
-        LOG,
-        **{"dataset": "laf", "io_path": io_path, "num_cores": 1, "overwrite": False, **settings},
-    )
+def search(io_path, dataset="laf", **options):
+    results = Results(io_path, dataset=dataset)
+    return search_dataset(Runner(LOG, **options), ClassSearch(results, datasets[dataset]))
 
 
-def overview(io_path, entry, count=3):
-    made_from = {"dataset": registry.identity(entry), "images": count}
-    return cache.read_overview(cache.overview_path(io_path, entry.name), made_from)
+def overview(io_path, entry):
+    samples = registry.build(entry)
+    return read_classes(Results(io_path, dataset=entry.name), entry, samples)
 
 
 def labels_of(root, k):
@@ -84,21 +84,21 @@ def test_the_overview_is_plain_json(tmp_path, entry):
     search(tmp_path)
     content = json.loads((tmp_path / "overviews" / "laf" / "overview.json").read_text())
     assert content["classes"][1] == {"id": 1, "name": "free", "images": [0, 1]}
-    assert content["made_from"]["images"] == 3
+    assert content["made_from"]["dataset"] == "src.datasets.cityscapes_laf.CityscapesLAF"
 
 
 def test_an_interrupted_search_goes_on_where_it_was(tmp_path, entry, monkeypatch):
-    def interrupt(index, **options):
+    def interrupt(self, index):
         if index == 2:
             raise KeyboardInterrupt
-        search_image(index, **options)
+        search_one(self, index)
 
-    search_image = search_classes.search_image
+    search_one = ClassSearch.search
     with monkeypatch.context() as patch:
-        patch.setattr(search_classes, "search_image", interrupt)
+        patch.setattr(ClassSearch, "search", interrupt)
         with pytest.raises(KeyboardInterrupt):
             search(tmp_path)
-    assert not cache.overview_path(tmp_path, "laf").exists()
+    assert not Results(tmp_path, dataset="laf").overview.exists()
     tally = search(tmp_path)
     assert (tally.done, tally.skipped) == (1, 2)
     assert choice.chosen_indices(3, classindex="free", classes=overview(tmp_path, entry)) == [0, 1]
@@ -109,11 +109,21 @@ def test_images_that_have_come_are_searched_and_an_older_overview_is_refused(tmp
     search(tmp_path)
     for path in [*root.rglob("*2_leftImg8bit.png"), labels_of(root, 2)]:
         shutil.copy(path, path.with_name(path.name.replace("00002_", "00003_")))
-    search_classes.samples_of.cache_clear()
     with pytest.raises(SettingError, match="other images; run search_classes.py .*dataset=laf "):
-        overview(tmp_path, entry, count=4)
+        overview(tmp_path, entry)
     assert search(tmp_path).done == 1
-    assert overview(tmp_path, entry, count=4)
+    assert overview(tmp_path, entry)
+
+
+def test_a_dataset_that_has_moved_is_not_searched_again(tmp_path, entry, root, monkeypatch):
+    search(tmp_path)
+    moved = shutil.copytree(
+        root, tmp_path / "moved", copy_function=shutil.copyfile
+    )  # without times
+    shutil.rmtree(root)
+    monkeypatch.setitem(datasets, "laf", entry._replace(kwargs={"root": moved}))
+    assert (search(tmp_path).done, search(tmp_path).skipped) == (0, 3)
+    assert overview(tmp_path, datasets["laf"])
 
 
 def test_unreadable_labels_are_named_and_tried_again(tmp_path, entry, root):
@@ -147,21 +157,20 @@ def test_any_sequence_of_samples_will_do(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setitem(datasets, "own", DatasetConfig("own", "own_sequence", "Sequence", {}))
-    search_classes.samples_of.cache_clear()
     search(tmp_path, dataset="own")
-    assert overview(tmp_path, datasets["own"], 2) == [{"id": 3, "name": "car", "images": [1]}]
+    assert overview(tmp_path, datasets["own"]) == [{"id": 3, "name": "car", "images": [1]}]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}"])
 def test_a_missing_or_broken_overview_says_what_to_run(tmp_path, content):
-    path = cache.overview_path(tmp_path, "a2d2")
+    path = Results(tmp_path, dataset="a2d2").overview
     advice = r"run search_classes.py with args.dataset=a2d2 first$"
     with pytest.raises(SettingError, match=f"overview.json is missing; {advice}"):
-        cache.read_overview(path, {})
+        tables.read_overview(path, {})
     path.parent.mkdir(parents=True)
     path.write_text(content)
     with pytest.raises(SettingError, match=f"overview.json is broken .*{advice}"):
-        cache.read_overview(path, {})
+        tables.read_overview(path, {})
 
 
 def test_the_script_searches_in_several_processes(tmp_path, root):

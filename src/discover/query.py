@@ -70,22 +70,13 @@ def read_part(path, box=None):
     except (OSError, ValueError) as error:
         raise SettingError(f"args.query cannot be read: {error}") from error
     height, width = picture.shape[:2]
-    left, upper, right, lower = box = [0, 0, width, height] if box is None else _checked(box)
+    left, upper, right, lower = box = [0, 0, width, height] if box is None else box
     if not (0 <= left < right <= width and 0 <= upper < lower <= height):
         raise SettingError(
             f"`args.query_box` must lie inside {path} ({width} x {height} pixels, width x height) "
             f"and hold something, got {box!r}"
         )
     return Part(Path(path).name, picture, box)
-
-
-def _checked(box):
-    """The box, if it is four whole numbers."""
-    if not (isinstance(box, list | tuple) and list(map(type, box)) == [int] * 4):
-        raise SettingError(
-            f"`args.query_box` must be [left, upper, right, lower] in pixels, got {box!r}"
-        )
-    return box
 
 
 def embed_part(log, part, table, net, embedder):

@@ -22,6 +22,7 @@ from torch import nn
 
 from src import registry
 from src.errors import SettingError
+from src.run.settings import SIZE
 from src.store.provenance import identity
 from src.store.weights import load_weights, read_state
 
@@ -84,12 +85,6 @@ def choose_entry(entries, name):
         kwargs=kwargs,
         model_weights=None,
     )
-
-
-def check_crop_size(crop_size):
-    """Refuse `args.crop_size` that is neither None nor [height, width] in pixels: SettingError."""
-    if crop_size is not None:
-        _size(crop_size, "`args.crop_size`")
 
 
 def load_embedding_network(entry, device, crop_size=None):
@@ -360,12 +355,8 @@ def _crop_size(wanted, own, least, entry):
 
 
 def _size(value, what):
-    is_pair = isinstance(value, list | tuple) and len(value) == 2
-    if not (is_pair and all(type(length) is int and length >= 1 for length in value)):
-        raise SettingError(
-            f"{what} must be [height, width], two whole numbers >= 1 (in pixels), or None, got "
-            f"{value!r}"
-        )
+    if not SIZE.fits(value):
+        raise SettingError(f"{what} must be {SIZE.words}, or None, got {value!r}")
     return tuple(value)
 
 

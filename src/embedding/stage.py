@@ -17,7 +17,7 @@ from src.embedding.vectors import Embedder, read_picture, thumbnails_of
 from src.run import processes
 from src.run.kept import Kept
 from src.store import provenance, tables
-from src.store.paths import Results
+from src.store.paths import Results, vectors_folder
 
 
 @dataclass(eq=False)
@@ -154,6 +154,8 @@ def embed_dataset(run, embedding):
     """
     names = embedding.source.measured_images()
     ours = run.in_shard(names, attrgetter("index"))
+    if not (run.dry_run or run.scheduler or vectors_folder(embedding.path).is_dir()):
+        embedding.embedder.network  # noqa: B018 (what is wrong with it shows before all else)
     run.prepare(*{embedding.file_of(name).parent for name in ours}, Path(embedding.path).parent)
     with run.on_cluster(embedding.io_path, gpu=embedding.embedder.device is None) as run:
         tally = run.stream(embedding.embed, embedding.store, ours, "embedding", embedding.why_stale)

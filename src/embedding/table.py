@@ -12,6 +12,7 @@ from src.store import provenance, tables
 from src.store.files import locked
 from src.store.paths import indices_in, vectors_folder
 
+_SAME = "net", "crop_size", "format"  # of all vectors in a table
 _MAPS = "nn_embeddings", "plot_embeddings"
 
 
@@ -60,10 +61,11 @@ def collect(log, embedding, names, done):
         table = _joined(found)
         old = _read_old(log, path, made_from)
         table = _with_maps(table, old)
-        if not len(table) and path.is_file():
-            log.warning("%s keeps what it has, as no object was selected", path)
-        elif _is_same(old, table, made_from):
+        is_empty = not any(len(found[name]) for name in found if name.dataset in searched)
+        if _is_same(old, table, made_from):
             log.info("%s is up to date: not embedded again", path)
+        elif is_empty and path.is_file():
+            log.warning("%s keeps what it has, as no segment was selected", path)
         else:
             tables.write_embeddings(path, table, made_from)
     done = set(done)
@@ -75,6 +77,7 @@ def collect(log, embedding, names, done):
 def _read_all(log, embedding, searched, names):
     """ObjectTable by ImageName of every picture that counts, and what the table is made from."""
     found, sources, dropped = {}, {}, set()
+    made_from = provenance.of_embeddings(embedding.network, {})
     folder = vectors_folder(embedding.path)
     stored = [
         ImageName(of_dataset.name, index)
@@ -89,11 +92,13 @@ def _read_all(log, embedding, searched, names):
         except (OSError, ValueError) as error:
             log.warning("image %s is left out: %s", name, error)
             continue
-        if any(source.get(key) != value for key, value in embedding.network.items()):
+        if any(source.get(key) != made_from[key] for key in _SAME):
             dropped.add(name.dataset)
             continue
         for number in table.facts.get("not_finite", ()):
-            log.warning("segment %d of image %s has no finite vector: left out", number, name)
+            log.warning(
+                "segment %d of image %s is left out: its vector is not finite", number, name
+            )
         if len(table) and name.dataset in searched:
             lies = embedding.source.path_of(name, table["image_path"][0])
             table = table.with_columns(image_path=tables.as_column([lies] * len(table)))
@@ -101,17 +106,17 @@ def _read_all(log, embedding, searched, names):
         sources.setdefault(name.dataset, []).append([name.index, provenance.digest(source)])
     if dropped:
         log.warning(
-            "%s: the objects of %s are left out, which another network or crop size has embedded",
+            "%s: the segments of %s are dropped, which another network or crop size has embedded",
             embedding.path, ", ".join(sorted(dropped)),
         )  # fmt: skip
     kept = sorted(sources.keys() - searched)
     if kept:
-        log.info("%s keeps the objects of %s", embedding.path, ", ".join(kept))
+        log.info("%s keeps the segments of %s", embedding.path, ", ".join(kept))
     datasets = {
         dataset: {"pictures": provenance.digest(of_dataset), "count": len(of_dataset)}
         for dataset, of_dataset in sources.items()
     }
-    return found, provenance.of_embeddings(embedding.network, datasets)
+    return found, made_from | {"datasets": datasets}
 
 
 def _joined(found):
@@ -134,8 +139,7 @@ def _read_old(log, path, made_from):
         log.warning("%s: it is collected again", error)
         return None
     source = old.facts["made_from"] or {}
-    is_same = all(source.get(key) == made_from[key] for key in ("net", "crop_size", "format"))
-    return old if is_same else None
+    return old if all(source.get(key) == made_from[key] for key in _SAME) else None
 
 
 def _with_maps(table, old):
@@ -143,6 +147,7 @@ def _with_maps(table, old):
     if old is None or not len(table) or not all(name in old for name in _MAPS):
         return table
     rows = matching_rows(table, old)
+    rows[(old["embeddings"][rows] != table["embeddings"]).any(axis=1)] = -1
     if (rows < 0).all():
         return table
     maps = {name: old[name][rows] for name in _MAPS}

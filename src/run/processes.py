@@ -18,15 +18,16 @@ from concurrent.futures import (
     wait,
 )
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from src.run import cluster
 
 ATTEMPTS = 3  # at an image whose process dies
 _LOOK = 0.5  # seconds of work that tell how long the rest will take
 _STARTING = 4.0  # seconds that it takes to start processes
+_WAITING = 0.5  # seconds, at a time
 _AHEAD = 4  # images a process that are begun or wait to be fetched
 _AHEAD_ELSEWHERE = 3  # jobs that an executor has for each one that it can be at
 _HELD_ELSEWHERE = 10_000  # images whose results may wait for that of an earlier one
@@ -164,8 +165,9 @@ def _from_executor(executor, job, indices, held, images_per_job=1):
                 begun.append((chunk, submit(chunk)))
                 running += 1
             if not begun[0][1].done():
-                finished.get()
-                running -= 1
+                with suppress(Empty):  # a signal just before a wait does not end it
+                    finished.get(timeout=_WAITING)
+                    running -= 1
                 continue
             chunk, future = begun.popleft()
             if not isinstance(future.exception(), cluster.SuspectError):

@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 from configuration import DatasetConfig, ModelConfig
-from src.run import kept, parallel
+from src.run import kept, processes
+from src.segmentation.inference import Computing
 from src.segmentation.stage import Predictor
-from src.store import cache
+from src.store.paths import Results
 
 MODULE = """
 import os, signal
@@ -48,22 +49,20 @@ def predictor(tmp_path, monkeypatch):
     (tmp_path / "own_pictures.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(parallel, "_LOOK", -1)
-    monkeypatch.setattr(parallel, "_STARTING", 0)
+    monkeypatch.setattr(processes, "_LOOK", -1)
+    monkeypatch.setattr(processes, "_STARTING", 0)
     for index in range(5):
         Image.new("RGB", (4, 3), (50 * index,) * 3).save(tmp_path / f"{index}.png")
     torch.save(torch.nn.Conv2d(3, 2, 1).state_dict(), tmp_path / "weights.pth")
     kwargs = dict(in_channels=3, out_channels=2, kernel_size=1)
     yield Predictor(
-        io_path=tmp_path / "results",
+        results=Results(tmp_path / "results", "net", "grey"),
         model=ModelConfig("net", "torch.nn", "Conv2d", kwargs, tmp_path / "weights.pth"),
         data=DatasetConfig("grey", "own_pictures", "Pictures", {"root": tmp_path}),
         mean=(0, 0, 0),
         std=(1, 1, 1),
-        device=torch.device("cpu"),
-        speed=dict(channels_last=False, compile=False),
-        options=dict(precision="float32", tile=None, scores=[]),
-        probabilities="float32",
+        computing=Computing(torch.device("cpu")),
+        form="float32",
         predicted_ids=np.full(256, 255, np.uint8),
         source={"network": "net"},
         loaders=2,
@@ -90,9 +89,10 @@ def test_a_prediction_is_stale_as_soon_as_its_picture_is_another(predictor):
         predictor.store(index, prediction)
     assert predictor.why_stale(0) is None
     path = predictor.samples.samples[0][0]
-    there = cache.state_of(path)
-    os.utime(path, ns=(0, there["mtime_ns"] + 1))
-    assert predictor.why_stale(0) == "other image.mtime_ns"
+    os.utime(path, ns=(0, 1))
+    assert predictor.why_stale(0) is None  # the bytes are what counts
+    Image.new("RGB", (4, 3), (7, 7, 7)).save(path)
+    assert predictor.why_stale(0) == "other image.sha256, image.size"
 
 
 def test_what_arrives_again_in_a_process_is_the_same_and_keeps_its_network(predictor, monkeypatch):
@@ -102,6 +102,6 @@ def test_what_arrives_again_in_a_process_is_the_same_and_keeps_its_network(predi
     network = first.network
     assert pickle.loads(sent) is first and pickle.loads(pickle.dumps(first)).network is network
     assert len(sent) < 3000  # neither network nor dataset is sent
-    other = pickle.loads(pickle.dumps(replace(predictor, io_path="elsewhere")))
-    assert other is not first and other.io_path == "elsewhere"
+    other = pickle.loads(pickle.dumps(replace(predictor, form="compact")))
+    assert other is not first and other.form == "compact"
     assert pickle.loads(sent) is not first  # the other one has taken its place

@@ -6,55 +6,56 @@ from numpy.testing import assert_array_equal
 
 from src.MetaSeg import stage as measuring
 from src.records import Prediction
-from src.store import cache
+from src.store import arrays, provenance
+from src.store.paths import Results
 
 IDS = np.full(256, 255, np.uint8)
 IDS[:2] = 0, 1
+MADE_FROM = provenance.of_segments({"tile": None}, IDS)
 
 
 @pytest.fixture
 def place(tmp_path):
     """An image of two segments, the right one of true class 300, which no mapping has."""
-    place = tmp_path, "narrow", "streets", 4
+    place = Results(tmp_path, "narrow", "streets"), 4
     probabilities = np.zeros((2, 4, 2), np.float32)
     probabilities[:, :2, 0], probabilities[:, 2:, 1] = 1, 1
     truth = np.array([[0, 0, 300, 300]] * 2, np.uint16)
     prediction = Prediction(probabilities, probabilities.argmax(-1), truth, "a.png")
-    cache.write_prediction(cache.prediction_path(*place), prediction, {"tile": None})
-    measuring.store_segments(prediction, place, IDS)
+    arrays.write_prediction(place[0].prediction(4), prediction, {"tile": None})
+    measuring.store_segments(*place, prediction, MADE_FROM)
     return place
 
 
 def test_true_ids_that_no_mapping_has_count_as_no_label(place):
-    assert_array_equal(measuring.read_measured(place).metrics["iou"], [1, 0])
+    assert_array_equal(measuring.read_measured(*place).metrics["iou"], [1, 0])
 
 
 def test_what_was_measured_is_read_with_its_prediction(place):
-    prediction, metrics, components = measuring.read_measured(place, probabilities=True)
+    prediction, metrics, components = measuring.read_measured(*place, probabilities=True)
     assert prediction.probabilities.shape == (2, 4, 2)
     assert metrics["S"].tolist() == [4, 4]
     assert_array_equal(np.abs(components), [[1, 1, 2, 2]] * 2)
-    assert measuring.read_measured(place).prediction.probabilities is None
+    assert measuring.read_measured(*place).prediction.probabilities is None
 
 
 def test_segments_of_an_older_prediction_are_refused(place):
-    path = cache.prediction_path(*place)
-    cache.write_prediction(path, cache.read_prediction(path), {"tile": [64, 64]})
+    path = place[0].prediction(4)
+    arrays.write_prediction(path, arrays.read_prediction(path), {"tile": [64, 64]})
     with pytest.raises(ValueError, match="predicted again since it was measured"):
-        measuring.read_measured(place)
+        measuring.read_measured(*place)
 
 
 def test_what_does_not_sum_to_1_is_refused_and_nothing_is_written(place):
     halves = np.full((2, 3, 3), 0.5, np.float32)
     prediction = Prediction(halves, np.zeros((2, 3), np.uint8), None, "halves.png")
-    other = (*place[:3], 9)
-    cache.write_prediction(cache.prediction_path(*other), prediction, {})
+    results = place[0]
     with pytest.raises(ValueError, match=r"must sum to 1; .* is 1.5 to 1.5: store the softmax"):
-        measuring.store_segments(prediction, other, IDS)
-    assert not cache.metrics_path(*other).exists() and not cache.components_path(*other).exists()
+        measuring.store_segments(results, 9, prediction, MADE_FROM)
+    assert not results.metrics(9).exists() and not results.components(9).exists()
 
 
 def test_a_component_map_without_its_metrics_is_not_taken_for_measured(place):
-    cache.write_components(cache.components_path(*place), np.ones((2, 4)), {"prediction": {}})
+    arrays.write_components(place[0].components(4), np.ones((2, 4)), {"prediction": {}})
     with pytest.raises(ValueError, match="measured in part only; run src/MetaSeg/main.py again"):
-        measuring.read_measured(place)
+        measuring.read_measured(*place)

@@ -8,16 +8,16 @@ from functools import partial
 import pytest
 
 from src.errors import RunError
-from src.records import Tally
-from src.run import parallel
+from src.run import processes
+from src.run.runner import Runner, Tally, summary
 
 LOG = logging.getLogger(__name__)
 
 
 @pytest.fixture(autouse=True)
 def processes_at_once(monkeypatch):
-    monkeypatch.setattr(parallel, "_LOOK", -1)
-    monkeypatch.setattr(parallel, "_STARTING", 0)
+    monkeypatch.setattr(processes, "_LOOK", -1)
+    monkeypatch.setattr(processes, "_STARTING", 0)
 
 
 def mark(folder, index):
@@ -27,10 +27,8 @@ def mark(folder, index):
     (folder / str(index)).touch()
 
 
-def run(folder, indices, num_cores=1, **kwargs):
-    return parallel.for_each_image(
-        partial(mark, folder), indices, num_cores=num_cores, description="marks", log=LOG, **kwargs
-    )
+def run(folder, indices, num_cores=1, why=None):
+    return Runner(LOG, num_cores).each(partial(mark, folder), indices, "marks", why=why)
 
 
 @pytest.mark.parametrize("num_cores", [1, 2])
@@ -51,9 +49,7 @@ def test_what_it_returns_is_consumed_here_in_order(num_cores):
         if index == 7:
             raise ValueError("not wanted")
 
-    tally = parallel.for_each_image(
-        twice, [3, 2, 7, 5], num_cores=num_cores, description="", consume=consume, log=LOG
-    )
+    tally = Runner(LOG, num_cores).each(twice, [3, 2, 7, 5], "", consume)
     here = os.getpid()
     assert consumed == [(3, 6, here), (7, 14, here), (5, 10, here)]
     assert [name for name, _ in tally.failed] == ["image 2", "image 7"]
@@ -78,7 +74,7 @@ def test_an_interrupt_ends_the_run():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        parallel.for_each_image(interrupt, range(9), num_cores=1, description="", log=LOG)
+        Runner(LOG).each(interrupt, range(9), "")
     assert begun == [0]
 
 
@@ -89,9 +85,7 @@ def test_an_interrupt_leaves_out_what_other_processes_have_not_begun(tmp_path):
     log = logging.Logger("interrupting")
     log.addFilter(interrupt)  # acts when the failure of image 2 is reported
     with pytest.raises(KeyboardInterrupt):
-        parallel.for_each_image(
-            partial(mark, tmp_path), range(3000), num_cores=2, description="", log=log
-        )
+        Runner(log, 2).each(partial(mark, tmp_path), range(3000), "")
     assert len([*tmp_path.iterdir()]) < 2999
 
 
@@ -112,7 +106,7 @@ def twice(index):
 
 @pytest.mark.parametrize("num_cores", [1, 2])
 def test_results_come_in_the_order_of_the_images_and_failures_in_their_place(num_cores):
-    found = dict(parallel.results(twice, [3, 2, 7, 5], num_cores))
+    found = dict(processes.results(twice, [3, 2, 7, 5], num_cores))
     assert [*found] == [3, 2, 7, 5]
     assert repr(found.pop(2)) == "KeyError('no such class')"
     assert {index: double for index, (double, _) in found.items()} == {3: 6, 7: 14, 5: 10}
@@ -120,14 +114,14 @@ def test_results_come_in_the_order_of_the_images_and_failures_in_their_place(num
 
 
 def test_no_more_than_a_few_images_are_begun_before_their_results_are_taken(tmp_path):
-    found = parallel.results(partial(mark, tmp_path), range(3, 1000), 2)
+    found = processes.results(partial(mark, tmp_path), range(3, 1000), 2)
     for taken, _ in enumerate(found, 1):
         assert len([*tmp_path.iterdir()]) <= taken + 8
 
 
 def test_no_process_is_started_for_what_is_done_sooner_without(monkeypatch):
-    monkeypatch.setattr(parallel, "_LOOK", 3600)
-    found = dict(parallel.results(twice, [3, 5], 2))
+    monkeypatch.setattr(processes, "_LOOK", 3600)
+    found = dict(processes.results(twice, [3, 5], 2))
     assert found == {3: (6, os.getpid()), 5: (10, os.getpid())}
 
 
@@ -142,23 +136,23 @@ def die(folder, deaths, index):
 
 @pytest.mark.parametrize("deaths", [1, 2])
 def test_an_image_whose_process_is_killed_is_tried_again_and_costs_no_other(tmp_path, deaths):
-    found = dict(parallel.results(partial(die, tmp_path, deaths), range(30), 2))
+    found = dict(processes.results(partial(die, tmp_path, deaths), range(30), 2))
     assert found == {index: 2 * index for index in range(30)}
     assert len([*tmp_path.iterdir()]) == deaths
 
 
 def test_an_image_that_always_kills_its_process_is_named_and_costs_no_other(tmp_path):
-    found = dict(parallel.results(partial(die, tmp_path, 99), range(30), 2))
+    found = dict(processes.results(partial(die, tmp_path, 99), range(30), 2))
     assert repr(found.pop(5)).startswith("WorkerDiedError('its process was killed 3 times")
     assert found == {index: 2 * index for index in range(30) if index != 5}
-    assert len([*tmp_path.iterdir()]) == parallel.ATTEMPTS == 3
+    assert len([*tmp_path.iterdir()]) == processes.ATTEMPTS == 3
 
 
 @pytest.mark.parametrize("images_per_job", [1, 7])
 def test_any_executor_can_do_the_work(images_per_job):
     with ThreadPoolExecutor(2) as threads:
         found = dict(
-            parallel.results(lambda index: 2 * index, range(3000), 1, threads, images_per_job)
+            processes.results(lambda index: 2 * index, range(3000), 1, threads, images_per_job)
         )
     assert found == {index: 2 * index for index in range(3000)}
 
@@ -181,7 +175,7 @@ def test_an_executor_that_says_how_much_it_can_do_gets_three_times_as_much():
             self.begun -= 1
 
     with Threads(1) as threads:
-        assert len([*parallel.results(abs, range(100), 1, threads)]) == 100
+        assert len([*processes.results(abs, range(100), 1, threads)]) == 100
         assert threads.most <= 6
 
 
@@ -197,11 +191,11 @@ def fail_badly(index):
 
 def test_failures_elsewhere_come_with_their_traceback_whether_they_can_be_pickled_or_not(caplog):
     caplog.set_level(logging.DEBUG)
-    with ProcessPoolExecutor(1, parallel.new_processes()) as pool:
-        options = dict(num_cores=1, description="", log=LOG, executor=pool, images_per_job=2)
-        tally = parallel.for_each_image(twice, [1, 2, 3], **options)
+    with ProcessPoolExecutor(1, processes.new_processes()) as pool:
+        there = Runner(LOG, executor=pool, images_per_job=2)
+        tally = there.each(twice, [1, 2, 3], "")
         assert (tally.done, tally.failed) == (2, (("image 2", "KeyError: 'no such class'"),))
-        tally = parallel.for_each_image(fail_badly, [4], **options)
+        tally = there.each(fail_badly, [4], "")
     assert tally.failed == (("image 4", "RuntimeError: UnpicklableError: 4 and more"),)
     assert 'raise KeyError("no such class")' in caplog.text
     assert 'raise UnpicklableError(index, "more")' in caplog.text
@@ -213,7 +207,7 @@ def store(folder, index, result):
 
 
 def test_an_executor_runs_the_stream_of_each_job(tmp_path):
-    with ProcessPoolExecutor(1, parallel.new_processes()) as pool:
+    with ProcessPoolExecutor(1, processes.new_processes()) as pool:
         tally = stream(partial(store, tmp_path), range(5), 2, executor=pool, images_per_job=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0 0", "1 1", "3 9", "4 16"]
     assert (tally.done, tally.failed) == (4, (("image 2", "ValueError: no picture"),))
@@ -221,7 +215,7 @@ def test_an_executor_runs_the_stream_of_each_job(tmp_path):
 
 def test_what_is_wrong_with_the_settings_ends_the_run_of_an_executor_too():
     with (
-        ProcessPoolExecutor(1, parallel.new_processes()) as pool,
+        ProcessPoolExecutor(1, processes.new_processes()) as pool,
         pytest.raises(RunError, match="no such thing") as raised,
     ):
         stream(refuse, range(5), 1, executor=pool)
@@ -242,10 +236,9 @@ def produce(indices):
         yield index, ValueError("no picture") if index == 2 else index**2
 
 
-def stream(consume, indices, num_cores, produce=produce, **kwargs):
-    return parallel.for_each_result(
-        produce, consume, indices, num_cores=num_cores, description="squares", log=LOG, **kwargs
-    )
+def stream(consume, indices, threads, produce=produce, why=None, **options):
+    runner = Runner(LOG, **options)
+    return runner.stream(produce, consume, indices, "squares", why, threads)
 
 
 @pytest.mark.parametrize("num_cores", [1, 3])
@@ -325,7 +318,7 @@ def test_a_dry_run_says_what_would_be_done_and_why_and_does_nothing(caplog):
     tally = stream(None, range(5), 1, produce=None, why=reasons.get, dry_run=True)
     assert (tally.planned, tally.done, tally.skipped) == (3, 0, 2)
     assert caplog.messages == ["2 to do, missing: image 1, 4", "1 to do, broken: image 2"]
-    assert parallel.summary(tally).startswith("3 to do, 2 skipped (already there), 0 failed")
+    assert summary(tally).startswith("3 to do, 2 skipped (already there), 0 failed")
 
 
 def test_where_it_cannot_be_told_whether_an_image_is_done_it_is_worked_on():
@@ -370,11 +363,11 @@ def test_an_interrupted_run_says_what_it_has_done(num_cores, caplog):
 
 def test_a_clean_run_ends_with_one_line(caplog):
     caplog.set_level(logging.INFO)
-    parallel.close(LOG, Tally(done=3, skipped=4, failed=(), seconds=1.23))
+    Runner(LOG).close(Tally(done=3, skipped=4, failed=(), seconds=1.23))
     assert caplog.messages == ["3 done, 4 skipped (already there), 0 failed, 7 in total, 1.2 s"]
 
 
 def test_a_run_with_failures_fails_and_lists_them():
     tally = Tally(done=3, skipped=0, failed=(("image 2", "it is grey"),), seconds=1.0)
     with pytest.raises(RunError, match="1 failed; the others are done:\n  image 2: it"):
-        parallel.close(LOG, tally)
+        Runner(LOG).close(tally)

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import pickle
@@ -14,7 +15,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from src.errors import SettingError
 from src.MetaSeg.metrics import compute_metrics_components
 from src.records import Prediction
-from src.store import cache
+from src.store import arrays, paths, provenance, tables
+from src.store.paths import Results
 
 MADE_FROM = {"model": "narrow", "size": (4, 6), "iou_threshold": 0.5}
 
@@ -29,32 +31,34 @@ def prediction():
 
 @pytest.fixture
 def path(tmp_path):
-    return cache.prediction_path(tmp_path, "narrow", "streets", 7)
+    return Results(tmp_path, "narrow", "streets").prediction(7)
 
 
 def test_names_are_those_of_the_original_tree(tmp_path):
     names = [
-        cache.prediction_path(tmp_path, "m", "d", 3),
-        cache.metrics_path(tmp_path, "m", "d", 3),
-        cache.components_path(tmp_path, "m", "d", 3),
-        cache.embeddings_path(tmp_path, "m", 128, 64, "densenet201"),
+        Results(tmp_path, "m", "d").prediction(3),
+        Results(tmp_path, "m", "d").metrics(3),
+        Results(tmp_path, "m", "d").components(3),
+        Results(tmp_path, "m").embeddings((128, 64), "densenet201"),
+        Results(tmp_path, "m", "d").vectors(3, tmp_path / "embeddings" / "m" / "a.p"),
     ]
     assert [name.relative_to(tmp_path).as_posix() for name in names] == [
         "input/m/d/input3.hdf5",
         "metrics/m/d/metrics3.p",
         "components/m/d/components3.hdf5",
         "embeddings/m/embeddings_128_64_densenet201.p",
+        "embeddings/m/a/d/vectors3.p",
     ]
-    assert cache.min_size_of(names[-1]) == (128, 64)
-    path = cache.embeddings_path(tmp_path, "m", 128, 64, "timm/vit_tiny.augreg")
+    assert paths.min_size_of(names[3]) == (128, 64)
+    path = Results(tmp_path, "m").embeddings((128, 64), "timm/vit_tiny.augreg")
     assert (path.parent.name, path.name) == ("m", "embeddings_128_64_timm_vit_tiny.augreg.p")
     with pytest.raises(SettingError, match="must be called embeddings_<height>_<width>_<net>.p"):
-        cache.min_size_of(tmp_path / "segments.p")
+        paths.min_size_of(tmp_path / "segments.p")
 
 
 def test_float32_comes_back_bit_for_bit(path, prediction):
-    cache.write_prediction(path, prediction, MADE_FROM, "float32")
-    again = cache.read_prediction(path)
+    arrays.write_prediction(path, prediction, MADE_FROM, "float32")
+    again = arrays.read_prediction(path)
     assert_array_equal(again.probabilities, prediction.probabilities)
     assert_array_equal(again.prediction, prediction.prediction)
     assert_array_equal(again.ground_truth, prediction.ground_truth)
@@ -65,8 +69,8 @@ def test_float32_comes_back_bit_for_bit(path, prediction):
 
 def test_the_compact_form_is_rounded_to_65535_steps_and_keeps_the_prediction(path):
     ties = np.array([[[0.4 - 1e-6, 0.4 + 1e-6], [1 + 1e-7, -1e-7]]], np.float32)
-    cache.write_prediction(path, Prediction(ties, ties.argmax(-1), None, "a.png"), MADE_FROM)
-    again = cache.read_prediction(path)
+    arrays.write_prediction(path, Prediction(ties, ties.argmax(-1), None, "a.png"), MADE_FROM)
+    again = arrays.read_prediction(path)
     assert again.probabilities.dtype == np.float32
     assert again.probabilities[0, 0, 0] == again.probabilities[0, 0, 1]  # tied now
     assert_array_equal(again.probabilities[0, 1], [1, 0])
@@ -77,8 +81,8 @@ def test_the_compact_form_is_rounded_to_65535_steps_and_keeps_the_prediction(pat
 def test_scores_come_back_within_a_65535th_of_their_range(path, prediction, form):
     ramp = np.linspace(-30, 12, 240, dtype=np.float32).reshape(40, 6)
     scores = {"max_logit": ramp, "energy": np.full((40, 6), 7.0, np.float32)}
-    cache.write_prediction(path, replace(prediction, scores=scores), MADE_FROM, form)
-    again = cache.read_prediction(path, probabilities=False).scores
+    arrays.write_prediction(path, replace(prediction, scores=scores), MADE_FROM, form)
+    again = arrays.read_prediction(path, probabilities=False).scores
     assert [*again] == ["max_logit", "energy"]
     assert_allclose(again["max_logit"], ramp, atol=42 / 65535)
     assert_array_equal(again["energy"], scores["energy"])
@@ -91,8 +95,8 @@ def test_segments_of_the_compact_form_are_those_of_float32_within_2e_4(path):
     p = np.exp(logits + rng.normal(0, 0.5, logits.shape)).astype(np.float32)
     p /= p.sum(-1, keepdims=True)
     exact, components = compute_metrics_components(p)
-    cache.write_prediction(path, Prediction(p, p.argmax(-1), None, "a.png"), MADE_FROM)
-    again = cache.read_prediction(path)
+    arrays.write_prediction(path, Prediction(p, p.argmax(-1), None, "a.png"), MADE_FROM)
+    again = arrays.read_prediction(path)
     rounded, again_components = compute_metrics_components(
         again.probabilities, prediction=again.prediction
     )
@@ -103,76 +107,109 @@ def test_segments_of_the_compact_form_are_those_of_float32_within_2e_4(path):
 
 def test_without_probabilities_the_heat_maps_are_kept_in_255_steps(path, prediction):
     maps = np.linspace(0, 1, 40 * 6 * 3, dtype=np.float32).reshape(40, 6, 3)
-    cache.write_prediction(path, replace(prediction, heatmaps=maps), MADE_FROM, "none")
-    again = cache.read_prediction(path)
+    arrays.write_prediction(path, replace(prediction, heatmaps=maps), MADE_FROM, "none")
+    again = arrays.read_prediction(path)
     assert again.probabilities is None
     assert_allclose(again.heatmaps, maps, rtol=0, atol=0.5 / 255 + 1e-6)
     assert_array_equal(again.prediction, prediction.prediction)
 
 
 def test_the_probabilities_can_be_left_out(path, prediction):
-    cache.write_prediction(path, prediction, MADE_FROM)
-    again = cache.read_prediction(path, probabilities=False)
+    arrays.write_prediction(path, prediction, MADE_FROM)
+    again = arrays.read_prediction(path, probabilities=False)
     assert again.probabilities is None
     assert_array_equal(again.prediction, prediction.prediction)
 
 
 def test_unknown_truth_is_stored_as_void_and_read_as_unknown(path, prediction):
     unknown = Prediction(prediction.probabilities, prediction.prediction, None, "a.png")
-    cache.write_prediction(path, unknown, MADE_FROM)
+    arrays.write_prediction(path, unknown, MADE_FROM)
     with h5py.File(path) as file:
         assert (file["ground_truths"][()] == 255).all()
-    assert cache.read_prediction(path).ground_truth is None
+    assert arrays.read_prediction(path).ground_truth is None
 
 
 def test_more_than_256_classes_need_16_bits(path, prediction):
     many = np.full((40, 6), 300, np.int64)
-    cache.write_prediction(
+    arrays.write_prediction(
         path, Prediction(prediction.probabilities, many, many, "a.png"), MADE_FROM
     )
-    assert cache.read_prediction(path).prediction.dtype == np.uint16
-    assert_array_equal(cache.read_prediction(path).ground_truth, many)
+    assert arrays.read_prediction(path).prediction.dtype == np.uint16
+    assert_array_equal(arrays.read_prediction(path).ground_truth, many)
 
 
 @pytest.mark.parametrize("wrong", [-1, 70000])
 def test_ids_that_do_not_fit_are_refused(path, prediction, wrong):
     ids = np.full((40, 6), wrong, np.int64)
     with pytest.raises(ValueError, match=rf"0\.\.65535, got {wrong}"):
-        cache.write_prediction(
+        arrays.write_prediction(
             path, Prediction(prediction.probabilities, ids, None, "a.png"), MADE_FROM
         )
     assert not path.exists()
 
 
 def test_a_component_map_comes_back(tmp_path):
-    path = cache.components_path(tmp_path, "m", "d", 0)
+    path = Results(tmp_path, "m", "d").components(0)
     components = np.array([[1, 1, -1], [-1, -1, -2]]) * 40_000  # beyond int16
-    cache.write_components(path, components, MADE_FROM)
-    assert_array_equal(cache.read_components(path), components)
-    assert cache.read_components(path).dtype == np.int32
+    arrays.write_components(path, components, MADE_FROM)
+    assert_array_equal(arrays.read_components(path), components)
+    assert arrays.read_components(path).dtype == np.int32
 
 
 @pytest.mark.parametrize("suffix", ["input0.hdf5", "components0.hdf5", "metrics0.p"])
 def test_a_file_says_what_it_was_made_from(tmp_path, prediction, suffix):
     path = tmp_path / suffix
-    assert cache.why_stale(path, MADE_FROM) == "missing"
+    assert provenance.why_stale(path, MADE_FROM) == "missing"
     if suffix.startswith("input"):
-        cache.write_prediction(path, prediction, MADE_FROM)
+        arrays.write_prediction(path, prediction, MADE_FROM)
     elif suffix.startswith("components"):
-        cache.write_components(path, np.ones((2, 2)), MADE_FROM)
+        arrays.write_components(path, np.ones((2, 2)), MADE_FROM)
     else:
-        cache.write_table(path, {"S": [1]}, MADE_FROM)
-    assert cache.made_from(path) == {**MADE_FROM, "size": [4, 6], "format": cache.FORMAT}
-    assert cache.why_stale(path, MADE_FROM) is None
+        tables.write_table(path, {"S": [1]}, MADE_FROM)
+    assert provenance.made_from(path) == {**MADE_FROM, "size": [4, 6]}
+    assert provenance.why_stale(path, MADE_FROM) is None
     other = {**MADE_FROM, "size": [4, 7], "image": {"path": "a.png"}}
-    assert cache.why_stale(path, other) == "other image.path, size"
-    assert cache.why_stale(path, {**other, "size": [4, 6]}, ignored=["image"]) is not None
+    assert provenance.why_stale(path, other) == "other image.path, size"
+    assert provenance.why_stale(path, {**other, "size": [4, 6]}, ignored=["image"]) is not None
+    assert provenance.why_stale(path, lambda there: {**MADE_FROM, "size": there["size"]}) is None
     path.write_bytes(path.read_bytes()[:50])
-    assert cache.why_stale(path, MADE_FROM) == "broken"
+    assert provenance.why_stale(path, MADE_FROM) == "broken"
+
+
+def test_a_file_of_another_format_is_made_again_for_that_reason_alone(tmp_path):
+    tables.write_table(tmp_path / "metrics0.p", {"S": [1]}, {"format": 2, "old": 1})
+    reason = provenance.why_stale(tmp_path / "metrics0.p", {"format": 3, "new": 1})
+    assert reason == provenance.OTHER_FORMAT
+
+
+def test_a_file_of_the_user_is_known_by_its_bytes(tmp_path):
+    """Neither its place nor its time make it another one; one changed byte does."""
+    first, second = tmp_path / "a.png", tmp_path / "b" / "c.png"
+    first.write_bytes(b"street")
+    noted = provenance.content(first)
+    second.parent.mkdir()
+    second.write_bytes(b"street")
+    os.utime(second, (1, 1))
+    moved = provenance.content(second, noted)
+    assert moved["sha256"] == hashlib.sha256(b"street").hexdigest() and moved["size"] == 6
+    assert provenance.why_differs({"image": moved}, {"image": noted}) is None
+    assert provenance.digest({"image": moved}) == provenance.digest({"image": noted})
+    second.write_bytes(b"stream")
+    changed = provenance.content(second, moved)
+    assert provenance.why_differs({"image": changed}, {"image": noted}) == "other image.sha256"
+
+
+def test_a_file_that_was_seen_is_not_read_again(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"street")
+    noted = {**provenance.content(path), "sha256": "as noted"}
+    assert provenance.content(path, noted) == noted
+    os.utime(path, ns=(0, 1))
+    assert provenance.content(path, noted)["sha256"] != "as noted"
 
 
 def test_a_table_comes_back_as_it_was_given(tmp_path):
-    path = cache.metrics_path(tmp_path, "m", "d", 0)
+    path = Results(tmp_path, "m", "d").metrics(0)
     table = {
         "iou": np.array([0.5, np.nan]),
         "name": ["wall", "Köln"],
@@ -181,17 +218,17 @@ def test_a_table_comes_back_as_it_was_given(tmp_path):
         "nested": {"k": 3, "p": 0.25, "none": None},
         "ragged": [np.zeros(2, np.float32), np.zeros((0, 4))],
     }
-    cache.write_table(path, table, MADE_FROM)
-    again = cache.read_table(path)
+    tables.write_table(path, table, MADE_FROM)
+    again = tables.read_table(path)
     assert list(again) == list(table)
     np.testing.assert_equal(again, table)
     assert again["ragged"][0].dtype == np.float32
 
 
 def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(path, prediction):
-    cache.write_prediction(path, prediction, MADE_FROM)
+    arrays.write_prediction(path, prediction, MADE_FROM)
     before = path.read_bytes()
-    with pytest.raises(KeyboardInterrupt), cache._new_hdf5(path, {}) as file:
+    with pytest.raises(KeyboardInterrupt), arrays._new_hdf5(path, {}) as file:
         file["probabilities"] = np.zeros(3)
         raise KeyboardInterrupt
     assert path.read_bytes() == before
@@ -202,14 +239,17 @@ def test_indices_are_numbers_in_order_and_other_files_do_not_matter(tmp_path):
     names = ["metrics10.p", "metrics9.p", "metrics0.p"]
     others = ["metrics_all.p", ".metrics3.p.17.tmp", "metrics4.p.bak", "old_metrics5.p", "notes"]
     for name in names + others:
-        (tmp_path / name).touch()
-    assert cache.image_indices(tmp_path, "metrics") == [0, 9, 10]
+        path = Results(tmp_path, "m", "d").folder("metrics") / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert Results(tmp_path, "m", "d").indices("metrics") == [0, 9, 10]
 
 
 def test_a_dataset_that_a_stage_has_not_seen_is_an_error_that_lists_the_others(tmp_path):
-    (tmp_path / "streets_val").mkdir()
+    Results(tmp_path, "m", "streets_val").folder("metrics").mkdir(parents=True)
     with pytest.raises(SettingError, match="run src/MetaSeg/main.py .*streets_ood first; .*val"):
-        cache.image_indices(tmp_path / "streets_ood", "metrics")
+        Results(tmp_path, "m", "streets_ood").indices("metrics")
+    assert Results(tmp_path, "m", "streets_ood").indices("metrics", missing_ok=True) == []
 
 
 @pytest.mark.parametrize(
@@ -219,68 +259,60 @@ def test_a_dataset_that_a_stage_has_not_seen_is_an_error_that_lists_the_others(t
 def test_a_missing_file_names_the_script_that_makes_it(tmp_path, name, script):
     path = tmp_path / "streets" / f"{name}3.hdf5"
     with pytest.raises(FileNotFoundError, match=f"{name}3.hdf5 is missing; run {script} for 'str"):
-        cache.read_prediction(path)
+        arrays.read_prediction(path)
 
 
 def test_a_missing_table_of_segments_names_no_dataset():
     with pytest.raises(FileNotFoundError, match=r"run compute_embeddings.py first$"):
-        cache.read_embeddings("embeddings_1_1_a.p")
+        tables.read_embeddings("embeddings_1_1_a.p")
     with pytest.raises(FileNotFoundError, match=r"run the script that writes it first$"):
-        cache.read_table("other.p")
-
-
-@pytest.mark.parametrize("wrong", [5, ["a.p"], True])
-def test_a_setting_that_is_no_path_is_refused(wrong, tmp_path):
-    cache.check_paths(csv=None, load_file="a.p", io_path=tmp_path)
-    with pytest.raises(SettingError, match=r"`args.csv` must be the path of a file or folder, got"):
-        cache.check_paths(load_file=None, csv=wrong)
+        tables.read_table("other.p")
 
 
 @pytest.mark.parametrize("suffix", [".hdf5", ".p"])
 def test_component_maps_are_found_in_the_first_folder_that_has_them(tmp_path, suffix):
-    folders = [tmp_path / name for name in "abc"]
-    where = "net", "streets", 3
-    paths = [cache.components_path(folder, *where) for folder in folders]
-    assert cache.find_components(folders, *where) == paths[2]
+    places = [Results(tmp_path / name, "net", "streets") for name in "abc"]
+    maps = [results.components(3) for results in places]
+    assert paths.find_components(places, 3) == maps[2]
     for at in (2, 1):
-        paths[at].parent.mkdir(parents=True)
-        paths[at].with_suffix(suffix).touch()
-        assert cache.find_components(folders, *where) == paths[at]
+        maps[at].parent.mkdir(parents=True)
+        maps[at].with_suffix(suffix).touch()
+        assert paths.find_components(places, 3) == maps[at]
 
 
 @pytest.mark.parametrize("kept", [0, 100, 0.5, 0.99])
 def test_a_cut_prediction_is_named(path, prediction, kept):
-    cache.write_prediction(path, prediction, MADE_FROM)
+    arrays.write_prediction(path, prediction, MADE_FROM)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(kept * len(whole)) if kept < 1 else kept])
     with pytest.raises(ValueError, match="input7.hdf5 cannot be read .* run pred_images.py"):
-        cache.read_prediction(path)
+        arrays.read_prediction(path)
 
 
 def test_a_file_of_another_kind_is_named(path, prediction):
-    cache.write_components(path, np.ones((2, 2)), MADE_FROM)
+    arrays.write_components(path, np.ones((2, 2)), MADE_FROM)
     with pytest.raises(ValueError, match="input7.hdf5 cannot be read .*ground_truths"):
-        cache.read_prediction(path)
+        arrays.read_prediction(path)
 
 
 @pytest.mark.parametrize("kept", [0, 1, 30, -1])
 def test_a_cut_table_is_named(tmp_path, kept):
-    path = cache.metrics_path(tmp_path, "m", "streets", 2)
-    cache.write_table(path, {"S": np.arange(9)}, MADE_FROM)
+    path = Results(tmp_path, "m", "streets").metrics(2)
+    tables.write_table(path, {"S": np.arange(9)}, MADE_FROM)
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(ValueError, match="metrics2.p cannot be read .* run src/MetaSeg/main.py"):
-        cache.read_table(path)
+        tables.read_table(path)
 
 
 WRITERS = {
-    "input7.hdf5": (lambda path: cache.write_prediction(path, made_up(), MADE_FROM)),
-    "components7.hdf5": (lambda path: cache.write_components(path, np.eye(9), MADE_FROM)),
-    "metrics7.p": (lambda path: cache.write_table(path, {"S": np.arange(99)}, MADE_FROM)),
+    "input7.hdf5": (lambda path: arrays.write_prediction(path, made_up(), MADE_FROM)),
+    "components7.hdf5": (lambda path: arrays.write_components(path, np.eye(9), MADE_FROM)),
+    "metrics7.p": (lambda path: tables.write_table(path, {"S": np.arange(99)}, MADE_FROM)),
 }
 READERS = {
-    "input7.hdf5": cache.read_prediction,
-    "components7.hdf5": cache.read_components,
-    "metrics7.p": cache.read_table,
+    "input7.hdf5": arrays.read_prediction,
+    "components7.hdf5": arrays.read_components,
+    "metrics7.p": tables.read_table,
 }
 
 
@@ -301,7 +333,7 @@ def test_a_changed_bit_is_noticed_wherever_it_is(tmp_path, name, data):
     path.write_bytes(whole)
     with pytest.raises(ValueError, match=f"{name} cannot be read .*checksum.* again$"):
         READERS[name](path)
-    assert cache.why_stale(path, MADE_FROM) == "broken"
+    assert provenance.why_stale(path, MADE_FROM) == "broken"
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -314,7 +346,7 @@ def test_a_cut_file_is_noticed_wherever_it_is_cut(tmp_path, name, data):
     path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
     with pytest.raises(ValueError, match=f"{name} cannot be read"):
         READERS[name](path)
-    assert cache.why_stale(path, MADE_FROM) == "broken"
+    assert provenance.why_stale(path, MADE_FROM) == "broken"
 
 
 class Hostile:
@@ -330,13 +362,13 @@ def test_a_pickle_that_runs_code_is_refused_by_name(tmp_path, protocol):
     path, trap = tmp_path / "metrics0.p", tmp_path / "trap"
     path.write_bytes(pickle.dumps({"S": Hostile(str(trap))}, protocol))
     with pytest.raises(ValueError, match=r"metrics0.p .*(posix|nt)\.mkdir, which is refused"):
-        cache.read_table(path)
+        tables.read_table(path)
     assert not trap.exists()
 
 
 def test_a_table_that_could_not_be_read_back_is_not_written(tmp_path):
     with pytest.raises(TypeError, match="a table holds NumPy arrays, .* got (Posix|Windows)Path"):
-        cache.write_table(tmp_path / "metrics0.p", {"path": [tmp_path]}, MADE_FROM)
+        tables.write_table(tmp_path / "metrics0.p", {"path": [tmp_path]}, MADE_FROM)
     assert not any(tmp_path.iterdir())
 
 
@@ -348,31 +380,33 @@ def test_arrays_pickled_by_either_numpy_are_read(tmp_path, protocol, core):
     if protocol == 3:  # the only one of them whose names can be exchanged for longer ones
         whole = re.sub(rb"numpy\._?core", core, whole)
     path.write_bytes(whole)
-    np.testing.assert_equal(cache.read_table(path), {"S": np.arange(3.0), "class": 4})
+    np.testing.assert_equal(tables.read_table(path), {"S": np.arange(3.0), "class": 4})
 
 
 # the original's files
 
 
 def test_older_names_and_string_types_are_read(tmp_path, prediction):
-    with h5py.File(tmp_path / "probs_4.hdf5", "w") as file:
+    results = Results(tmp_path, "m", "d")
+    path = results.prediction(4)
+    path.parent.mkdir(parents=True)
+    with h5py.File(path.with_name("probs_4.hdf5"), "w") as file:
         file["probabilities"] = prediction.probabilities
         file["prediction"] = file["ground_truths"] = np.zeros((40, 6), np.int64)
         file["file_names"] = np.array(["Köln.png".encode()])  # fixed length
-    assert cache.image_indices(tmp_path, "input") == [4]
-    again = cache.read_prediction(tmp_path / "input4.hdf5")
+    assert results.indices("input") == [4]
+    again = arrays.read_prediction(path)
     assert again.image_path == "Köln.png"
-    assert cache.made_from(tmp_path / "input4.hdf5") is None
+    assert provenance.made_from(path) is None
 
 
 def test_the_original_tree_is_read(reference):
-    names = reference / "caches" / "tree", "deeplabv3plus", "cityscapes_val"
-    folder = cache.prediction_path(*names, 0).parent
-    assert cache.image_indices(folder, "input") == [0, 1, 2]
+    results = Results(reference / "caches" / "tree", "deeplabv3plus", "cityscapes_val")
+    assert results.indices("input") == [0, 1, 2]
     for index in range(3):
-        prediction = cache.read_prediction(cache.prediction_path(*names, index))
-        components = cache.read_components(cache.components_path(*names, index))
-        metrics = cache.read_table(cache.metrics_path(*names, index))
+        prediction = arrays.read_prediction(results.prediction(index))
+        components = arrays.read_components(results.components(index))
+        metrics = tables.read_table(results.metrics(index))
         assert_array_equal(prediction.probabilities.argmax(-1), prediction.prediction)
         assert prediction.prediction.dtype == prediction.ground_truth.dtype == np.uint8
         assert prediction.image_path == f"images/cityscapes_val_00000{index}.png"
@@ -385,30 +419,32 @@ def test_the_original_tree_is_read(reference):
 def test_the_original_embeddings_are_read_as_arrays(reference):
     folder = reference / "caches"
     expected = json.loads((folder / "expected_selection.json").read_text())
-    table = cache.read_embeddings(folder / "tree" / "embeddings_32_32_densenet201.p")
+    table = tables.read_embeddings(folder / "tree" / "embeddings_32_32_densenet201.p")
     assert table["embeddings"].shape == (5, 1920) and table["embeddings"].dtype == np.float32
     first8 = expected["embeddings_check"]["first8"]
     assert_allclose(table["embeddings"][:, :8], first8, rtol=1e-6)
     assert_array_equal(table["box"], expected["boxes_left_upper_right_lower"])
-    for name in ("component_index", "image_level_index", "image_index", "gt", "pred"):
-        assert_array_equal(table[name], expected[name])
-        assert table[name].dtype == np.int64
-    assert table["image_path"] == expected["image_path"]
+    for ours, name in {"component_index": "", "true_id": "gt", "predicted_id": "pred"}.items():
+        assert_array_equal(table[ours], expected[name or ours])
+        assert table[ours].dtype == np.int64
+    at = expected["image_level_index"]
+    assert_array_equal(table["image_index"], np.array(expected["image_index"])[at])
+    assert table["image_path"].tolist() == [expected["image_path"][image] for image in at]
     saved = np.load(folder / "expected_features_and_iou.npz")
-    rows = saved["start"][table["image_level_index"]] + table["component_index"] - 1
-    assert_allclose(table["iou"], saved["iou_pred"][rows], rtol=1e-6)
+    rows = saved["start"][at] + table["component_index"] - 1
+    assert_allclose(table["predicted_iou"], saved["iou_pred"][rows], rtol=1e-6)
     # what the original does not know
-    assert "thumbnail" not in table and table["made_from"] is None
-    assert_array_equal(table["image_size"], np.full((3, 2), -1))
+    assert "thumbnail" not in table and table.facts["made_from"] is None
+    assert_array_equal(table["image_size"], np.full((5, 2), -1))
     assert_array_equal(table["segment_size"], [-1] * 5)
-    assert table["image_made_from"] == [""] * 3
+    assert table["image_made_from"].tolist() == [""] * 5
 
 
 # the table of embedded segments
 
 
-def embedded():
-    """Three segments of two images."""
+def nested():
+    """Three objects of two images, as the original's form has them."""
     return {
         "image_path": ["a.png", "b.png"],
         "dataset": ["streets", "woods"],
@@ -430,42 +466,72 @@ def embedded():
     }
 
 
-def test_embedded_segments_come_back_as_they_were_given(tmp_path):
-    table = embedded()
-    cache.write_table(tmp_path / "embeddings_1_1_a.p", table, MADE_FROM)
-    again = cache.read_embeddings(tmp_path / "embeddings_1_1_a.p")
-    assert again.pop("made_from") == cache.as_stored(MADE_FROM)
-    np.testing.assert_equal(again, table)
+def embedded(folder):
+    """The same as an ObjectTable."""
+    tables.write_table(folder / "embeddings_1_1_a.p", nested(), MADE_FROM)
+    return tables.read_embeddings(folder / "embeddings_1_1_a.p")
 
 
-def test_a_table_of_no_segments_has_the_shapes_of_one(tmp_path):
-    lists = {name: [] for name in embedded() if name not in ("iou", "reduced_by", "thumbnail")}
-    cache.write_table(tmp_path / "embeddings_1_1_a.p", lists, MADE_FROM)
-    table = cache.read_embeddings(tmp_path / "embeddings_1_1_a.p")
-    assert table["embeddings"].shape == (0, 0) and table["box"].shape == (0, 4)
-    assert table["iou"].shape == table["gt"].shape == (0,)
-    assert table["image_size"].shape == (0, 2)
+def test_a_table_of_objects_has_a_row_an_object(tmp_path):
+    table = embedded(tmp_path)
+    assert len(table) == 3
+    assert {len(column) for column in table.columns.values()} == {3}
+    assert table["image_path"].tolist() == ["a.png", "a.png", "b.png"]
+    assert_array_equal(table["image_index"], [4, 4, 0])
+    assert_array_equal(table["image_size"], [[9, 8], [9, 8], [7, 6]])
+    assert_array_equal(table["image_predicted_iou"][1], [0.5, 0.25])
+    assert_array_equal(table["predicted_iou"], [0.5, 0.25, 0.75])
+    assert_array_equal(table["true_id"], [1, 2, 255])
+    assert table.facts["reduced_by"] == {"method": "pca"}
+    assert table.image_names() == [("streets", 4), ("streets", 4), ("woods", 0)]
 
 
-def test_some_segments_bring_their_images_and_no_others():
-    some = cache.take_segments(embedded(), [2, 1])
-    assert some["image_path"] == ["a.png", "b.png"] and some["thumbnail"] == [b"3", b"2"]
-    assert_array_equal(some["image_level_index"], [1, 0])
+def test_a_table_of_objects_is_stored_in_the_form_of_the_original(tmp_path):
+    path, table = tmp_path / "embeddings_2_2_a.p", embedded(tmp_path)
+    tables.write_embeddings(path, table, MADE_FROM)
+    np.testing.assert_equal(tables.read_table(path), nested())
+    again = tables.read_embeddings(path)
+    assert again.facts == table.facts
+    for name, column in table.columns.items():
+        np.testing.assert_equal(again[name].tolist(), column.tolist(), err_msg=name)
+
+
+def test_the_objects_of_one_picture_come_back_as_they_were_given(tmp_path):
+    table = embedded(tmp_path).take([0, 1]).with_facts(left_out={"too small": 3})
+    for some in (table, table.take([])):
+        tables.write_objects(tmp_path / "vectors0.p", some, MADE_FROM)
+        again, source = tables.read_objects(tmp_path / "vectors0.p")
+        assert source == provenance.as_stored(MADE_FROM)
+        assert again.facts == table.facts and len(again) == len(some)
+        for name in some.columns:
+            np.testing.assert_equal(again[name].tolist(), some[name].tolist(), err_msg=name)
+
+
+def test_a_table_of_no_objects_has_the_shapes_of_one(tmp_path):
+    lists = {name: [] for name in nested() if name not in ("iou", "reduced_by", "thumbnail")}
+    tables.write_table(tmp_path / "embeddings_1_1_a.p", lists, MADE_FROM)
+    for table in (tables.read_embeddings(tmp_path / "embeddings_1_1_a.p"), tables.no_objects()):
+        assert table["embeddings"].shape == (0, 0) and table["box"].shape == (0, 4)
+        assert table["predicted_iou"].shape == table["true_id"].shape == (0,)
+        assert table["image_size"].shape == (0, 2)
+
+
+def test_some_objects_bring_what_is_known_of_them(tmp_path):
+    some = embedded(tmp_path).take([2, 1])
+    assert some["image_path"].tolist() == ["b.png", "a.png"]
+    assert some["thumbnail"].tolist() == [b"3", b"2"]
     assert_array_equal(some["embeddings"], np.eye(3)[[2, 1]])
-    last = cache.take_segments(embedded(), [2])
-    assert last["dataset"] == ["woods"] and len(last["iou_pred"]) == 1
-    assert_array_equal(last["image_level_index"], [0])
-    assert_array_equal(last["image_size"], [[7, 6]])
-    assert last["reduced_by"] == {"method": "pca"}
-    none = cache.take_segments(embedded(), [])
-    assert none["image_path"] == none["thumbnail"] == [] and none["box"].shape == (0, 4)
+    assert some.facts["reduced_by"] == {"method": "pca"}
+    none = some.take([])
+    assert len(none) == 0 and none["box"].shape == (0, 4)
+    assert len(some.take(np.array([False, True]))) == 1
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"gt": [1]}, {**embedded(), "gt": ["sofa"] * 3}, [1], {**embedded(), "box": [[1, 2]]}]
+    "wrong", [{"gt": [1]}, {**nested(), "gt": ["sofa"] * 3}, [1], {**nested(), "box": [[1, 2]]}]
 )
 def test_a_file_that_holds_no_embedded_segments_is_named(tmp_path, wrong):
     path = tmp_path / "embeddings_1_1_a.p"
     path.write_bytes(pickle.dumps(wrong))
     with pytest.raises(ValueError, match="embeddings_1_1_a.p cannot be read .*compute_embeddings"):
-        cache.read_embeddings(path)
+        tables.read_embeddings(path)
