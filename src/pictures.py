@@ -73,20 +73,20 @@ def entropy_heatmap(prediction):
     return _colour_values(entropy / np.log(p.shape[-1]), ENTROPY_COLOURS)
 
 
-def iou_map(components, iou):
-    """Paint each segment by its true or predicted IoU, red (0) to green (1), its boundary darker.
+def iou_map(components, ious):
+    """Paint each segment by its IoU, red (0) to green (1), its boundary darker.
 
     Parameters
     ----------
     components : ndarray of shape (H, W), int32
         +k inside segment k, -k on its boundary; 0 (no segment) becomes black.
-    iou : ndarray of shape (S,), float
-        Of segment k at position k - 1; NaN (unknown) becomes grey.
+    ious : ndarray of shape (S,), float
+        True or predicted IoU of segment k at position k - 1; NaN (unknown) becomes grey.
     """
-    iou = np.asarray(iou, np.float64)
-    colours = np.zeros((len(iou) + 1, 3), np.uint8)
-    colours[1:] = _colour_values(np.nan_to_num(iou), IOU_COLOURS)
-    colours[1:][np.isnan(iou)] = 128
+    ious = np.asarray(ious, np.float64)
+    colours = np.zeros((len(ious) + 1, 3), np.uint8)
+    colours[1:] = _colour_values(np.nan_to_num(ious), IOU_COLOURS)
+    colours[1:][np.isnan(ious)] = 128
     picture = colours[np.abs(components)]
     boundary = components < 0
     picture[boundary] = (picture[boundary] * 0.7).astype(np.uint8)
@@ -105,7 +105,7 @@ def rating_picture(prediction, components, true_iou, predicted_iou, label_mappin
     components : ndarray of shape (H, W), int32
         +k inside segment k, -k on its boundary.
     true_iou, predicted_iou : ndarray of shape (S,), float
-        Of segment k at position k - 1; `true_iou` is NaN where unknown.
+        True and predicted IoU of segment k at position k - 1; the true one is NaN where unknown.
     label_mapping, pred_mapping : dict of int to (str, (int, int, int))
 
     Returns

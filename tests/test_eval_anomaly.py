@@ -12,7 +12,7 @@ import eval_anomaly
 from configuration import CONFIG, DatasetConfig, ModelConfig, datasets
 from src import class_ids
 from src.evaluation import anomaly
-from src.MetaSeg import meta_models
+from src.MetaSeg import meta_models, meta_training, segment_tables
 from src.MetaSeg import stage as measuring
 from src.records import Prediction
 from src.store import arrays, provenance
@@ -54,9 +54,9 @@ def tree(tmp_path):
     metrics = write_image(tmp_path, 0, LABELS)
     write_image(tmp_path, 3, None)
     entry = ModelConfig("linear", "sklearn.linear_model", "LinearRegression", {}, None)
-    table = meta_models.with_known_iou(meta_models.segment_table([(0, metrics)] * 3))
+    table = segment_tables.with_known_iou(segment_tables.segment_table([(0, metrics)] * 3))
     weights = tmp_path / "linear.pth"
-    meta_models.save_meta_model(weights, meta_models.fit(entry, table, seed=0), {})
+    meta_models.save_meta_model(weights, meta_training.fit(entry, table, seed=0), {})
     return tmp_path, ["args.meta_model=linear", f"args.meta_weights={weights}"]
 
 
