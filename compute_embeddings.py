@@ -20,9 +20,9 @@ from src.embedding.suspects import Judge, load_objects
 from src.embedding.vectors import CropEmbedder, WholeEmbedder
 from src.errors import SettingError
 from src.MetaSeg import meta_models as meta
-from src.run import choice
 from src.run.experiment import create_experiment
 from src.run.runner import Runner
+from src.run.settings import HOW_TO_RUN, PATH, POSITIVE, SIZE, setting, shared_settings
 from src.segmentation import inference
 from src.store import exports
 from src.store.arrays import read_components
@@ -36,52 +36,51 @@ ex = create_experiment("compute_embeddings")
 @ex.config
 def config():
     args = dict(  # noqa: F841 (sacred reads it)
-        datasets=[  # entries of `datasets`: first what the networks learnt on, then those to search
-            CONFIG.TRAIN_DATASET.name,
-            CONFIG.DATASET.name,
-        ],
-        model_name=CONFIG.MODEL_NAME,  # entry of `models` that made the predictions
-        meta_model=CONFIG.META_MODEL_NAME,  # entry of `meta_models` that predicts the IoU
-        meta_weights=None,  # its weights file; None: `model_weights` of its entry
-        net=CONFIG.EMBEDDING_NETWORK,  # entry of `embedding_networks`, torchvision name, timm/NAME
-        net_weights=None,  # its weights file; None: as its entry has it
-        load_file=None,  # file of stage 4 whose segments to embed by another `net`; None: find them
-        io_path=CONFIG.metaseg_io_path,  # folder of all results
-        iou_threshold=CONFIG.IOU_THRESHOLD,  # segments with a predicted IoU below it are suspects
-        pred_classes=None,  # names or ids of predicted classes to look at; None: those of the model
-        min_height=CONFIG.MIN_HEIGHT,  # pixels, of a segment; None: what suits the datasets
-        min_width=CONFIG.MIN_WIDTH,  # pixels, of a segment; None: what suits the datasets
-        min_crop_height=CONFIG.MIN_CROP_HEIGHT,  # pixels; None: what suits the datasets
-        min_crop_width=CONFIG.MIN_CROP_WIDTH,  # pixels; None: what suits the datasets
-        crop_size=None,  # [height, width] in pixels to scale every crop to; None: each as it is
-        batch_size=16,  # crops of one size that go through the network together
-        num_cores=CONFIG.NUM_CORES,  # processes that find the segments and cut the crops
-        gpu=CONFIG.GPU_ID,  # index of the GPU; None: the CPU
-        scheduler=None,  # tcp://host:8786: a Dask cluster; local:N: one of N processes; None: none
-        images_per_job=16,  # on a cluster
-        shard=None,  # 0/4 to 3/4: the images of one of four machines; None: all
-        overwrite=False,  # embed again what is already there
-        dry_run=False,  # only say what would be embedded, and why
-        fail_fast=False,  # stop at the first image that fails
-        coco=None,  # write the segments to this COCO file (.json) too; None: do not
-        csv=None,  # write them to this CSV file too; None: do not
-        parquet=None,  # write them to this Parquet file too; None: do not
+        datasets=setting(
+            [CONFIG.TRAIN_DATASET.name, CONFIG.DATASET.name],
+            "entries of `datasets`: first what the networks learnt on, then those to search",
+        ),
+        **shared_settings(CONFIG, "model_name", "meta_model", "meta_weights"),
+        net=setting(
+            CONFIG.EMBEDDING_NETWORK, "entry of `embedding_networks`, torchvision name, timm/NAME"
+        ),
+        net_weights=setting(None, "its weights file", none="as its entry has it", kind=PATH),
+        load_file=setting(
+            None,
+            "file of stage 4 whose segments to embed by another `net`",
+            none="find them",
+            kind=PATH,
+        ),
+        **shared_settings(CONFIG, "io_path"),
+        iou_threshold=setting(
+            CONFIG.IOU_THRESHOLD,
+            "segments with a predicted IoU below it are suspects, above 1 all of them",
+            kind=POSITIVE,
+        ),
+        pred_classes=setting(
+            None, "names or ids of predicted classes to look at", none="those of the model"
+        ),
+        **shared_settings(CONFIG, "min_height", "min_width", "min_crop_height", "min_crop_width"),
+        crop_size=setting(
+            None, "size that every crop is scaled to", none="each as it is", kind=SIZE
+        ),
+        batch_size=setting(
+            16, "crops of one size that go through the network together", at_least=1
+        ),
+        **shared_settings(CONFIG, "gpu", *HOW_TO_RUN),
+        coco=setting(None, "COCO file (.json) to write the segments to", none="none", kind=PATH),
+        csv=setting(None, "CSV file to write them to", none="none", kind=PATH),
+        parquet=setting(None, "Parquet file to write them to", none="none", kind=PATH),
     )
 
 
 def judge_of(args, run):
     """What the settings ask for: a Judge."""
     datasets, iou_threshold = args["datasets"], args["iou_threshold"]
-    is_list = isinstance(datasets, list | tuple)
-    if not is_list or len(set(map(str, datasets))) < 2:
+    if len(set(map(str, datasets))) < 2:
         raise SettingError(
             "`args.datasets` must name first what the networks learnt on, then the datasets to "
             f"search, such as [streets,streets_ood]; got {datasets!r}"
-        )
-    if type(iou_threshold) not in (int, float) or not iou_threshold > 0:
-        raise SettingError(
-            "`args.iou_threshold` must be a number above 0 (above 1: every segment), got "
-            f"{iou_threshold!r}"
         )
     names = dict.fromkeys(map(str, datasets))
     source, *searched = (registry.choose(known_datasets, name, "dataset") for name in names)
@@ -191,7 +190,6 @@ def classes_to_search(pred_classes):
 
 def choose_network(net, net_weights, crop_size):
     """Entry of the network that makes the vectors, with the weights that are asked for."""
-    embedding_nets.check_crop_size(crop_size)
     entry = embedding_nets.choose_entry(embedding_networks, net)
     if net == "segmentation" and (net_weights or crop_size):
         raise SettingError(
@@ -255,11 +253,7 @@ def embed_segments(args, log):
     figures : dict of str to number
         See `report`; empty with `load_file`.
     """
-    counts = "min_height", "min_width", "min_crop_height", "min_crop_width", "batch_size"
-    choice.check_counts(**{name: args[name] for name in (*counts, "num_cores", "images_per_job")})
     exported = {name: args[name] for name in ("coco", "csv", "parquet")}
-    paths = "io_path", "load_file", "meta_weights", "net_weights"
-    choice.check_paths(**exported, **{name: args[name] for name in paths})
     exports.check_files(**exported)
     choose_network(args["net"], args["net_weights"], args["crop_size"])
     run, is_loaded = Runner.from_args(args, log), args["load_file"] is not None

@@ -21,8 +21,8 @@ from src.discover import OUTSIDE, Explorer, Query, Segments, require_display, sh
 from src.discover.browser import listen, serve_explorer
 from src.embedding import space as embedding_space
 from src.errors import SettingError, WriteError
-from src.run import choice
 from src.run.experiment import create_experiment
+from src.run.settings import NAMES, PATH, setting, shared_settings, some_whole_numbers
 from src.store import cache
 from src.store.files import locked
 
@@ -32,29 +32,61 @@ ex = create_experiment("discover_embedding_space")
 @ex.config
 def config():
     args = dict(  # noqa: F841 (sacred reads it)
-        datasets=None,  # entries of `datasets` to show; None: all in the file
-        model_name=CONFIG.MODEL_NAME,  # entry of `models` that made the predictions
-        net=CONFIG.EMBEDDING_NETWORK,  # embedding network that made the vectors
-        load_file=None,  # a file of stage 4 anywhere; None: the one that the settings here name
-        io_path=CONFIG.metaseg_io_path,  # folder of all results
-        min_height=CONFIG.MIN_HEIGHT,  # pixels, as in stage 4; None: what suits the dataset
-        min_width=CONFIG.MIN_WIDTH,  # pixels, as in stage 4; None: what suits the dataset
-        method="tsne",  # how to reduce the vectors: tsne, isomap or pca
-        embedding_size=2,  # dimensions to find neighbours in; None: the vectors as they are
-        metric="euclid",  # distance between neighbours: euclid or cos
-        neighbours=24,  # number of neighbours shown at first
-        seed=CONFIG.SEED,  # same seed, same map
-        overwrite=False,  # reduce again what is reduced already
-        query=None,  # a picture to find neighbours of, embedded like the segments; None: none
-        query_box=None,  # its part that counts: [left, upper, right, lower] in pixels; None: all
-        browser=False,  # explore in a web browser instead of a window, also from another computer
-        address="127.0.0.1",  # with browser: the network interface; this one is local
-        port=8988,  # with browser: of the page; one of the next where it is taken
+        datasets=setting(None, "entries of `datasets` to show", none="all in the file", kind=NAMES),
+        **shared_settings(CONFIG, "model_name", "net"),
+        load_file=setting(
+            None,
+            "a file of stage 4 anywhere",
+            none="the one that the settings here name",
+            kind=PATH,
+        ),
+        **shared_settings(CONFIG, "io_path", "min_height", "min_width"),
+        method=setting("tsne", "how to reduce the vectors", choices=embedding_space.METHODS),
+        embedding_size=setting(
+            2, "dimensions to find neighbours in", none="the vectors as they are", at_least=1
+        ),
+        metric=setting("euclid", "distance between neighbours", choices=embedding_space.METRICS),
+        neighbours=setting(24, "number of neighbours shown at first", at_least=1),
+        **shared_settings(CONFIG, "seed", "overwrite"),
+        query=setting(
+            None,
+            "a picture to find neighbours of, embedded like the segments",
+            none="none",
+            kind=PATH,
+        ),
+        query_box=setting(
+            None,
+            "its part that counts",
+            none="all",
+            kind=some_whole_numbers("[left, upper, right, lower] in pixels", 4, at_least=0),
+        ),
+        browser=setting(
+            False, "explore in a web browser instead of a window, also from another computer"
+        ),
+        address=setting("127.0.0.1", "network interface that browsers reach; this one is local"),
+        port=setting(
+            8988,
+            "of the page for browsers, or the next one that is free",
+            at_least=0,
+            at_most=65535,
+        ),
     )
-    tsne = {}  # options of scikit-learn's TSNE, such as tsne.perplexity=50  # noqa: F841
+    tsne = setting(  # noqa: F841
+        {}, "options of scikit-learn's TSNE, such as tsne.perplexity=50"
+    )
     mainplot = dict(  # noqa: F841
-        save_path=None,  # write the map to this file, without a window; None: open a window
-        segment=None,  # row of a segment: its neighbours and overview are written too; None: none
+        save_path=setting(
+            None,
+            "write the map to this file, without a window",
+            none="open a window",
+            kind=PATH,
+        ),
+        segment=setting(
+            None,
+            "row of a segment whose neighbours and overview are written, too",
+            none="none",
+            at_least=0,
+        ),
     )
 
 
@@ -64,13 +96,8 @@ def discover(
     tsne, mainplot,
 ):  # fmt: skip
     """Reduce the vectors unless that is done already, then show or write the map."""
-    datasets = choice.as_names(datasets, "datasets")
     registry.choose(models, model_name, "model")
-    choice.check_counts(
-        min_height=min_height, min_width=min_width, neighbours=neighbours,
-        embedding_size=embedding_size,
-    )  # fmt: skip
-    check_options(method, metric, seed, tsne, browser, **mainplot)
+    check_options(method, tsne, browser, **mainplot)
     picture = read_query(query, query_box)
     server = listen(address, port) if browser else None
     path = Path(load_file or table_path(datasets, model_name, net, io_path, min_height, min_width))
@@ -237,22 +264,13 @@ def read_query(query, box):
     except (OSError, ValueError) as error:
         raise SettingError(f"args.query cannot be read: {error}") from error
     height, width = picture.shape[:2]
-    left, upper, right, lower = box = [0, 0, width, height] if box is None else checked_box(box)
+    left, upper, right, lower = box = [0, 0, width, height] if box is None else box
     if not (0 <= left < right <= width and 0 <= upper < lower <= height):
         raise SettingError(
             f"`args.query_box` must lie inside {query} ({width} x {height} pixels, width x height) "
             f"and hold something, got {box!r}"
         )
     return Path(query).name, picture, box
-
-
-def checked_box(box):
-    """The box, if it is four whole numbers."""
-    if not (isinstance(box, (list, tuple)) and list(map(type, box)) == [int] * 4):
-        raise SettingError(
-            f"`args.query_box` must be [left, upper, right, lower] in pixels, got {box!r}"
-        )
-    return box
 
 
 def embed_query(log, named_picture, table, net, model_name):
@@ -308,16 +326,8 @@ def query_vector(log, picture, box, net, model_name, crop_size):
 # before, beside and without a window
 
 
-def check_options(method, metric, seed, tsne, browser, save_path, segment):
+def check_options(method, tsne, browser, save_path, segment):
     """Refuse options that do not fit together or do not exist, before any work."""
-    for name, value, allowed in (
-        ("args.method", method, embedding_space.METHODS),
-        ("args.metric", metric, embedding_space.METRICS),
-    ):
-        if value not in allowed:
-            raise SettingError(f"`{name}` must be one of {', '.join(allowed)}, got {value!r}")
-    if type(seed) is not int or not 0 <= seed < 2**32:
-        raise SettingError(f"`args.seed` must be a whole number from 0 to 2**32 - 1, got {seed!r}")
     known = embedding_space.tsne_options() if tsne else set()
     if set(tsne) - known:
         raise SettingError(f"tsne has {', '.join(sorted(known))}; got {', '.join(tsne)}")
@@ -332,7 +342,7 @@ def check_options(method, metric, seed, tsne, browser, save_path, segment):
         raise SettingError("args.browser shows what mainplot.save_path writes: choose one of them")
     else:
         suffixes = Figure().canvas.get_supported_filetypes()
-        if Path(str(save_path)).suffix.removeprefix(".") not in suffixes:
+        if Path(save_path).suffix.removeprefix(".") not in suffixes:
             raise SettingError(
                 f"`mainplot.save_path` must end in one of {', '.join(suffixes)}, got {save_path!r}"
             )

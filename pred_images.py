@@ -10,10 +10,11 @@ from pathlib import Path
 
 from configuration import CONFIG, datasets, models
 from src import class_ids, registry
-from src.errors import SettingError
 from src.run import choice
 from src.run.experiment import create_experiment
 from src.run.runner import Runner
+from src.run.settings import HOW_TO_RUN, PATH, SIZE, setting, shared_settings
+from src.scores import OF_LOGITS
 from src.segmentation import inference
 from src.segmentation.inference import Computing
 from src.segmentation.search import read_classes
@@ -28,35 +29,36 @@ ex = create_experiment("pred_images")
 @ex.config
 def config():
     args = dict(  # noqa: F841 (sacred reads it)
-        dataset=CONFIG.DATASET.name,  # entry of `datasets` to predict
-        model_name=CONFIG.MODEL_NAME,  # entry of `models`: the segmentation network
-        io_path=CONFIG.metaseg_io_path,  # folder of all results
-        gpu=CONFIG.GPU_ID,  # index of the GPU; None: the CPU
-        precision="float32",  # or bfloat16, or on a GPU float16: faster, less memory, less exact
-        channels_last=False,  # another order in memory, on a GPU faster with half precision
-        compile=False,  # compile the network first: a minute, then faster; for images of one size
-        tile=None,  # [height, width] of parts to predict where an image does not fit; None: whole
-        num_cores=CONFIG.NUM_CORES,  # processes that load and threads that write, together
-        num_images=CONFIG.NUM_IMAGES,  # only the first so many images; None: all
-        classindex=None,  # name or id of a class: only images with it (search_classes.py)
-        subset_file=None,  # text file with one index a line: only these images
-        probabilities=CONFIG.PROBABILITIES,  # how they are stored: compact, float32, or none
-        scores=[],  # anomaly scores of the logits to keep as maps: max_logit, energy
-        scheduler=None,  # tcp://host:8786: a Dask cluster; local:N: one of N processes; None: none
-        images_per_job=16,  # on a cluster
-        shard=None,  # 0/4 to 3/4: the images of one of four machines; None: all
-        overwrite=False,  # predict again what is already there
-        dry_run=False,  # only say what would be predicted, and why
-        fail_fast=False,  # stop at the first image that fails
+        dataset=setting(CONFIG.DATASET.name, "entry of `datasets` to predict"),
+        model_name=setting(CONFIG.MODEL_NAME, "entry of `models`: the segmentation network"),
+        **shared_settings(CONFIG, "io_path", "gpu"),
+        precision=setting(
+            "float32",
+            "float16 (needs a GPU) and bfloat16 are faster, take less memory, and are less exact",
+            choices=inference.PRECISIONS,
+        ),
+        channels_last=setting(
+            False, "another order in memory, on a GPU faster with half precision"
+        ),
+        compile=setting(
+            False, "compile the network first: a minute, then faster; for images of one size"
+        ),
+        tile=setting(None, "parts to predict where an image does not fit", none="whole", kind=SIZE),
+        **shared_settings(CONFIG, "num_images"),
+        classindex=setting(
+            None, "name or id of a class: only images with it (search_classes.py)", none="all"
+        ),
+        subset_file=setting(
+            None, "text file with one index a line: only these images", none="all", kind=PATH
+        ),
+        probabilities=setting(CONFIG.PROBABILITIES, "how they are stored", choices=FORMS),
+        scores=setting([], "anomaly scores of the logits to keep as maps", choices=OF_LOGITS),
+        **shared_settings(CONFIG, *HOW_TO_RUN),
     )
 
 
 def predictor_of(args, run):
     """What the settings ask for: a Predictor."""
-    if args["probabilities"] not in FORMS:
-        raise SettingError(
-            f"`args.probabilities` must be one of {', '.join(FORMS)}, got {args['probabilities']!r}"
-        )
     model = registry.choose(models, args["model_name"], "model")
     data = registry.choose(datasets, args["dataset"], "dataset")
     trained_on, scores = CONFIG.TRAIN_DATASET, sorted(args["scores"])
@@ -66,7 +68,7 @@ def predictor_of(args, run):
         scores=scores,
         **{name: args[name] for name in ("precision", "tile", "channels_last", "compile")},
     )
-    inference.check_options(computing)
+    inference.check_precision(computing.device, computing.precision)
     names = "precision", "tile", "probabilities"
     source = {"network": identity(model), "mean": mean, "std": std}
     source |= {name: args[name] for name in names} | ({"scores": scores} if scores else {})
@@ -106,8 +108,5 @@ def predict(args, run):
 
 @ex.automain
 def main(args, _log):
-    choice.check_counts(
-        **{name: args[name] for name in ("num_cores", "num_images", "images_per_job")}
-    )
     run = Runner.from_args(args, _log)
     run.close(predict(args, run))

@@ -8,9 +8,9 @@ image, so that an interrupted search goes on where it was. Only label files are 
 
 from configuration import CONFIG, datasets
 from src import registry
-from src.run import choice
 from src.run.experiment import create_experiment
 from src.run.runner import Runner
+from src.run.settings import setting, shared_settings
 from src.segmentation.search import ClassSearch, search_dataset
 from src.store.paths import Results
 
@@ -20,16 +20,13 @@ ex = create_experiment("search_classes")
 @ex.config
 def config():
     args = dict(  # noqa: F841 (sacred reads it)
-        dataset=CONFIG.DATASET.name,  # entry of `datasets` to search
-        io_path=CONFIG.metaseg_io_path,  # folder of all results
-        num_cores=CONFIG.NUM_CORES,  # processes to use
-        overwrite=False,  # search again what is already there
+        dataset=setting(CONFIG.DATASET.name, "entry of `datasets` to search"),
+        **shared_settings(CONFIG, "io_path", "num_cores", "overwrite"),
     )
 
 
 @ex.automain
 def main(args, _log):
-    choice.check_counts(num_cores=args["num_cores"])
     data = registry.choose(datasets, args["dataset"], "dataset")
     run = Runner.from_args(args, _log)
     results = Results(args["io_path"], dataset=data.name)

@@ -16,8 +16,8 @@ from src import registry
 from src.errors import SettingError
 from src.MetaSeg import analysis, stage
 from src.MetaSeg import meta_models as fitting
-from src.run import choice
 from src.run.experiment import create_experiment
+from src.run.settings import PATH, POSITIVE, setting, shared_settings
 from src.store import provenance
 from src.store.files import prepare
 from src.store.paths import Results
@@ -29,19 +29,24 @@ ex = create_experiment("train_meta_nn")
 @ex.config
 def config():
     args = dict(  # noqa: F841 (sacred reads it)
-        dataset=CONFIG.TRAIN_DATASET.name,  # entry of `datasets` to learn from
-        val_dataset=CONFIG.VAL_DATASET.name,  # entry of `datasets` to judge by
-        model_name=CONFIG.MODEL_NAME,  # entry of `models` that made the predictions
-        meta_model=CONFIG.META_MODEL_NAME,  # entry of `meta_models` to train
-        meta_weights=None,  # file to write; None: `model_weights` of the meta model's entry
-        io_path=CONFIG.metaseg_io_path,  # folder of all results
-        epochs=50,  # of a network: times that every segment is seen
-        batch_size=256,  # of a network: segments a step
-        learning_rate=CONFIG.META_LEARNING_RATE,  # of a network's Adam
-        patience=None,  # stop after so many epochs without a smaller validation loss; None: never
-        seed=CONFIG.SEED,  # same seed, same weights
-        overwrite=False,  # train again even if the file was made from the same
-        dry_run=False,  # only say whether it would be trained, and why
+        dataset=setting(CONFIG.TRAIN_DATASET.name, "entry of `datasets` to learn from"),
+        val_dataset=setting(CONFIG.VAL_DATASET.name, "entry of `datasets` to judge by"),
+        **shared_settings(CONFIG, "model_name"),
+        meta_model=setting(CONFIG.META_MODEL_NAME, "entry of `meta_models` to train"),
+        meta_weights=setting(
+            None, "file to write", none="`model_weights` of the meta model's entry", kind=PATH
+        ),
+        **shared_settings(CONFIG, "io_path"),
+        epochs=setting(50, "times that a network sees every segment", at_least=1),
+        batch_size=setting(256, "segments a step of a network", at_least=1),
+        learning_rate=setting(CONFIG.META_LEARNING_RATE, "of a network's Adam", kind=POSITIVE),
+        patience=setting(
+            None,
+            "stop after so many epochs without a smaller validation loss",
+            none="never",
+            at_least=1,
+        ),
+        **shared_settings(CONFIG, "seed", "overwrite", "dry_run"),
     )
 
 
@@ -57,7 +62,6 @@ def train_meta_model(
         Coefficient of determination of the predicted IoU on `val_dataset`; None without its
         segments, which training needs and a trained model does not, and in a dry run.
     """
-    choice.check_counts(**{name: training[name] for name in ("epochs", "batch_size", "patience")})
     model = registry.choose(models, model_name, "model")
     entry = registry.choose(meta_models, meta_model, "meta model")
     for name in (dataset, val_dataset):

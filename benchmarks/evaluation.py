@@ -8,7 +8,8 @@ import time
 
 import numpy as np
 
-from src.evaluation import metrics as evaluation
+from src.evaluation.pixels import ScoreCounts
+from src.evaluation.ranking import retrieval
 
 QUERIES = 20_000  # each against all others, in two dimensions
 FRAMES, HEIGHT, WIDTH = 40, 1024, 2048
@@ -19,13 +20,13 @@ def peak_mb():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def retrieval():
+def rank():
     """Seconds to judge `QUERIES` queries."""
     generator = np.random.default_rng(0)
     points = generator.normal(size=(QUERIES, 2))
     labels = generator.integers(0, 12, QUERIES)
     start = time.perf_counter()
-    evaluation.retrieval(points, labels, np.arange(QUERIES), counts=(1, 10, 100))
+    retrieval(points, labels, np.arange(QUERIES), counts=(1, 10, 100))
     return time.perf_counter() - start
 
 
@@ -34,7 +35,7 @@ def pixels():
     generator = np.random.default_rng(0)
     scores = generator.normal(size=(HEIGHT, WIDTH)).astype(np.float32)
     labels = (generator.random((HEIGHT, WIDTH)) < 0.02).astype(np.uint8)
-    counts = evaluation.ScoreCounts()
+    counts = ScoreCounts()
     start = time.perf_counter()
     for _ in range(FRAMES):
         counts.add(scores + labels, labels)
@@ -46,7 +47,7 @@ def pixels():
 def main():
     """Print the table."""
     base = peak_mb()
-    seconds = retrieval()
+    seconds = rank()
     print(f"retrieval, {QUERIES:,} queries x {QUERIES:,} rows: {seconds:.1f} s (goal 30 s), "
           f"{peak_mb():.0f} MB in all, {base:.0f} before (goal 2,000)")  # fmt: skip
     frame, rest = pixels()

@@ -131,23 +131,6 @@ class ImageName(NamedTuple):
         return f"{self.index} of {self.dataset}"
 
 
-@dataclass(frozen=True)
-class Retrieval:
-    """How well the nearest neighbours of Q queries carry their label.
-
-    Attributes
-    ----------
-    average_precision : ndarray of shape (Q,), float64
-        In (0, 1]; NaN for a query without any relevant row.
-    precision, recall : ndarray of shape (Q, K), float64
-        At each of the K counts of neighbours; in [0, 1], `recall` NaN likewise.
-    """
-
-    average_precision: np.ndarray
-    precision: np.ndarray
-    recall: np.ndarray
-
-
 class Measured(NamedTuple):
     """What stages 1 and 2 know of an image of H x W pixels with S segments.
 

@@ -21,3 +21,30 @@ def energy(logits):
 
 
 OF_LOGITS = {"max_logit": max_logit, "energy": energy}  # that stage 1 may keep
+
+
+def of_picture(heatmaps, predicted_iou, kept):
+    """All scores of the pixels of a picture.
+
+    Parameters
+    ----------
+    heatmaps : sequence of three ndarray of shape (H, W), float32
+        Entropy, probability difference (the margin) and variation ratio (1 - largest probability):
+        `MetaSeg.metrics.heatmaps` defines them.
+    predicted_iou : ndarray of shape (H, W), float32
+        That of each pixel's segment.
+    kept : dict of str to ndarray of shape (H, W), float32
+        Those that stage 1 has kept, see `OF_LOGITS`.
+
+    Returns
+    -------
+    scores : dict of str to ndarray of shape (H, W), float32
+    """
+    entropy, difference, variation = heatmaps
+    return {
+        "entropy": entropy,
+        "1 - largest probability": variation,
+        "margin": difference,
+        "1 - predicted IoU": 1 - predicted_iou,
+        **{name.replace("_", " "): values for name, values in kept.items()},
+    }

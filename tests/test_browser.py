@@ -360,15 +360,13 @@ def test_a_figure_can_be_downloaded_and_closed(visit):
     visit(visitor)
 
 
-def test_a_taken_port_gives_way_to_the_next_and_a_wrong_one_is_named():
+def test_a_taken_port_gives_way_to_the_next_and_a_wrong_address_is_named():
     first = listen("127.0.0.1", 0)
     port = first.getsockname()[1]
     second = listen("127.0.0.1", port)
     assert port < second.getsockname()[1] < port + 20
     first.close()
     second.close()
-    with pytest.raises(SettingError, match="`args.port` must be from 0 to 65535, got 70000"):
-        listen("127.0.0.1", 70000)
     for address in ("192.0.2.1", "no.such.host.invalid"):  # reserved: never a computer's own
         with pytest.raises(SettingError, match=address):
             listen(address, 8988)

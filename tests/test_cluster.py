@@ -302,7 +302,7 @@ def test_jobs_that_need_a_gpu_go_where_one_is_offered(tmp_path, log):
 @pytest.mark.parametrize("scheduler", ["local", "local:0", "local:two", "host:8786", "udp://h:1"])
 def test_a_scheduler_of_no_kind_is_refused(scheduler, tmp_path, log):
     with (
-        pytest.raises(RunError, match="tcp://host:8786, local:N .*, or None"),
+        pytest.raises(RunError, match="tcp://host:8786, or local:N .*, or None"),
         opened(scheduler, tmp_path, log),
     ):
         pass

@@ -702,19 +702,12 @@ def test_the_selection_of_the_training_dataset_holds_unless_another_is_asked_for
         ({"datasets": ["source", "frist"]}, "Did you mean 'first'"),
         ({"net": "segmentation", "crop_size": [9, 9]}, "go with networks that see crops"),
         ({"crop_size": [9]}, r"`args.crop_size` must be \[height, width\]"),
-        ({"num_cores": 0}, "`args.num_cores` must be"),
         ({"net": "mean_color"}, "Did you mean 'mean_colour'"),
         ({"net": "timm/"}, "timm/<name> need no entry"),
         ({"net": "no_network"}, "'no_network' must be a torch.nn.Module"),
         ({"net_weights": "missing.pth"}, "weights of 'mean_colour' are missing"),
-        ({"iou_threshold": 0}, "`args.iou_threshold` must be a number above 0 .* got 0"),
-        ({"iou_threshold": float("nan")}, "`args.iou_threshold` must be .* got nan"),
-        ({"iou_threshold": "low"}, "`args.iou_threshold` must be .* got 'low'"),
-        ({"datasets": "first"}, r"then the datasets to search.*got 'first'"),
         ({"datasets": ["first", "first"]}, r"then the datasets to search"),
         ({"datasets": [[1], 2]}, r"there is no dataset '\[1\]'"),
-        ({"load_file": 5}, "`args.load_file` must be the path of a file or folder, got 5"),
-        ({"csv": 5}, "`args.csv` must be the path of a file or folder, got 5"),
         ({"coco": Path(__file__).parent}, "`args.coco` .* is a folder"),
     ],
 )
@@ -725,6 +718,24 @@ def test_a_setting_that_cannot_work_is_named_before_an_image_is_searched(
         world.run(**settings)
     assert "predicted class" not in caplog.text  # which heads the table of what was found
     assert not (world.results / "embeddings").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"crop_size": [9]}, r"`args.crop_size` must be \[height, width\], .*, got \[9\]"),
+        ({"num_cores": 0}, "`args.num_cores` must be a whole number >= 1, got 0"),
+        ({"iou_threshold": 0}, "`args.iou_threshold` must be a number above 0, got 0"),
+        ({"iou_threshold": float("nan")}, "`args.iou_threshold` must be .*, got nan"),
+        ({"iou_threshold": "low"}, "`args.iou_threshold` must be .*, got 'low'"),
+        ({"datasets": "first"}, r"`args.datasets` must be a list, got 'first'"),
+        ({"load_file": 5}, "`args.load_file` must be the path of a file or folder, .*, got 5"),
+        ({"csv": 5}, "`args.csv` must be the path of a file or folder, .*, got 5"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_refused_before_the_run(world, settings, message):
+    with pytest.raises(SettingError, match=message):
+        compute_embeddings.ex.run(config_updates={"args": {**world.settings, **settings}})
 
 
 @pytest.mark.parametrize(

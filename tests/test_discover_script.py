@@ -1,6 +1,7 @@
 """Stage 5's script up to the window: which file, which segments, which map, which query."""
 
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -140,21 +141,35 @@ def test_what_the_reduction_refuses_is_named_without_a_traceback(
         make_maps(path, settings)
 
 
-@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, "x", None, True])
-def test_a_wrong_seed_is_named(seed):
-    with pytest.raises(SettingError, match=r"`args\.seed` must be a whole number"):
-        script.check_options("tsne", "euclid", seed, {}, False, "map.png", None)
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        *(("args.seed", seed, "a whole number") for seed in (-1, 2**32, 1.5, "x", None, True)),
+        *(("args.port", port, "a whole number from 0 to 65535") for port in (70000, -1, "x")),
+        *(("args.query_box", box, r"\[left, upper") for box in ([0, 0, 9], "box", [0, 0, 9, 9.5])),
+        *(("mainplot.save_path", path, "the path of a file") for path in (5, True)),
+        ("mainplot.segment", -1, "a whole number >= 0"),
+        ("args.method", "umap", "one of tsne, isomap, pca"),
+        ("args.metric", "taxi", "one of euclid, cos"),
+        ("args.neighbours", 0, "a whole number >= 1"),
+        ("args.datasets", [], "a name or a list of names"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_refused_before_the_run(name, value, rule):
+    with pytest.raises(
+        SettingError, match=f"`{name}` must be {rule}.*, got {re.escape(repr(value))}"
+    ):
+        script.ex.run(config_updates={name: value})
 
 
-@pytest.mark.parametrize("save_path", ["map.doc", 5, True])
-def test_a_wrong_name_for_the_picture_is_named(save_path):
+def test_a_wrong_name_for_the_picture_is_named():
     with pytest.raises(SettingError, match=r"`mainplot\.save_path` must end in one of"):
-        script.check_options("tsne", "euclid", 0, {}, False, save_path, None)
+        script.check_options("tsne", {}, False, "map.doc", None)
 
 
 def test_an_option_that_the_script_sets_itself_is_none_of_tsne():
     with pytest.raises(SettingError, match="tsne has angle, .*; got n_components"):
-        script.check_options("tsne", "euclid", 0, {"n_components": 3}, False, "map.png", None)
+        script.check_options("tsne", {"n_components": 3}, False, "map.png", None)
 
 
 def test_a_picture_that_cannot_be_written_is_named(tmp_path):
@@ -206,7 +221,7 @@ def test_a_query_is_a_picture_or_a_part_of_it(photo):
     assert script.read_query(None, None) is None
 
 
-@pytest.mark.parametrize("box", [[0, 0, 41, 30], [5, 5, 5, 9], [0, 0, 9], "box", [0, 0, 9, 9.5]])
+@pytest.mark.parametrize("box", [[0, 0, 41, 30], [5, 5, 5, 9]])
 def test_a_wrong_box_is_refused_with_what_is_allowed(photo, box):
     with pytest.raises(SettingError, match=r"`args\.query_box` must"):
         script.read_query(photo[0], box)

@@ -20,7 +20,6 @@ from torch.nn.functional import interpolate
 
 from src.embedding import networks as embedding_networks
 from src.embedding.networks import (
-    check_crop_size,
     choose_entry,
     embed_stream,
     load_embedding_network,
@@ -244,13 +243,6 @@ def test_an_unknown_network_is_named_with_those_that_need_no_entry(name):
         choose_entry({"resnet18": imagenet("resnet18")}, name)
     assert f"no embedding network {str(name)!r}." in str(error.value)
     assert "torchvision's classification networks and timm/<name> need no entry" in str(error.value)
-
-
-def test_a_size_of_crops_that_is_none_is_refused():
-    check_crop_size(None)
-    check_crop_size([8, 9])
-    with pytest.raises(SettingError, match=r"`args.crop_size` must be \[height, width\]"):
-        check_crop_size([8])
 
 
 # --- weights

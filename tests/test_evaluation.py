@@ -8,14 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from src.evaluation import metrics as evaluation
-from src.evaluation.metrics import (
+from src.evaluation import (
     component_anomaly_metrics,
-    confusion_by_iou,
     pixel_anomaly_metrics,
-    retrieval,
+    pixels,
+    ranking,
     retrieval_average_precision,
 )
+from src.evaluation.confusion import class_iou, confusion_by_iou, confusion_matrix
+from src.evaluation.ranking import retrieval
 
 LINE = np.array([[0.0, 1.0], [1.0, 1.0], [3.0, 1.0], [6.0, 1.0]])  # row 0 sees 1, 2, 3 in order
 
@@ -43,7 +44,7 @@ def test_the_blocks_do_not_show(monkeypatch):
     generator = np.random.default_rng(0)
     embeddings, labels = generator.normal(size=(40, 3)), generator.integers(0, 4, 40)
     whole = retrieval_average_precision(embeddings, labels, np.arange(40))
-    monkeypatch.setattr(evaluation, "BLOCK_ENTRIES", 120)
+    monkeypatch.setattr(ranking, "BLOCK_ENTRIES", 120)
     assert_array_equal(retrieval_average_precision(embeddings, labels, np.arange(40)), whole)
 
 
@@ -93,12 +94,12 @@ def test_wrong_arguments_are_named(change, message):
 def test_pixels_without_a_known_class_are_not_counted():
     ground_truth = np.array([[0, 0, 1], [1, 7, 255]], np.uint8)
     prediction = np.array([[0, 1, 1], [1, 1, 0]], np.uint8)
-    assert_array_equal(evaluation.confusion_matrix(prediction, ground_truth, 2), [[1, 1], [0, 2]])
+    assert_array_equal(confusion_matrix(prediction, ground_truth, 2), [[1, 1], [0, 2]])
 
 
 def test_class_iou_is_worked_out_from_hits_misses_and_false_alarms():
     confusion = np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
-    assert_allclose(evaluation.class_iou(confusion), [3 / 6, 4 / 7, np.nan])
+    assert_allclose(class_iou(confusion), [3 / 6, 4 / 7, np.nan])
 
 
 # --- precision and recall at k
@@ -145,7 +146,7 @@ def test_recorded_confusions_by_threshold_are_met(reference, dataset):
     transposed = below.transpose(0, 2, 1)  # recorded with the predicted class as row
     assert_array_equal(transposed[:-1], recorded["confusion_below"])
     assert_array_equal(transposed[-1] - transposed[:-1], recorded["confusion_at_or_above"])
-    iou = np.nan_to_num([evaluation.class_iou(confusion) for confusion in below[:-1]])[:, 1:]
+    iou = np.nan_to_num([class_iou(confusion) for confusion in below[:-1]])[:, 1:]
     some = below[:-1].any(axis=(1, 2))  # without any pixel the original's helper gives ones
     assert_allclose(iou[some], recorded["class_iou_below"][some], atol=1e-5)
     assert_allclose(100 * iou[some].mean(1), recorded["miou_percent_below"][some], atol=1e-3)
@@ -212,8 +213,8 @@ def test_scores_that_crowd_at_one_are_told_apart_in_steps_too(monkeypatch):
     labels = (generator.random((4, 100, 100)) < 0.05).astype(int)
     scores = 1 / (1 + np.exp(-(12 + 2 * generator.normal(size=labels.shape) + 3 * labels)))
     exact = pixel_anomaly_metrics(scores, labels)
-    monkeypatch.setattr(evaluation, "EXACT_PIXELS", 1000)
-    monkeypatch.setattr(evaluation, "QUANTILES", 500)
+    monkeypatch.setattr(pixels, "EXACT_PIXELS", 1000)
+    monkeypatch.setattr(pixels, "QUANTILES", 500)
     rough = pixel_anomaly_metrics(scores, labels)
     for key in ("average_precision", "auroc", "fpr_at_95_tpr", "best_f1"):
         assert rough[key] == pytest.approx(exact[key], abs=5e-3), key
@@ -222,7 +223,7 @@ def test_scores_that_crowd_at_one_are_told_apart_in_steps_too(monkeypatch):
 def test_counting_in_steps_comes_close_to_the_exact_values(recorded_frames, monkeypatch):
     scores, labels, _ = recorded_frames
     exact = pixel_anomaly_metrics(scores, labels)
-    monkeypatch.setattr(evaluation, "EXACT_PIXELS", 30_000)  # reached in the second frame
+    monkeypatch.setattr(pixels, "EXACT_PIXELS", 30_000)  # reached in the second frame
     rough = pixel_anomaly_metrics(scores - 0.5, labels)  # negative scores, too
     assert (rough["positives"], rough["negatives"]) == (exact["positives"], exact["negatives"])
     for key in ("average_precision", "auroc", "fpr_at_95_tpr", "best_f1"):

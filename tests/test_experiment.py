@@ -4,6 +4,7 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from src.run.experiment import SacredError, create_experiment, explanations
+from src.errors import SettingError
+from src.run.experiment import HELP_WIDTH, SacredError, create_experiment
+from src.run.settings import PATH, setting
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SCRIPT = '''
@@ -24,6 +27,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from src.run.experiment import create_experiment
+from src.run.settings import setting
 from src.errors import SettingError
 
 ex = create_experiment("count")
@@ -32,12 +36,12 @@ ex = create_experiment("count")
 @ex.config
 def config():
     args = dict(  # noqa: F841 (sacred reads it)
-        dataset="streets",  # entry of `datasets` to run on
-        gpu=0,  # index of the GPU; None: the CPU
-        rate=0.5,  # share in [0, 1]
-        num_images=None,  # only the first so many
-        folder=Path("/results"),  # folder of all results
-        tsne=dict(perplexity=30),  # settings of the map
+        dataset=setting("streets", "entry of `datasets` to run on"),
+        gpu=setting(0, "index of the GPU", none="the CPU", at_least=0),
+        rate=setting(0.5, "share of the images", at_least=0, at_most=1),
+        num_images=setting(None, "only the first so many", none="all", at_least=1),
+        folder=setting(Path("/results"), "folder of all results"),
+        tsne=dict(perplexity=setting(30, "neighbours that a point has on the map")),
     )
 
 
@@ -94,11 +98,29 @@ def test_help_shows_what_the_script_does_its_options_and_its_settings(script):
     assert (code, err) == (0, "")
     assert "count.py" in out
     assert "Stage 9: count the images of a data set." in out
-    assert "--file_storage" in out
-    settings = [" ".join(line.split()) for line in out.partition("Settings")[2].splitlines()]
-    assert "args.dataset='streets' entry of `datasets` to run on" in settings
-    assert "args.gpu=0 index of the GPU; None: the CPU" in settings
-    assert "args.folder='/results' folder of all results" in settings
+    assert max(map(len, out.splitlines())) <= HELP_WIDTH
+    _, settings, options, further = re.split("\n(?:Settings|Options|Further options)", out)
+    settings = [" ".join(line.split()) for line in settings.splitlines()[1:] if line]
+    assert settings == [  # in the order of the script
+        "args.dataset='streets' entry of `datasets` to run on",
+        "args.gpu=0 index of the GPU: a whole number >= 0; None: the CPU",
+        "args.rate=0.5 share of the images: a number from 0 to 1",
+        "args.num_images=None only the first so many: a whole number >= 1; None: all",
+        "args.folder='/results' folder of all results",
+        "args.tsne.perplexity=30 neighbours that a point has on the map",
+    ]
+    assert [line.split()[0] for line in options.splitlines()[1:] if line] == [
+        "print_config", "-F,", "-l,", "-f,", "-h,",
+    ]  # fmt: skip
+    assert "--mongo_db" in further and "save_config" in further
+
+
+def test_a_long_default_has_its_explanation_below(tmp_path):
+    folder = "/folder" * 9
+    (tmp_path / "count.py").write_text(SCRIPT.replace("/results", folder))
+    code, out, _ = call(tmp_path / "count.py", "-h")
+    lines = [line.strip() for line in out.splitlines()]
+    assert (code, lines[lines.index(f"args.folder='{folder}'") + 1]) == (0, "folder of all results")
 
 
 def test_the_terminal_shows_our_messages_and_no_warnings(script):
@@ -168,8 +190,10 @@ def test_print_config_shows_each_setting_with_its_explanation(counting, capsys):
     counting.run_commandline("count.py print_config with args.gpu=3")
     out = capsys.readouterr().out
     (line,) = (line for line in out.splitlines() if "gpu" in line)
-    assert "gpu = 3" in line and "# index of the GPU; None: the CPU" in line
-    assert "settings of the map" in out
+    assert "gpu = 3" in line
+    assert "# index of the GPU: a whole number >= 0; None: the CPU" in line
+    assert "neighbours that a point has on the map" in out
+    assert "the random seed for this experiment" in out
     assert "noqa" not in out
 
 
@@ -215,29 +239,32 @@ def ex():
     @experiment.config
     def config():
         args = dict(  # noqa: C408, F841
-            gpu=0,  # index of the GPU; None: the CPU
-            rate=0.5,  # share
+            gpu=setting(0, "index of the GPU", none="the CPU"),
+            rate=setting(0.5, "share"),
             name="a",
             flag=False,
             sizes=(1, 2),
             datasets=["streets"],
             limit=None,
             folder=Path("/results"),
+            table=setting(None, "file to write", none="none", kind=PATH),
             tsne=dict(perplexity=30),
             options={},
+            maps=setting({}, "name=folder", kind=PATH),
         )
         iterations = 3  # noqa: F841
+        free = setting({}, "options of the map")  # noqa: F841
 
     @experiment.main
-    def main(args):
-        return dict(args)
+    def main(args, free):
+        return {**args, "free": free}
 
     return experiment
 
 
 GOOD = [
     ("gpu", 3),
-    ("gpu", None),  # its explanation mentions None
+    ("gpu", None),  # it says what None means
     ("rate", 1),
     ("rate", 0.25),
     ("name", "b"),
@@ -248,6 +275,8 @@ GOOD = [
     ("folder", "/elsewhere"),
     ("tsne.perplexity", 5),
     ("options.anything", 1),
+    ("options.any.depth", 1),
+    ("maps.depth", "/depth"),
 ]
 
 
@@ -278,18 +307,23 @@ def test_a_list_needs_no_quotes_on_the_command_line(ex, word, value):
 
 
 BAD = [
-    ("gpu", 1.5, "must be int or None, got 1.5"),
-    ("gpu", True, "must be int or None, got True"),
-    ("rate", "x", "must be float, got 'x'"),
-    ("rate", None, "must be float, got None"),
-    ("rate", True, "must be float, got True"),
-    ("name", 2020, "must be str, got 2020 .*'args.name=\"2020\"'"),
-    ("flag", 1, "must be bool, got 1"),
-    ("sizes", 3, "must be tuple, got 3"),
-    ("datasets", "streets", r"must be list, got 'streets' .* write args.datasets=\[streets\]"),
-    ("folder", 3, "must be str, got 3"),
-    ("tsne", 3, "must be dict, got 3"),
-    ("gpu.x", 3, "must be int or None|is not a setting"),
+    ("gpu", 1.5, r"must be a whole number, or None \(the CPU\), got 1.5 \[index of the GPU\]"),
+    ("gpu", True, "must be a whole number, or None .*, got True"),
+    ("rate", "x", "must be a number, got 'x'"),
+    ("rate", None, "must be a number, got None"),
+    ("rate", True, "must be a number, got True"),
+    ("name", 2020, "must be text, got 2020; .*'args.name=\"2020\"'"),
+    ("flag", 1, "must be True or False, got 1"),
+    ("sizes", 3, "must be a list, got 3"),
+    ("datasets", "streets", r"must be a list, got 'streets'; write args.datasets=\[streets\]"),
+    ("folder", 3, "must be the path of a file or folder, got 3; .*'args.folder=\"3\"'"),
+    ("table", 3, r"must be the path of a file or folder, or None \(none\), got 3"),
+    ("tsne", 3, "must be a dict, got 3"),
+    ("options", 3, "must be a dict, got 3"),
+    ("maps.depth", 3, "`args.maps.depth` must be the path of a file or folder, got 3"),
+    ("maps.depth", None, "`args.maps.depth` must be the path of a file or folder, got None"),
+    ("gpu.x", 3, "is not a setting"),
+    ("limit.x", 3, "is not a setting"),
 ]
 
 
@@ -297,6 +331,63 @@ BAD = [
 def test_values_of_the_wrong_type_are_refused(ex, key, value, message):
     with pytest.raises(SacredError, match=message):
         ex.run(config_updates={f"args.{key}": value})
+
+
+@pytest.mark.parametrize("value", [3, "text", [1]])
+def test_a_dict_is_not_replaced_by_something_else(ex, value):
+    for name in ("args", "free"):  # which the main function asks for, too
+        with pytest.raises(SettingError, match=f"`{name}` must be a dict"):
+            ex.run(config_updates={name: value})
+
+
+def test_a_default_that_does_not_fit_is_refused_unless_another_value_is_given():
+    experiment = create_experiment("wrong_default")
+
+    @experiment.config
+    def config():
+        cores = setting(0, "processes to use", at_least=1)  # noqa: F841
+
+    @experiment.main
+    def main(cores):
+        return cores
+
+    with pytest.raises(SettingError, match="`cores` must be a whole number >= 1, got 0"):
+        experiment.run()
+    assert experiment.run(config_updates={"cores": 2}).result == 2
+
+
+def test_defaults_are_those_at_the_time_of_the_run(monkeypatch):
+    experiment = create_experiment("late")
+
+    @experiment.config
+    def config():
+        name = setting(DEFAULT, "what the configuration says")  # noqa: F841
+
+    @experiment.main
+    def main(name):
+        return name
+
+    assert experiment.run().result == "early"
+    monkeypatch.setitem(globals(), "DEFAULT", "late")
+    assert experiment.run().result == "late"
+
+
+DEFAULT = "early"
+
+
+def test_paths_may_begin_with_the_home_folder_or_a_variable(ex, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("DATA", "/data")
+    changes = {"folder": "~/results", "table": "$DATA/a.csv", "maps": {"depth": "${DATA}/depth"}}
+    result = ex.run(config_updates={"args": {**changes, "name": "~"}}).result
+    assert result["folder"] == "/home/me/results"
+    assert result["table"] == "/data/a.csv"
+    assert result["maps"] == {"depth": "/data/depth"}
+    assert result["name"] == "~"  # is no path
+    run = ex.run_commandline(["small.py", "with", "args.table=~/a.csv", "args.maps.x=~/x"])
+    assert run.result["table"] == "/home/me/a.csv"
+    assert run.result["maps"] == {"x": "/home/me/x"}
+    assert ex.run(config_updates={"args": {"folder": Path("~/a")}}).result["folder"] == "/home/me/a"
 
 
 @pytest.mark.parametrize(
@@ -322,7 +413,7 @@ def test_all_wrong_settings_can_be_forced(ex):
 
 @pytest.mark.parametrize("seed", ["abc", -1, 0.5])
 def test_a_seed_must_be_a_whole_number(ex, seed):
-    with pytest.raises(SacredError, match="`seed` must be an int >= 0"):
+    with pytest.raises(SacredError, match="`seed` must be a whole number >= 0"):
         ex.run(config_updates={"seed": seed})
 
 
@@ -369,38 +460,6 @@ def test_an_experiment_works_in_any_state_of_git(tmp_path, state):
     assert code == 0, err
     repositories = run_entry(tmp_path / "runs")["experiment"]["repositories"]
     assert [entry["dirty"] for entry in repositories] == [True] * (state == "changed file")
-
-
-def test_explanations_are_the_comments_beside_nested_settings():
-    def config():
-        args = dict(  # noqa: F841
-            plain=1,  # a plain one
-            silent=2,
-            quoted="# no comment",
-            linted=3,  # noqa: E501
-            both=4,  # explained  # noqa: E501
-            several=[
-                1,
-                2,
-            ],  # a list over several lines
-            nested=dict(  # the nested one
-                inner=5,  # an inner one
-            ),
-            display={
-                "key": 6,  # in braces
-            },
-            one_line=dict(a=1, b=2),  # of the dictionary, not of its entries
-        )
-
-    assert explanations(config) == {
-        "args.plain": "a plain one",
-        "args.both": "explained",
-        "args.several": "a list over several lines",
-        "args.nested": "the nested one",
-        "args.nested.inner": "an inner one",
-        "args.display.key": "in braces",
-        "args.one_line": "of the dictionary, not of its entries",
-    }
 
 
 def test_a_repeated_sigterm_and_a_forked_worker_do_no_harm(tmp_path):

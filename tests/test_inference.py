@@ -12,7 +12,7 @@ from PIL import Image
 from src.errors import SettingError
 from src.segmentation.inference import (
     Computing,
-    check_options,
+    check_precision,
     choose_device,
     load_network,
     predict,
@@ -141,26 +141,12 @@ def test_logits_of_another_size_are_refused():
 # --- options
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"precision": "half"}, "`args.precision` must be one of float32, bfloat16, got 'half'"),
-        ({"precision": "float16"}, "got 'float16'; float16 needs a GPU"),
-        ({"tile": 512}, r"`args.tile` must be \[height, width\].* got 512"),
-        ({"tile": [512, 0]}, r"got \[512, 0\]"),
-        ({"tile": [512]}, r"got \[512\]"),
-        ({"tile": [512, 0.5]}, r"got \[512, 0.5\]"),
-        ({"scores": ["energi"]}, r"list of max_logit, energy, got \['energi'\]"),
-    ],
-)
-def test_wrong_options_are_refused_by_name(options, message):
-    with pytest.raises(SettingError, match=message):
-        check_options(Computing(CPU, **options))
-
-
-def test_options_that_work_are_accepted():
-    check_options(Computing(CPU, precision="bfloat16", tile=[1, 2048]))
-    check_options(Computing(torch.device("cuda", 0), precision="float16"))
+def test_half_precision_is_for_devices_that_have_it():
+    for device in (torch.device("cuda", 0), None):  # None: not known yet
+        check_precision(device, "float16")
+    check_precision(CPU, "bfloat16")
+    with pytest.raises(SettingError, match="`args.precision` float16 needs a GPU"):
+        check_precision(CPU, "float16")
 
 
 def test_half_precision_gives_nearly_the_same_probabilities_in_float32():

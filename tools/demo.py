@@ -22,7 +22,7 @@ import pred_images
 import train_meta_nn
 from configuration import CONFIG, datasets
 from src import registry
-from src.evaluation import metrics as evaluation
+from src.evaluation.confusion import class_iou, confusion_matrix
 from src.MetaSeg import main as metaseg
 from src.store import cache
 
@@ -66,10 +66,8 @@ def validation_iou():
     confusion = np.zeros((classes, classes), np.int64)
     for index in cache.image_indices(folder, "input"):
         prediction = cache.read_prediction(folder / f"input{index}.hdf5", probabilities=False)
-        confusion += evaluation.confusion_matrix(
-            prediction.prediction, prediction.ground_truth, classes
-        )
-    return evaluation.class_iou(confusion)
+        confusion += confusion_matrix(prediction.prediction, prediction.ground_truth, classes)
+    return class_iou(confusion)
 
 
 def main():

@@ -22,7 +22,7 @@ from configuration import CONFIG, datasets, models
 from src import registry
 from src.datasets import streets
 from src.datasets.demo import scene as street_scene
-from src.evaluation import metrics as evaluation
+from src.evaluation.confusion import class_iou, confusion_matrix
 from src.segmentation import inference
 
 CROP_HEIGHT, CROP_WIDTH, CROPS_A_SCENE, BATCH_SIZE = 192, 256, 3, 6
@@ -117,8 +117,8 @@ def validation_iou(network):
     confusion = np.zeros((classes, classes), np.int64)
     for image, ground_truth, _ in samples:
         prediction = inference.predict(network, image).argmax(-1)
-        confusion += evaluation.confusion_matrix(prediction, ground_truth.numpy(), classes)
-    return evaluation.class_iou(confusion)
+        confusion += confusion_matrix(prediction, ground_truth.numpy(), classes)
+    return class_iou(confusion)
 
 
 def main():

@@ -18,9 +18,9 @@ from src import class_ids, registry
 from src.errors import SettingError
 from src.MetaSeg import analysis, stage
 from src.MetaSeg import meta_models as meta
-from src.run import choice
 from src.run.experiment import create_experiment
 from src.run.runner import Runner
+from src.run.settings import HOW_TO_RUN, PATH, POSITIVE, setting, shared_settings
 from src.store.paths import Results
 from src.store.tables import read_table
 
@@ -30,26 +30,25 @@ ex = create_experiment("metaseg")
 @ex.config
 def config():
     args = dict(  # noqa: F841 (sacred reads it)
-        dataset=CONFIG.DATASET.name,  # entry of `datasets` whose predictions to measure
-        model_name=CONFIG.MODEL_NAME,  # entry of `models` that made the predictions
-        io_path=CONFIG.metaseg_io_path,  # folder of all results
-        num_cores=CONFIG.NUM_CORES,  # processes to use
-        num_images=CONFIG.NUM_IMAGES,  # only the first so many images; None: all
-        scheduler=None,  # tcp://host:8786: a Dask cluster; local:N: one of N processes; None: none
-        images_per_job=16,  # on a cluster
-        shard=None,  # 0/4 to 3/4: the images of one of four machines; None: all
-        overwrite=False,  # measure again what is already there
-        dry_run=False,  # only say what would be measured, and why
-        fail_fast=False,  # stop at the first image that fails
-        heatmaps={},  # name=folder: maps <i>.npy, (H, W), to aggregate for image i like entropy
-        compute_metrics=CONFIG.COMPUTE_METRICS,  # measure the segments
-        visualize_rating=CONFIG.VISUALIZE_RATING,  # draw true and predicted IoU
-        analyze_metrics=CONFIG.ANALYZE_METRICS,  # compare meta models; needs ground truth
-        meta_model=CONFIG.META_MODEL_NAME,  # entry of `meta_models` to draw and to compare
-        meta_weights=None,  # its weights file; None: `model_weights` of its entry
-        learning_rate=CONFIG.META_LEARNING_RATE,  # of the network in the comparison
-        num_averages=CONFIG.NUM_AVERAGES,  # random splits by image that the comparison averages
-        seed=CONFIG.SEED,  # same seed, same comparison
+        dataset=setting(CONFIG.DATASET.name, "entry of `datasets` whose predictions to measure"),
+        **shared_settings(CONFIG, "model_name", "io_path", "num_images"),
+        heatmaps=setting(
+            {},
+            "name=folder: maps <i>.npy, (H, W), to aggregate for image i like entropy",
+            kind=PATH,
+        ),
+        compute_metrics=setting(CONFIG.COMPUTE_METRICS, "measure the segments"),
+        visualize_rating=setting(CONFIG.VISUALIZE_RATING, "draw true and predicted IoU"),
+        analyze_metrics=setting(CONFIG.ANALYZE_METRICS, "compare meta models; needs ground truth"),
+        meta_model=setting(CONFIG.META_MODEL_NAME, "entry of `meta_models` to draw and to compare"),
+        **shared_settings(CONFIG, "meta_weights"),
+        learning_rate=setting(
+            CONFIG.META_LEARNING_RATE, "of the network in the comparison", kind=POSITIVE
+        ),
+        num_averages=setting(
+            CONFIG.NUM_AVERAGES, "random splits by image that the comparison averages", at_least=1
+        ),
+        **shared_settings(CONFIG, "seed", *HOW_TO_RUN),
     )
 
 
@@ -115,8 +114,6 @@ def _check_heatmaps(heatmaps):
 
 @ex.automain
 def main(args, _log, _run):
-    counts = "num_cores", "num_images", "num_averages", "images_per_job"
-    choice.check_counts(**{name: args[name] for name in counts})
     registry.choose(models, args["model_name"], "model")
     data = registry.choose(datasets, args["dataset"], "dataset")
     entry = registry.choose(meta_models, args["meta_model"], "meta model")

@@ -57,8 +57,6 @@ def listen(address, port):
     SettingError
         If there is no such address here, or no free port.
     """
-    if not 0 <= port <= 65535:
-        raise SettingError(f"`args.port` must be from 0 to 65535, got {port}")
     try:
         family = socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)[0][0]
     except OSError as error:

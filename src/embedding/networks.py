@@ -22,6 +22,8 @@ from torch import nn
 
 from src import registry
 from src.errors import SettingError
+from src.run.settings import SIZE
+from src.store.provenance import identity
 from src.store.weights import load_weights, read_state
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -83,12 +85,6 @@ def choose_entry(entries, name):
         kwargs=kwargs,
         model_weights=None,
     )
-
-
-def check_crop_size(crop_size):
-    """Refuse `args.crop_size` that is neither None nor [height, width] in pixels: SettingError."""
-    if crop_size is not None:
-        _size(crop_size, "`args.crop_size`")
 
 
 def load_embedding_network(entry, device, crop_size=None):
@@ -359,12 +355,8 @@ def _crop_size(wanted, own, least, entry):
 
 
 def _size(value, what):
-    is_pair = isinstance(value, list | tuple) and len(value) == 2
-    if not (is_pair and all(type(length) is int and length >= 1 for length in value)):
-        raise SettingError(
-            f"{what} must be [height, width], two whole numbers >= 1 (in pixels), or None, got "
-            f"{value!r}"
-        )
+    if not SIZE.fits(value):
+        raise SettingError(f"{what} must be {SIZE.words}, or None, got {value!r}")
     return tuple(value)
 
 
@@ -456,7 +448,7 @@ def _download(entry, published):
         if not file.is_file():
             file.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(published.url, str(file), begins)
-        digest = registry.identity(entry._replace(model_weights=file))["weights"]
+        digest = identity(entry._replace(model_weights=file))["weights"]
     except (OSError, HTTPException, RuntimeError) as error:
         raise SettingError(
             f"the weights of embedding network {entry.name!r} could not be downloaded or read "

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from src.errors import SettingError
 from src.records import ImageName, ObjectTable
 from src.store import provenance, tables
 from src.store.files import locked
@@ -173,3 +174,48 @@ def _keys(table):
     names = "dataset", "image_index", "image_made_from", "component_index"
     columns = [table[name].tolist() for name in names]
     return zip(*columns, map(tuple, table["box"].tolist()), strict=True)
+
+
+# reading
+
+
+def read_table(path):
+    """The table of embedded objects in a file.
+
+    Raises
+    ------
+    SettingError
+        It is missing, broken, something else, or holds no object.
+    """
+    path = Path(path)
+    if not path.is_file():
+        files = path.parent.glob("embeddings_*.p") if path.parent.is_dir() else ()
+        there = ", ".join(sorted(file.name for file in files))
+        raise SettingError(
+            f"{path} is missing; run compute_embeddings.py first; "
+            f"{path.parent} has {there or 'no such file'}"
+        )
+    table = tables.read_embeddings(path)
+    if not len(table):
+        raise SettingError(f"{path} holds no segment: raise args.iou_threshold in stage 4")
+    return table
+
+
+def only_datasets(path, table, names):
+    """The objects of some datasets in the table of a file; None: all.
+
+    Raises
+    ------
+    SettingError
+        It has no object of one of them.
+    """
+    if names is None:
+        return table
+    there = sorted(set(table["dataset"]))
+    missing = sorted(set(names) - set(there))
+    if missing:
+        raise SettingError(
+            f"{path} has no segments of {', '.join(missing)}, only of {', '.join(there)}; run "
+            "compute_embeddings.py with them first"
+        )
+    return table.take(np.isin(table["dataset"].astype(str), names))

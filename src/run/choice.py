@@ -1,51 +1,32 @@
-"""Which images a script works on, from its settings."""
+"""Which images and files a script works on, from its settings."""
 
 import difflib
-import os
 from pathlib import Path
 
+from src import registry
 from src.errors import SettingError
+from src.store.paths import Results
 
 
-def as_names(value, setting):
-    """A setting of `args` that is one name, a list of names or None, as a list or None.
+def embeddings_file(args, data):
+    """Smallest size of an object, and path of the table, that settings of `args` name.
 
-    Raises
-    ------
-    SettingError
+    Parameters
+    ----------
+    args : dict
+        `io_path`, `model_name`, `net`; `min_height`, `min_width`, None: those of the dataset.
+    data : DatasetConfig
+
+    Returns
+    -------
+    min_size : list of two int
+        Height and width in pixels.
+    path : Path
+        See `Results.embeddings`.
     """
-    names = [value] if isinstance(value, str) else value
-    is_list = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
-    if names is not None and not (is_list and names):
-        raise SettingError(
-            f"`args.{setting}` must be a name or a list of names, such as [streets,streets_ood], "
-            f"got {value!r}"
-        )
-    return names if names is None else [*names]
-
-
-def check_counts(**settings):
-    """Refuse settings of `args` that are neither None nor a whole number from 1 on.
-
-    Raises
-    ------
-    SettingError
-    """
-    for name, value in settings.items():
-        if value is not None and (type(value) is not int or value < 1):
-            raise SettingError(f"`args.{name}` must be a whole number >= 1, got {value!r}")
-
-
-def check_paths(**settings):
-    """Refuse settings of `args` that are neither None nor a path.
-
-    Raises
-    ------
-    SettingError
-    """
-    for name, value in settings.items():
-        if value is not None and not isinstance(value, str | os.PathLike):
-            raise SettingError(f"`args.{name}` must be the path of a file or folder, got {value!r}")
+    min_size = registry.size_for(data, "min_segment_size", args["min_height"], args["min_width"])
+    results = Results(args["io_path"], args["model_name"])
+    return min_size, results.embeddings(min_size, args["net"])
 
 
 def chosen_indices(count, num_images=None, *, classindex=None, classes=None, subset_file=None):

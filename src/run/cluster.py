@@ -11,7 +11,6 @@ import logging
 import os
 import pickle
 import platform
-import re
 import secrets
 import signal
 import socket
@@ -26,6 +25,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 
 from src.errors import RunError
+from src.run.settings import SCHEDULER
 
 ATTEMPTS = 3  # at a job whose worker dies, where the scheduler is ours
 _CONNECTING = 12  # seconds to wait for a scheduler; Dask needs 11
@@ -67,21 +67,15 @@ def connect(scheduler, folder, log, gpu=False):
     RunError
         Another `scheduler`, no Dask, no scheduler there, no worker that can be used.
     """
-    workers = re.fullmatch(r"local:([1-9]\d*)", str(scheduler))
-    if not workers and not re.fullmatch(r"(tcp|tls)://.+:\d+", str(scheduler)):
-        raise RunError(
-            "`args.scheduler` must be the address of a Dask scheduler such as tcp://host:8786, "
-            "local:N for N worker processes on this machine, or None for no cluster, got "
-            f"{scheduler!r}"
-        )
+    SCHEDULER.check("args.scheduler", scheduler, "none")
     try:
         import distributed  # noqa: F401 (an extra, and slow to import)
     except ImportError:
         raise RunError("`args.scheduler` needs `pip install .[cluster]`") from None
     with ExitStack() as stack:
         stack.enter_context(_quiet())
-        if workers:
-            cluster = stack.enter_context(_local_cluster(int(workers[1])))
+        if scheduler.startswith("local:"):
+            cluster = stack.enter_context(_local_cluster(int(scheduler.removeprefix("local:"))))
             address = cluster.scheduler_address
         else:
             address = scheduler

@@ -5,40 +5,45 @@ On the command line the exit code is 0 after a complete run, 1 after an error, 1
 `SystemExit("3 of 500 images failed")`: status FAILED, exit code 1, one line and no traceback.
 """
 
-import ast
 import difflib
 import inspect
-import io
 import json
 import logging
 import os
-import re
 import signal
 import sys
 import textwrap
 import threading
-import tokenize
 import warnings
 from contextlib import contextmanager
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from tqdm import tqdm
 
 from src.errors import RunError
 from src.registry import REPOSITORY
+from src.run.settings import by_name, setting
 
 with warnings.catch_warnings():  # sacred imports pkg_resources, which announces its end
     warnings.simplefilter("ignore")
     from sacred import Experiment
+    from sacred.config import ConfigDict
     from sacred.config.config_scope import ConfigScope
-    from sacred.config.utils import chain_evaluate_config_scopes
+    from sacred.config.utils import normalize_or_die
     from sacred.dependencies import gather_sources_and_dependencies
-    from sacred.utils import (
-        SacredError,
-        get_by_dotted_path,
-        iterate_flattened,
-        set_by_dotted_path,
-    )
+    from sacred.utils import SacredError, iter_prefixes, iterate_flattened, set_by_dotted_path
+
+HELP_WIDTH = 100  # characters
+_SEED = setting(None, "the random seed for this experiment", none="another each time", at_least=0)
+_GROUP = setting({}, "")
+_OPTIONS = (  # that people use
+    ("print_config", "show the settings with all changes, and run nothing"),
+    ("-F, --file_storage=FOLDER", "keep a record of the run: its settings, output and figures"),
+    ("-l, --loglevel=LEVEL", "what is logged: DEBUG, INFO, WARNING or ERROR"),
+    ("-f, --force", "take settings that do not exist, and values that do not fit"),
+    ("-h, --help", "this help"),
+)
+_MANUAL = "https://sacred.readthedocs.io/en/stable/command_line.html"
 
 
 class Terminated(KeyboardInterrupt):
@@ -49,21 +54,18 @@ def create_experiment(name):
     """Experiment of the script that calls this function.
 
     The script's docstring becomes the description in its help. Its settings are the entries of the
-    config scope; the comment on the line of a setting is its explanation in `-h` and in
-    `print_config`, also below a `dict(...)`::
+    config scope, which say their rules by `setting` and stand in the help in that order::
 
         @ex.config
         def config():
             args = dict(
-                gpu=0,  # index of the GPU; None: the CPU
+                gpu=setting(0, "index of the GPU", none="the CPU", at_least=0),
             )
 
-    `with name=value` takes the settings that exist and values of the default's type, and stops
-    otherwise before a run is started: an int may stand for a float, and None for a default whose
-    explanation mentions None; a default of None takes any value, one of `{}` any keys. Where the
-    default is a list or None, `with args.names=[one,two]` is a list of text, without quotes.
-    Settings from configuration files (`with settings.json`) are held to the same,
-    and `-f` lets everything pass. Paths are text.
+    `with name=value` takes the settings that exist and values that fit, and stops otherwise before
+    a run is started. `with args.names=[one,two]` is a list of text, without quotes, and paths begin
+    with ~ or variables if they like. Settings from configuration files (`with settings.json`) are
+    held to the same, and `-f` lets everything pass.
 
     Parameters
     ----------
@@ -77,19 +79,19 @@ def create_experiment(name):
     return _StrictExperiment(name, script=inspect.currentframe().f_back.f_globals)
 
 
-class _ExplainedScope(ConfigScope):
-    """A config scope that explains nested settings and turns paths into text, for JSON."""
+class _Scope:
+    """A config scope of settings with rules; sacred gets to see their defaults."""
 
     def __init__(self, function):
-        super().__init__(function)
-        own = {key: _without_noqa(text) for key, text in self._var_docs.items()}
-        self._var_docs = {**own, **explanations(function)}
+        self._body = ConfigScope(function)
+
+    def settings(self):
+        """The settings by their dotted names, as they are now."""
+        return by_name(self._body())
 
     def __call__(self, *args, **kwargs):
-        summary = super().__call__(*args, **kwargs)
-        for key, value in summary.items():
-            summary[key] = _paths_as_text(value)
-        return summary
+        defaults = {name: rules.default for name, rules in self.settings().items()}
+        return ConfigDict(_nested(defaults))(*args, **kwargs)
 
 
 class _StrictExperiment(Experiment):
@@ -103,14 +105,14 @@ class _StrictExperiment(Experiment):
         self._on_command_line = False
 
     def config(self, function):
-        """Add a config scope (a decorator), with the explanations beside its nested settings."""
-        self.configurations.append(_ExplainedScope(function))
+        """Add a config scope (a decorator), whose settings may have rules."""
+        self.configurations.append(_Scope(function))
         return self.configurations[-1]
 
     def get_usage(self, program_name=None):
         """Short usage, help text, and usage text for the parser."""
-        short, full, internal = super().get_usage(program_name)
-        return short, f"{full}\n{self._settings_help()}", internal
+        short, _, internal = super().get_usage(program_name)
+        return short, self._help(short), internal
 
     def run_commandline(self, argv=None):
         """Run from the command line; SIGTERM and Ctrl-C end the run cleanly."""
@@ -149,106 +151,85 @@ class _StrictExperiment(Experiment):
         options = dict(options or {})
         forced = bool(options.get("--force"))
         named_configs, from_files = _without_files(named_configs)
-        config_updates = self._with_lists({**from_files, **_flat(config_updates or {})})
-        _check_seed(config_updates.get("seed"))
+        settings = {"seed": _SEED, **self._settings()}
+        updates = _read({**from_files, **_flat(config_updates or {})}, settings)
+        if not forced:
+            asked = {name for f in self.captured_functions for name in f.signature.arguments}
+            _check(updates, settings, {name for name in asked if not name.startswith("_")})
         run = super()._create_run(
             command_name,
-            config_updates,
+            normalize_or_die(_nested(updates)),
             named_configs,
             info,
             meta_info,
-            {**options, "--force": True},  # `_check_settings` speaks in place of sacred's warnings
+            {**options, "--force": True},  # `_check` speaks in place of sacred's warnings
         )
         run.force = run.meta_info["options"]["--force"] = forced
         run.unobserved = run.unobserved or not run.observers  # or sacred warns of having none
         if run.observers and run.capture_mode is None:
             run.capture_mode = "sys"  # sacred's default reads before the last lines have arrived
-        if not forced:
-            asked = {name for f in self.captured_functions for name in f.signature.arguments}
-            asked = {name for name in asked if not name.startswith("_")}  # sacred's own
-            _check_settings(run.config, run.config_modifications, asked)
+        run.config_modifications.docs |= {
+            name: rules.description() for name, rules in settings.items()
+        }
         return run
 
-    def _with_lists(self, updates):
-        """The updates, nested, with the lists that sacred took for text."""
-        config, _ = chain_evaluate_config_scopes(self.configurations)
-        defaults = dict(iterate_flattened(config))
-        nested = {}
-        for key, value in iterate_flattened(updates):
-            if isinstance(value, str) and isinstance(defaults.get(key, ""), list | None):
-                value = _list_of(value)
-            set_by_dotted_path(nested, key, value)
-        return nested
+    def _settings(self):
+        """The settings of all scopes by their dotted names."""
+        scopes = (scope for scope in self.configurations if isinstance(scope, _Scope))
+        return {name: rules for scope in scopes for name, rules in scope.settings().items()}
 
-    def _settings_help(self):
-        config, summaries = chain_evaluate_config_scopes(self.configurations)
-        docs = {key: text for summary in summaries for key, text in summary.docs.items()}
-        settings = {f"{key}={value!r}": key for key, value in iterate_flattened(config)}
-        width = min(50, max(map(len, settings), default=0))
-        lines = ["Settings and their defaults (change them by `with NAME=VALUE ...`):"]
-        lines += [f"  {text:{width}}  {docs.get(key, '')}" for text, key in settings.items()]
-        return "\n".join(map(str.rstrip, lines))
-
-
-def explanations(function):
-    """One-line comments beside the nested settings of a config scope.
-
-    Parameters
-    ----------
-    function : function
-        Body of assignments such as `args = dict(gpu=0)  # comment`; `dict` calls with keywords and
-        dictionary displays may nest.
-
-    Returns
-    -------
-    docs : dict of str to str
-        Comment by dotted name, such as `args.gpu`; a name without comment is left out.
-    """
-    source = textwrap.dedent(inspect.getsource(function))
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    comments = {
-        token.start[0]: _without_noqa(token.string.lstrip("# "))
-        for token in tokens
-        if token.type == tokenize.COMMENT
-    }
-    docs = {}
-    for statement in ast.walk(ast.parse(source)):
-        if isinstance(statement, ast.Assign):
-            comments.pop(statement.lineno, None)  # of the whole; sacred reads it
-            for target in statement.targets:
-                if isinstance(target, ast.Name):
-                    _explain(target.id, statement.value, comments, docs)
-    return docs
+    def _help(self, usage):
+        by = "`with NAME=VALUE ...` or `with FILE.json`"
+        settings = [
+            (f"{name}={rules.default!r}", rules.description())
+            for name, rules in self._settings().items()
+        ]
+        used = {self.default_command, *(words.partition(",")[0] for words, _ in _OPTIONS)}
+        further = [
+            (", ".join(option.get_flags()), option.get_description().partition(".")[0])
+            for option in self.all_cli_options
+            if option.get_flags()[0] not in used
+        ]
+        commands = ", ".join(name for name, _ in self.gather_commands() if name not in used)
+        return "\n".join(
+            [
+                f"{usage}\n\n{(self.doc or '').strip()}\n",
+                f"Settings and their defaults (change them by {by}):",
+                *_columns(settings),
+                "\nOptions:",
+                *_columns(_OPTIONS),
+                f"\nFurther options, of sacred ({_MANUAL}):",
+                *_columns(further),
+                f"  commands: {commands}",
+            ]
+        )
 
 
-def _without_noqa(comment):
-    """What a comment says to people."""
-    return re.split("#? ?noqa", comment)[0].strip()
-
-
-def _explain(name, node, comments, docs):
-    """Collect the comments of the entries of one dictionary; each serves one entry."""
-    for key, line, value in _entries(node):
-        last = line if _entries(value) else value.end_lineno
-        found = [comments.pop(number, "") for number in range(line, last + 1)]
-        text = next((text for text in found if text), None)
-        if text:
-            docs[f"{name}.{key}"] = text
-        _explain(f"{name}.{key}", value, comments, docs)
-
-
-def _entries(node):
-    """(key, line, value node) of every entry of a `dict(...)` call or a dictionary display."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
-        return [(k.arg, k.lineno, k.value) for k in node.keywords if k.arg]
-    if isinstance(node, ast.Dict):
-        pairs = zip(node.keys, node.values, strict=True)
-        return [(k.value, k.lineno, v) for k, v in pairs if isinstance(k, ast.Constant)]
-    return []
+def _columns(rows):
+    """Lines of names, with a text beside each, or below those that are long."""
+    width = min(max((len(name) for name, _ in rows), default=0), 40)
+    indent, lines = " " * (width + 4), []
+    for name, text in rows:
+        start = f"  {name:{width}}  "
+        if len(name) > width:
+            lines.append(start.rstrip())
+            start = indent
+        lines += textwrap.wrap(
+            text, HELP_WIDTH, initial_indent=start, subsequent_indent=indent,
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
+    return lines
 
 
 def _flat(settings):
     return dict(iterate_flattened(settings))
+
+
+def _nested(settings):
+    nested = {}
+    for name, value in settings.items():
+        set_by_dotted_path(nested, name, value)
+    return nested
 
 
 def _without_files(named_configs):
@@ -286,93 +267,45 @@ def _plain(entries):
     return entries
 
 
-def _list_of(text):
-    """A list of what stands in square brackets: numbers, None, words; any other text as it is."""
-    inside = re.fullmatch(r"\s*\[(.+)\]\s*", text)
-    return [_literal(word.strip()) for word in inside[1].split(",")] if inside else text
+def _rules_for(name, settings):
+    """The Setting of a name; None where there is none."""
+    if name in settings:
+        return settings[name]
+    if any(known.startswith(f"{name}.") for known in settings):
+        return _GROUP
+    for above in iter_prefixes(name):
+        if above in settings and settings[above].entries is not None:
+            return settings[above].of_entry()
+    return None
 
 
-def _literal(word):
-    try:
-        return ast.literal_eval(word)
-    except (SyntaxError, ValueError):
-        return word
+def _read(updates, settings):
+    """The updates as the program works with them: lists without quotes, paths without ~."""
+    rules = {name: _rules_for(name, settings) for name in updates}
+    return {n: v if rules[n] is None else rules[n].kind.read(v) for n, v in updates.items()}
 
 
-def _paths_as_text(value):
-    if isinstance(value, dict):
-        return {key: _paths_as_text(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_paths_as_text(entry) for entry in value]
-    return str(value) if isinstance(value, PurePath) else value
-
-
-def _check_settings(config, modifications, asked):
-    """Refuse settings that do not exist and values of the wrong type.
+def _check(updates, settings, asked):
+    """Refuse settings that do not exist, and values that do not fit, defaults included.
 
     Parameters
     ----------
-    config : dict
-        The run's configuration, updates included.
-    modifications : sacred.config.config_summary.ConfigSummary
-        What sacred noticed: added keys, changed types; and the explanations.
+    updates : dict
+        Dotted name -> value.
+    settings : dict of str to Setting
     asked : set of str
         Names without default that a command asks for, such as `config_filename` of `save_config`.
     """
-    set_here = {key for key, _ in iterate_flattened(config)} - modifications.added
-    known = sorted(set_here)
-    for key in sorted(modifications.added - asked):
-        if not _below_open_dict(key, known, config):
+    rules = {name: _rules_for(name, settings) for name in sorted({*settings, *updates})}
+    for name, found in rules.items():
+        if found is None and name not in asked:
             raise RunError(
-                f"`{key}` is not a setting; did you mean `{_nearest(key, known)}`? "
-                f"Settings: {', '.join(known)}"
+                f"`{name}` is not a setting; did you mean `{_nearest(name, settings)}`? "
+                f"Settings: {', '.join(sorted(settings))}"
             )
-    for key, (expected, _) in sorted(modifications.typechanged.items()):
-        value = get_by_dotted_path(config, key)
-        explanation = modifications.docs.get(key, "")
-        if not _fits(value, expected, explanation):
-            raise RunError(_type_message(key, value, expected, explanation))
-
-
-def _below_open_dict(key, known, config):
-    """Whether the dictionary that holds the key has no entries of its own: its default is {}."""
-    parent = key.rpartition(".")[0]
-    is_dict = isinstance(get_by_dotted_path(config, parent), dict) if parent else False
-    return is_dict and not any(name.startswith(f"{parent}.") for name in known)
-
-
-def _fits(value, expected, explanation):
-    if expected is type(None):
-        return True
-    if value is None:
-        return re.search(r"\bNone\b", explanation) is not None
-    if expected is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if expected in (list, tuple):
-        return isinstance(value, list | tuple)
-    if issubclass(expected, PurePath):
-        return isinstance(value, str)
-    return type(value) is expected or (expected is not int and isinstance(value, expected))
-
-
-def _type_message(key, value, expected, explanation):
-    allowed = expected.__name__
-    if issubclass(expected, PurePath):
-        allowed = "str"
-    if re.search(r"\bNone\b", explanation):
-        allowed += " or None"
-    message = f"`{key}` must be {allowed}, got {value!r} ({type(value).__name__})"
-    if expected is str:
-        message += f"; quote it to keep it text: '{key}=\"{value}\"'"
-    if expected is list:
-        message += f"; write {key}=[{value}], and commas between several"
-    return f"{message} [{explanation}]" if explanation else message
-
-
-def _check_seed(seed):
-    """Sacred draws from the seed before anything else can look at it."""
-    if seed is not None and (type(seed) is not int or seed < 0):
-        raise RunError(f"`seed` must be an int >= 0, got {seed!r}")
+    for name, found in rules.items():
+        if found is not None:
+            found.check(name, updates.get(name, found.default))
 
 
 def _nearest(key, known):

@@ -1,7 +1,6 @@
 """How the stages work on many images: progress, failures that stop nothing, one line at the end."""
 
 import logging
-import re
 import time
 from collections import defaultdict
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -11,8 +10,9 @@ from functools import partial
 
 from tqdm import tqdm
 
-from src.errors import RunError, SettingError
+from src.errors import RunError
 from src.run import cluster, processes
+from src.run.settings import SHARD
 from src.store import files
 from src.store.provenance import OTHER_FORMAT
 
@@ -137,13 +137,8 @@ class Runner:
         """
         if self.shard is None:
             return images
-        numbers = re.fullmatch(r"(\d+)/(\d+)", str(self.shard))
-        machine, count = map(int, numbers.groups()) if numbers else (0, 0)
-        if machine >= count:
-            raise SettingError(
-                "`args.shard` must be k/n with k in 0..n-1, such as 0/4 to 3/4, or None, got "
-                f"{self.shard!r}"
-            )
+        SHARD.check("args.shard", self.shard, "all")
+        machine, count = map(int, self.shard.split("/"))
         return [image for image in images if index_of(image) % count == machine]
 
     def each(self, function, images, what, consume=None, why=None):

@@ -119,30 +119,15 @@ def load_network(entry, device):
     return network.eval().to(device)
 
 
-def check_options(computing):
-    """Refuse settings of `args` that `predict` cannot follow.
+def check_precision(device, precision):
+    """Refuse an `args.precision` that a device does not have; device None: not known yet.
 
     Raises
     ------
     SettingError
     """
-    device, precision, tile = computing.device, computing.precision, computing.tile
-    allowed = PRECISIONS if device is None or device.type == "cuda" else PRECISIONS[:2]
-    if precision not in allowed:
-        hint = "; float16 needs a GPU" if precision in PRECISIONS else ""
-        raise SettingError(
-            f"`args.precision` must be one of {', '.join(allowed)}, got {precision!r}{hint}"
-        )
-    is_pair = isinstance(tile, list | tuple) and len(tile) == 2
-    if tile is not None and not (is_pair and all(type(n) is int and n >= 1 for n in tile)):
-        raise SettingError(
-            "`args.tile` must be [height, width], two whole numbers >= 1 (in pixels), or None, "
-            f"got {tile!r}"
-        )
-    scores = computing.scores
-    if not isinstance(scores, list | tuple) or any(name not in [*OF_LOGITS] for name in scores):
-        known = ", ".join(OF_LOGITS)
-        raise SettingError(f"`args.scores` must be a list of {known}, got {scores!r}")
+    if precision == "float16" and device is not None and device.type != "cuda":
+        raise SettingError("`args.precision` float16 needs a GPU; bfloat16 also works without")
 
 
 def speed_up(network, computing):

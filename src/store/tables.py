@@ -110,11 +110,11 @@ def write_embeddings(path, table, made_from):
             first.append(row)
         image_level_index[row] = position[name]
     content = {"image_level_index": image_level_index}
-    for columns, rows in ((_OF_IMAGES, np.array(first, np.int64)), (_OF_ROWS, slice(None))):
-        for ours, theirs in columns.items():
-            if ours in table:
-                values = table[ours][rows]
-                content[theirs] = values.tolist() if values.dtype == object else values
+    columns = {_OF_IMAGES[name]: table[name][first] for name in _OF_IMAGES if name in table}
+    # as they are: two columns that are one array are stored once
+    columns |= {_OF_ROWS[name]: table[name] for name in _OF_ROWS if name in table}
+    for name, values in columns.items():
+        content[name] = values.tolist() if values.dtype == object else values
     write_table(path, table.facts | content, made_from)
 
 

@@ -1,0 +1,266 @@
+"""How good the segmentation is where its predicted IoU is low, and where it is high."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from src import class_ids
+from src.errors import SettingError
+from src.evaluation.confusion import class_iou, confusion_by_iou
+from src.evaluation.pictures import read_judged, total
+from src.store import reports
+
+SIDES = ("below", "at or above")
+COLOURS = [f"C{k}" for k in range(10)]  # of matplotlib; more categories are all grey
+MAX_IDS = 2**16
+
+
+@dataclass(frozen=True)
+class Categories:
+    """Classes that belong together.
+
+    Attributes
+    ----------
+    names : list of str, C
+    predicted, true : ndarray of shape (65536,), uint16
+        Place in `names` of each predicted id and of each true id; C: no category.
+    """
+
+    names: list[str]
+    predicted: np.ndarray
+    true: np.ndarray
+
+
+@dataclass(frozen=True)
+class Side:
+    """The pixels whose segment has a predicted IoU on one side of each of T thresholds.
+
+    Attributes
+    ----------
+    share : ndarray of shape (T,), float64
+        Their share of all pixels.
+    iou : ndarray of shape (T, C), float64
+        That of each category; NaN where it does not occur in the ground truth.
+    mean : ndarray of shape (T,), float64
+        Over the categories that occur; NaN without any pixel. (The paper's counts a category that
+        does not occur as 0.)
+    """
+
+    share: np.ndarray
+    iou: np.ndarray
+    mean: np.ndarray
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What predicted IoUs say of the segmentation.
+
+    Attributes
+    ----------
+    thresholds : ndarray of shape (T,), float64
+    names : list of str, C
+        The categories.
+    sides : dict of str to Side
+        By `SIDES`.
+    iou : ndarray of shape (C,), float64
+        Of each category, on all pixels.
+    """
+
+    thresholds: np.ndarray
+    names: list[str]
+    sides: dict[str, Side]
+    iou: np.ndarray
+
+    def figures(self):
+        """`miou`, the mean over the categories, and `iou_<category>`: a dict of numbers."""
+        of_categories = zip(self.names, _plain(self.iou), strict=True)
+        return {
+            "miou": float(np.nanmean(self.iou)),
+            **{f"iou_{name}": value for name, value in of_categories},
+        }
+
+    def curves(self):
+        """The thresholds, and what each side has, as numbers that JSON knows."""
+        sides = {
+            name: {what: _plain(values) for what, values in vars(side).items()}
+            for name, side in self.sides.items()
+        }
+        return {"thresholds": self.thresholds.tolist(), "curves": sides}
+
+
+def judge(run, pictures, meta_model, thresholds):
+    """Work out the IoU of the categories on both sides of every threshold.
+
+    Parameters
+    ----------
+    run : Runner
+    pictures : Pictures
+    meta_model : MetaModel
+    thresholds : ndarray of shape (T,), float
+        Predicted IoUs to divide the pixels at, ascending.
+
+    Returns
+    -------
+    trust : Trust
+    tally : Tally
+    """
+    categories = categories_of(pictures.data, pictures.trained_on)
+    if (categories.true == len(categories.names)).all():
+        raise SettingError(
+            f"no class of {pictures.name!r} is in a category of {pictures.trained_on.name!r} "
+            f"({', '.join(categories.names)}): choose a dataset with ground truth whose classes are"
+        )
+    options = dict(meta_model=meta_model, categories=categories, thresholds=thresholds)
+    below, tally = total(
+        run,
+        partial(count_image, results=pictures.results, **options),
+        pictures.indices("metrics"),
+        f"counting {pictures.name}",
+        f"no image of {pictures.name!r} has ground truth in a category",
+    )
+    return Trust(thresholds, categories.names, sides_of(below), class_iou(below[-1])), tally
+
+
+def categories_of(data, trained_on):
+    """The categories of predicted and true classes.
+
+    The dataset that the network was trained on says in `categories`, {class name: category name},
+    what belongs together; without it every predicted class is its own category. True classes are
+    found there by their name, or by the one that `train_ids` gives them.
+
+    Parameters
+    ----------
+    data, trained_on : DatasetConfig
+
+    Returns
+    -------
+    categories : Categories
+    """
+    pred_mapping = class_ids.class_mapping(trained_on, "pred_mapping")
+    predicted = {key: (name,) for key, (name, _) in pred_mapping.items()}
+    train_ids = class_ids.class_mapping(data, "train_ids")
+    true = {
+        key: (name, train_ids.get(key, ""))
+        for key, (name, _) in class_ids.class_mapping(data, "label_mapping").items()
+    }
+    category_of = class_ids.class_mapping(trained_on, "categories") or {
+        name: name for (name,) in predicted.values()
+    }
+    place = {name: number for number, name in enumerate(dict.fromkeys(category_of.values()))}
+    of_class = {name.casefold(): place[category] for name, category in category_of.items()}
+    tables = np.full((2, MAX_IDS), len(place), np.uint16)
+    for table, mapping in zip(tables, (predicted, true), strict=True):
+        for key, class_names in mapping.items():
+            found = [of_class[n.casefold()] for n in class_names if n.casefold() in of_class]
+            table[key] = found[0] if found else len(place)
+    return Categories(list(place), *tables)
+
+
+def count_image(index, results, meta_model, categories, thresholds):
+    """Pixels of one image by true and predicted category and predicted IoU.
+
+    Returns
+    -------
+    below : ndarray of shape (T + 1, C, C), int64
+        See `confusion_by_iou`; zeros without ground truth.
+    """
+    count = len(categories.names)
+    prediction, predicted_iou = read_judged(results, index, meta_model)
+    if predicted_iou is None:
+        return np.zeros((len(thresholds) + 1, count, count), np.int64)
+    return confusion_by_iou(
+        categories.predicted[prediction.prediction],
+        categories.true[prediction.ground_truth],
+        predicted_iou,
+        thresholds,
+        count,
+    )
+
+
+def sides_of(below):
+    """What is on both sides of each threshold.
+
+    Parameters
+    ----------
+    below : ndarray of shape (T + 1, C, C), int64
+        See `confusion_by_iou`.
+
+    Returns
+    -------
+    sides : dict of str to Side
+        By `SIDES`.
+    """
+    found = {}
+    for side, confusions in zip(SIDES, (below[:-1], below[-1] - below[:-1]), strict=True):
+        iou = np.array([class_iou(confusion) for confusion in confusions])
+        occurring = np.isfinite(iou).sum(axis=1)
+        mean = np.where(occurring > 0, np.nansum(iou, axis=1) / np.maximum(occurring, 1), np.nan)
+        share = confusions.sum(axis=(1, 2)) / below[-1].sum()
+        found[side] = Side(share, iou, mean)
+    return found
+
+
+# telling
+
+
+def report(log, folder, trust):
+    """Log a table of at most eleven thresholds, write the whole one and the picture."""
+    thresholds = trust.thresholds
+    some = np.unique(np.linspace(0, len(thresholds) - 1, 11).astype(int))
+    log.info("mean IoU over %d categories\n%s", len(trust.names), reports.text_table(
+        ["threshold", *(f"{what} {side}" for side in SIDES for what in ("pixels", "mIoU"))],
+        [[thresholds[t], *(v for s in trust.sides.values() for v in _at(s, t))] for t in some],
+    ))  # fmt: skip
+    path = folder / "iou_by_predicted_iou"
+    reports.write_csv(
+        f"{path}.csv",
+        ["threshold", "pixels", "share of pixels", "mean IoU", *trust.names],
+        [
+            [threshold, name, *_at(side, t), *_plain(side.iou[t])]
+            for name, side in trust.sides.items()
+            for t, threshold in enumerate(thresholds)
+        ],
+    )
+    reports.save_figure(path, draw_curves(trust))
+    log.info("wrote %s (.csv, .png, .pdf)", path)
+
+
+def draw_curves(trust):
+    """IoU by threshold on each side, and the share of the pixels that is there."""
+    figure = Figure(figsize=(12, 6.5), layout="constrained")
+    upper, lower = figure.subplots(
+        2, 2, sharex=True, sharey="row", gridspec_kw={"height_ratios": (4, 1)}
+    )
+    many = len(trust.names) > len(COLOURS)
+    for (name, side), axes, share in zip(trust.sides.items(), upper, lower, strict=True):
+        for number, category in enumerate(trust.names):
+            colour = "lightgrey" if many else COLOURS[number]
+            axes.plot(trust.thresholds, side.iou[:, number], color=colour, label=category)
+        axes.plot(trust.thresholds, side.mean, color="black", linewidth=3, label="mean")
+        axes.set_title(f"predicted IoU {name} the threshold")
+        share.fill_between(trust.thresholds, side.share, color="grey", alpha=0.5)
+        share.set_xlabel("threshold")
+        for panel in (axes, share):
+            panel.set(xlim=(0, 1), ylim=(0, 1))
+            panel.grid(alpha=0.3)
+    upper[0].set_ylabel("IoU")
+    lower[0].set_ylabel("share of pixels")
+    handles, labels = upper[0].get_legend_handles_labels()
+    shown = [-1] if many else range(-1, len(trust.names))
+    figure.legend(
+        [handles[k] for k in shown], [labels[k] for k in shown], loc="outside right upper"
+    )
+    return figure
+
+
+def _at(side, t):
+    """Share and mean at a threshold."""
+    return _plain([side.share[t], side.mean[t]])
+
+
+def _plain(values):
+    """Numbers as JSON knows them: None for NaN."""
+    values = np.asarray(values)
+    return np.where(np.isnan(values), None, values).tolist()

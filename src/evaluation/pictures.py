@@ -1,0 +1,113 @@
+"""The pictures that an evaluation looks at, and what it counts of each."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from src import registry
+from src.errors import SettingError
+from src.MetaSeg import stage
+from src.MetaSeg.meta_models import load_meta_model
+from src.store.paths import Results
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Those of a dataset that a segmentation network has seen.
+
+    Attributes
+    ----------
+    results : Results
+    data, trained_on : DatasetConfig
+        Their dataset, and the one whose classes the network predicts.
+    num_images : int or None
+        Only the first so many; None: all.
+    """
+
+    results: Results
+    data: tuple
+    trained_on: tuple
+    num_images: int | None = None
+
+    @classmethod
+    def from_args(cls, args, configuration):
+        """Those that the settings of a script name; `configuration` has the entries."""
+        data = registry.choose(configuration.datasets, args["dataset"], "dataset")
+        model = registry.choose(configuration.models, args["model_name"], "model")
+        results = Results(args["io_path"], model.name, data.name)
+        return cls(results, data, configuration.CONFIG.TRAIN_DATASET, args["num_images"])
+
+    @property
+    def name(self):
+        """That of their dataset."""
+        return self.data.name
+
+    def indices(self, kind):
+        """Their indices, ascending; see `Results.indices`."""
+        return self.results.indices(kind)[: self.num_images]
+
+
+def meta_model_of(args, configuration):
+    """The MetaModel that the settings of a script name."""
+    entry = registry.choose(configuration.meta_models, args["meta_model"], "meta model")
+    return load_meta_model(args["meta_weights"] or entry.model_weights, entry)
+
+
+def read_judged(results, index, meta_model, probabilities=False):
+    """A measured picture, and the predicted IoU of the segment that each pixel belongs to.
+
+    Parameters
+    ----------
+    results : Results
+    index : int
+    meta_model : MetaModel
+    probabilities : bool
+        See `stage.read_measured`.
+
+    Returns
+    -------
+    prediction : Prediction
+    predicted_iou : ndarray of shape (H, W), float32, or None
+        None: the picture has no ground truth, so nothing can be compared.
+    """
+    prediction, metrics, components = stage.read_measured(results, index, probabilities)
+    if prediction.ground_truth is None:
+        return prediction, None
+    return prediction, meta_model.predict(metrics)[np.abs(components) - 1]
+
+
+def total(run, count, images, what, nothing):
+    """Add up what a function counts of each picture.
+
+    Parameters
+    ----------
+    run : Runner
+    count : callable
+        Takes a picture, gives an array of counts, of one shape for all; see `Runner.each`.
+    images : iterable
+    what : str
+        A word or two beside the progress bar.
+    nothing : str
+        What is wrong where there is nothing to count.
+
+    Returns
+    -------
+    counts : ndarray
+    tally : Tally
+
+    Raises
+    ------
+    RunError
+        All counts are 0; pictures that failed are named first.
+    """
+    counts = 0
+
+    def add(_image, of_image):
+        nonlocal counts
+        counts = counts + of_image
+
+    tally = run.each(count, images, what, add)
+    if not np.any(counts):
+        run.close(tally)
+        raise SettingError(nothing)
+    return counts, tally

@@ -1,0 +1,144 @@
+"""How well neighbours in a space find what is of their kind."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+BLOCK_ENTRIES = 2**21  # distances held at a time by each thread: 16 MiB
+MAX_THREADS = 8  # each holds some blocks
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """How well the nearest neighbours of Q queries carry their label.
+
+    Attributes
+    ----------
+    average_precision : ndarray of shape (Q,), float64
+        In (0, 1]; NaN for a query without any relevant row.
+    precision, recall : ndarray of shape (Q, K), float64
+        At each of the K counts of neighbours; in [0, 1], `recall` NaN likewise.
+    """
+
+    average_precision: np.ndarray
+    precision: np.ndarray
+    recall: np.ndarray
+
+
+def retrieval_average_precision(embeddings, labels, queries, metric="euclid", annotated=None):
+    """Average precision of nearest-neighbour retrieval, one query row at a time.
+
+    The `average_precision` of `retrieval`, which see.
+
+    Returns
+    -------
+    average_precision : ndarray of shape (Q,), float64
+        In (0, 1]; NaN for a query without any relevant row.
+    """
+    return retrieval(embeddings, labels, queries, metric, annotated).average_precision
+
+
+def retrieval(embeddings, labels, queries, metric="euclid", annotated=None, counts=()):
+    """How well the nearest neighbours of each query carry its label.
+
+    For each query all other rows are sorted by distance; of equally near rows the lower comes
+    first. A row is relevant if it carries the query's label (and is annotated). With R relevant
+    rows, AP = (1/R) * sum over the ranks r of relevant rows of (relevant among the first r) / r;
+    precision at k = (relevant among the first k) / k, recall at k the same over R. The query
+    itself is left out by its row, so its duplicates count. Rows without a label should not be
+    passed at all.
+
+    Parameters
+    ----------
+    embeddings : ndarray of shape (N, F), float
+    labels : ndarray of shape (N,), int
+    queries : sequence of int, length Q
+        Rows in [0, N).
+    metric : {"euclid", "cos"}
+        cos = 1 - (a.b) / (|a| |b|), which is 1 where a or b is zero.
+    annotated : ndarray of shape (N,), bool or 0/1, optional
+        Rows with 0 stay in the list but are relevant to no query. None: all are annotated.
+    counts : sequence of int, length K
+        The k of precision and recall at k, each at least 1.
+
+    Returns
+    -------
+    retrieval : Retrieval
+
+    Raises
+    ------
+    ValueError
+        Unknown metric, embeddings that are not finite, lengths that do not agree, a query that is
+        no row, or a k below 1.
+    """
+    embeddings = np.asarray(embeddings, np.float64)
+    labels = np.asarray(labels)
+    queries = np.asarray(queries)
+    if embeddings.ndim != 2 or not np.isfinite(embeddings).all():
+        raise ValueError(f"`embeddings` must be finite and (N, F), got {embeddings.shape}")
+    if queries.size and queries.dtype.kind not in "iu":
+        raise ValueError(f"`queries` must be whole numbers, got {queries.dtype}")
+    queries = queries.astype(np.int64)
+    annotated = np.ones(len(labels), bool) if annotated is None else np.asarray(annotated) != 0
+    if not len(embeddings) == len(labels) == len(annotated):
+        raise ValueError(
+            "`embeddings`, `labels` and `annotated` must have one entry a row, got "
+            f"{len(embeddings)}, {len(labels)} and {len(annotated)}"
+        )
+    if ((queries < 0) | (queries >= len(labels))).any():
+        raise ValueError(f"`queries` must be rows in [0, {len(labels)}), got {queries}")
+    if min(counts, default=1) < 1:
+        raise ValueError(f"`counts` must be at least 1, got {list(counts)}")
+    measure = _measure(embeddings, metric)
+    counts = np.array(counts, np.int64)
+    block = max(1, BLOCK_ENTRIES // max(len(labels), 1))
+
+    def judge(start):
+        rows = queries[start : start + block]
+        return _judge_ranking(_ranked_relevance(measure, labels, annotated, rows), counts)
+
+    threads = min(os.cpu_count(), MAX_THREADS)  # sorting leaves Python's lock to others
+    with ThreadPoolExecutor(threads) as pool:
+        blocks = list(pool.map(judge, range(0, len(queries), block)))
+    empty = np.zeros(0), np.zeros((0, len(counts))), np.zeros((0, len(counts)))
+    return Retrieval(
+        *map(np.concatenate, zip(*blocks, strict=True) if blocks else [[e] for e in empty])
+    )
+
+
+def _measure(embeddings, metric):
+    """Function from query rows (B,) to their distances to all rows, (B, N)."""
+    if metric == "euclid":
+        return lambda rows: cdist(embeddings[rows], embeddings)
+    if metric == "cos":
+        lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+        directions = embeddings / np.where(lengths > 0, lengths, 1)
+        return lambda rows: 1 - directions[rows] @ directions.T
+    raise ValueError(f"`metric` must be 'euclid' or 'cos', got {metric!r}")
+
+
+def _ranked_relevance(measure, labels, annotated, rows):
+    """Whether the row at each rank is relevant, (B, N) bool; the query comes last, and is not."""
+    distances = measure(rows)
+    distances[np.arange(len(rows)), rows] = np.inf
+    order = np.argsort(distances, axis=1)  # four times faster than a stable sort
+    ranked = np.take_along_axis(distances, order, axis=1)
+    tied = (ranked[:, 1:] == ranked[:, :-1]).any(axis=1)
+    order[tied] = np.argsort(distances[tied], axis=1, kind="stable")
+    relevant = (labels[order] == labels[rows, None]) & annotated[order]
+    relevant &= order != rows[:, None]
+    return relevant
+
+
+def _judge_ranking(relevant, counts):
+    """Average precision (B,), and precision and recall (B, K) at each of `counts`."""
+    hits = np.cumsum(relevant, axis=1)
+    total = hits[:, -1]
+    precision = hits / np.arange(1, relevant.shape[1] + 1)
+    precision *= relevant
+    found = hits[:, np.minimum(counts, relevant.shape[1]) - 1]
+    with np.errstate(invalid="ignore"):  # 0 / 0: nothing relevant
+        return precision.sum(axis=1) / total, found / counts, found / total[:, None]

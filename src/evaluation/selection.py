@@ -1,0 +1,246 @@
+"""Which of the true objects do the crops of stage 4 show?"""
+
+from collections import defaultdict
+from functools import partial
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from scipy import ndimage
+
+from src import class_ids
+from src.embedding import crops
+from src.embedding.table import only_datasets, read_table
+from src.errors import SettingError
+from src.evaluation.pictures import total
+from src.records import NO_LABEL
+from src.store import reports
+from src.store.arrays import read_prediction
+
+EIGHT = np.ones((3, 3), bool)  # pixels that touch at a corner are one object
+COLOURS = matplotlib.color_sequences["tab20"]
+SMALLEST_SLICE = 0.03  # of a pie; smaller ones are one slice together
+
+
+class CropsOfImage(NamedTuple):
+    """An image, and the boxes (left, upper, right, lower) of its crops."""
+
+    index: int
+    boxes: list
+
+    def __str__(self):
+        return str(self.index)
+
+
+class Shown(NamedTuple):
+    """How many true objects of a class there are, and how many of them a crop shows."""
+
+    name: str
+    side: str  # "known" or "unknown" to the network
+    objects: int
+    covered: int
+
+
+def judge(run, pictures, path, min_size):
+    """Count the true objects of each class, and those that a crop shows.
+
+    Parameters
+    ----------
+    run : Runner
+    pictures : Pictures
+    path : path
+        Table of the objects that stage 4 has embedded, those of their dataset among them.
+    min_size : (int, int)
+        Height and width in pixels from which on an object counts.
+
+    Returns
+    -------
+    rows : list of Shown
+        Unknown classes first, then the most frequent. Only classes with an object.
+    tally : Tally
+    """
+    data, results = pictures.data, pictures.results
+    if not class_ids.class_mapping(data, "label_mapping"):
+        raise SettingError(f"{data.name!r} has no ground truth: there are no objects to count")
+    table = only_datasets(path, read_table(path), [data.name])
+    there, searched = len(results.indices("input")), searched_images(table, data.name)
+    if searched not in (None, there):
+        run.log.warning(
+            "stage 4 searched %d of the %d images of %r: objects in the others count as not "
+            "covered; run compute_embeddings.py again", searched, there, data.name,
+        )  # fmt: skip
+    boxes = defaultdict(list)
+    for index, box in zip(table["image_index"].tolist(), table["box"].tolist(), strict=True):
+        boxes[index].append(box)
+    counts, tally = total(
+        run,
+        partial(count_image, results=results, min_size=min_size),
+        [CropsOfImage(index, boxes[index]) for index in pictures.indices("input")],
+        f"counting {data.name}",
+        f"no image of {data.name!r} has ground truth with an object of {min_size[0]} x "
+        f"{min_size[1]} pixels",
+    )
+    predicted_ids = class_ids.predicted_ids(data, pictures.trained_on, run.log)
+    return rows_by_class(counts, data, predicted_ids), tally
+
+
+def searched_images(table, dataset):
+    """How many images of a dataset stage 4 has searched; None: the table does not say."""
+    made_from = table.facts.get("made_from") or {}
+    return made_from.get("datasets", {}).get(dataset, {}).get("count")
+
+
+def count_image(image, results, min_size):
+    """Count the objects of one image.
+
+    Parameters
+    ----------
+    image : CropsOfImage
+    results : Results
+    min_size : (int, int)
+
+    Returns
+    -------
+    counts : ndarray of shape (256, 2), int64
+        By true id: what `count_objects` gives; zeros without ground truth.
+    """
+    counts = np.zeros((NO_LABEL + 1, 2), np.int64)
+    truth = read_prediction(results.prediction(image.index), probabilities=False).ground_truth
+    if truth is not None:
+        found = count_objects(truth, image.boxes, min_size)
+        counts[found[:, 0]] = found[:, 1:]
+    return counts
+
+
+def count_objects(truth, boxes, min_size):
+    """How many objects of each class there are, and how many of them a box covers by half.
+
+    Parameters
+    ----------
+    truth : ndarray of shape (H, W), int
+        True ids; 255: no label. An object is an 8-connected region of one id.
+    boxes : array-like of shape (n, 4), int
+        Left, upper, right, lower in pixels; right and lower exclusive.
+    min_size : (int, int)
+        Height and width in pixels that the box around an object must have for it to count.
+
+    Returns
+    -------
+    counts : ndarray of shape (K, 3), int64
+        Id, objects, and those of which one box holds at least half of the pixels.
+    """
+    found = []
+    for class_id in np.setdiff1d(truth, NO_LABEL).tolist():
+        numbers, count = ndimage.label(truth == class_id, EIGHT)
+        large = crops.are_large(crops.segment_boxes(numbers), *min_size)
+        inside = np.zeros(count + 1, np.int64)  # pixels in the box with the most of them
+        for left, upper, right, lower in np.asarray(boxes).tolist():
+            held = numbers[upper:lower, left:right]
+            inside = np.maximum(inside, np.bincount(held.ravel(), minlength=count + 1))
+        covered = 2 * inside >= np.bincount(numbers.ravel(), minlength=count + 1)
+        found.append((class_id, large.sum(), (large & covered[1:]).sum()))
+    return np.array(found, np.int64).reshape(-1, 3)
+
+
+def rows_by_class(counts, data, predicted_ids):
+    """The counts by name.
+
+    Parameters
+    ----------
+    counts : ndarray of shape (256, 2), int64
+        Objects and covered ones by true id.
+    data : DatasetConfig
+        Classes of one kind (`kinds`) are counted together.
+    predicted_ids : ndarray of shape (256,)
+        See `class_ids.predicted_ids`.
+
+    Returns
+    -------
+    rows : list of Shown
+        As from `judge`.
+    """
+    names = class_ids.class_names(data)
+    sums = {}
+    for key in np.flatnonzero(counts[:, 0]).tolist():
+        name = names.get(key, f"class {key}")
+        side = "unknown" if predicted_ids[key] == NO_LABEL else "known"
+        sums[name, side] = sums.get((name, side), 0) + counts[key]
+    rows = [Shown(*key, *value.tolist()) for key, value in sums.items()]
+    return sorted(rows, key=lambda row: (row.side == "known", -row.objects, row.name))
+
+
+def figures(rows):
+    """`objects` and `covered`, and `objects_unknown` and `covered_unknown`: a dict of numbers."""
+    everything, unknown = totals(rows)["all"], totals(rows)["unknown"]
+    return {
+        "objects": everything[0],
+        "covered": everything[1],
+        "objects_unknown": unknown[0],
+        "covered_unknown": unknown[1],
+    }
+
+
+def by_class(rows):
+    """`objects` and `covered` by name of the class: a dict of dicts."""
+    return {what: {row.name: getattr(row, what) for row in rows} for what in ("objects", "covered")}
+
+
+def totals(rows):
+    """Objects and covered ones of "unknown", "known" and "all" classes: dict of str to list."""
+    sides = {"unknown": ("unknown",), "known": ("known",), "all": ("known", "unknown")}
+    chosen = {name: [row for row in rows if row.side in wanted] for name, wanted in sides.items()}
+    return {
+        name: [sum(row.objects for row in some), sum(row.covered for row in some)]
+        for name, some in chosen.items()
+    }
+
+
+# telling
+
+
+def report(log, path, rows):
+    """Log the table; write it and the pie charts."""
+    sums = [Shown(name, "", *values) for name, values in totals(rows).items()]
+    table = [(*row, row.covered / row.objects if row.objects else None) for row in [*rows, *sums]]
+    header = ["class", "", "objects", "covered", "share"]
+    log.info("objects that a crop covers by half\n%s", reports.text_table(header, table))
+    header[1] = "known"
+    reports.write_csv(f"{path}.csv", header, table[: len(rows)])
+    reports.save_figure(path, draw_pies(rows))
+    log.info("wrote %s (.csv, .png, .pdf)", path)
+
+
+def draw_pies(rows):
+    """A row of pies for unknown and for known classes: objects, and covered ones."""
+    sides = [side for side in ("unknown", "known") if any(row.side == side for row in rows)]
+    figure = Figure(figsize=(13, 5.5 * len(sides)), layout="constrained")
+    axes = figure.subplots(len(sides), 2, squeeze=False)
+    for side, pair in zip(sides, axes, strict=True):
+        slices = grouped([row for row in rows if row.side == side])
+        colours = {row.name: COLOURS[k % len(COLOURS)] for k, row in enumerate(slices)}
+        for what, pie in zip(("objects", "covered"), pair, strict=True):
+            counts = {row.name: getattr(row, what) for row in slices if getattr(row, what)}
+            pie.axis("off")
+            if counts:
+                pie.pie(
+                    [*counts.values()],
+                    labels=[f"{name} ({count})" for name, count in counts.items()],
+                    colors=[colours[name] for name in counts],
+                    startangle=90,
+                    counterclock=False,
+                    wedgeprops={"edgecolor": "white"},
+                )
+            pie.set_title(f"{sum(counts.values())} {what} of {side} classes")
+    return figure
+
+
+def grouped(rows):
+    """Rows of one side; those of few objects together, at the end."""
+    least = SMALLEST_SLICE * sum(row.objects for row in rows)
+    few = [row for row in rows if row.objects < least]
+    slices = [row for row in rows if row.objects >= least]
+    if few:
+        sums = sum(row.objects for row in few), sum(row.covered for row in few)
+        slices.append(Shown(f"{len(few)} others", few[0].side, *sums))
+    return slices
