@@ -20,6 +20,7 @@ from src.embedding.suspects import Judge, load_objects
 from src.embedding.vectors import CropEmbedder, WholeEmbedder
 from src.errors import SettingError
 from src.MetaSeg import meta_models as meta
+from src.MetaSeg import segment_tables
 from src.run.experiment import create_experiment
 from src.run.runner import Runner
 from src.run.settings import HOW_TO_RUN, PATH, POSITIVE, SIZE, setting, shared_settings
@@ -116,7 +117,7 @@ def load_meta_model(log, entry, model, results):
 
     def training():
         indices = results.indices("metrics")
-        return meta.segment_table((k, read_table(results.metrics(k))) for k in indices)
+        return segment_tables.segment_table((k, read_table(results.metrics(k))) for k in indices)
 
     meta_model = meta.load_meta_model(entry.model_weights, entry, training)
     trained = meta.made_from(entry.model_weights)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from itertools import cycle
 from pathlib import Path
 
@@ -20,14 +21,16 @@ from PIL import Image
 
 from configuration import CONFIG
 from src import class_ids, pictures
-from src.discover import Explorer, Segments
-from src.store import tables
+from src.discover import Explorer, Segments, Windows
+from src.embedding.maps import Reduction
+from src.records import ObjectTable
+from src.store.tables import as_column, write_embeddings
 
 SCRIPT = Path(__file__).resolve().parents[1] / "discover_embedding_space.py"
 SEGMENTS, POINTS = 100_000, 1_000_000
 FEATURES = 1920  # as densenet201 gives them
 IN_IMAGE = 20  # segments
-SETTINGS = dict(method="tsne", size=2, seed=CONFIG.SEED, tsne={})  # of the stored maps
+REDUCTION = Reduction("tsne", 2, CONFIG.SEED)  # of the stored maps
 NEIGHBOURS = 49
 TIMES = 15
 
@@ -53,39 +56,41 @@ def make_picture(rng):
 
 
 def make_table(count, features, rng):
-    """Embeddings table of `count` segments in 60 heaps, noise as thumbnails."""
+    """ObjectTable of `count` segments in 60 heaps, noise as thumbnails."""
     images = count // IN_IMAGE
     kind = rng.integers(0, 60, count)
     points = (rng.normal(size=(60, 2)) * 30)[kind] + rng.normal(size=(count, 2)) * 4
     pieces = [pictures.thumbnail(make_picture(rng), (0, 0, 100, 128)) for _ in range(100)]
-    return {
-        "image_path": ["none.png"] * images,
-        "dataset": [CONFIG.DATASET.name] * images,
-        "model_name": [CONFIG.MODEL_NAME] * images,
-        "image_index": np.arange(images),
-        "image_size": np.full((images, 2), 512),
-        "iou_pred": [np.zeros(IN_IMAGE, np.float32)] * images,
-        "image_made_from": [""] * images,
+    same = {
+        "image_path": "none.png",
+        "dataset": CONFIG.DATASET.name,
+        "model_name": CONFIG.MODEL_NAME,
+        "image_predicted_iou": np.zeros(IN_IMAGE, np.float32),
+        "image_made_from": "",
+    }
+    columns = {
+        **{name: as_column([value] * count) for name, value in same.items()},
+        "image_index": np.repeat(np.arange(images), IN_IMAGE),
+        "image_size": np.full((count, 2), 512),
         "embeddings": rng.random((count, features), np.float32),
         "box": np.tile([0, 0, 100, 128], (count, 1)),
         "component_index": np.tile(np.arange(1, IN_IMAGE + 1), images),
-        "image_level_index": np.repeat(np.arange(images), IN_IMAGE),
-        "gt": kind % 30,
-        "pred": kind % 19,
-        "iou": rng.random(count, np.float32) / 2,
+        "true_id": kind % 30,
+        "predicted_id": kind % 19,
+        "predicted_iou": rng.random(count, np.float32) / 2,
         "segment_size": np.full(count, 9000),
         # bytes of their own for each: a list of the same objects would take no memory
-        "thumbnail": [pieces[k % 100] + k.to_bytes(4, "little") for k in range(count)],
+        "thumbnail": as_column([pieces[k % 100] + k.to_bytes(4, "little") for k in range(count)]),
         "nn_embeddings": points.astype(np.float32),
         "plot_embeddings": points.astype(np.float32),
-        "reduced_by": SETTINGS,
     }
+    return ObjectTable(columns, {"reduced_by": asdict(REDUCTION)})
 
 
 def start(folder, table):
     """Seconds of the whole script from the stored maps to a picture, and its peak memory in GB."""
     path = Path(folder, "embeddings_1_1_none.p")
-    tables.write_table(path, table, {})
+    write_embeddings(path, table, {})
     place = f"mainplot.save_path={folder}/map.png"
     before = time.perf_counter()
     subprocess.run(
@@ -106,7 +111,7 @@ class Bench:
         self.folder = tempfile.TemporaryDirectory()
         segments = Segments(table, {CONFIG.DATASET.name: mapping}, known, self.folder.name)
         self.explorer = Explorer(
-            segments, self.folder.name, n_neighbours=NEIGHBOURS, new_figure=new_figure
+            segments, self.folder.name, n_neighbours=NEIGHBOURS, windows=Windows(new_figure, None)
         )
         self.map = self.explorer.map
         self.canvas = self.map.figure.canvas

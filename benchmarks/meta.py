@@ -9,7 +9,7 @@ import time
 import numpy as np
 
 from configuration import meta_models
-from src.MetaSeg import meta_models as fitting
+from src.MetaSeg import meta_training, segment_tables
 from src.store import tables
 from src.store.paths import Results
 
@@ -20,7 +20,7 @@ PLACE = {"model_name": "none", "dataset": "noise"}
 
 def store(io_path):
     """Write the metrics of every image."""
-    names = (*fitting.original_names(19), "iou", "iou0")
+    names = (*segment_tables.original_names(19), "iou", "iou0")
     rng = np.random.default_rng(0)
     for index in range(IMAGES):
         metrics = dict(zip(names, rng.random((len(names), SEGMENTS)), strict=True))
@@ -30,7 +30,7 @@ def store(io_path):
 
 def read(io_path):
     """One table of them all."""
-    return fitting.segment_table(
+    return segment_tables.segment_table(
         (index, tables.read_table(Results(io_path, *PLACE.values()).metrics(index)))
         for index in range(IMAGES)
     )
@@ -48,17 +48,17 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         store(folder)
         table, seconds = timed(read, folder)
-    rows = len(table.iou)
+    rows = len(table.true_iou)
     print(f"{rows} segments of {IMAGES} images read and stacked   {seconds:6.2f} s")
     entry = meta_models["meta_nn"]
     starts = [time.perf_counter()]
-    fitting.fit_neural(
+    meta_training.fit_neural(
         entry, table, table, seed=0, epochs=EPOCHS,
         report=lambda *_: starts.append(time.perf_counter()),
     )  # fmt: skip
     print(f"an epoch of the network, its validation included {np.diff(starts).min():10.2f} s")
     for kind in ("linear", "gradient_boosting"):
-        model, seconds = timed(fitting.fit, meta_models[kind], table, seed=0)
+        model, seconds = timed(meta_training.fit, meta_models[kind], table, seed=0)
         print(f"{kind:18} fitted in {seconds:6.2f} s, ", end="")
         print(f"predicts in {timed(model.predict_table, table)[1]:6.2f} s")
 

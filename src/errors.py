@@ -20,3 +20,13 @@ class SettingError(RunError, ValueError):
 
 class WriteError(RunError):
     """A place takes no file, whatever it holds."""
+
+
+def missing_weights(name, path):
+    """The SettingError for the weights file of an entry of the configuration that is not there."""
+    return SettingError(
+        f"the weights of {name!r} are missing: put them at {path}, or change `model_weights` in "
+        "configuration.py. The demo's lie in the repository: this project is run from its clone "
+        "(git clone, make setup), not from an installed copy. README.md says where the published "
+        "ones are to be had; train_meta_nn.py trains those of a meta model"
+    )

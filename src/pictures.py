@@ -73,27 +73,27 @@ def entropy_heatmap(prediction):
     return _colour_values(entropy / np.log(p.shape[-1]), ENTROPY_COLOURS)
 
 
-def iou_map(components, iou_pred):
-    """Paint each segment by its predicted IoU, red (0) to green (1), its boundary darker.
+def iou_map(components, ious):
+    """Paint each segment by its IoU, red (0) to green (1), its boundary darker.
 
     Parameters
     ----------
     components : ndarray of shape (H, W), int32
         +k inside segment k, -k on its boundary; 0 (no segment) becomes black.
-    iou_pred : ndarray of shape (S,), float
-        Predicted IoU of segment k at position k - 1; NaN (unknown) becomes grey.
+    ious : ndarray of shape (S,), float
+        True or predicted IoU of segment k at position k - 1; NaN (unknown) becomes grey.
     """
-    iou_pred = np.asarray(iou_pred, np.float64)
-    colours = np.zeros((len(iou_pred) + 1, 3), np.uint8)
-    colours[1:] = _colour_values(np.nan_to_num(iou_pred), IOU_COLOURS)
-    colours[1:][np.isnan(iou_pred)] = 128
+    ious = np.asarray(ious, np.float64)
+    colours = np.zeros((len(ious) + 1, 3), np.uint8)
+    colours[1:] = _colour_values(np.nan_to_num(ious), IOU_COLOURS)
+    colours[1:][np.isnan(ious)] = 128
     picture = colours[np.abs(components)]
     boundary = components < 0
     picture[boundary] = (picture[boundary] * 0.7).astype(np.uint8)
     return picture
 
 
-def rating_picture(prediction, components, iou, iou_pred, label_mapping, pred_mapping):
+def rating_picture(prediction, components, true_iou, predicted_iou, label_mapping, pred_mapping):
     """True beside predicted: ground truth and predicted classes, below them the IoUs.
 
     The IoUs go from red (0) to green (1). Segments without a labelled pixel are white in both, all
@@ -104,8 +104,8 @@ def rating_picture(prediction, components, iou, iou_pred, label_mapping, pred_ma
     prediction : Prediction
     components : ndarray of shape (H, W), int32
         +k inside segment k, -k on its boundary.
-    iou, iou_pred : ndarray of shape (S,), float
-        True and predicted IoU of segment k at position k - 1; `iou` is NaN where unknown.
+    true_iou, predicted_iou : ndarray of shape (S,), float
+        True and predicted IoU of segment k at position k - 1; the true one is NaN where unknown.
     label_mapping, pred_mapping : dict of int to (str, (int, int, int))
 
     Returns
@@ -114,13 +114,13 @@ def rating_picture(prediction, components, iou, iou_pred, label_mapping, pred_ma
     """
     truth = prediction.ground_truth
     numbers = np.abs(components)
-    judged = np.ones(len(iou) + 1, bool)  # entry k: segment k
+    judged = np.ones(len(true_iou) + 1, bool)  # entry k: segment k
     if truth is None:
         truth = np.full(components.shape, NO_LABEL, np.uint8)
     else:
-        judged = np.bincount(numbers[truth != NO_LABEL], minlength=len(iou) + 1) > 0
+        judged = np.bincount(numbers[truth != NO_LABEL], minlength=len(true_iou) + 1) > 0
     maps = []
-    for values in (iou, iou_pred):
+    for values in (true_iou, predicted_iou):
         is_white = np.concatenate([[False], np.isnan(values) | ~judged[1:]])[numbers]
         maps.append(np.where(is_white[..., None], np.uint8(255), iou_map(components, values)))
     pairs = (truth, label_mapping), (prediction.prediction, pred_mapping)
@@ -146,7 +146,7 @@ def draw_box(picture, box, colour=RED):
     return np.array(result)
 
 
-def overview_panels(image, prediction, components, iou_pred, box, label_mapping, pred_mapping):
+def overview_panels(image, prediction, components, predicted_iou, box, label_mapping, pred_mapping):
     """The four pictures that explain a segment, in reading order, with their titles.
 
     Parameters
@@ -155,7 +155,7 @@ def overview_panels(image, prediction, components, iou_pred, box, label_mapping,
     prediction : Prediction
     components : ndarray of shape (H, W), int32
         +k inside segment k, -k on its boundary.
-    iou_pred : ndarray of shape (S,), float
+    predicted_iou : ndarray of shape (S,), float
         Of every segment of the image.
     box : sequence of 4 int
         The segment's, drawn in each.
@@ -173,7 +173,7 @@ def overview_panels(image, prediction, components, iou_pred, box, label_mapping,
         truth_picture = overlay_classes(image, truth, label_mapping)
     panels = {
         "Entropy": entropy_heatmap(prediction),
-        "Predicted IoU of each segment": iou_map(components, iou_pred),
+        "Predicted IoU of each segment": iou_map(components, predicted_iou),
         truth_title: truth_picture,
         "Predicted classes": colour_classes(prediction.prediction, pred_mapping),
     }

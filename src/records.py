@@ -51,7 +51,7 @@ class SegmentTable:
         The image within its dataset (from 0) and the component within the image (from 1).
     predicted_class : ndarray of shape (S,), int64
         Id in the training set's `pred_mapping`.
-    iou : ndarray of shape (S,), float64
+    true_iou : ndarray of shape (S,), float64
         Adjusted IoU with the ground truth, in [0, 1]; NaN = unknown.
     """
 
@@ -60,7 +60,7 @@ class SegmentTable:
     image_index: np.ndarray
     component_index: np.ndarray
     predicted_class: np.ndarray
-    iou: np.ndarray
+    true_iou: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from factories import object_table
 from PIL import Image
 
 from configuration import CONFIG
 from src import pictures
 from src.records import Prediction
-from src.store import cache
+from src.store.arrays import write_components, write_prediction
+from src.store.paths import Results
+from src.store.tables import write_embeddings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ARTEFACTS = REPOSITORY / "test-artefacts"  # screenshots, for people to look at
@@ -41,33 +44,28 @@ def write_results(folder):
         truth[upper:lower, left:right] = kinds[k]
     path = str(folder / "street.png")
     Image.fromarray(image).save(path)
-    where = CONFIG.MODEL_NAME, CONFIG.DATASET.name, 0
+    results = Results(folder, CONFIG.MODEL_NAME, CONFIG.DATASET.name)
     classes = np.where(components > COUNT, 10, 13)
     probabilities = np.eye(19, dtype=np.float32)[classes] * 0.8 + 0.2 / 19
     prediction = Prediction(probabilities, classes.astype(np.uint8), truth, path)
-    cache.write_prediction(cache.prediction_path(folder, *where), prediction, {})
-    cache.write_components(cache.components_path(folder, *where), components, {})
+    write_prediction(results.prediction(0), prediction, {})
+    write_components(results.components(0), components, {})
     vectors = rng.normal(0, 1, (COUNT, 8)) + kinds[:, None]
-    table = {
-        "image_path": [path],
-        "dataset": [CONFIG.DATASET.name],
-        "model_name": [CONFIG.MODEL_NAME],
-        "image_index": np.array([0]),
-        "image_size": np.array([[256, 640]]),
-        "iou_pred": [np.append(np.full(COUNT, 0.2), 0.9).astype(np.float32)],
-        "image_made_from": [""],
-        "embeddings": vectors.astype(np.float32),
-        "box": boxes,
-        "component_index": np.arange(1, COUNT + 1),
-        "image_level_index": np.zeros(COUNT, np.int64),
-        "gt": kinds,
-        "pred": np.full(COUNT, 13),
-        "iou": np.full(COUNT, 0.2, np.float32),
-        "segment_size": np.full(COUNT, 48 * 32),
-        "thumbnail": [pictures.thumbnail(image, tuple(box)) for box in boxes],
-    }
-    where = CONFIG.MODEL_NAME, 16, 16, CONFIG.EMBEDDING_NETWORK
-    cache.write_table(cache.embeddings_path(folder, *where), table, {})
+    table = object_table(
+        COUNT,
+        image_path=path,
+        dataset=CONFIG.DATASET.name,
+        model_name=CONFIG.MODEL_NAME,
+        image_size=np.tile([256, 640], (COUNT, 1)),
+        image_predicted_iou=[np.append(np.full(COUNT, 0.2), 0.9).astype(np.float32)] * COUNT,
+        embeddings=vectors.astype(np.float32),
+        box=boxes,
+        true_id=kinds,
+        predicted_id=np.full(COUNT, 13),
+        segment_size=np.full(COUNT, 48 * 32),
+        thumbnail=[pictures.thumbnail(image, tuple(box)) for box in boxes],
+    )
+    write_embeddings(results.embeddings((16, 16), CONFIG.EMBEDDING_NETWORK), table, {})
 
 
 @contextmanager

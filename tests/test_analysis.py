@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 from src.errors import SettingError
-from src.MetaSeg import analysis, main, meta_models, stage
+from src.MetaSeg import analysis, main, meta_training, segment_tables, stage
 from src.records import Prediction
 from src.run.runner import Runner
 from src.store import arrays, tables
@@ -28,13 +28,13 @@ def toy_table(images=6, segments=40, seed=0):
         iou = np.maximum(0, 1 - 1.5 * values["E"])
         return {**values, "V": np.full(segments, 0.3), "class": np.zeros(segments, int), "iou": iou}
 
-    return meta_models.segment_table([(i, metrics()) for i in range(images)])
+    return segment_tables.segment_table([(i, metrics()) for i in range(images)])
 
 
 def memorise(training):
     """A model that knows its training segments by heart, and nothing else."""
     known = {}
-    for row, iou in zip(training.features, training.iou, strict=True):
+    for row, iou in zip(training.features, training.true_iou, strict=True):
         known[row.tobytes()] = iou
     return lambda table: np.array([known.get(row.tobytes(), 0.5) for row in table.features])
 
@@ -42,7 +42,7 @@ def memorise(training):
 @pytest.fixture(scope="module")
 def result():
     table = toy_table()
-    return analysis.analyze(table, meta_models.split_by_image(table, 2, 0), memorise, {})
+    return analysis.analyze(table, segment_tables.split_by_image(table, 2, 0), memorise, {})
 
 
 def score(result, task, model, figure):
@@ -84,7 +84,7 @@ def test_figures_are_those_worked_out_by_hand():
     iou, guess = [0, 0.5, 0, 1.0], [0.1, 0.6, 0.7, 0.8]
     image = {"class": [0] * 4, "iou": iou, "E": guess}
     training, validation = (
-        meta_models.segment_table([(i, image) for i in images]) for images in ([0, 1], [2])
+        segment_tables.segment_table([(i, image) for i in images]) for images in ([0, 1], [2])
     )
     regressors = {"guess": lambda training: lambda table: table.features[:, 0]}
     result = analysis.analyze(training, [(training, validation)], memorise, regressors)
@@ -98,10 +98,10 @@ def test_figures_are_those_worked_out_by_hand():
 
 def test_the_same_seed_gives_the_same_numbers():
     table = toy_table(5, 20)
-    model = functools.partial(meta_models.fit, ENTRY, seed=3, epochs=2)
+    model = functools.partial(meta_training.fit, ENTRY, seed=3, epochs=2)
 
     def numbers():
-        splits = meta_models.split_by_image(table, 2, 3)
+        splits = segment_tables.split_by_image(table, 2, 3)
         result = analysis.analyze(table, splits, lambda t: model(t).predict_table, {})
         return analysis.plain_numbers(result)
 
@@ -112,13 +112,13 @@ def test_correlations_are_sorted_and_a_constant_metric_has_none():
     table = toy_table(3, 10)
     names, e = table.feature_names, table.features[:, 0]
     expected = {
-        name: np.corrcoef(table.features[:, i], table.iou)[0, 1]
+        name: np.corrcoef(table.features[:, i], table.true_iou)[0, 1]
         for i, name in enumerate(names)
         if name != "V"
     }
     found = analysis.correlations(table)
     assert (names[0], found.pop("V")) == ("E", 0)
-    assert next(iter(found)) == "E" and np.corrcoef(e, table.iou)[0, 1] < -0.9
+    assert next(iter(found)) == "E" and np.corrcoef(e, table.true_iou)[0, 1] < -0.9
     assert found == pytest.approx(expected)
     assert sorted(map(abs, found.values()), reverse=True) == list(map(abs, found.values()))
 
@@ -143,17 +143,17 @@ def test_the_penalty_path_has_40_values_and_begins_with_nothing_but_zeros(result
 )
 def test_too_few_data_are_named(images, change, message):
     table = toy_table(images)
-    table.iou[:] = change(table.iou)
+    table.true_iou[:] = change(table.true_iou)
     with pytest.raises(SettingError, match=message):
         analysis.check(table)
 
 
 def test_a_split_with_one_class_on_a_side_is_named():
     table = toy_table(4)
-    table.iou[table.image_index > 0] = 0.5
+    table.true_iou[table.image_index > 0] = 0.5
     analysis.check(table)
     with pytest.raises(SettingError, match="160 training segments|40 validation segments"):
-        analysis.check_splits([(table, table), *meta_models.split_by_image(table, 5, 0)])
+        analysis.check_splits([(table, table), *segment_tables.split_by_image(table, 5, 0)])
 
 
 # Output
@@ -232,7 +232,7 @@ def test_a_heat_map_of_ones_own_becomes_metrics_and_features(measured):
     results, _ = measured
     metrics = tables.read_table(results.metrics(3))
     assert set(metrics["depth"]) == {1.5}
-    names = meta_models.feature_names(metrics)
+    names = segment_tables.feature_names(metrics)
     assert {"depth_bd", "depth_var_rel_in"} <= {*names}
 
 
@@ -255,8 +255,8 @@ def test_a_missing_heat_map_is_named(measured):
 def test_the_tasks_draw_every_image_and_write_the_tables(measured, tmp_path):
     results, _ = measured
     images = [(i, tables.read_table(results.metrics(i))) for i in range(4)]
-    table = meta_models.segment_table(images)
-    model = meta_models.fit(main.meta_models["linear"], table, seed=0)
+    table = segment_tables.segment_table(images)
+    model = meta_training.fit(main.meta_models["linear"], table, seed=0)
     mapping = {i: (f"class {i}", (90 * i, 0, 0)) for i in range(3)}
     tally = stage.draw_ratings(Runner(LOG), results, model, (mapping, mapping))
     assert (tally.done, tally.failed) == (4, ())
@@ -270,3 +270,16 @@ def test_the_tasks_draw_every_image_and_write_the_tables(measured, tmp_path):
     assert {*numbers["regression"]} == {"entropy", "linear", "gradient boosting", "neural"}
     assert "depth" in numbers["correlation"]
     assert (tmp_path / "analysis" / "net" / "set" / "scores.tex").is_file()
+
+
+def test_a_chosen_regressor_is_compared_beside_the_others(measured, monkeypatch):
+    results, _ = measured
+    own = main.meta_models["linear"]._replace(name="my_regressor")
+    monkeypatch.setitem(main.meta_models, "my_regressor", own)
+    settings = dict(learning_rate=1e-3, num_averages=1, seed=0, num_images=None)
+    result = main.analyze_metrics(settings, Runner(LOG), results, own)
+    figures = analysis.main_figures(result)
+    assert {name for name in figures if name.startswith("R^2")} == {
+        "R^2 entropy", "R^2 linear", "R^2 gradient boosting", "R^2 my regressor", "R^2 neural",
+    }  # fmt: skip
+    assert figures["R^2 my regressor"] == figures["R^2 linear"]  # which it is, by another name

@@ -277,8 +277,8 @@ def visit(capsys):
         async def both():
             explorer = SimpleNamespace(map=SimpleNamespace())
 
-            def make(new_figure, close_figure):
-                explorer.map.figure = new_figure((4, 3), "Map")
+            def make(windows):
+                explorer.map.figure = windows.new((4, 3), "Map")
                 return explorer
 
             server = asyncio.ensure_future(serve(make, listen("127.0.0.1", 0)))

@@ -14,12 +14,14 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal, assert_equal
 from PIL import Image
+from sklearn.linear_model import LinearRegression
 
 import compute_embeddings
 from configuration import CONFIG, DatasetConfig, ModelConfig
 from src.embedding import vectors as segment_vectors
 from src.errors import RunError, SettingError
 from src.MetaSeg import meta_models as meta
+from src.MetaSeg import segment_tables
 from src.MetaSeg import stage as measuring
 from src.MetaSeg.metrics import compute_metrics_components
 from src.records import Prediction
@@ -180,15 +182,19 @@ def world(tmp_path, monkeypatch, caplog):
     return world
 
 
+def feature_names():
+    """Those of segments of three classes."""
+    metrics, _ = compute_metrics_components(np.full((4, 4, 3), 1 / 3, np.float32))
+    return segment_tables.feature_names(metrics)
+
+
 def save_meta_model(path, bias=0):
     """A meta model whose predicted IoU is the size of a segment in pixels / 100, plus `bias`."""
-    probabilities = np.full((4, 4, 3), 1 / 3, np.float32)
-    metrics, _ = compute_metrics_components(probabilities)
-    names = meta.feature_names(metrics)
-    network = torch.nn.Linear(len(names), 1).requires_grad_(False)
-    network.weight[:] = torch.tensor([float(name == "S") / 100 for name in names])
-    network.bias[:] = bias
-    model = meta.MetaModel(network, names, np.zeros(len(names)), np.ones(len(names)), "linear")
+    names = feature_names()
+    regressor = LinearRegression()
+    regressor.coef_ = np.array([float(name == "S") / 100 for name in names])
+    regressor.intercept_, regressor.n_features_in_ = bias, len(names)
+    model = meta.MetaModel(regressor, names, np.zeros(len(names)), np.ones(len(names)))
     meta.save_meta_model(path, model, None)
 
 
@@ -766,15 +772,17 @@ def test_datasets_of_different_scale_need_a_size_for_both(world, monkeypatch):
     assert world.run(datasets=datasets, min_height=4, **crops)[1] == 4
 
 
-def test_a_meta_model_without_statistics_takes_those_of_the_source_domain(world):
-    checkpoint = torch.load(world.folder / "by_size.pth", weights_only=True)
-    torch.save(checkpoint["state_dict"], world.folder / "bare.pth")
-    weights = dict(meta_weights=world.folder / "bare.pth")
+def test_a_meta_model_without_statistics_takes_those_of_the_source_domain(world, monkeypatch):
+    path = world.folder / "bare.pth"
+    sizes_alone = torch.tensor([[float(name == "S") / 100 for name in feature_names()]])
+    torch.save({"weight": sizes_alone, "bias": torch.zeros(1)}, path)
+    entry = ModelConfig("net", "torch.nn", "Linear", {"out_features": 1}, path)
+    monkeypatch.setitem(compute_embeddings.meta_models, "net", entry)
+    weights = dict(meta_model="net", meta_weights=path)
     with pytest.raises(SettingError, match="source has no metrics files"):
         world.run(**weights)
     world.add_image("source", 0)
     world.run(**weights)
-    # sizes 695, 48 and 25, standardised, / 100, clamped to 0 and above
     sizes = np.array([695, 48, 25])
-    expected = (695 - sizes.mean()) / sizes.std() / 100
-    assert_allclose(world.table()["image_predicted_iou"][0], [expected, 0, 0], rtol=1e-5)
+    logits = (sizes - sizes.mean()) / sizes.std() / 100
+    assert_allclose(world.table()["image_predicted_iou"][0], 1 / (1 + np.exp(-logits)), rtol=1e-6)

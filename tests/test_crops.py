@@ -6,7 +6,9 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from src.embedding import crops
-from src.store import cache
+from src.store.arrays import read_components, read_prediction
+from src.store.paths import Results
+from src.store.tables import read_embeddings
 
 COMPONENTS = np.array(
     [
@@ -70,7 +72,7 @@ def test_random_boxes_grow_to_the_minimum_and_keep_what_they_held():
 
 def select(**changed):
     settings = {
-        "iou_pred": np.array([0.1, 0.5, 0.2, 0.3]),
+        "predicted_iou": np.array([0.1, 0.5, 0.2, 0.3]),
         "predicted_class": np.array([11, 11, 0, 13]),
         "boxes": np.array([[0, 0, 4, 3], [0, 0, 9, 9], [0, 0, 9, 9], [0, 0, 3, 3]]),
         "iou_threshold": 0.5,
@@ -82,21 +84,20 @@ def select(**changed):
 
 
 def test_each_segment_is_chosen_or_falls_to_one_filter():
-    selection = select()
-    assert_array_equal(selection.chosen, [True, False, False, False])
-    assert (selection.high_iou, selection.other_class, selection.too_small) == (1, 1, 1)
-    assert selection.unknown_iou == 0
+    chosen, left_out = select()
+    assert_array_equal(chosen, [True, False, False, False])
+    assert left_out == {"unknown iou": 0, "high iou": 1, "other class": 1, "too small": 1}
 
 
 def test_without_classes_every_class_is_wanted():
-    assert_array_equal(select(classes=None).chosen, [True, False, True, False])
-    assert_array_equal(select(classes=set()).chosen, [False] * 4)
+    assert_array_equal(select(classes=None)[0], [True, False, True, False])
+    assert_array_equal(select(classes=set())[0], [False] * 4)
 
 
 def test_an_unknown_iou_is_not_chosen():
-    selection = select(iou_pred=np.array([np.nan, 0.1, np.nan, 0.9]))
-    assert_array_equal(selection.chosen, [False, True, False, False])
-    assert (selection.unknown_iou, selection.high_iou) == (2, 1)
+    chosen, left_out = select(predicted_iou=np.array([np.nan, 0.1, np.nan, 0.9]))
+    assert_array_equal(chosen, [False, True, False, False])
+    assert (left_out["unknown iou"], left_out["high iou"]) == (2, 1)
 
 
 def test_the_label_is_the_most_frequent_one_inside():
@@ -141,21 +142,16 @@ def test_no_chosen_segment_no_label():
 def reference_image(reference, index):
     """Component map of an image, and its rows in the recorded selection."""
     tree = reference / "caches" / "tree"
-    components = cache.read_components(
-        cache.components_path(tree, "deeplabv3plus", "cityscapes_val", index)
-    )
-    recorded = cache.read_embeddings(tree / "embeddings_32_32_densenet201.p")
-    return components, cache.take_segments(
-        recorded, np.flatnonzero(recorded["image_level_index"] == index)
-    )
+    results = Results(tree, "deeplabv3plus", "cityscapes_val")
+    recorded = read_embeddings(tree / "embeddings_32_32_densenet201.p")
+    of_image = recorded.take(recorded["image_index"] == index)
+    return read_components(results.components(index)), of_image
 
 
 def reference_truth(reference, index):
     """Ground truth (H, W) of an image."""
-    path = cache.prediction_path(
-        reference / "caches" / "tree", "deeplabv3plus", "cityscapes_val", index
-    )
-    return cache.read_prediction(path, probabilities=False).ground_truth
+    results = Results(reference / "caches" / "tree", "deeplabv3plus", "cityscapes_val")
+    return read_prediction(results.prediction(index), probabilities=False).ground_truth
 
 
 def test_a_small_box_away_from_the_borders_grows_where_the_original_leaves_it(reference):
@@ -226,8 +222,8 @@ def test_the_recorded_selection_differs_only_by_the_stated_faults(reference):
         truth = reference_truth(reference, image)
         rows = slice(*known["start"][image : image + 2])
         boxes = crops.segment_boxes(components)
-        selection = crops.select_segments(
-            iou_pred=known["iou_pred"][rows],
+        chosen, _ = crops.select_segments(
+            predicted_iou=known["iou_pred"][rows],
             predicted_class=known["segment_class"][rows],
             boxes=boxes,
             iou_threshold=recorded["iou_threshold"],
@@ -237,7 +233,7 @@ def test_the_recorded_selection_differs_only_by_the_stated_faults(reference):
         )
         # the recorded size rule: inner pixels, largest minus smallest; a zero box has none
         is_large = crops.are_large(first_extents(components, len(boxes)), *min_size)
-        ours = np.flatnonzero(selection.chosen) + 1
+        ours = np.flatnonzero(chosen) + 1
         theirs = ours[is_large[ours - 1]]
         numbers += theirs.tolist()
         labels += crops.majority_label(components, truth, theirs).tolist()

@@ -8,6 +8,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from factories import object_table
 from matplotlib.backend_bases import CloseEvent, KeyEvent, MouseEvent, ResizeEvent
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
@@ -18,14 +19,17 @@ from PIL import Image
 from src import discover, pictures
 from src.discover import explorer, segments, sheets, state
 from src.discover.commands import COMMANDS, KEYS
-from src.discover.display import close_window
+from src.discover.display import close_window, window_figure
 from src.discover.export import export_segments
 from src.discover.quick import Backdrop
 from src.discover.views import HIDDEN
 from src.embedding import space as embedding_space
 from src.errors import SettingError
-from src.records import Prediction
-from src.store import cache
+from src.records import ObjectTable, Prediction
+from src.store.arrays import write_components, write_prediction
+from src.store.paths import Results
+from src.store.tables import as_column
+from src.store.tags import read_tags, write_tags
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PRED = {0: ("road", (128, 64, 128)), 13: ("car", (0, 0, 142))}
@@ -53,30 +57,29 @@ def results(tmp_path_factory):
             np.full((32, 64), 30, np.uint8),
             str(folder / f"picture{index}.png"),
         )
-        where = (folder, "narrow", "streets", index)
-        cache.write_prediction(cache.prediction_path(*where), prediction, {})
-        cache.write_components(cache.components_path(*where), components, {})
-    table = {
-        "image_path": [str(folder / f"picture{index}.png") for index in range(2)],
-        "dataset": ["streets"] * 2,
-        "model_name": ["narrow"] * 2,
-        "image_index": np.arange(2),
-        "iou_pred": [np.array([0.9, 0.1, 0.2, 0.3], np.float32)] * 2,
-        "box": np.array(boxes * 2),
-        "component_index": np.array([2, 3, 4] * 2),
-        "image_level_index": np.repeat([0, 1], 3),
-        "gt": np.array([30, 30, 31, 31, 13, 255]),
-        "pred": np.array([0, 13, 0, 13, 0, 13]),
-        "iou": np.array([0.1, 0.2, 0.3] * 2, np.float32),
-        "embeddings": np.c_[PLACES[:, ::-1], np.arange(6)].astype(np.float32),
-        "segment_size": np.array([120, 256, 480] * 2),
-        "thumbnail": [
+        files = Results(folder, "narrow", "streets")
+        write_prediction(files.prediction(index), prediction, {})
+        write_components(files.components(index), components, {})
+    table = object_table(
+        6,
+        image_path=[str(folder / f"picture{index}.png") for index in (0, 0, 0, 1, 1, 1)],
+        model_name="narrow",
+        image_index=[0, 0, 0, 1, 1, 1],
+        image_predicted_iou=[np.array([0.9, 0.1, 0.2, 0.3], np.float32)] * 6,
+        box=boxes * 2,
+        component_index=[2, 3, 4] * 2,
+        true_id=[30, 30, 31, 31, 13, 255],
+        predicted_id=[0, 13, 0, 13, 0, 13],
+        predicted_iou=np.array([0.1, 0.2, 0.3] * 2, np.float32),
+        embeddings=np.c_[PLACES[:, ::-1], np.arange(6)].astype(np.float32),
+        segment_size=[120, 256, 480] * 2,
+        thumbnail=[
             pictures.thumbnail(np.full((20, 20, 3), shade, np.uint8), (0, 0, 20, 20))
             for shade in SHADES
         ],
-        "nn_embeddings": PLACES,
-        "plot_embeddings": PLACES,
-    }
+        nn_embeddings=PLACES,
+        plot_embeddings=PLACES,
+    )
     return folder, table
 
 
@@ -96,8 +99,7 @@ class Hand:
         self.explorer = discover.Explorer(
             discover.Segments(table, labels, PRED, folder),
             out_dir,
-            new_figure=self._new_figure,
-            close_figure=self.closed.append,
+            windows=discover.Windows(self._new_figure, self.closed.append),
             **settings,
         )
         self.out_dir = out_dir
@@ -254,8 +256,9 @@ def hand(results, tmp_path):
 def two_datasets(results, tmp_path):
     """The same, but the second image is of another dataset with ids of its own."""
     folder, table = results
-    other = {"dataset": ["streets", "alleys"], "gt": np.array([30, 30, 31, 7, 13, 255])}
-    return Hand(folder, {**table, **other}, tmp_path / "saved")
+    names = as_column(["streets"] * 3 + ["alleys"] * 3)
+    other = table.with_columns(dataset=names, true_id=np.array([30, 30, 31, 7, 13, 255]))
+    return Hand(folder, other, tmp_path / "saved")
 
 
 def shade_of(view):
@@ -436,7 +439,7 @@ def test_the_toolbars_pan_and_zoom_keep_their_clicks(hand):
 def test_a_missing_image_is_told_and_the_rest_goes_on(results, tmp_path):
     folder, table = results
     missing = str(tmp_path / "gone.png")
-    hand = Hand(folder, {**table, "image_path": [missing] * 2}, tmp_path)
+    hand = Hand(folder, table.with_columns(image_path=as_column([missing] * 6)), tmp_path)
     hand.click(0, 1)
     assert "cannot show this" in hand.message()
     assert "gone.png" in hand.message()
@@ -536,7 +539,7 @@ def test_frames_in_the_grid_and_beside_the_pointer_follow_the_colours(hand):
 
 def test_without_ground_truth_the_map_shows_predictions_and_g_says_why(results, tmp_path):
     folder, table = results
-    hand = Hand(folder, {**table, "gt": np.full(6, 255)}, tmp_path)
+    hand = Hand(folder, table.with_columns(true_id=np.full(6, 255)), tmp_path)
     assert hand.explorer.state.colouring == state.BY_PREDICTION
     hand.press("g")
     assert hand.explorer.state.colouring == state.BY_PREDICTION
@@ -861,7 +864,8 @@ def test_the_only_group_that_is_left_is_named(hand):
 
 def test_an_unknown_predicted_iou_is_grey_named_and_filtered(results, tmp_path):
     folder, table = results
-    hand = Hand(folder, {**table, "iou": np.array([0.1, 0.2, np.nan] * 2, np.float32)}, tmp_path)
+    values = np.array([0.1, 0.2, np.nan] * 2, np.float32)
+    hand = Hand(folder, table.with_columns(predicted_iou=values), tmp_path)
     hand.press("i")
     assert_array_equal(hand.point_colours()[[2, 5]], [segments.GREY] * 2)
     assert hand.legend()[1] == ["unknown  2"]
@@ -873,7 +877,8 @@ def test_an_unknown_predicted_iou_is_grey_named_and_filtered(results, tmp_path):
 
 def test_classes_without_a_name_have_colours_of_their_own(results, tmp_path):
     folder, table = results
-    hand = Hand(folder, {**table, "gt": np.array([40, 41, 42, 43, 54, 255])}, tmp_path)
+    ids = np.array([40, 41, 42, 43, 54, 255])
+    hand = Hand(folder, table.with_columns(true_id=ids), tmp_path)
     hand.press("g")
     assert len(set(map(tuple, hand.point_colours()))) == 6
     assert_array_equal(hand.point_colours()[5], segments.GREY)
@@ -896,7 +901,7 @@ def test_a_point_that_is_not_filtered_out_wins_under_the_pointer(results, tmp_pa
     folder, table = results
     places = PLACES.copy()
     places[1] = (0.05, 0)  # a finger's breadth of row 0
-    hand = Hand(folder, {**table, "plot_embeddings": places}, tmp_path)
+    hand = Hand(folder, table.with_columns(plot_embeddings=places), tmp_path)
     hand.press("h")
     hand.hover(1)
     assert shade_of(hand.map) == 1
@@ -909,11 +914,8 @@ def test_a_point_that_is_not_filtered_out_wins_under_the_pointer(results, tmp_pa
 
 def test_a_long_legend_is_moved_by_the_wheel(results, tmp_path):
     folder, table = results
-    many = {key: np.repeat(table[key], 10, axis=0) for key in ("box", "component_index")}
-    for key in ("image_level_index", "pred", "iou", "nn_embeddings", "plot_embeddings"):
-        many[key] = np.repeat(table[key], 10, axis=0)
-    many |= {"gt": np.arange(60), "thumbnail": table["thumbnail"] * 10}
-    hand = Hand(folder, {**table, **many}, tmp_path)
+    many = table.take(np.repeat(np.arange(6), 10)).with_columns(true_id=np.arange(60))
+    hand = Hand(folder, many, tmp_path)
     last = hand.panel._content.entries[-1].name
     with pytest.raises(KeyError):
         hand.panel.place_of("entry", last)
@@ -1106,23 +1108,23 @@ def test_an_empty_tag_takes_the_tag_away_and_undo_brings_it_back(results, tmp_pa
     hand.press("l")
     hand.draw_around([0, 1])
     hand.press("n", *"cow", "enter", "n", "enter")
-    assert cache.read_tags(path) == []
+    assert read_tags(path) == []
     hand.press("u")
-    assert [entry[-1] for entry in cache.read_tags(path)] == ["cow", "cow"]
+    assert [entry[-1] for entry in read_tags(path)] == ["cow", "cow"]
     hand.press("u")
-    assert cache.read_tags(path) == []
+    assert read_tags(path) == []
 
 
 def test_the_tag_of_a_segment_with_another_box_is_not_applied_but_kept(results, tmp_path):
     path = tmp_path / "tags.json"
     old = ("streets", 0, 2, (0, 0, 9, 9), "cow")
-    cache.write_tags(path, [old])
+    write_tags(path, [old])
     hand = Hand(*results, tmp_path, tags_path=path)
     assert not hand.explorer.state.tags.any()
     hand.press("l")
     hand.draw_around([3])
     hand.press("n", *"boat", "enter")
-    assert cache.read_tags(path) == [old, ("streets", 1, 2, (4, 8, 14, 20), "boat")]
+    assert read_tags(path) == [old, ("streets", 1, 2, (4, 8, 14, 20), "boat")]
 
 
 def test_tags_that_cannot_be_kept_are_told(results, tmp_path):
@@ -1178,8 +1180,9 @@ def test_an_export_that_finds_no_place_is_told(results, tmp_path):
 
 def test_an_export_tells_what_it_could_not_write(results, tmp_path):
     folder, table = results
-    paths = [table["image_path"][0], str(tmp_path / "gone.png")]
-    hand = Hand(tmp_path, {**table, "image_path": paths}, tmp_path)  # no component maps here
+    paths = as_column([table["image_path"][0]] * 3 + [str(tmp_path / "gone.png")] * 3)
+    gone = table.with_columns(image_path=paths)
+    hand = Hand(tmp_path, gone, tmp_path)  # no component maps here
     told = export_segments(
         hand.explorer.segments, np.array([2, 3]), {}, tmp_path, lambda text: None
     )
@@ -1347,6 +1350,11 @@ def check_pointer(hand, view, rng):
             hand.hover(int(rng.choice(rows)), view)
 
 
+def without_thumbnails(table):
+    columns = {name: column for name, column in table.columns.items() if name != "thumbnail"}
+    return ObjectTable(columns)
+
+
 def shown_shade(sheet, x, y):
     """Row whose grey a sheet of thumbnails has at a point."""
     return int(np.argmin(np.abs(np.subtract(SHADES, sheet[int(y), int(x)].mean()))))
@@ -1354,10 +1362,9 @@ def shown_shade(sheet, x, y):
 
 def test_thumbnails_that_the_table_lacks_are_cut_from_the_images(results, tmp_path):
     folder, table = results
-    older = {key: value for key, value in table.items() if key != "thumbnail"}
-    hand = Hand(folder, older, tmp_path)
+    hand = Hand(folder, without_thumbnails(table), tmp_path)
     hand.hover(4)
-    own = pictures.thumbnail(np.array(Image.open(table["image_path"][1])), table["box"][4])
+    own = pictures.thumbnail(np.array(Image.open(table["image_path"][4])), table["box"][4])
     assert_array_equal(hand.map.tip.picture, pictures.decode(own))
     hand.click(0, 3)
     assert len(hand.grid.rows) == 6
@@ -1365,8 +1372,8 @@ def test_thumbnails_that_the_table_lacks_are_cut_from_the_images(results, tmp_pa
 
 def test_a_thumbnail_that_cannot_be_cut_is_told_and_left_blank_in_a_sheet(results, tmp_path):
     folder, table = results
-    older = {key: value for key, value in table.items() if key != "thumbnail"}
-    hand = Hand(folder, {**older, "image_path": [str(tmp_path / "gone.png")] * 2}, tmp_path)
+    gone = table.with_columns(image_path=as_column([str(tmp_path / "gone.png")] * 6))
+    hand = Hand(folder, without_thumbnails(gone), tmp_path)
     hand.hover(4)
     assert not hand.map.tip.get_visible()
     assert "no thumbnail" in hand.message()
@@ -1466,12 +1473,7 @@ def test_hovering_goes_on_after_the_map_was_saved(hand, tmp_path):
 @pytest.mark.parametrize("n_rows", [1, 2])
 def test_one_or_two_segments_are_a_map(results, tmp_path, n_rows):
     folder, table = results
-    few = {
-        key: values[:n_rows]
-        for key, values in table.items()
-        if key not in ("image_path", "dataset", "model_name", "image_index", "iou_pred")
-    }
-    hand = Hand(folder, {**table, **few}, tmp_path)
+    hand = Hand(folder, table.take(range(n_rows)), tmp_path)
     hand.press("d", "c", "1", "enter")
     hand.click(0, 3)
     assert len(hand.explorer.sheets.views) == n_rows - 1
@@ -1479,8 +1481,7 @@ def test_one_or_two_segments_are_a_map(results, tmp_path, n_rows):
 
 def test_one_is_not_told_as_many(results, tmp_path):
     folder, table = results
-    one = {key: values[:1] for key, values in table.items()}
-    hand = Hand(folder, one, tmp_path)
+    hand = Hand(folder, table.take([0]), tmp_path)
     assert hand.map.title.get_text() == "Embedding space of streets: 1 segment of 1 image"
     hand.press("l", "l")
     hand.draw_around([0])
@@ -1490,7 +1491,7 @@ def test_one_is_not_told_as_many(results, tmp_path):
 def test_an_empty_table_and_a_wrong_metric_are_named(results, tmp_path):
     folder, table = results
     with pytest.raises(ValueError, match="no segment"):
-        Hand(folder, {**table, "plot_embeddings": PLACES[:0]}, tmp_path)
+        Hand(folder, table.take([]), tmp_path)
     with pytest.raises(ValueError, match="got 'taxi'"):
         Hand(folder, table, tmp_path, metric="taxi")
 
@@ -1499,8 +1500,8 @@ def test_matplotlibs_own_keys_are_off_in_the_explorers_windows_only(results, tmp
     matplotlib.use("agg")
     folder, table = results
     parts = discover.Segments(table, {"streets": LABEL}, PRED, folder)
-    windows = dict(new_figure=discover.window_figure, close_figure=close_window)
-    explorer = discover.Explorer(parts, tmp_path, **windows)
+    windows = discover.Windows(window_figure, close_window)
+    explorer = discover.Explorer(parts, tmp_path, windows=windows)
     explorer.show_image(0)
     explorer.show_overview(0)
     explorer.ask_clusters()

@@ -10,7 +10,8 @@ from numpy.testing import assert_array_equal
 from src.discover import state
 from src.discover.questions import Question
 from src.errors import SettingError
-from src.store import cache
+from src.store.paths import tags_path
+from src.store.tags import read_tags, write_tags
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -117,12 +118,12 @@ def test_a_tag_is_given_changed_and_taken(first):
 
 
 def test_tags_are_read_as_they_were_written(tmp_path):
-    path = cache.tags_path(tmp_path / "model" / "embeddings_16_16_net.v2.p")
+    path = tags_path(tmp_path / "model" / "embeddings_16_16_net.v2.p")
     assert path.name == "embeddings_16_16_net.v2_tags.json"
-    assert cache.read_tags(path) == []
+    assert read_tags(path) == []
     tags = [("streets", 3, 7, (0, 1, 20, 30), 'Kühe, "am" Zaun'), ("b", 0, 1, (0, 0, 1, 1), "x")]
-    cache.write_tags(path, tags)
-    assert cache.read_tags(path) == tags
+    write_tags(path, tags)
+    assert read_tags(path) == tags
     assert json.loads(path.read_text(encoding="utf-8"))["tags"][0]["tag"] == 'Kühe, "am" Zaun'
 
 
@@ -131,7 +132,7 @@ def test_broken_tags_are_named_and_not_overwritten(tmp_path, content):
     path = tmp_path / "tags.json"
     path.write_text(content)
     with pytest.raises(SettingError, match=r"tags\.json is broken"):
-        cache.read_tags(path)
+        read_tags(path)
 
 
 # questions

@@ -11,10 +11,13 @@ from numpy.testing import assert_allclose
 import eval_anomaly
 from configuration import CONFIG, DatasetConfig, ModelConfig, datasets
 from src import class_ids
-from src.MetaSeg import meta_models
+from src.evaluation import anomaly
+from src.MetaSeg import meta_models, meta_training, segment_tables
 from src.MetaSeg import stage as measuring
 from src.records import Prediction
-from src.store import cache
+from src.store import arrays, provenance
+from src.store.paths import Results
+from src.store.tables import read_table
 
 MODEL = CONFIG.MODEL_NAME
 LABELS = np.full((12, 20), 0, np.uint8)
@@ -31,12 +34,18 @@ def write_image(folder, index, labels, dataset="streets_ood"):
     probabilities = np.concatenate([p, (1 - p) / 18 * np.ones(18)], axis=2).astype(np.float32)
     classes = np.where(FOUND, 13, 0).astype(np.uint8)
     prediction = Prediction(probabilities, classes, labels, "x.png", scores={"max_logit": SCORE})
-    place = folder, MODEL, dataset, index
-    cache.write_prediction(cache.prediction_path(*place), prediction, {}, "float32")
+    results = Results(folder, MODEL, dataset)
     known = np.full(256, 255, np.uint8)
     known[:19] = np.arange(19)
-    measuring.store_segments(prediction, place, known)
-    return cache.read_table(cache.metrics_path(*place))
+    store(results, index, prediction, known)
+    return read_table(results.metrics(index))
+
+
+def store(results, index, prediction, known):
+    """Write a prediction and its segments."""
+    arrays.write_prediction(results.prediction(index), prediction, {}, "float32")
+    made_from = provenance.of_segments({}, known)
+    measuring.store_segments(results, index, prediction, made_from)
 
 
 @pytest.fixture
@@ -45,9 +54,9 @@ def tree(tmp_path):
     metrics = write_image(tmp_path, 0, LABELS)
     write_image(tmp_path, 3, None)
     entry = ModelConfig("linear", "sklearn.linear_model", "LinearRegression", {}, None)
-    table = meta_models.with_known_iou(meta_models.segment_table([(0, metrics)] * 3))
+    table = segment_tables.with_known_iou(segment_tables.segment_table([(0, metrics)] * 3))
     weights = tmp_path / "linear.pth"
-    meta_models.save_meta_model(weights, meta_models.fit(entry, table, seed=0), {})
+    meta_models.save_meta_model(weights, meta_training.fit(entry, table, seed=0), {})
     return tmp_path, ["args.meta_model=linear", f"args.meta_weights={weights}"]
 
 
@@ -83,12 +92,11 @@ def test_stage_2_aggregates_the_scores_that_stage_1_kept(tmp_path):
 def test_each_score_is_what_its_name_says(tree):
     p = np.full((2, 2, 19), 0.1 / 17, np.float32)
     p[..., 0], p[..., 1] = 0.7, 0.2
-    place = tree[0], MODEL, "streets_ood", 7
+    results = Results(tree[0], MODEL, "streets_ood")
     prediction = Prediction(p, p.argmax(-1), np.zeros((2, 2), np.uint8), "x.png")
-    cache.write_prediction(cache.prediction_path(*place), prediction, {}, "float32")
-    measuring.store_segments(prediction, place, np.arange(256))
-    load = dict(place=place[:3], anomaly_labels=np.zeros(256), meta_model=FixedIoU())
-    scores, labels = eval_anomaly.load_frame(7, **load)
+    store(results, 7, prediction, np.arange(256))
+    load = dict(results=results, anomaly_labels=np.zeros(256), meta_model=FixedIoU())
+    scores, labels = anomaly.load_frame(7, **load)
     entropy = -(0.7 * np.log(0.7) + 0.2 * np.log(0.2) + 0.1 * np.log(0.1 / 17)) / np.log(19)
     expected = {
         "entropy": entropy,
@@ -102,8 +110,8 @@ def test_each_score_is_what_its_name_says(tree):
     # the same in 255 steps where stage 1 kept no probabilities
     maps = np.full((2, 2, 3), [entropy, 0.5, 0.3], np.float32)
     prediction = replace(prediction, heatmaps=maps)
-    cache.write_prediction(cache.prediction_path(*place), prediction, {}, "none")
-    scores, _ = eval_anomaly.load_frame(7, **load)
+    arrays.write_prediction(results.prediction(7), prediction, {}, "none")
+    scores, _ = anomaly.load_frame(7, **load)
     assert {name: pytest.approx(values[0, 0], abs=2e-3) for name, values in scores.items()} == (
         expected
     )
@@ -121,7 +129,7 @@ def test_objects_of_each_track_have_its_sizes(tree):
     labels = np.zeros((60, 60), np.uint8)
     labels[:11, :11], labels[20:26, 20:26] = 1, 1  # 121 and 36 pixels
     scores = {"a": (labels == 1).astype(np.float32)}
-    found = eval_anomaly.judge_frame(0, load=lambda _: (scores, labels), thresholds={"a": 0.5})
+    found = anomaly.judge_frame(0, load=lambda _: (scores, labels), thresholds={"a": 0.5})
     assert found["obstacle"]["a"]["size_gt"] == [121, 36]
     assert found["obstacle"]["a"]["size_pred"] == [121]  # 36 are too few
     assert found["anomaly"]["a"]["size_gt"] == [121]
@@ -129,17 +137,17 @@ def test_objects_of_each_track_have_its_sizes(tree):
 
 
 def test_segments_of_an_older_prediction_are_refused(tree):
-    path = cache.prediction_path(tree[0], MODEL, "streets_ood", 0)
-    cache.write_prediction(path, cache.read_prediction(path), {"tile": [64, 64]}, "float32")
+    path = Results(tree[0], MODEL, "streets_ood").prediction(0)
+    arrays.write_prediction(path, arrays.read_prediction(path), {"tile": [64, 64]}, "float32")
     with pytest.raises(SystemExit, match="image 0: .*predicted again since it was measured"):
         run(tree)
 
 
 def test_images_with_different_scores_are_not_compared(tree):
-    place = tree[0], MODEL, "streets_ood", 5
+    path = Results(tree[0], MODEL, "streets_ood").prediction(5)
     write_image(tree[0], 5, LABELS)
-    prediction = replace(cache.read_prediction(cache.prediction_path(*place)), scores={})
-    cache.write_prediction(cache.prediction_path(*place), prediction, {}, "float32")
+    prediction = replace(arrays.read_prediction(path), scores={})
+    arrays.write_prediction(path, prediction, {}, "float32")
     with pytest.raises(SystemExit, match="image 5 .*others also have max logit"):
         run(tree)
 
@@ -157,7 +165,7 @@ def test_the_benchmarks_are_judged_by_their_own_labels(tree, dataset, unknown):
 
 def test_tables_and_curves_are_written(tree):
     run(tree)
-    folder = cache.analysis_folder(tree[0], MODEL, "streets_ood")
+    folder = Results(tree[0], MODEL, "streets_ood").analysis
     names = {path.name for path in folder.iterdir()}
     assert names == {
         "anomaly_pixels.csv", "anomaly_components.csv", "anomaly_curves.png", "anomaly_curves.pdf",
@@ -191,12 +199,12 @@ def test_images_without_anomalies_are_refused_by_number(tree):
 
 
 def test_an_image_that_cannot_be_read_is_named_and_the_others_are_judged(tree):
-    broken = cache.prediction_path(tree[0], MODEL, "streets_ood", 5)
+    results = Results(tree[0], MODEL, "streets_ood")
     write_image(tree[0], 5, LABELS)
-    broken.write_bytes(b"broken")
+    results.prediction(5).write_bytes(b"broken")
     with pytest.raises(SystemExit, match="image 5"):
         run(tree)
-    assert (cache.analysis_folder(tree[0], MODEL, "streets_ood") / "anomaly_pixels.csv").is_file()
+    assert (results.analysis / "anomaly_pixels.csv").is_file()
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """Retrieval, IoU by predicted IoU, and selection: the scripts on recorded and hand-made files."""
 
 import csv
+import logging
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from factories import object_table
 from numpy.testing import assert_allclose, assert_array_equal
 
 import eval_iou
@@ -14,11 +17,14 @@ from configuration import CONFIG, datasets
 from src.datasets.cityscapes import Cityscapes
 from src.datasets.streets import Streets
 from src.errors import RunError, SettingError
+from src.evaluation import iou, retrieval, selection
 from src.MetaSeg.metrics import compute_metrics_components
 from src.records import Prediction
-from src.store import cache
+from src.store import arrays, tables
+from src.store.paths import Results
 
 MODEL, NET = CONFIG.MODEL_NAME, CONFIG.EMBEDDING_NETWORK
+LOG = logging.getLogger(__name__)
 COW, BOAT = 100, 107  # ids in Streets.label_mapping
 KNOWN = {"road": 0, "building": 2, "car": 13}
 
@@ -33,27 +39,20 @@ def read_csv(path):
         return list(csv.DictReader(file))
 
 
-def write_embeddings(io_path, gt, nn, *, dataset="streets_ood", size=(16, 16), box=None, **columns):
-    """An embeddings file with one image, or with as many as `dataset` has names."""
-    names = [dataset] if isinstance(dataset, str) else dataset
-    count, images = len(gt), len(names)
-    table = {
-        "image_path": [f"{k}.png" for k in range(images)],
-        "dataset": names,
-        "model_name": [MODEL] * images,
-        "image_index": np.arange(images),
-        "iou_pred": [np.full(count, 0.25, np.float32)] * images,
-        "embeddings": np.asarray(nn, np.float32),
-        "nn_embeddings": np.asarray(nn, np.float32),
-        "box": np.tile([0, 0, 4, 4], (count, 1)) if box is None else np.asarray(box),
-        "component_index": np.arange(1, count + 1),
-        "image_level_index": np.zeros(count, np.int64),
-        "gt": np.asarray(gt),
-        "pred": np.zeros(count, np.int64),
-        **columns,
-    }
-    table = {name: value for name, value in table.items() if value is not None}
-    cache.write_table(cache.embeddings_path(io_path, MODEL, *size, NET), table, {})
+def write_embeddings(io_path, vectors, *, dataset="streets_ood", size=(16, 16), **columns):
+    """An embeddings file of one image; columns that are None are left out."""
+    vectors = np.asarray(vectors, np.float32)
+    columns = {"embeddings": vectors, "nn_embeddings": vectors} | columns
+    columns = {name: values for name, values in columns.items() if values is not None}
+    table = object_table(len(vectors), model_name=MODEL, dataset=dataset, **columns)
+    tables.write_embeddings(Results(io_path, MODEL).embeddings(size, NET), table, {})
+
+
+def write_measured(results, index, metrics, components, source):
+    """What stage 2 makes of a prediction that was made from `source`."""
+    made_from = {"prediction": source}
+    arrays.write_components(results.components(index), components, made_from)
+    tables.write_table(results.metrics(index), metrics, made_from)
 
 
 # --- retrieval
@@ -67,7 +66,7 @@ def test_recorded_mean_average_precisions_are_met(reference, tmp_path, case):
         columns["annotated"] = np.ones(len(recorded["gt_ids"]), np.int64)
         columns["annotated"][recorded["kept_rows"]] = recorded["annotated"]
     write_embeddings(
-        tmp_path, recorded["gt_ids"], recorded["embeddings"],
+        tmp_path, recorded["embeddings"], true_id=recorded["gt_ids"],
         dataset="a2d2", size=(128, 128), **columns,
     )  # fmt: skip
     settings = dict(min_height=128, min_width=128, annotated=case == "annotated")
@@ -87,7 +86,7 @@ LINE = [[0.0, 1], [1, 1], [3, 1], [6, 1], [50, 1]]  # row 0 sees 1, 2, 3, 4 in o
 
 def test_classes_are_averaged_alone_and_by_known_and_unknown(tmp_path):
     # cow 0: ranks 2; cow 2: rank 2 (1 is nearer); cars 1 and 3 likewise; a boat alone.
-    write_embeddings(tmp_path, [COW, KNOWN["car"], COW, KNOWN["car"], BOAT], LINE)
+    write_embeddings(tmp_path, LINE, true_id=[COW, KNOWN["car"], COW, KNOWN["car"], BOAT])
     run = call(eval_retrieval, tmp_path, metrics=["euclid"], counts=[1, 2])
     assert run.info["average precision"] == {
         # row 0: 1, 2 -> 1/2; row 2: 1, 0 or 3 at equal distance, the lower first -> 1/2;
@@ -98,7 +97,7 @@ def test_classes_are_averaged_alone_and_by_known_and_unknown(tmp_path):
     assert figures["map"] == pytest.approx((5 / 12 + 1 / 2) / 2)
     assert (figures["map_known"], figures["map_unknown"]) == pytest.approx((5 / 12, 1 / 2))
     assert (figures["precision_at_1"], figures["recall_at_2"]) == pytest.approx((0, 3 / 4))
-    folder = cache.analysis_folder(tmp_path, MODEL, "streets_ood")
+    folder = Results(tmp_path, MODEL, "streets_ood").analysis
     rows = read_csv(folder / f"retrieval_{NET}_stored.csv")
     assert [(row["class"], row["known"], row["segments"]) for row in rows] == [
         ("boat", "unknown", "1"),
@@ -113,23 +112,19 @@ def test_classes_are_averaged_alone_and_by_known_and_unknown(tmp_path):
 def test_frequent_classes_count_more_in_the_weighted_average():
     names = np.array(["a", "a", "b", "b", "b"])
     known = np.ones(5, bool)
-    classes = eval_retrieval.judge(
-        np.array([[0.0], [9], [1], [2], [3]]), names, known, ["euclid"], []
-    )
-    (_, number, queries, mean, weighted), *_ = eval_retrieval.means(classes, "euclid")
-    a, b = (row["euclid"][0] for row in classes)
-    assert (number, queries) == (2, 5) and a < b
-    assert_allclose([mean[0], weighted[0]], [(a + b) / 2, (2 * a + 3 * b) / 5])
+    question = retrieval.Question(metrics=["euclid"], counts=[])
+    found = retrieval.judge(np.array([[0.0], [9], [1], [2], [3]]), names, known, question)
+    means = found.means("euclid")[0]
+    a, b = (row.average_precision("euclid") for row in found.classes)
+    assert (means.group, means.classes, means.queries) == ("all", 2, 5) and a < b
+    assert_allclose(means.over_classes, [(a + b) / 2])
+    assert_allclose(means.over_queries, [(2 * a + 3 * b) / 5])
 
 
 def test_variants_are_one_class_and_names_meet_across_datasets():
-    table = {
-        "dataset": ["a2d2", "cityscapes_val"],
-        "image_level_index": np.array([0, 0, 0, 1, 1]),
-        "gt": np.array([7, 10, 34, 10, 255]),  # Car 1, Car 4, Sky; sky
-    }
-    log = eval_retrieval.ex.logger
-    names, is_known = eval_retrieval.classes_of(log, table, np.arange(5))
+    origin = ["a2d2"] * 3 + ["cityscapes_val"] * 2
+    table = object_table(5, dataset=origin, true_id=[7, 10, 34, 10, 255])  # Car 1, Car 4, Sky; sky
+    names, is_known = retrieval.classes_of(LOG, table, datasets, CONFIG.TRAIN_DATASET)
     assert_array_equal(names, ["Car", "Car", "Sky", "Sky", ""])
     assert_array_equal(is_known, [True, True, True, True, False])
 
@@ -139,7 +134,7 @@ def test_other_spaces_are_made_from_the_features(tmp_path):
     gt = [COW, BOAT] * 10
     features = rng.normal(size=(20, 6)) + np.array(gt)[:, None]
     box = np.array([[0, 0, 10 if label == COW else 20, 20] for label in gt])
-    write_embeddings(tmp_path, gt, features, box=box, nn_embeddings=None)
+    write_embeddings(tmp_path, features, true_id=gt, box=box, nn_embeddings=None)
     for method in ("none", "pca", "size"):
         figures = call(eval_retrieval, tmp_path, method=method, metrics=["euclid"]).result
         assert figures["euclid"]["map_unknown"] > 0.99, method
@@ -150,7 +145,7 @@ def test_other_spaces_are_made_from_the_features(tmp_path):
 def test_segments_that_came_after_the_space_are_counted(tmp_path):
     nn = np.array(LINE)
     nn[3:] = np.nan
-    write_embeddings(tmp_path, [COW] * 5, LINE, nn_embeddings=nn.astype(np.float32))
+    write_embeddings(tmp_path, LINE, true_id=[COW] * 5, nn_embeddings=nn.astype(np.float32))
     with pytest.raises(SettingError, match="2 segments have come since the space was made"):
         call(eval_retrieval, tmp_path)
 
@@ -173,7 +168,7 @@ def test_segments_that_came_after_the_space_are_counted(tmp_path):
     ],
 )
 def test_settings_of_retrieval_that_cannot_work_are_named(tmp_path, settings, message):
-    write_embeddings(tmp_path, [COW] * 5, LINE)
+    write_embeddings(tmp_path, LINE, true_id=[COW] * 5)
     with pytest.raises(SettingError, match=message):
         call(eval_retrieval, tmp_path, **settings)
 
@@ -188,40 +183,34 @@ def test_recorded_confusions_by_threshold_are_met_through_files(
     # The recorded numbers count a rider as a vehicle; officially, and here, it is human.
     monkeypatch.setitem(Cityscapes.categories, "rider", "vehicle")
     recorded = np.load(reference / "retrieval" / f"iou_by_threshold_{dataset}.npz")
-    place = tmp_path, MODEL, dataset
+    results = Results(tmp_path, MODEL, dataset)
     maps = np.zeros((*recorded["gt_ids"].shape, 3), np.float32)
     ids = (recorded[name].astype(np.uint8) for name in ("prediction_train_ids", "gt_ids"))
-    path = cache.prediction_path(*place, 0)
-    cache.write_prediction(path, Prediction(None, *ids, "a.png", maps), {"a": 1}, "none")
-    made_from = {"prediction": cache.made_from(path)}
-    cache.write_components(cache.components_path(*place, 0), recorded["components"], made_from)
+    prediction, source = Prediction(None, *ids, "a.png", maps), {"a": 1}
+    arrays.write_prediction(results.prediction(0), prediction, source, "none")
     metrics = {"class": np.zeros(len(recorded["iou_pred"]))}
-    cache.write_table(cache.metrics_path(*place, 0), metrics, made_from)
-    names, tables = eval_iou.category_tables(datasets[dataset], datasets["cityscapes_train"])
-    below = eval_iou.count_image(
+    write_measured(results, 0, metrics, recorded["components"], source)
+    below = iou.count_image(
         0,
-        place=place,
+        results,
         meta_model=SimpleNamespace(predict=lambda metrics: recorded["iou_pred"]),
+        categories=iou.categories_of(datasets[dataset], datasets["cityscapes_train"]),
         thresholds=recorded["thresholds"],
-        tables=tables,
-        categories=len(names),
     )
     # Recorded with the predicted category as row, and with void, which is not counted, first.
     assert_array_equal(below[:-1].transpose(0, 2, 1), recorded["confusion_below"][:, 1:, 1:])
     rest = (below[-1] - below[:-1]).transpose(0, 2, 1)
     assert_array_equal(rest, recorded["confusion_at_or_above"][:, 1:, 1:])
-    curves = eval_iou.curves(below)
-    for side, name in (("below", "below"), ("at or above", "at_or_above")):
-        some = curves[side]["share"] > 0
-        iou = np.nan_to_num(curves[side]["iou"][some])  # the paper counts what is absent as 0
-        assert_allclose(iou, recorded[f"class_iou_{name}"][some], atol=1e-5)
-        assert_allclose(100 * iou.mean(1), recorded[f"miou_percent_{name}"][some], atol=1e-3)
+    for name, side in iou.sides_of(below).items():
+        name, some = name.replace(" ", "_"), side.share > 0
+        class_iou = np.nan_to_num(side.iou[some])  # the paper counts what is absent as 0
+        assert_allclose(class_iou, recorded[f"class_iou_{name}"][some], atol=1e-5)
+        assert_allclose(100 * class_iou.mean(1), recorded[f"miou_percent_{name}"][some], atol=1e-3)
 
 
 def test_a_rider_is_human_and_trailers_have_a_category_though_nobody_predicts_them():
-    names, (predicted, true) = eval_iou.category_tables(
-        datasets["a2d2"], datasets["cityscapes_val"]
-    )
+    categories = iou.categories_of(datasets["a2d2"], datasets["cityscapes_val"])
+    names, predicted, true = categories.names, categories.predicted, categories.true
     assert names == ["flat", "construction", "object", "nature", "sky", "human", "vehicle"]
     assert names[predicted[12]] == "human"  # rider
     utility_vehicle, animals = 52, 0
@@ -231,12 +220,10 @@ def test_a_rider_is_human_and_trailers_have_a_category_though_nobody_predicts_th
 
 def test_without_categories_every_predicted_class_is_its_own(monkeypatch):
     monkeypatch.delattr(Streets, "categories")
-    names, (predicted, true) = eval_iou.category_tables(
-        datasets["streets_ood"], datasets["streets"]
-    )
-    assert names == [name for name, _ in Streets.pred_mapping.values()]
-    assert_array_equal(predicted[:19], np.arange(19))
-    assert_array_equal(true[[0, 18, COW]], [0, 18, 19])
+    categories = iou.categories_of(datasets["streets_ood"], datasets["streets"])
+    assert categories.names == [name for name, _ in Streets.pred_mapping.values()]
+    assert_array_equal(categories.predicted[:19], np.arange(19))
+    assert_array_equal(categories.true[[0, 18, COW]], [0, 18, 19])
 
 
 def test_curves_are_worked_out_by_hand():
@@ -244,12 +231,12 @@ def test_curves_are_worked_out_by_hand():
     below[0] = [[1, 1], [0, 0]]
     below[1] = [[2, 1], [0, 0]]
     below[2] = [[2, 1], [0, 1]]
-    curves = eval_iou.curves(below)
-    assert_allclose(curves["below"]["share"], [2 / 4, 3 / 4])
-    assert_allclose(curves["below"]["iou"], [[1 / 2, np.nan], [2 / 3, np.nan]])
-    assert_allclose(curves["below"]["mean"], [1 / 2, 2 / 3])  # of what occurs
-    assert_allclose(curves["at or above"]["iou"], [[1, 1], [np.nan, 1]])
-    assert_allclose(curves["at or above"]["share"], [2 / 4, 1 / 4])
+    sides = iou.sides_of(below)
+    assert_allclose(sides["below"].share, [2 / 4, 3 / 4])
+    assert_allclose(sides["below"].iou, [[1 / 2, np.nan], [2 / 3, np.nan]])
+    assert_allclose(sides["below"].mean, [1 / 2, 2 / 3])  # of what occurs
+    assert_allclose(sides["at or above"].iou, [[1, 1], [np.nan, 1]])
+    assert_allclose(sides["at or above"].share, [2 / 4, 1 / 4])
 
 
 @pytest.fixture(scope="module")
@@ -262,16 +249,13 @@ def tree(tmp_path_factory):
     truth = classes.copy()
     truth[20:, 10:28] = COW
     for index, labels in enumerate((truth, None)):
-        place = folder, MODEL, "streets_ood", index
+        results, source = Results(folder, MODEL, "streets_ood"), {"image": index}
         probabilities = rng.dirichlet(np.full(19, 0.05), classes.shape).astype(np.float32)
         probabilities = (probabilities + 4 * np.eye(19, dtype=np.float32)[classes]) / 5
         prediction = Prediction(probabilities, classes, labels, f"{index}.png")
-        path = cache.prediction_path(*place)
-        cache.write_prediction(path, prediction, {"image": index})
-        metrics, components = compute_metrics_components(probabilities, labels)
-        made_from = {"prediction": cache.made_from(path)}
-        cache.write_components(cache.components_path(*place), components, made_from)
-        cache.write_table(cache.metrics_path(*place), metrics, made_from)
+        arrays.write_prediction(results.prediction(index), prediction, source)
+        measured = compute_metrics_components(probabilities, labels)
+        write_measured(results, index, *measured, source)
     return folder
 
 
@@ -282,7 +266,7 @@ def test_the_iou_script_writes_the_curve_of_every_category(tree):
     assert (run.result["iou_flat"], run.result["iou_sky"]) == (1, None)
     curve = run.info["curves"]["at or above"]
     assert (curve["mean"][0], curve["share"][0]) == (1, 1)
-    folder = cache.analysis_folder(tree, MODEL, "streets_ood")
+    folder = Results(tree, MODEL, "streets_ood").analysis
     rows = read_csv(folder / "iou_by_predicted_iou.csv")
     assert [row["threshold"] for row in rows] == ["0.0", "0.25", "0.5", "0.75", "1.0"] * 2
     assert (rows[0]["mean IoU"], rows[4]["vehicle"], rows[4]["sky"]) == ("", "1.0", "")
@@ -291,17 +275,14 @@ def test_the_iou_script_writes_the_curve_of_every_category(tree):
 
 
 def test_an_image_predicted_anew_fails_by_name_and_the_others_count(tree, tmp_path):
-    place = tmp_path, MODEL, "streets_ood"
-    for index in (0, 1):
-        for path in (cache.prediction_path, cache.components_path, cache.metrics_path):
-            target = path(*place, index)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(path(tree, *place[1:], index).read_bytes())
-    path = cache.prediction_path(*place, 1)
-    cache.write_prediction(path, cache.read_prediction(path), {"image": "another"})
+    results = Results(tmp_path, MODEL, "streets_ood")
+    for kind in ("input", "components", "metrics"):
+        shutil.copytree(tree / kind, tmp_path / kind)
+    path = results.prediction(1)
+    arrays.write_prediction(path, arrays.read_prediction(path), {"image": "another"})
     with pytest.raises(RunError, match="image 1: .*predicted again since it was measured"):
         call(eval_iou, tmp_path, num_cores=1)
-    assert (cache.analysis_folder(*place) / "iou_by_predicted_iou.csv").is_file()
+    assert (results.analysis / "iou_by_predicted_iou.csv").is_file()
 
 
 @pytest.mark.parametrize(
@@ -329,17 +310,17 @@ def test_objects_are_counted_from_a_size_on_and_covered_by_half():
     truth[4:6, 0:3] = 255
     size = 2, 2
     ids = [0, COW, BOAT]
-    none = eval_selection.count_objects(truth, [], size)
+    none = selection.count_objects(truth, [], size)
     assert_array_equal(none, [[0, 1, 0], [COW, 2, 0], [BOAT, 0, 0]])
     # Half of the first cow, a quarter of the second, and all of the boat.
     boxes = [[0, 0, 2, 2], [8, 0, 9, 1], [9, 5, 10, 6]]
     assert_array_equal(
-        eval_selection.count_objects(truth, boxes, size), [[0, 1, 0], [COW, 2, 1], [BOAT, 0, 0]]
+        selection.count_objects(truth, boxes, size), [[0, 1, 0], [COW, 2, 1], [BOAT, 0, 0]]
     )
     # Two boxes with a quarter each are no box with a half.
     boxes = [[7, 0, 8, 1], [8, 1, 9, 2]]
-    assert_array_equal(eval_selection.count_objects(truth, boxes, size)[:, 2], [0, 0, 0])
-    assert_array_equal(eval_selection.count_objects(truth, [], (1, 1))[:, 0], ids)
+    assert_array_equal(selection.count_objects(truth, boxes, size)[:, 2], [0, 0, 0])
+    assert_array_equal(selection.count_objects(truth, [], (1, 1))[:, 0], ids)
 
 
 def test_variants_are_counted_as_one_class():
@@ -347,18 +328,20 @@ def test_variants_are_counted_as_one_class():
     counts[[7, 10, 34]] = [[2, 1], [3, 0], [1, 0]]  # Car 1, Car 4, Sky
     predicted = np.full(256, 255)
     predicted[[7, 10]] = 13
-    rows = eval_selection.rows_by_class(counts, datasets["a2d2"], predicted)
+    rows = selection.rows_by_class(counts, datasets["a2d2"], predicted)
     assert rows == [("Sky", "unknown", 1, 0), ("Car", "known", 5, 1)]
 
 
 def test_small_slices_of_a_pie_become_one():
     rows = [("a", "known", 96, 3), ("b", "known", 2, 1), ("c", "known", 2, 2)]
-    assert eval_selection.grouped(rows) == [("a", 96, 3), ("2 others", 4, 3)]
+    slices = selection.grouped([selection.Shown(*row) for row in rows])
+    assert slices == [("a", "known", 96, 3), ("2 others", "known", 4, 3)]
 
 
 def test_the_selection_script_counts_what_the_crops_show(tree):
     box = [[10, 20, 28, 32], [0, 0, 12, 16]]  # the cow, and half of the building
-    write_embeddings(tree, [COW, KNOWN["building"]], np.ones((2, 2)), size=(4, 4), box=box)
+    true_id = [COW, KNOWN["building"]]
+    write_embeddings(tree, np.ones((2, 2)), size=(4, 4), true_id=true_id, box=box)
     run = call(eval_selection, tree, min_height=4, min_width=4, num_cores=1)
     assert run.result == {
         "objects": 4,
@@ -366,7 +349,7 @@ def test_the_selection_script_counts_what_the_crops_show(tree):
         "objects_unknown": 1,
         "covered_unknown": 1,
     }
-    folder = cache.analysis_folder(tree, MODEL, "streets_ood")
+    folder = Results(tree, MODEL, "streets_ood").analysis
     rows = read_csv(folder / f"selection_{NET}.csv")
     assert [tuple(row.values()) for row in rows] == [
         ("cow", "unknown", "1", "1", "1.0"),
@@ -383,11 +366,11 @@ def test_the_selection_script_counts_what_the_crops_show(tree):
     [
         ({"dataset": "custom_dataset"}, "'custom_dataset' has no ground truth"),
         ({"min_height": 9}, "embeddings_9_16_segmentation.p is missing; run compute_embeddings"),
-        ({"dataset": "streets_val"}, "no segments of 'streets_val', only of streets_ood"),
+        ({"dataset": "streets_val"}, "no segments of streets_val, only of streets_ood"),
         ({"num_cores": 0}, "`args.num_cores` must be a whole number >= 1, got 0"),
     ],
 )
 def test_settings_of_the_selection_that_cannot_work_are_named(tmp_path, settings, message):
-    write_embeddings(tmp_path, [COW], np.ones((1, 2)))
+    write_embeddings(tmp_path, np.ones((1, 2)), true_id=[COW])
     with pytest.raises(SettingError, match=message):
         call(eval_selection, tmp_path, **settings)

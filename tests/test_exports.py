@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from factories import object_table
 from numpy.testing import assert_array_equal
 
 from src.errors import SettingError
@@ -23,21 +24,20 @@ MAPS = {  # two images: 1, 2, 3 are segments, a negative pixel is on a boundary
 
 def table_of_four():
     """Rows 0 and 1 lie in the first image, 2 and 3 in the second."""
-    return {
-        "image_path": ["a/b, ü.png", "c.jpg"],
-        "dataset": ["streets", "photographs"],
-        "model_name": ["net", "net"],
-        "image_index": np.array([5, 0]),
-        "image_level_index": np.array([0, 0, 1, 1]),
-        "embeddings": np.arange(8, dtype=np.float32).reshape(4, 2),
-        "box": np.array([[0, 0, 2, 2], [0, 0, 3, 3], [0, 0, 4, 1], [0, 0, 4, 1]]),
-        "component_index": np.array([1, 2, 1, 2]),
-        "gt": np.array([7, 255, 255, 3]),
-        "pred": np.array([0, 4, 4, 9]),
-        "iou": np.array([0.25, 0.5, 0.125, np.nan], np.float32),
-        "segment_size": np.array([4, 3, 1, -1]),
-        "thumbnail": [b"one", b"two", b"three", b"four"],
-    }
+    return object_table(
+        4,
+        image_path=["a/b, ü.png"] * 2 + ["c.jpg"] * 2,
+        dataset=["streets"] * 2 + ["photographs"] * 2,
+        image_index=[5, 5, 0, 0],
+        embeddings=np.arange(8, dtype=np.float32).reshape(4, 2),
+        box=[[0, 0, 2, 2], [0, 0, 3, 3], [0, 0, 4, 1], [0, 0, 4, 1]],
+        component_index=[1, 2, 1, 2],
+        true_id=[7, 255, 255, 3],
+        predicted_id=[0, 4, 4, 9],
+        predicted_iou=np.array([0.25, 0.5, 0.125, np.nan], np.float32),
+        segment_size=[4, 3, 1, -1],
+        thumbnail=[b"one", b"two", b"three", b"four"],
+    )
 
 
 def components(model, dataset, index):
@@ -154,8 +154,8 @@ def test_csv_has_a_row_a_segment(tmp_path):
 
 def test_parquet_has_the_same_columns_with_vector_map_and_thumbnail(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
-    table = table_of_four()
-    table["plot_embeddings"] = np.array([[1, 2], [3, 4], [np.nan, np.nan], [5, 6]], np.float32)
+    places = np.array([[1, 2], [3, 4], [np.nan, np.nan], [5, 6]], np.float32)
+    table = table_of_four().with_columns(plot_embeddings=places)
     write_csv(tmp_path / "a.csv", table, [2, 0], NAMES)
     write_parquet(tmp_path / "a.parquet", table, [2, 0], NAMES, {2: "x"})
     read = parquet.read_table(tmp_path / "a.parquet")
@@ -172,7 +172,7 @@ def test_parquet_has_the_same_columns_with_vector_map_and_thumbnail(tmp_path):
 def test_parquet_leaves_out_what_the_table_does_not_have(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     table = table_of_four()
-    del table["thumbnail"]
+    del table.columns["thumbnail"]
     write_parquet(tmp_path / "a.parquet", table, [1], NAMES)
     assert parquet.read_table(tmp_path / "a.parquet").column_names[-1] == "embedding"
 

@@ -1,6 +1,7 @@
 """Files that would run code, or claim what is not so: every reader refuses them by name."""
 
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -8,16 +9,29 @@ import pickletools
 import subprocess
 import sys
 import warnings
+import zipfile
 import zlib
 from functools import partial
+from operator import methodcaller
+from pathlib import Path
 
 import numpy as np
 import pytest
+import skops.io
 import torch
 import torchvision
 from conftest import REPOSITORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.ensemble import (
+    ExtraTreesRegressor,
+    GradientBoostingRegressor,
+    HistGradientBoostingRegressor,
+    RandomForestRegressor,
+)
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.svm import SVR
+from sklearn.tree import DecisionTreeRegressor
 
 import compute_embeddings
 import discover_embedding_space
@@ -31,7 +45,7 @@ from src.embedding import networks as embedding_networks
 from src.embedding import suspects
 from src.errors import RunError, SettingError
 from src.MetaSeg import main as stage_2
-from src.MetaSeg import meta_models
+from src.MetaSeg import meta_models, meta_training, segment_tables
 from src.MetaSeg import stage as measuring
 from src.records import Prediction
 from src.store import arrays, provenance, tables, tags
@@ -234,6 +248,120 @@ def test_weights_that_would_run_code_are_refused_by_name(loader, hidden, tmp_pat
     assert len(paths) == 14
 
 
+def checkpoint_of(content, path):
+    """A meta model of two features that claims to hold a regressor as these bytes."""
+    statistics = {name: torch.ones(2, dtype=torch.float64) for name in ("mean", "std")}
+    regressor = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    entries = {"kind": "regressor", "regressor": regressor, "feature_names": ["E", "S"]}
+    torch.save({"format": 2, "made_from": {}, **entries, **statistics}, path)
+
+
+def fitted(regressor):
+    rng = np.random.default_rng(0)
+    return regressor.fit(rng.random((60, 2)), rng.random(60) > 0.5)
+
+
+def changed(content, member, change):
+    """A zip file with one member changed."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(buffer, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            new.writestr(name, change(data) if name.endswith(member) else data)
+    return buffer.getvalue()
+
+
+def pickled_array(trap):
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([trap]), allow_pickle=True)
+    return lambda data: buffer.getvalue()
+
+
+def calling_mkdir(data):
+    """The schema of a regressor with a function where its penalty was, as an old skops wrote it."""
+    schema = json.loads(data) | {"protocol": 0}
+    function = {"module_path": "os", "function": "mkdir"}
+    schema["content"]["content"]["alpha"] = {
+        "__class__": "function", "__module__": "builtins", "__loader__": "FunctionNode",
+        "content": function,
+    }  # fmt: skip
+    return json.dumps(schema).encode()
+
+
+REGRESSORS = {  # what a trap becomes, and what the refusal names
+    "a call": (lambda trap: skops.io.dumps(partial(os.mkdir, trap.folder)), "posix.mkdir"),
+    "a method": (lambda trap: skops.io.dumps(Path(trap.folder).mkdir), "Path.mkdir"),
+    "an operator": (lambda trap: skops.io.dumps(methodcaller("mkdir")), "operator.methodcaller"),
+    "an object": (lambda trap: skops.io.dumps(trap), "Trap, which is refused"),
+    "an attribute": (lambda trap: skops.io.dumps(Ridge(alpha=os.mkdir)), "posix.mkdir"),
+    "deep inside": (lambda trap: skops.io.dumps({"S": [1, {"deep": [trap]}]}), "Trap, which is"),
+    "an old function": (
+        lambda trap: changed(skops.io.dumps(fitted(Ridge())), "schema.json", calling_mkdir),
+        "os.mkdir",
+    ),
+    "a pickled array": (
+        lambda trap: changed(skops.io.dumps(fitted(Ridge())), ".npy", pickled_array(trap)),
+        "allow_pickle=False",
+    ),
+    "a pickle": (pickle.dumps, "not a zip file"),
+    "a classifier": (lambda trap: skops.io.dumps(fitted(LogisticRegression())), "is no regressor"),
+}
+
+
+@pytest.mark.parametrize("what", REGRESSORS)
+def test_a_regressor_that_would_run_code_is_refused_by_name(what, hidden, tmp_path):
+    make, named = REGRESSORS[what]
+    content, path = make(hidden["S"][1]["deep"][0]), tmp_path / "meta.pth"
+    checkpoint_of(content, path)
+    with pytest.raises(SettingError, match=rf"meta\.pth is no checkpoint .*{named}"):
+        meta_models.load_meta_model(path)
+    path.write_bytes(content)  # without the checkpoint around it
+    with pytest.raises(SettingError, match=r"meta\.pth is no checkpoint"):
+        meta_models.load_meta_model(path)
+    assert meta_models.made_from(path) is None
+
+
+def far_child(tree, name):
+    """A decision tree with a child that lies far beyond its nodes."""
+    state = tree.__getstate__()
+    state["nodes"][name][0] = 10**9
+    tree.__setstate__(state)
+
+
+def lie_of(regressor):
+    """Make a fitted regressor's compiled code read or write where nothing of it is."""
+    match regressor:
+        case RandomForestRegressor():
+            far_child(regressor.estimators_[-1].tree_, "right_child")
+        case ExtraTreesRegressor():
+            far_child(regressor.estimators_[0].tree_, "feature")
+        case DecisionTreeRegressor():  # round in circles
+            state = regressor.tree_.__getstate__()
+            state["nodes"]["left_child"][0] = state["nodes"]["right_child"][0] = 0
+            regressor.tree_.__setstate__(state)
+        case HistGradientBoostingRegressor():
+            regressor._predictors[-1][0].nodes["left"][0] = 2**31
+        case GradientBoostingRegressor():  # of two outputs, where there is one
+            regressor.estimators_ = regressor.estimators_.repeat(2, axis=1)
+        case SVR():
+            regressor._dual_coef_ = regressor._dual_coef_[:, :1].copy()
+    return regressor
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [RandomForestRegressor, ExtraTreesRegressor, DecisionTreeRegressor,
+     HistGradientBoostingRegressor, GradientBoostingRegressor, SVR],
+)  # fmt: skip
+def test_a_regressor_that_leads_out_of_its_arrays_is_refused(kind, tmp_path):
+    regressor, path = fitted(kind()), tmp_path / "meta.pth"
+    checkpoint_of(skops.io.dumps(regressor), path)
+    assert meta_models.load_meta_model(path).regressor.predict([[0, 0]]).shape == (1,)
+    checkpoint_of(skops.io.dumps(lie_of(regressor)), path)
+    with pytest.raises(SettingError, match=r"meta\.pth is no .* leads out of its own arrays"):
+        meta_models.load_meta_model(path)
+
+
 def test_published_weights_that_would_run_code_are_refused_by_name(hidden, tmp_path, monkeypatch):
     """A file in torchvision's folder, with the right checksum in its name."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -284,7 +412,7 @@ def test_a_training_whose_progress_cannot_be_read_begins_anew(damage, tmp_path, 
         content[len(content) // 2] ^= 1
         path.write_bytes(dict(cut=content[:-900], flipped=content, empty=b"")[damage])
     again, whole = training(progress_path=path), training()
-    ours, expected = again.network.state_dict(), whole.network.state_dict()
+    ours, expected = again.regressor.state_dict(), whole.regressor.state_dict()
     assert all(torch.equal(ours[key], expected[key]) for key in expected)
     (record,) = caplog.records
     assert record.getMessage().startswith(f"{path} cannot be read, the training begins anew")
@@ -302,9 +430,9 @@ def interrupted(path):
 def training(**options):
     rng = np.random.default_rng(0)
     metrics = {name: rng.random(40) for name in ("S", "E", "class", "iou")}
-    table = meta_models.segment_table([(0, metrics)])
+    table = segment_tables.segment_table([(0, metrics)])
     entry = ModelConfig("meta_nn", "src.MetaSeg.meta_nn", "MetaNN", {}, None)
-    return meta_models.fit_neural(entry, table, table, seed=0, epochs=4, batch_size=16, **options)
+    return meta_training.fit_neural(entry, table, table, seed=0, epochs=4, batch_size=16, **options)
 
 
 # Damage

@@ -3,16 +3,19 @@
 import json
 from collections import namedtuple
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.metrics.pairwise import linear_kernel
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from src import registry
 from src.errors import SettingError
-from src.MetaSeg import meta_models
+from src.MetaSeg import meta_models, meta_training, segment_tables
 from src.MetaSeg.meta_models import MetaModel
 from src.MetaSeg.meta_nn import MetaNN
 
@@ -20,6 +23,30 @@ Entry = namedtuple("Entry", "name module_name class_name kwargs model_weights")
 ENTRY = Entry("meta_nn", "src.MetaSeg.meta_nn", "MetaNN", {}, None)
 LINEAR = Entry("linear", "sklearn.linear_model", "LinearRegression", {}, None)
 TREES = Entry("trees", "sklearn.ensemble", "HistGradientBoostingRegressor", {"max_iter": 20}, None)
+REGRESSORS = {
+    class_name: Entry(class_name, f"sklearn.{module}", class_name, kwargs, None)
+    for module, class_name, kwargs in (
+        ("dummy", "DummyRegressor", {}),
+        ("ensemble", "AdaBoostRegressor", {"n_estimators": 5}),
+        ("ensemble", "BaggingRegressor", {"n_estimators": 5, "max_features": 0.5}),
+        ("ensemble", "ExtraTreesRegressor", {"n_estimators": 5, "ccp_alpha": 0.001}),
+        ("ensemble", "GradientBoostingRegressor", {"n_estimators": 5, "max_leaf_nodes": 9}),
+        ("ensemble", "HistGradientBoostingRegressor", {"max_iter": 5, "loss": "poisson"}),
+        ("ensemble", "RandomForestRegressor", {"n_estimators": 5, "max_leaf_nodes": 20}),
+        ("kernel_ridge", "KernelRidge", {"kernel": "rbf"}),
+        ("linear_model", "ElasticNet", {"alpha": 0.01}),
+        ("linear_model", "LinearRegression", {}),
+        ("linear_model", "Ridge", {}),
+        ("linear_model", "SGDRegressor", {}),
+        ("linear_model", "TweedieRegressor", {}),
+        ("neighbors", "KNeighborsRegressor", {"algorithm": "brute"}),
+        ("neural_network", "MLPRegressor", {"hidden_layer_sizes": (4,), "tol": 0.1}),
+        ("svm", "LinearSVR", {}),
+        ("svm", "NuSVR", {}),
+        ("svm", "SVR", {}),
+        ("tree", "DecisionTreeRegressor", {}),
+    )
+}
 CASES = [
     "column_Nx1", "gt_all_void", "gt_far_iou0", "layout_borders", "near_single_class", "noisy19",
     "row_1xN", "smooth19", "void_regions",
@@ -51,17 +78,17 @@ def toy_metrics(count, seed=0, names=("S", "E", "cprob0", "cprob1")):
 
 
 def toy_table(count, seed=0):
-    return meta_models.segment_table([(0, toy_metrics(count, seed))])
+    return segment_tables.segment_table([(0, toy_metrics(count, seed))])
 
 
 def toy_images(count, segments=10):
     """A table of several images."""
     images = [(3 * i, toy_metrics(segments, seed=i)) for i in range(count)]
-    return meta_models.segment_table(images)
+    return segment_tables.segment_table(images)
 
 
 def trained(**changes):
-    return meta_models.fit_neural(
+    return meta_training.fit_neural(
         ENTRY, toy_table(300), toy_table(100, seed=9), **{**TRAINING, **changes}
     )
 
@@ -72,13 +99,13 @@ def trained(**changes):
 def test_features_come_in_the_order_of_the_published_network(reference):
     expected = json.loads((reference / "meta_nn" / "feature_names.json").read_text())
     metrics = golden_metrics(reference, "smooth19")
-    assert list(meta_models.feature_names(metrics)) == expected
-    assert list(meta_models.feature_names(sorted(metrics, reverse=True))) == expected
+    assert list(segment_tables.feature_names(metrics)) == expected
+    assert list(segment_tables.feature_names(sorted(metrics, reverse=True))) == expected
 
 
 def test_class_shares_are_sorted_by_number_and_all_else_as_text():
     names = ["cprob10", "cprob2", "ndist10", "ndist2", "mean_x", "S", "class", "iou", "iou0"]
-    assert meta_models.feature_names(names) == (
+    assert segment_tables.feature_names(names) == (
         "S", "mean_x", "ndist10", "ndist2", "cprob2", "cprob10",
     )  # fmt: skip
 
@@ -88,7 +115,7 @@ def test_the_published_network_predicts_what_it_always_did(reference, published,
     metrics = golden_metrics(reference, case)
     with np.load(reference / "meta_nn" / f"{case}.npz") as file:
         expected = dict(file)
-    table = meta_models.segment_table([(0, metrics)])
+    table = segment_tables.segment_table([(0, metrics)])
     features = published.standardise(table.features)
     assert_allclose(features, expected["features"], rtol=1e-6, atol=1e-6)
     predicted = published.predict(metrics)
@@ -101,18 +128,18 @@ def test_the_published_network_predicts_what_it_always_did(reference, published,
 
 def test_the_segments_of_all_images_are_rows_of_one_table():
     images = [(3, toy_metrics(2)), (5, toy_metrics(0)), (8, toy_metrics(3, seed=1))]
-    table = meta_models.segment_table(images)
+    table = segment_tables.segment_table(images)
     assert table.feature_names == ("E", "S", "cprob0", "cprob1")
     assert (table.features.shape, table.features.dtype) == ((5, 4), np.float64)
     assert_array_equal(table.features[:, 1], [*images[0][1]["S"], *images[2][1]["S"]])
     assert_array_equal(table.image_index, [3, 3, 8, 8, 8])
     assert_array_equal(table.component_index, [1, 2, 1, 2, 3])
-    assert_array_equal(table.iou[:2], images[0][1]["iou"])
+    assert_array_equal(table.true_iou[:2], images[0][1]["iou"])
 
 
 def test_one_segment_is_one_row():
     metrics = {"class": [0], "iou": [0.5], "S": [4], "cprob0": [1.0]}
-    assert meta_models.segment_table([(0, metrics)]).features.tolist() == [[4.0, 1.0]]
+    assert segment_tables.segment_table([(0, metrics)]).features.tolist() == [[4.0, 1.0]]
     model = MetaModel(MetaNN(2), ("S", "cprob0"), np.zeros(2), np.ones(2))
     assert model.predict(metrics).shape == (1,)
 
@@ -125,17 +152,17 @@ def test_an_image_without_segments_has_no_predictions():
 
 def test_without_any_image_the_error_says_what_to_run():
     with pytest.raises(ValueError, match=r"run src/MetaSeg/main\.py first"):
-        meta_models.segment_table([])
+        segment_tables.segment_table([])
 
 
 def test_images_with_different_metrics_are_not_mixed():
     images = [(4, toy_metrics(2)), (7, toy_metrics(2, names=("S", "E", "cprob0")))]
     with pytest.raises(ValueError, match="image 7 has other metrics than image 4"):
-        meta_models.segment_table(images)
+        segment_tables.segment_table(images)
 
 
 def test_metrics_of_maps_that_a_model_does_not_know_change_nothing(tmp_path):
-    model = meta_models.fit(LINEAR, toy_table(50), seed=0)
+    model = meta_training.fit(LINEAR, toy_table(50), seed=0)
     metrics = toy_metrics(20, seed=5)
     more = {**metrics, "energy": np.arange(20.0), "A_first_by_name": np.ones(20)}
     assert_array_equal(model.predict(more), model.predict(metrics))
@@ -147,20 +174,20 @@ def test_metrics_of_maps_that_a_model_does_not_know_change_nothing(tmp_path):
 
 def test_a_model_learns_from_the_maps_that_are_there():
     metrics = {**toy_metrics(50), "E": np.zeros(50), "energy": 10 * (1 - toy_metrics(50)["iou"])}
-    model = meta_models.fit(LINEAR, meta_models.segment_table([(0, metrics)]), seed=0)
+    model = meta_training.fit(LINEAR, segment_tables.segment_table([(0, metrics)]), seed=0)
     assert "energy" in model.feature_names
     assert_allclose(model.predict(metrics), metrics["iou"], atol=1e-4)
 
 
 def test_segments_of_unknown_iou_are_left_out_of_training():
-    table = replace(toy_table(3), iou=np.array([0.25, np.nan, 1.0]))
-    known = meta_models.with_known_iou(table)
-    assert known.iou.tolist() == [0.25, 1.0]
+    table = replace(toy_table(3), true_iou=np.array([0.25, np.nan, 1.0]))
+    known = segment_tables.with_known_iou(table)
+    assert known.true_iou.tolist() == [0.25, 1.0]
     assert_array_equal(known.features, table.features[[0, 2]])
     assert_array_equal(known.component_index, [1, 3])
     assert known.feature_names == table.feature_names
     with pytest.raises(SettingError, match="choose a dataset with ground truth"):
-        meta_models.with_known_iou(replace(table, iou=np.full(3, np.nan)))
+        segment_tables.with_known_iou(replace(table, true_iou=np.full(3, np.nan)))
 
 
 def test_other_metrics_than_those_trained_on_are_named():
@@ -173,7 +200,7 @@ def test_other_metrics_than_those_trained_on_are_named():
 @pytest.mark.parametrize("count", [2, 7, 10])
 def test_no_image_is_on_both_sides_of_a_split_and_every_segment_on_one(count):
     table = toy_images(count)
-    for training, validation in meta_models.split_by_image(table, 5, seed=1):
+    for training, validation in segment_tables.split_by_image(table, 5, seed=1):
         sides = set(training.image_index), set(validation.image_index)
         assert not sides[0] & sides[1]
         assert len(sides[1]) == -(-count // 5)  # a fifth, rounded up
@@ -183,7 +210,7 @@ def test_no_image_is_on_both_sides_of_a_split_and_every_segment_on_one(count):
 
 def test_the_same_seed_gives_the_same_splits_and_each_split_is_another():
     def drawn(seed):
-        splits = meta_models.split_by_image(toy_images(12), 3, seed)
+        splits = segment_tables.split_by_image(toy_images(12), 3, seed)
         return [tuple(np.unique(validation.image_index)) for _, validation in splits]
 
     assert drawn(1) == drawn(1) != drawn(2)
@@ -192,7 +219,7 @@ def test_the_same_seed_gives_the_same_splits_and_each_split_is_another():
 
 def test_one_image_cannot_be_split():
     with pytest.raises(SettingError, match="needs 2 images at least, got 1"):
-        meta_models.split_by_image(toy_table(30), 1, seed=0)
+        segment_tables.split_by_image(toy_table(30), 1, seed=0)
 
 
 # Training
@@ -204,11 +231,11 @@ def test_training_brings_the_validation_loss_down_and_keeps_the_best_weights():
     assert len(losses) == TRAINING["epochs"]
     validation = toy_table(100, seed=9)
     with torch.inference_mode():
-        logits = model.network(torch.from_numpy(model.standardise(validation.features)))
-        targets = torch.from_numpy(validation.iou.astype(np.float32))[:, None]
+        logits = model.regressor(torch.from_numpy(model.standardise(validation.features)))
+        targets = torch.from_numpy(validation.true_iou.astype(np.float32))[:, None]
         assert binary_cross_entropy_with_logits(logits, targets).item() == min(losses)
     assert min(losses) < losses[0] - 0.05
-    error = np.abs(model.predict_table(validation) - validation.iou)
+    error = np.abs(model.predict_table(validation) - validation.true_iou)
     assert error.mean() < 0.1
 
 
@@ -221,21 +248,22 @@ def test_the_statistics_are_those_of_the_training_segments():
 
 
 def test_a_metric_that_never_changes_does_no_harm():
-    constant = meta_models.segment_table([(0, {**toy_metrics(50), "S": np.full(50, 7.0)})])
-    model = meta_models.fit_neural(ENTRY, constant, constant, **{**TRAINING, "epochs": 1})
+    constant = segment_tables.segment_table([(0, {**toy_metrics(50), "S": np.full(50, 7.0)})])
+    model = meta_training.fit_neural(ENTRY, constant, constant, **{**TRAINING, "epochs": 1})
     assert np.isfinite(model.predict_table(constant)).all()
 
 
 def test_the_same_seed_gives_the_same_weights():
-    first, again, other = (trained(epochs=2, seed=seed).network.state_dict() for seed in (1, 1, 2))
+    models = (trained(epochs=2, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (model.regressor.state_dict() for model in models)
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not torch.equal(first["layers.0.weight"], other["layers.0.weight"])
 
 
 def test_a_constant_metric_that_changes_in_other_images_does_not_rule_the_prediction():
-    constant = meta_models.segment_table([(0, {**toy_metrics(50), "S": np.full(50, 0.1)})])
+    constant = segment_tables.segment_table([(0, {**toy_metrics(50), "S": np.full(50, 0.1)})])
     for entry in (LINEAR, TREES):
-        model = meta_models.fit(entry, constant, seed=0)
+        model = meta_training.fit(entry, constant, seed=0)
         changed = {**toy_metrics(50), "S": np.full(50, 0.2)}
         assert_allclose(model.predict(changed), model.predict_table(constant), atol=1e-3)
 
@@ -257,7 +285,7 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path):
     again = trained(progress_path=path, report=lambda *told: epochs.append(told))
     whole = trained(report=lambda *told: epochs.append(told))
     assert epochs[:8] == epochs[8:]  # those before the interruption are told again
-    one, other = again.network.state_dict(), whole.network.state_dict()
+    one, other = again.regressor.state_dict(), whole.regressor.state_dict()
     assert all(torch.equal(one[key], other[key]) for key in one)
     assert not path.exists()
 
@@ -272,32 +300,61 @@ def test_training_stops_early_when_asked_to():
 
 def test_without_validation_segments_a_fifth_of_the_images_takes_their_place():
     training = toy_images(10)
-    ((inner, held),) = meta_models.split_by_image(training, 1, seed=1)
-    one = meta_models.fit(ENTRY, training, **TRAINING)
-    other = meta_models.fit(ENTRY, inner, held, **TRAINING)
+    ((inner, held),) = segment_tables.split_by_image(training, 1, seed=1)
+    one = meta_training.fit(ENTRY, training, **TRAINING)
+    other = meta_training.fit(ENTRY, inner, held, **TRAINING)
     assert_array_equal(one.predict_table(training), other.predict_table(training))
 
 
 def test_the_linear_model_finds_a_linear_relation_and_stays_within_0_and_1():
-    model = meta_models.fit(LINEAR, toy_table(100), seed=0)  # iou = 1 - E / 10
+    model = meta_training.fit(LINEAR, toy_table(100), seed=0)  # iou = 1 - E / 10
     metrics = {**toy_metrics(4), "E": np.array([2.5, 10, 15, -5])}
     assert_allclose(model.predict(metrics), [0.75, 0, 0, 1], atol=1e-6)
 
 
-def test_boosted_trees_predict_what_scikit_learn_predicts():
-    table, unseen = toy_table(500), toy_table(300, seed=3)
-    model = meta_models.fit(TREES, table, seed=0)
+@pytest.mark.parametrize("name", REGRESSORS)
+def test_any_regressor_of_scikit_learn_is_trained_stored_and_loaded(name, tmp_path):
+    entry, table, unseen = REGRESSORS[name], toy_table(200), toy_table(90, seed=3)
+    meta_training.check(entry)
+    model = meta_training.fit(entry, table, seed=3)
+    meta_models.save_meta_model(tmp_path / "any.name", model, {"datasets": ["toy"]})
+    again = meta_models.load_meta_model(tmp_path / "any.name", entry)
+    assert type(again.regressor) is registry.find_class(entry)
+    predicted = again.predict_table(unseen)
+    assert predicted.dtype == np.float32 and predicted.min() >= 0 and predicted.max() <= 1
     inputs = [model.standardise(t.features) for t in (table, unseen)]
-    regressor = HistGradientBoostingRegressor(max_iter=20, random_state=0)
-    regressor.fit(inputs[0], table.iou)
-    values = model.network(torch.from_numpy(inputs[1]))[:, 0].numpy()
-    assert_allclose(values, regressor.predict(inputs[1]), rtol=1e-12)
+    seed = {"random_state": 3} if "random_state" in model.regressor.get_params() else {}
+    alone = registry.build(entry, **seed).fit(inputs[0], table.true_iou).predict(inputs[1])
+    assert_allclose(predicted, alone.clip(0, 1), rtol=1e-6, atol=1e-7)
+    assert meta_models.made_from(tmp_path / "any.name") == {"datasets": ["toy"]}
+
+
+def test_a_regressor_of_ones_own_is_trusted_by_its_entry_alone(tmp_path):
+    entry = Entry("own", __name__, "Half", {}, None)
+    meta_training.check(entry)
+    path, model = tmp_path / "own.pth", meta_training.fit(entry, toy_table(20), seed=0)
+    meta_models.save_meta_model(path, model, {})
+    again = meta_models.load_meta_model(path, entry)
+    assert_array_equal(again.predict(toy_metrics(3)), np.full(3, 0.5, np.float32))
+    for other in (None, LINEAR, ENTRY):
+        with pytest.raises(SettingError, match=r"own\.pth .*it holds .*\.Half, which is refused"):
+            meta_models.load_meta_model(path, other)
+
+
+class Half(RegressorMixin, BaseEstimator):
+    """Predicts 0.5."""
+
+    def fit(self, inputs, targets):
+        return self
+
+    def predict(self, inputs):
+        return np.full(len(inputs), 0.5)
 
 
 @pytest.mark.parametrize("entry", [ENTRY, LINEAR, TREES])
 def test_any_number_of_segments_is_predicted_in_the_same_way_by_every_kind(entry):
     options = {**TRAINING, "epochs": 1} if entry is ENTRY else {"seed": 1}
-    model = meta_models.fit(entry, toy_table(60), toy_table(20), **options)
+    model = meta_training.fit(entry, toy_table(60), toy_table(20), **options)
     every = model.predict(toy_metrics(5))
     assert (every.dtype, every.shape) == (np.float32, (5,))
     assert ((every >= 0) & (every <= 1)).all()
@@ -330,16 +387,14 @@ def test_a_checkpoint_brings_the_model_back(checkpoint):
 
 
 @pytest.mark.parametrize("under", [None, "state_dict"])
-@pytest.mark.parametrize("entry", [ENTRY, LINEAR])
-def test_a_bare_state_dict_takes_its_statistics_from_the_training_segments(entry, under, tmp_path):
+def test_a_bare_state_dict_takes_its_statistics_from_the_training_segments(under, tmp_path):
     table = toy_images(6)
-    model = meta_models.fit(entry, table, seed=0)
-    state = model.network.state_dict()
+    model = meta_training.fit(ENTRY, table, seed=0)
+    state = model.regressor.state_dict()
     torch.save({under: state} if under else state, tmp_path / "bare.pth")
-    if entry is ENTRY:  # a network keeps a fifth of the images for validation
-        _, mean, std = meta_models._standardised(table)
-        model = replace(model, mean=mean, std=std)
-    again = meta_models.load_meta_model(tmp_path / "bare.pth", entry, lambda: table)
+    _, mean, std = meta_models.standardised(table)  # it kept a fifth of the images for validation
+    model = replace(model, mean=mean, std=std)
+    again = meta_models.load_meta_model(tmp_path / "bare.pth", ENTRY, lambda: table)
     metrics = toy_metrics(20, seed=5)
     assert_array_equal(again.predict(metrics), model.predict(metrics))
 
@@ -358,17 +413,33 @@ def test_statistics_in_a_checkpoint_are_not_worked_out_again(checkpoint):
 
 @pytest.mark.parametrize("entry", [LINEAR, TREES])
 def test_a_checkpoint_knows_its_kind(entry, tmp_path):
-    model = meta_models.fit(entry, toy_table(60), seed=0)
+    model = meta_training.fit(entry, toy_table(60), seed=0)
     meta_models.save_meta_model(tmp_path / "model.pth", model, {})
     again = meta_models.load_meta_model(tmp_path / "model.pth")
     metrics = toy_metrics(20, seed=5)
     assert_array_equal(again.predict(metrics), model.predict(metrics))
-    assert again.kind == meta_models.kind_of(entry)
+    assert type(again.regressor) is registry.find_class(entry)
+
+
+@pytest.mark.parametrize("entry", [LINEAR, TREES])
+def test_weights_of_a_network_are_no_regressor(entry, checkpoint):
+    with pytest.raises(SettingError, match=rf"meta\.pth is no checkpoint .*'{entry.name}'"):
+        meta_models.load_meta_model(checkpoint[1], entry)
+
+
+@pytest.mark.parametrize("kind", ["linear", "gradient_boosting"])
+def test_regressors_of_an_earlier_version_are_to_be_trained_again(kind, checkpoint):
+    _, path = checkpoint
+    torch.save({**torch.load(path), "kind": kind}, path)
+    message = rf"{path} was written by an earlier version, .* train it again with train_meta_nn\.py"
+    with pytest.raises(SettingError, match=message):
+        meta_models.load_meta_model(path, LINEAR)
+    assert meta_models.made_from(path) is None
 
 
 @pytest.mark.parametrize("entry", [ENTRY, LINEAR, TREES])
 def test_a_checkpoint_holds_nothing_that_could_run(entry, tmp_path):
-    model = meta_models.fit(entry, toy_images(6), seed=0)
+    model = meta_training.fit(entry, toy_images(6), seed=0)
     meta_models.save_meta_model(tmp_path / "model.pth", model, {"datasets": ["toy"]})
     content = torch.load(tmp_path / "model.pth", weights_only=True)
     assert content["feature_names"] == ["E", "S", "cprob0", "cprob1"]
@@ -429,30 +500,77 @@ def test_a_broken_checkpoint_is_named(checkpoint, damage):
 
 
 def test_training_and_validation_need_the_same_metrics():
-    other = meta_models.segment_table([(0, toy_metrics(50, names=("S", "E", "depth", "cprob0")))])
+    other = segment_tables.segment_table(
+        [(0, toy_metrics(50, names=("S", "E", "depth", "cprob0")))]
+    )
     with pytest.raises(SettingError, match=r"one side lacks \['cprob1', 'depth'\]"):
-        meta_models.fit_neural(ENTRY, toy_table(50), other, **TRAINING)
+        meta_training.fit_neural(ENTRY, toy_table(50), other, **TRAINING)
 
 
 def test_images_with_different_metrics_are_named():
     images = [(3, toy_metrics(2)), (5, toy_metrics(2, names=("S", "E", "cprob0")))]
     with pytest.raises(SettingError, match="image 5 has other metrics than image 3.*'cprob1'"):
-        meta_models.segment_table(images)
+        segment_tables.segment_table(images)
 
 
 def test_a_training_that_diverges_is_an_error():
     table = toy_table(50)
-    unknown = replace(table, iou=np.full(50, np.nan))
+    unknown = replace(table, true_iou=np.full(50, np.nan))
     with pytest.raises(SettingError, match="diverged in epoch 1"):
-        meta_models.fit_neural(ENTRY, table, unknown, **TRAINING)
+        meta_training.fit_neural(ENTRY, table, unknown, **TRAINING)
 
 
-@pytest.mark.parametrize("kwargs", [{"loss": "poisson"}, {"categorical_features": [0]}])
-def test_boosting_that_is_more_than_a_sum_of_leaves_is_refused(kwargs):
-    table = toy_table(50)
-    few = replace(table, features=np.round(table.features))
-    with pytest.raises(SettingError, match="gradient boosting needs a `loss` among squared_error"):
-        meta_models.fit(TREES._replace(kwargs=kwargs), few, seed=0)
+@pytest.mark.parametrize(
+    ("module_name", "class_name"),
+    [("sklearn.linear_model", "LogisticRegression"), ("sklearn.cluster", "KMeans"),
+     ("sklearn.preprocessing", "StandardScaler"), ("collections", "OrderedDict")],
+)  # fmt: skip
+def test_what_is_no_regressor_is_refused_by_name(module_name, class_name):
+    entry = Entry("wrong", module_name, class_name, {}, None)
+    message = f"meta model 'wrong' must be a torch.nn.Module or a regressor .* got {class_name} of"
+    for refusal in (meta_training.check, partial(meta_training.fit, training=toy_table(9), seed=0)):
+        with pytest.raises(SettingError, match=message):
+            refusal(entry)
+
+
+def test_a_function_that_builds_no_network_is_refused_by_name():
+    entry = Entry("wrong", "sklearn.base", "clone", {"safe": False}, None)
+    with pytest.raises(SettingError, match="meta model 'wrong' must be .* got int of builtins"):
+        meta_training.fit(entry, toy_table(9), toy_table(9), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("module_name", "class_name", "kwargs", "reason"),
+    [
+        ("sklearn.gaussian_process", "GaussianProcessRegressor", {}, r"kernels\.RBF.* is refused"),
+        ("sklearn.svm", "SVR", {"kernel": linear_kernel}, r"pairwise\.linear_kernel, which"),
+        ("sklearn.neighbors", "KNeighborsRegressor", {"algorithm": "kd_tree"}, r"\.KDTree, which"),
+    ],
+)
+def test_what_cannot_be_stored_without_code_is_refused_by_name(
+    module_name, class_name, kwargs, reason
+):
+    entry = Entry("unsafe", module_name, class_name, kwargs, None)
+    with pytest.raises(SettingError, match=f"{class_name} cannot be stored .*{reason}"):
+        meta_training.check(entry)
+
+
+@pytest.mark.parametrize(
+    ("module_name", "class_name"),
+    [("sklearn.isotonic", "IsotonicRegression"), ("sklearn.linear_model", "GammaRegressor")],
+)
+def test_what_learns_nothing_from_segments_is_refused_by_name(module_name, class_name):
+    entry = Entry("unfit", module_name, class_name, {}, None)
+    with pytest.raises(SettingError, match=f"meta model 'unfit': {class_name} does not learn"):
+        meta_training.check(entry)
+
+
+def test_a_regressor_that_asks_for_more_segments_than_a_trial_has_is_none_the_worse():
+    entry = Entry("many", "sklearn.linear_model", "RANSACRegressor", {"min_samples": 900}, None)
+    meta_training.check(entry)
+    with pytest.raises(SettingError, match="'many': RANSACRegressor does not learn .*min_samples"):
+        meta_training.fit(entry, toy_table(50), seed=0)
+    assert meta_training.fit(entry, toy_table(1000), seed=0).predict(toy_metrics(3)).shape == (3,)
 
 
 class Normalised(torch.nn.Sequential):
@@ -462,5 +580,5 @@ class Normalised(torch.nn.Sequential):
 
 def test_a_last_batch_of_one_segment_does_not_stop_the_training():
     entry = Entry("normalised", __name__, "Normalised", {}, None)
-    model = meta_models.fit_neural(entry, toy_table(65), toy_table(20, seed=9), **TRAINING)
+    model = meta_training.fit_neural(entry, toy_table(65), toy_table(20, seed=9), **TRAINING)
     assert model.predict(toy_metrics(1)).shape == (1,)

@@ -286,9 +286,3 @@ def test_an_identity_equals_itself_after_a_way_through_a_file():
     identity = provenance.identity(entry)
     assert identity == json.loads(json.dumps(identity))
     assert identity["kwargs"] == {"kernel_size": [3, 5]}
-
-
-@pytest.mark.parametrize("value", [0, -1, 2.0, "two", True])
-def test_a_count_that_is_none_is_refused_by_its_name(value):
-    with pytest.raises(SettingError, match=r"`args.num_images` must be a whole number >= 1"):
-        choice.check_counts(num_images=value)

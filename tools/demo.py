@@ -22,9 +22,11 @@ import pred_images
 import train_meta_nn
 from configuration import CONFIG, datasets
 from src import registry
+from src.embedding.table import read_table
 from src.evaluation.confusion import class_iou, confusion_matrix
 from src.MetaSeg import main as metaseg
-from src.store import cache
+from src.store.arrays import read_prediction
+from src.store.paths import Results
 
 STREETS = datasets["streets"], datasets["streets_val"], datasets["streets_ood"]
 IO_PATH = Path(CONFIG.metaseg_io_path)
@@ -41,12 +43,12 @@ def run(experiment, script, *settings):
 def largest_unknown():
     """Row of the largest embedded segment of `streets_ood` on an object never seen in training."""
     size = registry.size_for(CONFIG.DATASET, "min_segment_size", None, None)
-    place = IO_PATH, CONFIG.MODEL_NAME, *size, CONFIG.EMBEDDING_NETWORK
-    table = cache.read_embeddings(cache.embeddings_path(*place))
+    results = Results(IO_PATH, CONFIG.MODEL_NAME)
+    table = read_table(results.embeddings(size, CONFIG.EMBEDDING_NETWORK))
     left, upper, right, lower = table["box"].T
     known = registry.find_class(CONFIG.TRAIN_DATASET).pred_mapping
     area = (right - left) * (lower - upper)
-    return int(np.where(np.isin(table["gt"], list(known)), 0, area).argmax())
+    return int(np.where(np.isin(table["true_id"], list(known)), 0, area).argmax())
 
 
 def write_contact_sheet():
@@ -61,11 +63,11 @@ def write_contact_sheet():
 
 def validation_iou():
     """IoU of each class in the predictions of `streets_val`; NaN where it does not occur."""
-    folder = cache.prediction_path(IO_PATH, CONFIG.MODEL_NAME, CONFIG.VAL_DATASET.name, 0).parent
+    results = Results(IO_PATH, CONFIG.MODEL_NAME, CONFIG.VAL_DATASET.name)
     classes = len(registry.find_class(CONFIG.TRAIN_DATASET).pred_mapping)
     confusion = np.zeros((classes, classes), np.int64)
-    for index in cache.image_indices(folder, "input"):
-        prediction = cache.read_prediction(folder / f"input{index}.hdf5", probabilities=False)
+    for index in results.indices("input"):
+        prediction = read_prediction(results.prediction(index), probabilities=False)
         confusion += confusion_matrix(prediction.prediction, prediction.ground_truth, classes)
     return class_iou(confusion)
 

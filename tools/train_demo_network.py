@@ -18,6 +18,9 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, IterableDataset
 from tqdm import trange
 
+if __name__ == "__main__":  # this checkout comes first, whichever is installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from configuration import CONFIG, datasets, models
 from src import registry
 from src.datasets import streets

@@ -98,7 +98,7 @@ def analyze(table, splits, neural, regressors):
     splits : list of (SegmentTable, SegmentTable)
         Training and validation; no image on both sides.
     neural : function
-        A model that predicts what the column `iou` of its training table holds.
+        A model that predicts what the column `true_iou` of its training table holds.
     regressors : dict of str to function
         Further models of the IoU, by a name for tables in text and LaTeX.
 
@@ -111,13 +111,13 @@ def analyze(table, splits, neural, regressors):
         "logistic": _logistic(_features_of),
         "logistic, L1": _fit_l1,
         "gradient boosting": _fit_boosting,
-        "neural": lambda training: neural(replace(training, iou=_is_wrong(training))),
+        "neural": lambda training: neural(replace(training, true_iou=_is_wrong(training))),
     }
     regressors = {"entropy": _fit_entropy_line, **regressors, "neural": neural}
     scores, predictions = [], {}
     for task, models, truth, figures in (
         ("classification", classifiers, _is_wrong, _classification_figures),
-        ("regression", regressors, _iou_of, _regression_figures),
+        ("regression", regressors, _true_iou_of, _regression_figures),
     ):
         for name, model in models.items():
             rows, predictions[task, name] = _score(model, splits, truth, figures)
@@ -146,7 +146,7 @@ def check(table):
             f"the analysis needs {MIN_IMAGES} images with ground truth and segments at least: to "
             f"train, to choose and to judge by; there are {images}"
         )
-    for side, what in (((table.iou == 0), "IoU 0"), ((table.iou > 0), "an IoU above 0")):
+    for side, what in (((table.true_iou == 0), "IoU 0"), ((table.true_iou > 0), "an IoU above 0")):
         if side.all():
             raise SettingError(
                 f"all {len(side)} segments have {what}: there is nothing to tell apart; choose a "
@@ -165,7 +165,7 @@ def check_splits(splits):
         for side, table in zip(("training", "validation"), pair, strict=True):
             if len(np.unique(_is_wrong(table))) < 2:
                 raise SettingError(
-                    f"a random split has {len(table.iou)} {side} segments in "
+                    f"a random split has {len(table.true_iou)} {side} segments in "
                     f"{len(np.unique(table.image_index))} image(s), and not both with IoU 0 and "
                     "above it: these are too few images; measure more"
                 )
@@ -174,13 +174,13 @@ def check_splits(splits):
 # what is predicted, and how well
 
 
-def _iou_of(table):
-    return table.iou
+def _true_iou_of(table):
+    return table.true_iou
 
 
 def _is_wrong(table):
     """1.0 where the IoU is 0, else 0.0."""
-    return (table.iou == 0).astype(np.float64)
+    return (table.true_iou == 0).astype(np.float64)
 
 
 def _score(model, splits, truth, figures):
@@ -206,16 +206,19 @@ def _classification_figures(wrong, probability):
     }
 
 
-def _regression_figures(iou, predicted):
-    return {"R^2": r2_score(iou, predicted), "RMSE": root_mean_squared_error(iou, predicted)}
+def _regression_figures(true_iou, predicted):
+    return {
+        "R^2": r2_score(true_iou, predicted),
+        "RMSE": root_mean_squared_error(true_iou, predicted),
+    }
 
 
 def correlations(table):
     """Pearson's r of each metric with the IoU, strongest first; 0 for a constant metric."""
     centred = table.features - table.features.mean(axis=0)
-    iou = table.iou - table.iou.mean()
-    lengths = np.linalg.norm(centred, axis=0) * np.linalg.norm(iou)
-    r = np.divide(iou @ centred, lengths, out=np.zeros(len(lengths)), where=lengths > 1e-12)
+    true_iou = table.true_iou - table.true_iou.mean()
+    lengths = np.linalg.norm(centred, axis=0) * np.linalg.norm(true_iou)
+    r = np.divide(true_iou @ centred, lengths, out=np.zeros(len(lengths)), where=lengths > 1e-12)
     order = np.argsort(-np.abs(r), kind="stable")
     return {table.feature_names[i]: float(r[i]) for i in order}
 
@@ -266,7 +269,7 @@ def _fit_boosting(training):
 
 
 def _fit_entropy_line(training):
-    line = LinearRegression().fit(_entropy_of(training), training.iou)
+    line = LinearRegression().fit(_entropy_of(training), training.true_iou)
     return lambda table: np.clip(line.predict(_entropy_of(table)), 0, 1)
 
 
@@ -413,27 +416,27 @@ def _draw_roc(figure, analysis):
 
 def _draw_correlated(figure, analysis):
     table = analysis.table
-    some = _some_rows(len(table.iou))
+    some = _some_rows(len(table.true_iou))
     strongest = list(analysis.correlations.items())[:BEST_METRICS]
     for position, (name, r) in enumerate(strongest, 1):
         axes = figure.add_subplot(2, -(-BEST_METRICS // 2), position, xlabel=name, ylabel="IoU")
         column = table.features[some, table.feature_names.index(name)]
-        axes.scatter(column, table.iou[some], s=4, alpha=0.3, linewidths=0)
+        axes.scatter(column, table.true_iou[some], s=4, alpha=0.3, linewidths=0)
         axes.set_title(f"r = {r:.2f}")
 
 
 def _draw_predicted(figure, analysis):
-    iou = analysis.validation.iou
-    some = _some_rows(len(iou))
+    true_iou = analysis.validation.true_iou
+    some = _some_rows(len(true_iou))
     regressors = [model for task, model in analysis.predictions if task == "regression"]
     for position, model in enumerate(regressors, 1):
         axes = figure.add_subplot(
             2, -(-len(regressors) // 2), position, xlabel="true IoU", ylabel="predicted IoU"
         )
         predicted = analysis.predictions["regression", model]
-        axes.scatter(iou[some], predicted[some], s=4, alpha=0.3, linewidths=0)
+        axes.scatter(true_iou[some], predicted[some], s=4, alpha=0.3, linewidths=0)
         axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
-        axes.set_title(f"{model}, R^2 {r2_score(iou, predicted):.3f}")
+        axes.set_title(f"{model}, R^2 {r2_score(true_iou, predicted):.3f}")
 
 
 def _draw_penalty_path(figure, analysis):

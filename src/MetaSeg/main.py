@@ -9,14 +9,18 @@ ground truth and prediction, below them true and predicted IoU, red (0) to green
 `analyze_metrics` adds tables and plots to analysis/<model>/<dataset>/.
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
 
+if __name__ == "__main__":  # this checkout comes first, whichever is installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 from configuration import CONFIG, datasets, meta_models, models
 from src import class_ids, registry
 from src.errors import SettingError
-from src.MetaSeg import analysis, stage
+from src.MetaSeg import analysis, meta_training, segment_tables, stage
 from src.MetaSeg import meta_models as meta
 from src.run.experiment import create_experiment
 from src.run.runner import Runner
@@ -52,7 +56,7 @@ def config():
     )
 
 
-def analyze_metrics(args, run, results, neural_entry):
+def analyze_metrics(args, run, results, entry):
     """Compare meta models on random splits by image; write tables and pictures, log the table.
 
     Parameters
@@ -61,34 +65,35 @@ def analyze_metrics(args, run, results, neural_entry):
         Settings of the script.
     run : Runner
     results : Results
-    neural_entry : ModelConfig
-        The network among the models.
+    entry : ModelConfig
+        The network among the models, or a regressor to compare beside linear regression, gradient
+        boosting and the network "meta_nn".
 
     Returns
     -------
     result : Analysis
     """
-    indices = results.indices("metrics")[: args["num_images"]]
-    table = meta.with_known_iou(
-        meta.segment_table((index, _current_table(results, index)) for index in indices)
+    indices, seed = results.indices("metrics")[: args["num_images"]], args["seed"]
+    table = segment_tables.with_known_iou(
+        segment_tables.segment_table((index, _current_table(results, index)) for index in indices)
     )
     analysis.check(table)
-    splits = meta.split_by_image(table, args["num_averages"], args["seed"])
+    splits = segment_tables.split_by_image(table, args["num_averages"], seed)
     analysis.check_splits(splits)
 
     def model(entry, **options):
-        return lambda training: (
-            meta.fit(entry, training, seed=args["seed"], **options).predict_table
-        )
+        return lambda rows: meta_training.fit(entry, rows, seed=seed, **options).predict_table
 
-    names = {"linear": "linear", "gradient boosting": "gradient_boosting"}
-    regressors = {name: model(meta_models[key]) for name, key in names.items()}
-    neural = model(neural_entry, learning_rate=args["learning_rate"])
+    is_network = not meta.is_regressor(entry)
+    compared = ["linear", "gradient_boosting", *([] if is_network else [entry.name])]
+    regressors = {name.replace("_", " "): model(meta_models[name]) for name in compared}
+    network = entry if is_network else meta_models["meta_nn"]
+    neural = model(network, learning_rate=args["learning_rate"])
     result = analysis.analyze(table, splits, neural, regressors)
     analysis.write_report(results.analysis, result)
     run.log.info(
         "%d segments of %d images, %d splits by image\n%s",
-        len(table.iou), len(np.unique(table.image_index)), args["num_averages"],
+        len(table.true_iou), len(np.unique(table.image_index)), args["num_averages"],
         "\n".join(analysis.text_table(result)),
     )  # fmt: skip
     run.log.info("wrote tables and pictures to %s", results.analysis)
@@ -121,7 +126,9 @@ def main(args, _log, _run):
     # others may work in another folder
     results = Results(Path(args["io_path"]).resolve(), args["model_name"], data.name)
     run, num_images = Runner.from_args(args, _log), args["num_images"]
-    if args["visualize_rating"]:  # what it needs is missed before the work begins
+    if args["analyze_metrics"]:  # what is wrong is said before the work begins
+        meta_training.check(entry)
+    if args["visualize_rating"]:
         meta_model = meta.load_meta_model(args["meta_weights"] or entry.model_weights, entry)
     if args["compute_metrics"]:
         predicted_ids = class_ids.predicted_ids(data, CONFIG.TRAIN_DATASET, _log)
@@ -137,8 +144,7 @@ def main(args, _log, _run):
         )
         run.close(stage.draw_ratings(run, results, meta_model, mappings, num_images))
     if args["analyze_metrics"]:
-        neural_entry = entry if meta.kind_of(entry) == "neural" else meta_models["meta_nn"]
-        result = analyze_metrics(args, run, results, neural_entry)
+        result = analyze_metrics(args, run, results, entry)
         _run.info["analysis"] = analysis.plain_numbers(result)
         return analysis.main_figures(result)
     return None

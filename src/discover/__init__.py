@@ -1,8 +1,9 @@
 """The explorer: a map of all segments, the windows that open from it, and their commands."""
 
-from src.discover.display import picture_figure, require_display, show_explorer, window_figure
+from src.discover.display import Windows, require_display, show_explorer
 from src.discover.explorer import Explorer
-from src.discover.segments import Query, Segments
+from src.discover.query import Query
+from src.discover.segments import Segments
 from src.discover.views import OUTSIDE
 
 __all__ = [
@@ -10,8 +11,7 @@ __all__ = [
     "Explorer",
     "Query",
     "Segments",
-    "picture_figure",
+    "Windows",
     "require_display",
     "show_explorer",
-    "window_figure",
 ]

@@ -29,7 +29,7 @@ from tornado.httpserver import HTTPServer
 from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandler
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
-from src.discover.display import PAPER
+from src.discover.display import PAPER, Windows
 from src.errors import SettingError
 
 PAGE = Path(__file__).with_name("browser.html")
@@ -81,7 +81,7 @@ def serve_explorer(make, server):
 
     Parameters
     ----------
-    make : function of `new_figure` and `close_figure` that gives an `Explorer`
+    make : function of `windows` that gives an `Explorer`
     server : socket.socket
         From `listen`; closed in the end.
     """
@@ -95,7 +95,7 @@ async def serve(make, server):
     pages = HTTPServer(figures.application(secret))
     pages.add_socket(server)
     try:
-        explorer = make(new_figure=figures.new_figure, close_figure=figures.close_figure)
+        explorer = make(windows=Windows(figures.new_figure, figures.close_figure))
         ended = asyncio.Event()
         explorer.map.figure.canvas.mpl_connect("close_event", lambda event: ended.set())
         print(invitation(*server.getsockname()[:2], secret), flush=True)

@@ -1,22 +1,38 @@
-"""Where the explorer shows: in windows, in a browser, or only in the pictures it writes.
-
-Everywhere a figure is made by a function of (size in inches, title), and its window closed by one
-of the figure.
-"""
+"""Where the explorer shows: in windows, in a browser, or only in the pictures it writes."""
 
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from src.discover.views import OUTSIDE
 from src.errors import SettingError
 
 PAPER = "#fbfbfd"
 WINDOWLESS = {"agg", "cairo", "nbagg", "pdf", "pgf", "ps", "svg", "template", "webagg"}
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How figures come into windows.
+
+    Attributes
+    ----------
+    new : function of (size in inches, title)
+        Makes a figure.
+    close : function of a figure
+        Closes its window.
+    """
+
+    new: Callable
+    close: Callable
 
 
 def picture_figure(size_in, title):
@@ -41,6 +57,9 @@ def close_window(figure):
     import matplotlib.pyplot as plt
 
     plt.close(figure)
+
+
+NO_WINDOWS = Windows(picture_figure, lambda figure: None)
 
 
 def require_display():
@@ -89,12 +108,12 @@ def show_explorer(make):
 
     Parameters
     ----------
-    make : function of `new_figure` and `close_figure` that gives an `Explorer`
+    make : function of `windows` that gives an `Explorer`
         Call `require_display` first.
     """
     import matplotlib.pyplot as plt
 
-    explorer = make(new_figure=window_figure, close_figure=close_window)
+    explorer = make(windows=Windows(window_figure, close_window))
     explorer.map.figure.canvas.mpl_connect("close_event", lambda event: plt.close("all"))
     # a toolkit's loop lets Python run, and so see a signal, only when something happens
     heartbeat = explorer.map.figure.canvas.new_timer(interval=200)
@@ -102,6 +121,40 @@ def show_explorer(make):
     heartbeat.start()
     with _sigterm_closes(plt):
         plt.show()
+
+
+def write_pictures(log, explorer, path, segment=None):
+    """Write the map, and beside it the neighbours and overview of a segment, those of the query.
+
+    Parameters
+    ----------
+    log : logging.Logger
+    explorer : Explorer
+    path : path
+        The suffix names the format.
+    segment : int, optional
+        Its row.
+
+    Raises
+    ------
+    SettingError
+        A picture cannot be written.
+    """
+    path, todo = Path(path), [(explorer.save, (), "")]
+    if segment is not None:
+        todo.append((explorer.save_neighbours, (segment,), f"_neighbours_{segment}"))
+        todo.append((explorer.save_overview, (segment,), f"_overview_{segment}"))
+    if explorer.query is not None:
+        todo.append((explorer.save_neighbours, (OUTSIDE,), "_query"))
+    for save, row, what in todo:
+        place = path.with_name(f"{path.stem}{what}{path.suffix}")
+        try:
+            save(*row, place)
+        except OSError as error:
+            raise SettingError(
+                f"{place} of `mainplot.save_path` cannot be written: {error}"
+            ) from error
+        log.info("wrote %s", place)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 
 from src.discover import figures, state
 from src.discover.commands import HELP
-from src.discover.display import picture_figure
+from src.discover.display import NO_WINDOWS, picture_figure
 from src.discover.events import Events
 from src.discover.export import export_segments
 from src.discover.panel import counted, panel_content, short
@@ -51,10 +51,8 @@ class Explorer:
         Neighbours shown at first.
     seed : int
         Of the clustering.
-    new_figure : function of (size in inches, title)
-        `window_figure` for windows, `picture_figure` for a machine without a display.
-    close_figure : function of a figure
-        Closes its window; by default there is none.
+    windows : Windows
+        Where figures show; by default nowhere.
 
     Raises
     ------
@@ -74,8 +72,7 @@ class Explorer:
         metric="euclid",
         n_neighbours=24,
         seed=0,
-        new_figure=picture_figure,
-        close_figure=lambda figure: None,
+        windows=NO_WINDOWS,
     ):
         if not len(segments):
             raise ValueError("the embeddings table has no segment, so there is nothing to show")
@@ -89,12 +86,12 @@ class Explorer:
         self.tool = TOOLS[0]
         self.question = None  # while one is asked
         self.sheets = Sheets(self)
-        self.close_figure, self._new_figure = close_figure, new_figure
+        self.close_figure, self._new_figure = windows.close, windows.new
         self._helped = None  # window that shows the commands
         self._history = []  # (state before, what changed it)
         self.state = self._first_state()
         self.map = MapView(
-            new_figure(MAP_SIZE_IN, "Embedding space"),
+            windows.new(MAP_SIZE_IN, "Embedding space"),
             self.table["plot_embeddings"],
             self._map_title(),
             segments.predicted_iou,

@@ -1,6 +1,6 @@
 """Figures that are only looked at, or saved: a whole image, the overview, the elbow curve.
 
-`new_figure` is a function of (size in inches, title), as everywhere.
+`new_figure` is a function of (size in inches, title), see `display.Windows`.
 """
 
 from pathlib import Path

@@ -1,6 +1,5 @@
 """The segments of an embeddings table as the explorer asks for them: facts, pictures, groups."""
 
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,29 +19,6 @@ IOU_STEP = 0.1  # the scale of predicted IoU ends on a multiple
 UNREADABLE = (OSError, ValueError)
 UNNAMED_COLOURS = [rgb for rgb in pictures.distinct_colours(20) if np.ptp(rgb) > 20]  # no greys
 NO_LABEL_NAME, NO_TAG = "no label", "no tag"
-
-
-@dataclass(frozen=True)
-class Query:
-    """A picture from outside, embedded like the segments.
-
-    Attributes
-    ----------
-    name : str
-    thumbnail : bytes
-        JPEG.
-    embeddings : ndarray of shape (F,), float32
-    nn_embeddings : ndarray of shape (D,), float32
-        Its place in the space of the neighbours.
-    plot_embeddings : ndarray of shape (2,), float32
-        Its place on the map.
-    """
-
-    name: str
-    thumbnail: bytes
-    embeddings: np.ndarray
-    nn_embeddings: np.ndarray
-    plot_embeddings: np.ndarray
 
 
 class Segments:

@@ -38,6 +38,10 @@ class Embedder(Kept):
         """
         raise NotImplementedError
 
+    def cut_box(self, picture, box):
+        """What one vector is made from: that of a box in a picture from outside."""
+        raise NotImplementedError
+
     def embed(self, cut):
         """Make vectors of an iterator of (key, what `cut` gave).
 
@@ -81,8 +85,11 @@ class CropEmbedder(Embedder):
 
     def cut(self, picture, objects, places):
         """Crops (h, w, 3) uint8."""
-        boxes = objects["box"]
-        return [picture[upper:lower, left:right].copy() for left, upper, right, lower in boxes]
+        return [pictures.crop(picture, box).copy() for box in objects["box"]]
+
+    def cut_box(self, picture, box):
+        """As `cut`."""
+        return [pictures.crop(picture, box)]
 
     def embed(self, cut):
         """See `Embedder`."""
@@ -140,6 +147,13 @@ class WholeEmbedder(Embedder):
                 "stage without args.load_file"
             )
         return picture, components, numbers
+
+    def cut_box(self, picture, box):
+        """As `cut`; the box is the object."""
+        left, upper, right, lower = box
+        components = np.zeros(picture.shape[:2], np.int32)
+        components[upper:lower, left:right] = 1
+        return picture, components, [1]
 
     def embed(self, cut):
         """See `Embedder`."""

@@ -43,6 +43,7 @@ _OPTIONS = (  # that people use
     ("-f, --force", "take settings that do not exist, and values that do not fit"),
     ("-h, --help", "this help"),
 )
+_HERE = Path(__file__).relative_to(REPOSITORY)
 _MANUAL = "https://sacred.readthedocs.io/en/stable/command_line.html"
 
 
@@ -96,6 +97,7 @@ class _Scope:
 
 class _StrictExperiment(Experiment):
     def __init__(self, name, script):
+        _refuse_other_checkout(script.get("__file__"))
         base_dir = _base_folder(script.get("__file__"))
         super().__init__(name, base_dir=base_dir, save_git_info=False)
         # sacred takes whoever calls it, this module, for the script: say who it is
@@ -319,6 +321,20 @@ def _nearest(key, known):
         )
 
     return max(known, key=likeness)
+
+
+def _refuse_other_checkout(script_file):
+    """End a script that lies in one checkout and has imported the `src` of another one.
+
+    `python -P` does that, where the other one is installed: its settings and results would be used.
+    """
+    folders = Path(script_file).resolve().parents if script_file else ()
+    own = next((folder for folder in folders if (folder / _HERE).is_file()), None)
+    if own is not None and not own.samefile(REPOSITORY):
+        raise SystemExit(
+            f"{script_file} has found the `src` of {REPOSITORY} in the place of its own: start it "
+            f"by `python {script_file}`, without -P and the variables PYTHONSAFEPATH and PYTHONPATH"
+        )
 
 
 def _base_folder(script_file):

@@ -6,7 +6,7 @@ Files of the user are told apart by their content, wherever they lie and wheneve
 import hashlib
 from pathlib import Path
 
-from src.errors import SettingError
+from src.errors import missing_weights
 from src.store import arrays, tables
 from src.store.sealed import as_json, as_stored, existing, is_sealed
 
@@ -138,11 +138,7 @@ def identity(entry):
     """
     weights = getattr(entry, "model_weights", None)
     if weights is not None and not Path(weights).is_file():
-        raise SettingError(
-            f"the weights of {entry.name!r} are missing: put them at {weights} (README.md says "
-            "where the published ones are to be had; train_meta_nn.py trains those of a meta "
-            "model), or change `model_weights` in configuration.py"
-        )
+        raise missing_weights(entry.name, weights)
     return as_stored(
         {
             "class": f"{entry.module_name}.{entry.class_name}",

@@ -1,6 +1,7 @@
 """From a file of weights to a network filled with it; nothing in the file is run."""
 
 import argparse
+import io
 import logging
 import zipfile
 from collections.abc import Mapping
@@ -9,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from src.errors import SettingError
+from src.errors import SettingError, missing_weights
+from src.store.files import whole_file
 
 _log = logging.getLogger(__name__)
 _LISTED = 5  # keys named in a message
@@ -74,10 +76,7 @@ def read_state(path, name):
     """
     path = Path(path)
     if not path.is_file():
-        raise SettingError(
-            f"the weights of model {name!r} are missing: put them at {path} (README.md says where "
-            "the published ones are to be had), or change `model_weights` in configuration.py"
-        )
+        raise missing_weights(name, path)
     try:
         content = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
     except SettingError:
@@ -103,6 +102,14 @@ def read_torch(path):
             raise ValueError(f"its checksums do not fit: {damaged} is damaged")
     with torch.serialization.safe_globals(_plain_globals()):
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def write_torch(path, content):
+    """Write what `read_torch` reads, whole or not at all."""
+    buffer = io.BytesIO()  # what torch raises of a full disk does not say so
+    torch.save(content, buffer)
+    with whole_file(path) as part:
+        part.write_bytes(buffer.getbuffer())
 
 
 def _plain_globals():

@@ -1,0 +1,224 @@
+"""The training of meta models.
+
+That of the network follows Oberdiek et al., arXiv 2005.06831.
+"""
+
+import copy
+import inspect
+import logging
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+from tqdm import trange
+
+from src import registry
+from src.errors import SettingError
+from src.MetaSeg.meta_models import MetaModel, build_network, is_regressor, standardised
+from src.MetaSeg.segment_tables import split_by_image
+from src.store import regressors
+from src.store.weights import read_torch, write_torch
+
+_TRIAL = 200, 41  # invented segments and features, those of 2 classes
+_log = logging.getLogger(__name__)
+
+
+def fit(entry, training, validation=None, *, seed, **options):
+    """Train the meta model of an entry.
+
+    Parameters
+    ----------
+    entry : ModelConfig
+    training : SegmentTable
+        With known IoU, see `with_known_iou`.
+    validation : SegmentTable, optional
+        What a network chooses its best weights by, no regressor of scikit-learn. None: those of
+        a fifth of the training images, which are then not trained on.
+    seed : int
+        Same seed, same model.
+    **options
+        Of `fit_neural`; the regressors of scikit-learn take theirs from `entry.kwargs`.
+
+    Returns
+    -------
+    model : MetaModel
+    """
+    if is_regressor(entry):
+        return fit_regressor(entry, training, seed=seed)
+    if validation is None:
+        ((training, validation),) = split_by_image(training, 1, seed)
+    return fit_neural(entry, training, validation, seed=seed, **options)
+
+
+def fit_regressor(entry, training, *, seed):
+    """Fit a regressor of scikit-learn to standardised features; see `fit`."""
+    inputs, mean, std = standardised(training)
+    regressor = _fitted(entry, inputs, training.true_iou, seed)
+    return MetaModel(regressor, training.feature_names, mean, std)
+
+
+def check(entry):
+    """Refuse an entry that no meta model comes of, before any segment is read.
+
+    Raises
+    ------
+    SettingError
+        If it is neither a network nor a regressor; or a regressor that learns nothing from rows of
+        features or cannot be stored, which a few invented segments show.
+    """
+    if not is_regressor(entry):
+        return
+    rows = np.random.default_rng(0).random(_TRIAL, np.float32), np.linspace(0, 1, _TRIAL[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # such as: it has not converged
+        try:
+            regressor = _fitted(entry, *rows, seed=0)
+        except SettingError:  # its `kwargs` may ask for more segments
+            regressor = _fitted(entry._replace(kwargs={}), *rows, seed=0)
+        regressors.dump(regressor, _TRIAL[1])
+
+
+def _fitted(entry, inputs, true_iou, seed):
+    takes_seed = "random_state" in inspect.signature(registry.find_class(entry)).parameters
+    regressor = registry.build(entry, **({"random_state": seed} if takes_seed else {}))
+    try:
+        return regressor.fit(inputs, true_iou)
+    except (TypeError, ValueError) as error:
+        raise SettingError(
+            f"meta model {entry.name!r}: {entry.class_name} does not learn from these segments: "
+            f"{error}; change its entry in configuration.py"
+        ) from error
+
+
+def fit_neural(
+    entry, training, validation, *, seed, epochs=50, batch_size=256, learning_rate=1e-4,
+    patience=None, report=None, progress_path=None,
+):  # fmt: skip
+    """Train a meta network; the weights with the smallest validation loss are kept.
+
+    Adam with weight decay 5e-4, learning rate divided by 10 after 2/5 and 4/5 of the epochs,
+    binary cross entropy between the logit and the true IoU (arXiv 2005.06831).
+
+    Parameters
+    ----------
+    entry : ModelConfig
+        Its class takes the number of features.
+    training, validation : SegmentTable
+        With known IoU, see `with_known_iou`.
+    seed, epochs, batch_size : int
+    learning_rate : float
+        The paper's is 1e-4.
+    patience : int, optional
+        Stop after so many epochs without a smaller validation loss. None: never.
+    report : callable, optional
+        `report(epoch, training_loss, validation_loss)` after each epoch, from 1.
+    progress_path : path, optional
+        File to keep the state of the training in after each epoch. Where it is there already, by
+        a training with the same arguments, that one is gone on with; a broken one is a warning. It
+        is deleted at the end.
+
+    Returns
+    -------
+    model : MetaModel
+    """
+    if training.feature_names != validation.feature_names:
+        differ = sorted(set(training.feature_names) ^ set(validation.feature_names))
+        raise SettingError(
+            f"training and validation segments need the same metrics; one side lacks {differ}: run "
+            "src/MetaSeg/main.py for both datasets with the same args.heatmaps, and pred_images.py "
+            "with the same args.scores"
+        )
+    torch.manual_seed(seed)
+    _, mean, std = standardised(training)
+    network = build_network(entry, len(training.feature_names))
+    model = MetaModel(network, training.feature_names, mean, std)
+    inputs, targets = _tensors(model, training)
+    val_inputs, val_targets = _tensors(model, validation)
+    optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate, weight_decay=5e-4)
+    steps = [max(1, epochs * 2 // 5), max(1, epochs * 4 // 5)]
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, steps, gamma=0.1)
+    changing = {"network": network, "optimiser": optimiser, "schedule": schedule}
+    losses, best = _resume(progress_path, changing)
+    for epoch, both in enumerate(losses, 1):
+        _tell(report, epoch, both)
+    for epoch in trange(len(losses) + 1, epochs + 1, desc="training", unit="epoch", leave=False):
+        if patience and losses and len(losses) - best["epoch"] >= patience:
+            break
+        training_loss = _train_epoch(network, optimiser, inputs, targets, batch_size)
+        schedule.step()
+        with torch.inference_mode():
+            network.eval()
+            loss = binary_cross_entropy_with_logits(network(val_inputs), val_targets).item()
+        losses.append([training_loss, loss])
+        if not np.isfinite(loss):
+            raise SettingError(
+                f"the training diverged in epoch {epoch}: the validation loss is {loss}; choose a "
+                "smaller args.learning_rate"
+            )
+        if best is None or loss < best["loss"]:
+            weights = copy.deepcopy(network.state_dict())
+            best = {"epoch": epoch, "loss": loss, "weights": weights}
+        _keep(progress_path, changing, losses, best)
+        _tell(report, epoch, losses[-1])
+    network.load_state_dict(best["weights"])
+    if progress_path is not None:
+        Path(progress_path).unlink(missing_ok=True)
+    return model
+
+
+def _tensors(model, table):
+    """Standardised features (N, F) and targets (N, 1)."""
+    inputs = torch.from_numpy(model.standardise(table.features))
+    return inputs, torch.from_numpy(table.true_iou.astype(np.float32))[:, None]
+
+
+def _train_epoch(network, optimiser, inputs, targets, batch_size):
+    network.train()
+    total = 0.0
+    batches = torch.randperm(len(inputs)).split(batch_size)
+    if len(batches) > 1 and len(batches[-1]) == 1:  # nothing to normalise a batch by
+        batches = batches[:-1]
+    for batch in batches:
+        loss = binary_cross_entropy_with_logits(network(inputs[batch]), targets[batch])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        total += loss.item() * len(batch)
+    return total / len(inputs)
+
+
+def _tell(report, epoch, losses):
+    if report is not None:
+        report(epoch, *losses)
+
+
+def _keep(path, changing, losses, best):
+    """Store what the rest of a training depends on."""
+    if path is None:
+        return
+    state = {name: part.state_dict() for name, part in changing.items()}
+    random = torch.get_rng_state()
+    write_torch(path, {**state, "losses": losses, "best": best, "random": random})
+
+
+def _resume(path, changing):
+    """Losses of the epochs that are done, and the best so far; brings back what `_keep` stored."""
+    if path is None or not Path(path).is_file():
+        return [], None
+    beginning = copy.deepcopy({name: part.state_dict() for name, part in changing.items()})
+    random = torch.get_rng_state()
+    try:
+        state = read_torch(path)
+        changing["network"].load_state_dict(state["best"]["weights"])  # do they fit?
+        for name, part in changing.items():
+            part.load_state_dict(state[name])
+        torch.set_rng_state(state["random"])
+        return state["losses"], state["best"]
+    except Exception as error:  # a broken file raises nearly anything
+        for name, part in changing.items():
+            part.load_state_dict(beginning[name])
+        torch.set_rng_state(random)
+        _log.warning("%s cannot be read, the training begins anew: %s", path, error)
+        return [], None

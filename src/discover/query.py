@@ -1,0 +1,114 @@
+"""A picture from outside: read, embedded like the segments, placed on their maps."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from src import pictures
+from src.datasets import read_image
+from src.embedding.maps import place_beside
+from src.errors import SettingError
+from src.store.provenance import identity
+
+
+@dataclass(frozen=True)
+class Query:
+    """A picture from outside, embedded like the segments.
+
+    Attributes
+    ----------
+    name : str
+    thumbnail : bytes
+        JPEG.
+    embeddings : ndarray of shape (F,), float32
+    nn_embeddings : ndarray of shape (D,), float32
+        Its place in the space of the neighbours.
+    plot_embeddings : ndarray of shape (2,), float32
+        Its place on the map.
+    """
+
+    name: str
+    thumbnail: bytes
+    embeddings: np.ndarray
+    nn_embeddings: np.ndarray
+    plot_embeddings: np.ndarray
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a picture from outside.
+
+    Attributes
+    ----------
+    name : str
+        That of its file.
+    picture : ndarray of shape (H, W, 3), uint8
+    box : list of 4 int
+        Left, upper, right, lower in pixels; right and lower exclusive.
+    """
+
+    name: str
+    picture: np.ndarray
+    box: list[int]
+
+
+def read_part(path, box=None):
+    """The part of a picture that `args.query` and `args.query_box` name; None: no picture, all.
+
+    Raises
+    ------
+    SettingError
+        The picture cannot be read; it does not have the box, or there is a box without a picture.
+    """
+    if path is None:
+        if box is not None:
+            raise SettingError("args.query_box goes with args.query: the picture that has the box")
+        return None
+    try:
+        picture = np.array(read_image(path))
+    except (OSError, ValueError) as error:
+        raise SettingError(f"args.query cannot be read: {error}") from error
+    height, width = picture.shape[:2]
+    left, upper, right, lower = box = [0, 0, width, height] if box is None else box
+    if not (0 <= left < right <= width and 0 <= upper < lower <= height):
+        raise SettingError(
+            f"`args.query_box` must lie inside {path} ({width} x {height} pixels, width x height) "
+            f"and hold something, got {box!r}"
+        )
+    return Part(Path(path).name, picture, box)
+
+
+def embed_part(log, part, table, net, embedder):
+    """A part of a picture as the objects of a table are embedded, with its place on the maps.
+
+    Parameters
+    ----------
+    log : logging.Logger
+    part : Part
+    table : ObjectTable
+        With maps.
+    net : str
+        Name of the network that embeds, for messages.
+    embedder : Embedder
+
+    Returns
+    -------
+    query : Query
+
+    Raises
+    ------
+    SettingError
+        The table's vectors are of another length.
+    """
+    ((_, (vector,)),) = embedder.embed([(part.name, embedder.cut_box(part.picture, part.box))])
+    made_from, vectors = table.facts["made_from"] or {}, table["embeddings"]
+    if made_from.get("net") not in (None, identity(embedder.entry)):
+        log.warning("the segments were embedded by other weights than args.net=%s has now", net)
+    if vector.shape != vectors.shape[1:]:
+        raise SettingError(
+            f"args.net={net} gives {len(vector)} values, the segments have "
+            f"{vectors.shape[1]}: name the network that embedded them"
+        )
+    thumbnail = pictures.thumbnail(part.picture, part.box)
+    return Query(part.name, thumbnail, vector, **place_beside(table, vector))

@@ -1,0 +1,131 @@
+"""Maps of the embedding space: made of a table's vectors, and kept in its file."""
+
+from dataclasses import asdict, dataclass, field
+from functools import partial
+
+import numpy as np
+
+from src.embedding import space
+from src.embedding.table import read_table
+from src.errors import SettingError, WriteError
+from src.store import tables
+from src.store.files import locked, version_of
+
+MAPS = "nn_embeddings", "plot_embeddings"
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """How vectors become maps.
+
+    Attributes
+    ----------
+    method : {"tsne", "isomap", "pca"}
+    size : int or None
+        Dimensions to find neighbours in; None: the vectors as they are.
+    seed : int
+    tsne : dict
+        Options of t-SNE, see `space.reduce`.
+    """
+
+    method: str = "tsne"
+    size: int | None = 2
+    seed: int = 0
+    tsne: dict = field(default_factory=dict)
+
+
+def read_with_maps(log, path, reduction, overwrite=False):
+    """The table of a file of stage 4 with its maps, which are made and stored where they lack.
+
+    Parameters
+    ----------
+    log : logging.Logger
+    path : path
+    reduction : Reduction
+    overwrite : bool
+        Whether to make them again.
+
+    Returns
+    -------
+    table : ObjectTable
+        With `nn_embeddings` and `plot_embeddings`.
+
+    Raises
+    ------
+    SettingError
+        See `read_table`; the vectors cannot be reduced like that.
+    """
+    version = version_of(path)  # before it is read: another run may write it meanwhile
+    return with_maps(log, path, version, read_table(path), reduction, overwrite)
+
+
+def with_maps(log, path, version, table, reduction, overwrite=False):
+    """The table of a file with its maps; see `read_with_maps`.
+
+    Objects that have come since the maps were made are placed on them, without moving others. A
+    file that is no longer the one that was read, of that `version`, stays as it is.
+    """
+    made_by = asdict(reduction)
+    if overwrite or table.facts.get("reduced_by") != made_by:
+        maps = reduce_table(log, table["embeddings"], reduction)
+    else:
+        maps = place_new(log, table)
+    if not maps:
+        return table
+    table = table.with_columns(**maps).with_facts(reduced_by=made_by)
+    made_from = table.facts["made_from"]
+    if made_from is None:
+        log.warning("the map is not kept in %s: that is a file of the original system", path)
+        return table
+    try:
+        with locked(path):
+            if version_of(path) == version:
+                tables.write_embeddings(path, table, made_from)
+            else:
+                log.warning("the map is not kept: another run has written %s meanwhile", path)
+    except (OSError, WriteError) as error:
+        log.warning("the map cannot be kept, and will be made again next time: %s", error)
+    return table
+
+
+def reduce_table(log, vectors, reduction):
+    """Columns `nn_embeddings` (N, size), for neighbours, and `plot_embeddings` (N, 2)."""
+    method, size, tsne = reduction.method, reduction.size, reduction.tsne
+    log.info("reducing %d vectors of %d values by %s", *vectors.shape, method)
+    reduce = partial(space.reduce, vectors, method, seed=reduction.seed, **tsne)
+    try:
+        plot = reduce(dimensions=2)
+        neighbour = vectors if size is None else plot if size == 2 else reduce(dimensions=size)
+    except (TypeError, ValueError) as error:  # of the library that does it
+        given = ", ".join(f"tsne.{name}={value!r}" for name, value in tsne.items())
+        raise SettingError(
+            f"args.method={method} cannot reduce {len(vectors):,} vectors"
+            f"{' with ' * bool(given)}{given}: {error}"
+        ) from error
+    return {"nn_embeddings": neighbour, "plot_embeddings": plot}
+
+
+def place_new(log, table):
+    """The columns of `reduce_table` without their NaN; empty where there are none."""
+    new = np.isnan(table["plot_embeddings"]).any(axis=1)
+    if not new.any():
+        return {}
+    log.info("placing %d new segments on the map", np.count_nonzero(new))
+    vectors, maps = table["embeddings"], {}
+    for name in MAPS:
+        points = table[name].copy()
+        if points.shape == vectors.shape and table.facts["reduced_by"]["size"] is None:
+            points = vectors
+        else:
+            points[new] = space.place(vectors[new], vectors[~new], points[~new])
+        maps[name] = points
+    return maps
+
+
+def place_beside(table, vector):
+    """Where a further vector (F,) lies on each map of a table: a dict of the names in `MAPS`."""
+    vectors = table["embeddings"]
+    places = {name: space.place(vector[None], vectors, table[name])[0] for name in MAPS}
+    if table["nn_embeddings"].shape == vectors.shape:  # the vectors as they are
+        places["nn_embeddings"] = vector
+    return places

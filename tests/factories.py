@@ -1,0 +1,33 @@
+"""What several test modules make up."""
+
+import numpy as np
+
+from src.records import ObjectTable
+from src.store.tables import as_column
+
+TEXTS = "dataset", "model_name", "image_path", "image_made_from"
+OF_OBJECTS = (*TEXTS, "image_predicted_iou", "thumbnail")  # columns that hold Python's objects
+
+
+def object_table(count, facts=None, **columns):
+    """An ObjectTable of `count` rows; further columns have a value a row, or one text for all."""
+    made_up = {
+        "dataset": "streets",
+        "model_name": "net",
+        "image_path": "a.png",
+        "image_made_from": "",
+        "image_index": np.zeros(count, np.int64),
+        "image_size": np.full((count, 2), 64),
+        "image_predicted_iou": [np.full(count, 0.25, np.float32)] * count,
+        "component_index": np.arange(1, count + 1),
+        "box": np.tile([0, 0, 9, 9], (count, 1)),
+        "true_id": np.zeros(count, np.int64),
+        "predicted_id": np.zeros(count, np.int64),
+        "predicted_iou": np.full(count, 0.25, np.float32),
+        "segment_size": np.full(count, 81),
+    }
+    table = {}
+    for name, values in (made_up | columns).items():
+        values = [values] * count if isinstance(values, str) else values
+        table[name] = as_column(values) if name in OF_OBJECTS else np.asarray(values)
+    return ObjectTable(table, {"made_from": None} | (facts or {}))
