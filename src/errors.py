@@ -27,6 +27,6 @@ def missing_weights(name, path):
     return SettingError(
         f"the weights of {name!r} are missing: put them at {path}, or change `model_weights` in "
         "configuration.py. The demo's lie in the repository: this project is run from its clone "
-        "(git clone, make setup), not from an installed copy. README.md says where the published "
-        "ones are to be had; train_meta_nn.py trains those of a meta model"
+        "(git clone, make setup), not from an installed copy. docs/networks.md says where the "
+        "published ones are to be had; train_meta_nn.py trains those of a meta model"
     )

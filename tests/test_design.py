@@ -17,7 +17,7 @@ FLOORS = (  # a folder, or a module beside them, imports only from floors below 
     ["src.MetaSeg"],
     ["src.segmentation"],
     ["src.embedding"],
-    ["src.evaluation", "src.learning", "src.discover"],
+    ["src.evaluation", "src.learning", "src.discover", "src.notebook"],
     ["configuration"],
 )
 ROOM = {name: floor for floor, names in enumerate(FLOORS) for name in names}
@@ -104,6 +104,13 @@ def test_only_one_module_knows_dask(name):
 
 def test_dask_is_not_imported_before_it_is_asked_for():
     code = "import sys, src.run.runner; assert not {'dask', 'distributed'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+
+
+def test_importing_the_package_imports_nothing_else():
+    code = (
+        "import sys; before = {*sys.modules}; import src; assert {*sys.modules} - before == {'src'}"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
 
 

@@ -1430,10 +1430,10 @@ def test_what_may_take_its_time_is_announced_while_it_works(hand, monkeypatch):
     assert not hand.map.banner.get_visible()
 
 
-def test_help_and_readme_list_the_same_commands():
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+def test_help_and_the_explorers_page_list_the_same_commands():
+    page = (REPOSITORY / "docs" / "explorer.md").read_text(encoding="utf-8")
     for press, _, does in COMMANDS:
-        assert f"| {press} | {does} |" in readme
+        assert f"| {press} | {does} |" in page
 
 
 # pictures without a display, and windows

@@ -1,4 +1,4 @@
-"""What a user can do: the one list behind the help, the handlers of keys, and the README."""
+"""What a user can do: the one list behind the help, the handlers of keys, and docs/explorer.md."""
 
 COMMANDS = (  # what to press; key -> method of Explorer; what it does
     ("hover", {}, "thumbnail and facts of the segment"),

@@ -1,0 +1,198 @@
+"""One picture at a time, for notebooks and the Python prompt; nothing is written.
+
+The work is that of the stages, by the same functions. docs/notebook.md shows how to use it.
+"""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from torch import nn
+
+from src import class_ids, pictures, registry
+from src.datasets import read_image
+from src.embedding.crops import segment_boxes
+from src.MetaSeg.meta_models import MetaModel, load_meta_model
+from src.MetaSeg.metrics import compute_metrics_components
+from src.segmentation import inference
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A segmentation network with all that its input and output need.
+
+    Attributes
+    ----------
+    network : torch.nn.Module
+        In evaluation mode, on its device.
+    mean, std : sequence of 3 float
+        Of red, green and blue in 0..1, that its input is normalised by.
+    classes : dict of int to (str, (int, int, int))
+        Name and RGB colour of each predicted class.
+    meta_model : MetaModel or None
+    """
+
+    network: nn.Module
+    mean: tuple
+    std: tuple
+    classes: dict
+    meta_model: MetaModel | None
+
+
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """The segments of one picture of H x W pixels: columns of S rows each, and where they are.
+
+    Attributes
+    ----------
+    number : ndarray of shape (S,), int64
+        1, 2, ..., S: row k - 1 is segment k.
+    class_name : ndarray of shape (S,), str
+        Of the predicted class.
+    predicted_iou : ndarray of shape (S,), float32
+        In [0, 1]; NaN without a meta model.
+    size : ndarray of shape (S,), int64
+        In pixels.
+    box : ndarray of shape (S, 4), int64
+        Left, upper, right, lower in pixels; right and lower exclusive.
+    metrics : dict of str to ndarray of shape (S,)
+        See `compute_metrics_components`; the true IoU (`iou`) is unknown here, NaN.
+    components : ndarray of shape (H, W), int32
+        The segment of each pixel, by its number.
+    """
+
+    number: np.ndarray
+    class_name: np.ndarray
+    predicted_iou: np.ndarray
+    size: np.ndarray
+    box: np.ndarray
+    metrics: dict
+    components: np.ndarray
+
+
+def load(model, trained_on, meta_model=None, gpu=0):
+    """Load a network and its meta model.
+
+    Parameters
+    ----------
+    model : ModelConfig
+        Entry of `models` in configuration.py.
+    trained_on : DatasetConfig
+        What it learnt on, an entry of `datasets`: names its classes and has its mean and std.
+    meta_model : ModelConfig, optional
+        Entry of `meta_models`; None: predicted IoUs are unknown.
+    gpu : int or None
+        Index of the GPU, where there is one; None: the CPU.
+
+    Returns
+    -------
+    loaded : Loaded
+
+    Raises
+    ------
+    SettingError
+        A class cannot be found; weights are missing, or do not fit.
+    """
+    mean, std = (registry.module_attribute(trained_on, name) for name in ("mean", "std"))
+    return Loaded(
+        network=inference.load_network(model, inference.choose_device(gpu, _log)),
+        mean=mean,
+        std=std,
+        classes=class_ids.class_mapping(trained_on, "pred_mapping"),
+        meta_model=meta_model and load_meta_model(meta_model.model_weights, meta_model),
+    )
+
+
+def predict(loaded, path):
+    """Predict the classes of one picture.
+
+    Parameters
+    ----------
+    loaded : Loaded
+    path : path
+        Of the picture; see `datasets.read_image`.
+
+    Returns
+    -------
+    prediction : Prediction
+        With probabilities, without ground truth.
+
+    Raises
+    ------
+    OSError, ValueError
+        The picture cannot be read, or what the network gives are no logits of its size.
+    """
+    image, _ = inference.to_input(loaded.mean, loaded.std)(read_image(path), None)
+    ((_, prediction),) = inference.predict_images(loaded.network, [(0, (image, None, str(path)))])
+    if isinstance(prediction, Exception):
+        raise prediction
+    return prediction
+
+
+def segments(loaded, prediction):
+    """Split a prediction into its segments, measure them, and predict their IoU.
+
+    Parameters
+    ----------
+    loaded : Loaded
+    prediction : Prediction
+        With probabilities.
+
+    Returns
+    -------
+    segments : Segments
+
+    Raises
+    ------
+    SettingError
+        The meta model was trained on another network's metrics.
+    """
+    metrics, components = compute_metrics_components(
+        prediction.probabilities, heatmaps=prediction.scores, prediction=prediction.prediction
+    )
+    count = len(metrics["class"])
+    names = [loaded.classes.get(key, (f"class {key}",))[0] for key in metrics["class"].tolist()]
+    unknown = np.full(count, np.nan, np.float32)
+    return Segments(
+        number=np.arange(1, count + 1),
+        class_name=np.array(names, np.str_),
+        predicted_iou=loaded.meta_model.predict(metrics) if loaded.meta_model else unknown,
+        size=metrics["S"].astype(np.int64),
+        box=segment_boxes(components),
+        metrics=metrics,
+        components=np.abs(components),
+    )
+
+
+def show(loaded, prediction, segments, boxed=()):
+    """Draw a picture in four views: as it is, its classes, its entropy, its predicted IoUs.
+
+    Parameters
+    ----------
+    loaded : Loaded
+    prediction : Prediction
+    segments : Segments
+    boxed : sequence of int
+        Numbers of the segments to draw a red box around.
+
+    Returns
+    -------
+    picture : PIL.Image
+        Of twice the height and width. Below the picture its entropy, dark where the network is
+        sure; to the right the predicted classes, below them their IoU, red (0) to green (1).
+    """
+    image = np.asarray(read_image(prediction.image_path))
+    panels = [
+        image,
+        pictures.colour_classes(prediction.prediction, loaded.classes),
+        pictures.entropy_heatmap(prediction),
+        pictures.iou_map(segments.components, segments.predicted_iou),
+    ]
+    for number in boxed:
+        box = segments.box[number - 1]
+        panels = [pictures.draw_box(panel, box) for panel in panels]
+    rows = [np.hstack(panels[:2]), np.hstack(panels[2:])]
+    return Image.fromarray(np.vstack(rows))
