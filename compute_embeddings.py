@@ -47,27 +47,18 @@ def config():
         ),
         net_weights=setting(None, "its weights file", none="as its entry has it", kind=PATH),
         load_file=setting(
-            None,
-            "file of stage 4 whose segments to embed by another `net`",
-            none="find them",
-            kind=PATH,
+            None, "file of stage 4 whose segments to embed", none="find them", kind=PATH
         ),
         **shared_settings(CONFIG, "io_path"),
         iou_threshold=setting(
-            CONFIG.IOU_THRESHOLD,
-            "segments with a predicted IoU below it are suspects, above 1 all of them",
-            kind=POSITIVE,
+            CONFIG.IOU_THRESHOLD, "suspects have a lower predicted IoU, above 1 all", kind=POSITIVE
         ),
         pred_classes=setting(
             None, "names or ids of predicted classes to look at", none="those of the model"
         ),
         **shared_settings(CONFIG, "min_height", "min_width", "min_crop_height", "min_crop_width"),
-        crop_size=setting(
-            None, "size that every crop is scaled to", none="each as it is", kind=SIZE
-        ),
-        batch_size=setting(
-            16, "crops of one size that go through the network together", at_least=1
-        ),
+        crop_size=setting(None, "scale crops to this", none="each as it is", kind=SIZE),
+        batch_size=setting(16, "crops that go through the network together", at_least=1),
         **shared_settings(CONFIG, "gpu", *HOW_TO_RUN),
         coco=setting(None, "COCO file (.json) to write the segments to", none="none", kind=PATH),
         csv=setting(None, "CSV file to write them to", none="none", kind=PATH),

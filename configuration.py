@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
-IO_PATH = Path(os.environ.get("OODRETRIEVAL_IO_PATH") or HERE / "results")
+_results = os.environ.get("OODRETRIEVAL_IO_PATH") or HERE / "results"
+IO_PATH = Path(os.path.expandvars(_results)).expanduser()  # may begin with ~ or a variable
 
 
 class ModelConfig(NamedTuple):
@@ -58,8 +59,9 @@ models = _by_name(
 )
 
 # ---- Meta models: from the metrics of a segment to its predicted IoU ---------------------------
-# A network is built with the number of input features as first argument; the regressors are those
-# of scikit-learn with the `kwargs` it knows. train_meta_nn.py writes the weights.
+# A network is built with the number of input features as first argument; any regressor of
+# scikit-learn with the `kwargs` it knows. train_meta_nn.py writes the weights, in the same form of
+# file for both.
 meta_models = _by_name(
     ModelConfig(
         name="meta_nn",
@@ -196,7 +198,7 @@ class CONFIG:
     DATASET = datasets["streets_ood"]  # where to look for objects that the network has never seen
 
     MODEL_NAME = "deeplabv3plus_streets"  # entry of `models`: the segmentation network
-    META_MODEL_TYPE = "neural"  # how the IoU is predicted: neural, linear or gradient_boosting
+    META_MODEL_TYPE = "neural"  # how the IoU is predicted: neural, or an entry of `meta_models`
     META_MODEL_NAME = {"neural": "meta_nn"}.get(META_MODEL_TYPE, META_MODEL_TYPE)  # its entry
     META_LEARNING_RATE = 1e-3  # of a meta network; the paper's 1e-4 suits 100,000 segments and more
     EMBEDDING_NETWORK = "segmentation"  # entry of `embedding_networks`

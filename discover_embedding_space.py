@@ -27,6 +27,8 @@ from src.run.experiment import create_experiment
 from src.run.settings import NAMES, PATH, setting, shared_settings, some_whole_numbers
 from src.store.paths import tags_path
 
+BOX = some_whole_numbers("[left, upper, right, lower] in pixels", 4, at_least=0)
+
 ex = create_experiment("discover_embedding_space")
 
 
@@ -35,12 +37,7 @@ def config():
     args = dict(  # noqa: F841 (sacred reads it)
         datasets=setting(None, "entries of `datasets` to show", none="all in the file", kind=NAMES),
         **shared_settings(CONFIG, "model_name", "net"),
-        load_file=setting(
-            None,
-            "a file of stage 4 anywhere",
-            none="the one that the settings here name",
-            kind=PATH,
-        ),
+        load_file=setting(None, "any file of stage 4", none="as the settings say", kind=PATH),
         **shared_settings(CONFIG, "io_path", "min_height", "min_width"),
         method=setting("tsne", "how to reduce the vectors", choices=space.METHODS),
         embedding_size=setting(
@@ -49,45 +46,18 @@ def config():
         metric=setting("euclid", "distance between neighbours", choices=space.METRICS),
         neighbours=setting(24, "number of neighbours shown at first", at_least=1),
         **shared_settings(CONFIG, "seed", "overwrite"),
-        query=setting(
-            None,
-            "a picture to find neighbours of, embedded like the segments",
-            none="none",
-            kind=PATH,
-        ),
-        query_box=setting(
-            None,
-            "its part that counts",
-            none="all",
-            kind=some_whole_numbers("[left, upper, right, lower] in pixels", 4, at_least=0),
-        ),
-        browser=setting(
-            False, "explore in a web browser instead of a window, also from another computer"
-        ),
+        query=setting(None, "picture to find neighbours of", none="no picture", kind=PATH),
+        query_box=setting(None, "its part that counts", none="all of it", kind=BOX),
+        browser=setting(False, "explore in a web browser, also from another computer"),
         address=setting("127.0.0.1", "network interface that browsers reach; this one is local"),
-        port=setting(
-            8988,
-            "of the page for browsers, or the next one that is free",
-            at_least=0,
-            at_most=65535,
-        ),
+        port=setting(8988, "their port, or the next that is free", at_least=0, at_most=65535),
     )
     tsne = setting(  # noqa: F841
         {}, "options of scikit-learn's TSNE, such as tsne.perplexity=50"
     )
     mainplot = dict(  # noqa: F841
-        save_path=setting(
-            None,
-            "write the map to this file, without a window",
-            none="open a window",
-            kind=PATH,
-        ),
-        segment=setting(
-            None,
-            "row of a segment whose neighbours and overview are written, too",
-            none="none",
-            at_least=0,
-        ),
+        save_path=setting(None, "file to write the map to", none="open a window", kind=PATH),
+        segment=setting(None, "row to write the neighbours of, too", none="no row", at_least=0),
     )
 
 

@@ -24,9 +24,7 @@ def config():
     args = dict(  # noqa: F841 (sacred reads it)
         dataset=setting(CONFIG.DATASET.name, "entry of `datasets`; needs ground truth"),
         **shared_settings(CONFIG, "model_name", "meta_model", "meta_weights", "io_path"),
-        num_thresholds=setting(
-            51, "predicted IoUs from 0 to 1 to divide the pixels at", at_least=1
-        ),
+        num_thresholds=setting(51, "predicted IoUs to divide the pixels at", at_least=1),
         **shared_settings(CONFIG, "num_images", "num_cores"),
     )
 

@@ -26,9 +26,7 @@ def config():
         datasets=setting(None, "datasets in the embeddings file to take", none="all", kind=NAMES),
         **shared_settings(CONFIG, "model_name", "net", "io_path", "min_height", "min_width"),
         method=setting(
-            "stored",
-            "space to search, with `none` the vectors as they are, with `size` that of the crop",
-            choices=retrieval.METHODS,
+            "stored", "space, `none` as it is, `size` of the crop", choices=retrieval.METHODS
         ),
         embedding_size=setting(2, "dimensions that tsne, isomap or pca reduce to", at_least=1),
         metrics=setting(
@@ -36,15 +34,9 @@ def config():
             "distances to compare",
             kind=list_of(one_of(*retrieval.METRICS), at_least=1),
         ),
-        counts=setting(
-            [1, 10, 100], "k of precision and recall among the k nearest neighbours", at_least=1
-        ),
-        min_query_count=setting(
-            2, "segments that a class must have; one alone has nothing to find", at_least=2
-        ),
-        annotated=setting(
-            False, "only rows marked in the file's column `annotated` are to be found"
-        ),
+        counts=setting([1, 10, 100], "k of precision and recall at k", at_least=1),
+        min_query_count=setting(2, "segments that a class must have", at_least=2),
+        annotated=setting(False, "find only rows marked in the column `annotated`"),
         **shared_settings(CONFIG, "seed"),
     )
 

@@ -33,26 +33,16 @@ def config():
         model_name=setting(CONFIG.MODEL_NAME, "entry of `models`: the segmentation network"),
         **shared_settings(CONFIG, "io_path", "gpu"),
         precision=setting(
-            "float32",
-            "float16 (needs a GPU) and bfloat16 are faster, take less memory, and are less exact",
-            choices=inference.PRECISIONS,
+            "float32", "16 bits are faster and less exact", choices=inference.PRECISIONS
         ),
-        channels_last=setting(
-            False, "another order in memory, on a GPU faster with half precision"
-        ),
-        compile=setting(
-            False, "compile the network first: a minute, then faster; for images of one size"
-        ),
+        channels_last=setting(False, "order in memory, on a GPU faster with 16 bits"),
+        compile=setting(False, "takes a minute, then images of one size are faster"),
         tile=setting(None, "parts to predict where an image does not fit", none="whole", kind=SIZE),
         **shared_settings(CONFIG, "num_images"),
-        classindex=setting(
-            None, "name or id of a class: only images with it (search_classes.py)", none="all"
-        ),
-        subset_file=setting(
-            None, "text file with one index a line: only these images", none="all", kind=PATH
-        ),
+        classindex=setting(None, "class that images must show, by name or id", none="any"),
+        subset_file=setting(None, "file with an index a line to predict", none="all", kind=PATH),
         probabilities=setting(CONFIG.PROBABILITIES, "how they are stored", choices=FORMS),
-        scores=setting([], "anomaly scores of the logits to keep as maps", choices=OF_LOGITS),
+        scores=setting([], "anomaly scores to keep as maps", choices=OF_LOGITS),
         **shared_settings(CONFIG, *HOW_TO_RUN),
     )
 

@@ -28,18 +28,13 @@ def config():
         val_dataset=setting(CONFIG.VAL_DATASET.name, "entry of `datasets` to judge by"),
         **shared_settings(CONFIG, "model_name"),
         meta_model=setting(CONFIG.META_MODEL_NAME, "entry of `meta_models` to train"),
-        meta_weights=setting(
-            None, "file to write", none="`model_weights` of the meta model's entry", kind=PATH
-        ),
+        meta_weights=setting(None, "file to write", none="as its entry has it", kind=PATH),
         **shared_settings(CONFIG, "io_path"),
         epochs=setting(50, "times that a network sees every segment", at_least=1),
         batch_size=setting(256, "segments a step of a network", at_least=1),
         learning_rate=setting(CONFIG.META_LEARNING_RATE, "of a network's Adam", kind=POSITIVE),
         patience=setting(
-            None,
-            "stop after so many epochs without a smaller validation loss",
-            none="never",
-            at_least=1,
+            None, "epochs to go on without a better validation loss", none="all", at_least=1
         ),
         **shared_settings(CONFIG, "seed", "overwrite", "dry_run"),
     )

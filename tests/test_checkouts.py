@@ -6,6 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from configuration import ModelConfig
+from src.errors import SettingError
+from src.store.provenance import identity
+from src.store.weights import read_state
 from tests.clone import MEASURE, PREDICT, SEARCH, TREE, Clone, files_below
 
 SAY = '\nimport sys\n\nprint(f"src of {__file__}", file=sys.stderr)\n'
@@ -67,7 +71,7 @@ def test_scripts_take_the_configuration_beside_them(checkouts, number):
 @pytest.mark.parametrize("script", [SEARCH, MEASURE])
 def test_a_script_never_takes_another_checkout_in_silence(checkouts, script, tmp_path):
     own, other = checkouts
-    code = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"
+    code = "import runpy, sys; sys.argv.pop(0); runpy.run_path(sys.argv[0], run_name='__main__')"
     run = subprocess.run(  # by `python -P` the other one, which is installed, comes first
         [sys.executable, "-c", code, own.folder / script, "print_config"],
         cwd=tmp_path,
@@ -80,3 +84,12 @@ def test_a_script_never_takes_another_checkout_in_silence(checkouts, script, tmp
     else:
         assert run.returncode == 1
         assert f"has found the `src` of {other.folder} in the place of its own" in run.stderr
+
+
+def test_a_copy_without_its_weights_says_what_is_missing_and_where_they_lie(tmp_path):
+    path = tmp_path / "weights" / "net.pth"  # as in an installed copy, which has none
+    message = f"weights of 'net' are missing: put them at {path}.*run from its clone.*make setup"
+    with pytest.raises(SettingError, match=message):
+        identity(ModelConfig("net", "torch.nn", "Linear", {}, path))
+    with pytest.raises(SettingError, match=message):
+        read_state(path, "net")

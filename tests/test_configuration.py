@@ -46,10 +46,17 @@ def test_a_dataset_that_is_not_there_says_which_root_to_set(entry):
 
 
 @pytest.mark.parametrize(
-    ("variable", "expected"), [(None, str(REPOSITORY / "results")), ("/elsewhere", "/elsewhere")]
+    ("variable", "expected"),
+    [
+        (None, str(REPOSITORY / "results")),
+        ("/elsewhere", "/elsewhere"),
+        ("~/elsewhere", "/home/me/elsewhere"),
+        ("$HOME/elsewhere", "/home/me/elsewhere"),
+    ],
 )
 def test_one_environment_variable_moves_the_results(variable, expected):
     environment = {k: v for k, v in os.environ.items() if k != "OODRETRIEVAL_IO_PATH"}
+    environment["HOME"] = "/home/me"
     if variable:
         environment["OODRETRIEVAL_IO_PATH"] = variable
     code = (

@@ -43,6 +43,7 @@ from configuration import CONFIG, ModelConfig
 from src import pictures
 from src.embedding import networks as embedding_networks
 from src.embedding import suspects
+from src.embedding.table import read_table as read_objects_table
 from src.errors import RunError, SettingError
 from src.MetaSeg import main as stage_2
 from src.MetaSeg import meta_models, meta_training, segment_tables
@@ -81,7 +82,7 @@ TABLES = {
     provenance.made_from: "metrics0.p",
     arrays.read_components: "components0.p",
     tables.read_embeddings: "embeddings_1_1_a.p",
-    discover_embedding_space.read_table: "embeddings_1_1_a.p",
+    read_objects_table: "embeddings_1_1_a.p",
     partial(suspects.load_objects, model_name="net", io_path="."): "embeddings_1_1_a.p",
     tables.read_objects: "vectors0.p",
 }

@@ -533,12 +533,6 @@ def test_what_is_no_regressor_is_refused_by_name(module_name, class_name):
             refusal(entry)
 
 
-def test_a_function_that_builds_no_network_is_refused_by_name():
-    entry = Entry("wrong", "sklearn.base", "clone", {"safe": False}, None)
-    with pytest.raises(SettingError, match="meta model 'wrong' must be .* got int of builtins"):
-        meta_training.fit(entry, toy_table(9), toy_table(9), seed=0)
-
-
 @pytest.mark.parametrize(
     ("module_name", "class_name", "kwargs", "reason"),
     [
@@ -562,6 +556,12 @@ def test_what_cannot_be_stored_without_code_is_refused_by_name(
 def test_what_learns_nothing_from_segments_is_refused_by_name(module_name, class_name):
     entry = Entry("unfit", module_name, class_name, {}, None)
     with pytest.raises(SettingError, match=f"meta model 'unfit': {class_name} does not learn"):
+        meta_training.check(entry)
+
+
+def test_arguments_that_a_regressor_does_not_take_are_refused_by_name():
+    entry = LINEAR._replace(name="typo", kwargs={"fit_intercep": False})
+    with pytest.raises(SettingError, match="'typo': LinearRegression.* does not take its `kwargs`"):
         meta_training.check(entry)
 
 

@@ -142,9 +142,11 @@ def test_help_says_what_is_allowed_where_the_default_does_not():
         setting(None, "file", none="none", kind=PATH): "file; None: none",
         setting(False, "go on"): "go on",
         setting(0.5, ""): "",
+        setting((), "of each map", at_least=1): "of each map: a list, each a whole number >= 1",
     }
     for rules, expected in about.items():
         assert rules.description() == expected
+    assert setting({}, "weights by name", at_least=0).description().endswith("a whole number >= 0")
 
 
 @pytest.mark.parametrize(

@@ -36,11 +36,7 @@ def config():
     args = dict(  # noqa: F841 (sacred reads it)
         dataset=setting(CONFIG.DATASET.name, "entry of `datasets` whose predictions to measure"),
         **shared_settings(CONFIG, "model_name", "io_path", "num_images"),
-        heatmaps=setting(
-            {},
-            "name=folder: maps <i>.npy, (H, W), to aggregate for image i like entropy",
-            kind=PATH,
-        ),
+        heatmaps=setting({}, "name=folder of further maps <i>.npy, (H, W)", kind=PATH),
         compute_metrics=setting(CONFIG.COMPUTE_METRICS, "measure the segments"),
         visualize_rating=setting(CONFIG.VISUALIZE_RATING, "draw true and predicted IoU"),
         analyze_metrics=setting(CONFIG.ANALYZE_METRICS, "compare meta models; needs ground truth"),
@@ -49,9 +45,7 @@ def config():
         learning_rate=setting(
             CONFIG.META_LEARNING_RATE, "of the network in the comparison", kind=POSITIVE
         ),
-        num_averages=setting(
-            CONFIG.NUM_AVERAGES, "random splits by image that the comparison averages", at_least=1
-        ),
+        num_averages=setting(CONFIG.NUM_AVERAGES, "random splits to average", at_least=1),
         **shared_settings(CONFIG, "seed", *HOW_TO_RUN),
     )
 

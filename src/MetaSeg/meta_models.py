@@ -105,27 +105,9 @@ def is_regressor(entry):
     found = registry.find_class(entry)
     if not inspect.isclass(found) or issubclass(found, nn.Module):
         return False
-    if not issubclass(found, RegressorMixin):
-        raise _no_meta_model(entry, found)
-    return True
-
-
-def build_network(entry, size):
-    """The untrained network of an entry for so many features.
-
-    Raises
-    ------
-    SettingError
-        If it builds something else.
-    """
-    network = registry.build(entry, size)
-    if not isinstance(network, nn.Module):
-        raise _no_meta_model(entry, type(network))
-    return network
-
-
-def _no_meta_model(entry, found):
-    return SettingError(
+    if issubclass(found, RegressorMixin):
+        return True
+    raise SettingError(
         f"meta model {entry.name!r} must be a torch.nn.Module or a regressor of scikit-learn, such "
         f"as RandomForestRegressor, got {found.__name__} of {found.__module__}; change its entry "
         "in configuration.py"
@@ -241,7 +223,7 @@ def _rebuild(checkpoint, size, entry):
         return regressors.load(checkpoint["regressor"].numpy().tobytes(), size, own)
     if checkpoint["kind"] != "neural" or of_sklearn:
         raise ValueError(f"its kind is {checkpoint['kind']!r}")
-    network = build_network(entry, size) if entry else MetaNN(size)
+    network = registry.build(entry, size) if entry else MetaNN(size)
     network.load_state_dict(checkpoint["state_dict"])
     return network.eval()
 

@@ -16,7 +16,7 @@ from tqdm import trange
 
 from src import registry
 from src.errors import SettingError
-from src.MetaSeg.meta_models import MetaModel, build_network, is_regressor, standardised
+from src.MetaSeg.meta_models import MetaModel, is_regressor, standardised
 from src.MetaSeg.segment_tables import split_by_image
 from src.store import regressors
 from src.store.weights import read_torch, write_torch
@@ -34,12 +34,12 @@ def fit(entry, training, validation=None, *, seed, **options):
     training : SegmentTable
         With known IoU, see `with_known_iou`.
     validation : SegmentTable, optional
-        What a network chooses its best weights by, no regressor of scikit-learn. None: those of
-        a fifth of the training images, which are then not trained on.
+        What a network chooses its best weights by; other regressors do not look at it. None: the
+        segments of a fifth of the training images, which are then not trained on.
     seed : int
         Same seed, same model.
     **options
-        Of `fit_neural`; the regressors of scikit-learn take theirs from `entry.kwargs`.
+        Of `fit_neural`; other regressors take theirs from `entry.kwargs`.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def fit(entry, training, validation=None, *, seed, **options):
 def fit_regressor(entry, training, *, seed):
     """Fit a regressor of scikit-learn to standardised features; see `fit`."""
     inputs, mean, std = standardised(training)
-    regressor = _fitted(entry, inputs, training.true_iou, seed)
+    regressor = _fit(_unfitted(entry, seed), entry, inputs, training.true_iou)
     return MetaModel(regressor, training.feature_names, mean, std)
 
 
@@ -65,24 +65,28 @@ def check(entry):
     Raises
     ------
     SettingError
-        If it is neither a network nor a regressor; or a regressor that learns nothing from rows of
+        If it is neither a network nor a regressor; or a regressor that does not learn from such
         features or cannot be stored, which a few invented segments show.
     """
     if not is_regressor(entry):
         return
+    regressor = _unfitted(entry, 0)
     rows = np.random.default_rng(0).random(_TRIAL, np.float32), np.linspace(0, 1, _TRIAL[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # such as: it has not converged
         try:
-            regressor = _fitted(entry, *rows, seed=0)
+            regressor = _fit(regressor, entry, *rows)
         except SettingError:  # its `kwargs` may ask for more segments
-            regressor = _fitted(entry._replace(kwargs={}), *rows, seed=0)
+            regressor = _fit(_unfitted(entry._replace(kwargs={}), 0), entry, *rows)
         regressors.dump(regressor, _TRIAL[1])
 
 
-def _fitted(entry, inputs, true_iou, seed):
+def _unfitted(entry, seed):
     takes_seed = "random_state" in inspect.signature(registry.find_class(entry)).parameters
-    regressor = registry.build(entry, **({"random_state": seed} if takes_seed else {}))
+    return registry.build(entry, **({"random_state": seed} if takes_seed else {}))
+
+
+def _fit(regressor, entry, inputs, true_iou):
     try:
         return regressor.fit(inputs, true_iou)
     except (TypeError, ValueError) as error:
@@ -132,7 +136,7 @@ def fit_neural(
         )
     torch.manual_seed(seed)
     _, mean, std = standardised(training)
-    network = build_network(entry, len(training.feature_names))
+    network = registry.build(entry, len(training.feature_names))
     model = MetaModel(network, training.feature_names, mean, std)
     inputs, targets = _tensors(model, training)
     val_inputs, val_targets = _tensors(model, validation)

@@ -7,7 +7,6 @@ import numpy as np
 from src import registry
 from src.errors import SettingError
 from src.MetaSeg import stage
-from src.MetaSeg.meta_models import load_meta_model
 from src.store.paths import Results
 
 
@@ -49,6 +48,8 @@ class Pictures:
 
 def meta_model_of(args, configuration):
     """The MetaModel that the settings of a script name."""
+    from src.MetaSeg.meta_models import load_meta_model  # needs torch, whose import takes seconds
+
     entry = registry.choose(configuration.meta_models, args["meta_model"], "meta model")
     return load_meta_model(args["meta_weights"] or entry.model_weights, entry)
 

@@ -1,6 +1,6 @@
 """How well neighbours in the embedding space find segments of the same class."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -302,6 +302,7 @@ def report(log, path, found):
     """Log both tables; write them as CSV and the average precisions as a picture."""
     metrics = found.question.metrics
     classes = sorted(found.classes, key=lambda row: (row.is_known, row.name.casefold()))
+    found = replace(found, classes=classes)
     log.info("average precision\n%s", reports.text_table(
         ["class", "", "segments", *metrics],
         [[*_head(row), *(row.average_precision(metric) for metric in metrics)] for row in classes],

@@ -82,8 +82,9 @@ class Setting:
 
     def description(self):
         """What the setting is for and what it may be, in one line."""
-        is_as_default = self.kind in [kind for _, kind in _OF_TYPES]
-        words = "" if is_as_default else f": {self.kind.words}"
+        kind = self.entries or self.kind
+        is_as_default = kind in [of_type for _, of_type in _OF_TYPES]
+        words = "" if is_as_default else f": {kind.words}"
         none = "" if self.none is None else f"; None: {self.none}"
         return f"{self.explanation}{words}{none}"
 
@@ -231,7 +232,7 @@ def list_of(kind, at_least=0):
         return _is_list(value) and len(value) >= at_least and all(map(kind.fits, value))
 
     words = f"a list of {at_least} or more" if at_least else "a list"
-    return Kind(f"{words}, each {kind.words}", fits, _list_of, _LIST_HINT)
+    return Kind(f"{words}, each {kind.words}", fits, _as_list, _LIST_HINT)
 
 
 def some_whole_numbers(words, count, at_least):
@@ -240,7 +241,7 @@ def some_whole_numbers(words, count, at_least):
     return Kind(
         words,
         lambda value: _is_list(value) and len(value) == count and all(map(kind.fits, value)),
-        _list_of,
+        _as_list,
     )
 
 
@@ -252,7 +253,7 @@ def _is_text(value):
     return isinstance(value, str)
 
 
-def _list_of(text):
+def _as_list(text):
     """A list of what stands in square brackets: numbers, None, words; anything else as it is."""
     inside = re.fullmatch(r"\s*\[(.+)\]\s*", text) if _is_text(text) else None
     return [_literal(word.strip()) for word in inside[1].split(",")] if inside else text
@@ -273,7 +274,7 @@ def _expanded(path):
 
 
 def _as_names(value):
-    value = _list_of(value)
+    value = _as_list(value)
     return [value] if _is_text(value) else value
 
 
@@ -294,7 +295,7 @@ def _is_scheduler(value):
 _QUOTE_HINT = "quote it to keep it text: '{name}=\"{value}\"'"
 _LIST_HINT = "write {name}=[{value}], and commas between several"
 
-ANYTHING = Kind("anything", lambda value: True, _list_of)
+ANYTHING = Kind("anything", lambda value: True, _as_list)
 PATH = Kind("the path of a file or folder", _is_text, _expanded, _QUOTE_HINT)
 NAMES = Kind("a name or a list of names, such as [streets,streets_ood]", _are_names, _as_names)
 SIZE = some_whole_numbers("[height, width], two whole numbers >= 1 (in pixels)", 2, at_least=1)
@@ -310,7 +311,7 @@ _OF_TYPES = (
     (int, number()),
     (float, number(whole=False)),
     (str, Kind("text", _is_text, hint=_QUOTE_HINT)),
-    ((list, tuple), Kind("a list", _is_list, _list_of, _LIST_HINT)),
+    ((list, tuple), Kind("a list", _is_list, _as_list, _LIST_HINT)),
     (dict, Kind("a dict", lambda value: isinstance(value, dict))),
     (PurePath, PATH),
     (object, ANYTHING),
