@@ -77,18 +77,14 @@ def fit(entry, training, validation=None, *, seed, report=None, progress_path=No
     model : MetaModel
     """
     if is_regressor(entry):
-        return fit_regressor(entry, training, seed=seed)
+        inputs, mean, std = standardised(training)
+        regressor = _fit(_unfitted(entry, seed), entry, inputs, training.true_iou)
+        return MetaModel(regressor, training.feature_names, mean, std)
     if validation is None:
         ((training, validation),) = split_by_image(training, 1, seed)
+    report = report or (lambda *_: None)
     schedule = Schedule(seed, **schedule)
     return _fit_network(entry, training, validation, schedule, report, progress_path)
-
-
-def fit_regressor(entry, training, *, seed):
-    """Fit a regressor of scikit-learn to standardised features; see `fit`."""
-    inputs, mean, std = standardised(training)
-    regressor = _fit(_unfitted(entry, seed), entry, inputs, training.true_iou)
-    return MetaModel(regressor, training.feature_names, mean, std)
 
 
 def check(entry):
@@ -128,7 +124,7 @@ def _fit(regressor, entry, inputs, true_iou):
         ) from error
 
 
-def _fit_network(entry, training, validation, schedule, report=None, progress_path=None):
+def _fit_network(entry, training, validation, schedule, report, progress_path):
     """Train a meta network; the weights with the smallest validation loss are kept.
 
     Adam with weight decay 5e-4, learning rate divided by 10 after 2/5 and 4/5 of the epochs,
@@ -154,7 +150,7 @@ def _fit_network(entry, training, validation, schedule, report=None, progress_pa
     changing = {"network": network, "optimiser": optimiser, "schedule": decay}
     losses, best = _resume(progress_path, changing)
     for epoch, both in enumerate(losses, 1):
-        _tell(report, epoch, both)
+        report(epoch, *both)
     for epoch in trange(len(losses) + 1, epochs + 1, desc="training", unit="epoch", leave=False):
         if schedule.patience and losses and len(losses) - best["epoch"] >= schedule.patience:
             break
@@ -173,7 +169,7 @@ def _fit_network(entry, training, validation, schedule, report=None, progress_pa
             weights = copy.deepcopy(network.state_dict())
             best = {"epoch": epoch, "loss": loss, "weights": weights}
         _keep(progress_path, changing, losses, best)
-        _tell(report, epoch, losses[-1])
+        report(epoch, *losses[-1])
     network.load_state_dict(best["weights"])
     if progress_path is not None:
         Path(progress_path).unlink(missing_ok=True)
@@ -199,11 +195,6 @@ def _train_epoch(network, optimiser, inputs, targets, batch_size):
         optimiser.step()
         total += loss.item() * len(batch)
     return total / len(inputs)
-
-
-def _tell(report, epoch, losses):
-    if report is not None:
-        report(epoch, *losses)
 
 
 def _keep(path, changing, losses, best):

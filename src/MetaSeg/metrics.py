@@ -139,7 +139,7 @@ def compute_metrics_components(
         prediction = _check_ids("prediction", prediction, (height, width), class_count - 1)
     further = {} if heatmaps is None else heatmaps
     further = {name: _check_map(name, further[name], (height, width)) for name in further}
-    names = _metric_names(further, class_count)
+    names = metric_names(further, class_count)
     if threads < 1:
         raise ValueError(f"`threads` must be at least 1, got {threads}")
 
@@ -160,8 +160,8 @@ def compute_metrics_components(
     return metrics, components
 
 
-def _metric_names(further, class_count):
-    """Names of all metrics in order; refuses a map whose metrics would not be new."""
+def metric_names(further, class_count):
+    """Names of all metrics in order; refuses further maps whose metrics would not be new."""
     suffixes = ("", "_in", "_bd", "_rel", "_rel_in")
     suffixes += ("_var", "_var_in", "_var_bd", "_var_rel", "_var_rel_in")
     names = ["iou", "iou0", "class", "mean_x", "mean_y"]
@@ -368,7 +368,7 @@ def _define(missed, map_count, values, batch):
     map_count : int
         M maps, with E, D and V.
     values : ndarray of shape (10 + 10 M + 2 C, S), float64
-        Out: the metrics in the order of `_metric_names`; only the columns of these segments.
+        Out: the metrics in the order of `metric_names`; only the columns of these segments.
     batch : tuple
         Number of the first segment; sums, ndarray of shape (n, 5 + 4 M + 2 C), float64: pixels of
         the true class, inner pixels, boundary pixels, sum of rows, sum of columns; of E, D and V

@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.model_selection import GroupShuffleSplit
 
 from src.errors import SettingError
+from src.MetaSeg.metrics import metric_names
 from src.records import SegmentTable
 
 HELD_OUT = 0.2  # share of the images on the validation side of a split
@@ -31,19 +32,8 @@ def feature_names(metric_names):
 
 
 def original_names(classes):
-    """Features of the original in order: the metrics of stage 2 without further heat maps.
-
-    Parameters
-    ----------
-    classes : int
-        Number of predicted classes.
-    """
-    suffixes = ("", "_in", "_bd", "_rel", "_rel_in")
-    suffixes += ("_var", "_var_in", "_var_bd", "_var_rel", "_var_rel_in")
-    names = [name + suffix for name in "EDV" for suffix in suffixes]
-    names += ["mean_x", "mean_y", "S", "S_in", "S_bd", "S_rel", "S_rel_in"]
-    names += [f"{name}{c}" for name in ("ndist", "cprob") for c in range(classes)]
-    return feature_names(names)
+    """Features of the original for so many classes: the metrics without further heat maps."""
+    return feature_names(metric_names((), classes))
 
 
 def segment_table(metrics_of_images):

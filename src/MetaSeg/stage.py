@@ -167,10 +167,7 @@ def why_stale(results, index, predicted_ids, heatmaps=None):
 
     Metrics of further heat maps that are there are kept where none are asked for.
     """
-
-    def made_from(known):
-        return _made_from(results, index, predicted_ids, heatmaps, known)
-
+    made_from = partial(_made_from, results, index, predicted_ids, heatmaps)
     ignored = () if heatmaps else ("heatmaps",)
     paths = results.metrics(index), results.components(index)
     reasons = (provenance.why_stale(path, made_from, ignored) for path in paths)

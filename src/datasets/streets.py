@@ -7,12 +7,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from src.datasets import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    LabelledImages,
-    check_choice,
-)
+from src.datasets import IMAGENET_MEAN, IMAGENET_STD, LabelledImages, check_choice
 from src.datasets.demo import scene as street_scene
 from src.datasets.demo.things import UNSEEN
 from src.store.files import prepare, whole_file

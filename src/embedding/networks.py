@@ -21,13 +21,12 @@ from scipy import ndimage
 from torch import nn
 
 from src import registry
+from src.datasets import IMAGENET_MEAN, IMAGENET_STD
 from src.errors import SettingError
 from src.run.settings import SIZE
 from src.store.provenance import identity
 from src.store.weights import load_weights, read_state
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 BUFFER_BYTES = 64 * 2**20  # of crops that wait for others of their size
 
 _log = logging.getLogger(__name__)

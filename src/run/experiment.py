@@ -140,15 +140,7 @@ class _StrictExperiment(Experiment):
                 raise
             raise SystemExit(f"{self.path}: {error}") from error
 
-    def _create_run(
-        self,
-        command_name=None,
-        config_updates=None,
-        named_configs=(),
-        info=None,
-        meta_info=None,
-        options=None,
-    ):
+    def _create_run(self, command_name, config_updates, named_configs, info, meta_info, options):
         self.logger = _logger(self.path)
         options = dict(options or {})
         forced = bool(options.get("--force"))

@@ -175,14 +175,6 @@ def made_from(path):
     return source if isinstance(source, dict) else None
 
 
-def known_of(path):
-    """What a file says it was made from, empty where it does not or cannot."""
-    try:
-        return made_from(path) or {}
-    except (OSError, ValueError):
-        return {}
-
-
 def why_stale(path, expected, ignored=()):
     """Why a file has to be made, or made again.
 

@@ -181,15 +181,9 @@ def read_objects(path):
 
 def no_objects(facts=None):
     """An ObjectTable without rows."""
-    texts = "dataset", "model_name", "image_path", "image_predicted_iou", "image_made_from"
-    numbers = "image_index", "component_index", "true_id", "predicted_id", "segment_size"
-    columns = {name: as_column([]) for name in (*texts, "thumbnail")}
-    columns |= {name: np.zeros(0, np.int64) for name in numbers}
-    columns["image_size"] = np.zeros((0, 2), np.int64)
-    columns["box"] = np.zeros((0, 4), np.int64)
-    columns["predicted_iou"] = np.zeros(0, np.float32)
-    columns["embeddings"] = np.zeros((0, 0), np.float32)
-    return ObjectTable(columns, facts or {})
+    names = {"image_level_index", *_OF_IMAGES.values(), *_OF_ROWS.values()}
+    later = {"annotated", "nn_embeddings", "plot_embeddings"}
+    return ObjectTable(_columns(dict.fromkeys(names - later, [])), facts or {})
 
 
 def _columns(content):
