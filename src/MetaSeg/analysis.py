@@ -44,47 +44,24 @@ _L1 = (  # scikit-learn 1.8 renamed it
 
 @dataclass(frozen=True)
 class Score:
-    """A figure of merit of one model on each of n random splits.
+    """A figure of merit of one model on each of n random splits."""
 
-    Attributes
-    ----------
-    task : {"classification", "regression"}
-    model, figure : str
-        Such as "entropy" and "AUROC".
-    training, validation : ndarray of shape (n,), float64
-        On the segments that the model was fitted to, and on those of the other images.
-    """
-
-    task: str
-    model: str
-    figure: str
-    training: np.ndarray
-    validation: np.ndarray
+    task: str  # "classification" or "regression"
+    model: str  # such as "entropy"
+    figure: str  # such as "AUROC"
+    training: np.ndarray  # (n,) float64, on the segments that the model was fitted to
+    validation: np.ndarray  # (n,) float64, on those of the other images
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """All that is known of the models on one table.
-
-    Attributes
-    ----------
-    scores : list of Score
-    correlations : dict of str to float
-        Pearson's r of each metric with the IoU, strongest first; 0 for a metric that is constant.
-    predictions : dict of (str, str) to ndarray
-        By task and model: of the validation segments of the first split.
-    validation : SegmentTable
-        These segments.
-    coefficients : ndarray of shape (P, F), float64
-        Of the logistic regression on all standardised segments, a row for each of `PENALTIES`.
-    table : SegmentTable
-    """
+    """All that is known of the models on one table."""
 
     scores: list[Score]
-    correlations: dict[str, float]
-    predictions: dict[tuple[str, str], np.ndarray]
-    validation: SegmentTable
-    coefficients: np.ndarray
+    correlations: dict[str, float]  # see `correlations`
+    predictions: dict[tuple[str, str], np.ndarray]  # by task and model, of `validation`
+    validation: SegmentTable  # the validation segments of the first split
+    coefficients: np.ndarray  # (P, F) float64, see `_penalty_path`; of all segments
     table: SegmentTable
 
 

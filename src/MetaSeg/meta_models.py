@@ -27,21 +27,14 @@ _EARLIER_KINDS = "linear", "gradient_boosting"  # of regressors as arrays of our
 class MetaModel:
     """A regressor with the statistics of the segments it was trained on.
 
-    Attributes
-    ----------
-    regressor : torch.nn.Module, or regressor of scikit-learn
-        Standardised features (N, F) float32 -> logits (N, 1), or by its `predict` the IoU (N,),
-        which may leave [0, 1].
-    feature_names : tuple of str
-        F names in the order of the regressor's inputs.
-    mean, std : ndarray of shape (F,), float64
-        Of the training segments.
+    A network makes of standardised features (N, F) float32 logits (N, 1), a regressor of
+    scikit-learn by its `predict` the IoU (N,), which may leave [0, 1].
     """
 
     regressor: nn.Module | RegressorMixin
-    feature_names: tuple[str, ...]
-    mean: np.ndarray
-    std: np.ndarray
+    feature_names: tuple[str, ...]  # F, in the order of the regressor's inputs
+    mean: np.ndarray  # (F,) float64, of the training segments
+    std: np.ndarray  # (F,) float64
 
     def predict(self, metrics):
         """Predict the IoU of segments.

@@ -17,28 +17,14 @@ from src.store.tables import read_table
 
 @dataclass(frozen=True)
 class Training:
-    """What is to be learnt, and from what.
+    """What is to be learnt, and from what."""
 
-    Attributes
-    ----------
-    entry : ModelConfig
-        The meta model.
-    path : path
-        Where it is stored.
-    network : dict
-        Identity of the segmentation network.
-    learnt, judged : Results
-        Of the dataset to learn from, and of the one to judge by.
-    options : dict
-        `seed` and others of `meta_training.fit`.
-    """
-
-    entry: tuple
-    path: Path
-    network: dict
-    learnt: Results
-    judged: Results
-    options: dict
+    entry: tuple  # of the meta model
+    path: Path  # where it is stored
+    network: dict  # identity of the segmentation network
+    learnt: Results  # of the dataset to learn from
+    judged: Results  # of the dataset to judge by
+    options: dict  # `seed` and others of `meta_training.fit`
 
 
 def train(run, training, report):
@@ -128,14 +114,7 @@ def made_from_of(training, learnt, judged):
 def why_stale(path, made_from, segments):
     """Why the meta model must be trained, as text; None: it need not.
 
-    Parameters
-    ----------
-    path : path
-        Of its weights file.
-    made_from : dict
-        The settings that it depends on.
-    segments : dict
-        The segments likewise; where there are none to learn from, it does not matter.
+    It depends on what `made_from_of` gives; on the segments only where there are any to learn from.
     """
     there = meta.made_from(path)
     if there is None:

@@ -28,25 +28,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a network is trained.
+    """How a network is trained."""
 
-    Attributes
-    ----------
-    seed : int
-        Same seed, same weights.
-    epochs, batch_size : int
-        Times that every segment is seen, and segments a step.
-    learning_rate : float
-        The paper's is 1e-4.
-    patience : int, optional
-        Stop after so many epochs without a smaller validation loss. None: never.
-    """
-
-    seed: int
-    epochs: int = 50
-    batch_size: int = 256
-    learning_rate: float = 1e-4
-    patience: int | None = None
+    seed: int  # same seed, same weights
+    epochs: int = 50  # times that every segment is seen
+    batch_size: int = 256  # segments a step
+    learning_rate: float = 1e-4  # the paper's
+    patience: int | None = None  # epochs without a smaller validation loss to stop after
 
 
 def fit(entry, training, validation=None, *, seed, report=None, progress_path=None, **schedule):

@@ -19,19 +19,11 @@ MAKERS = {  # of the files whose names begin like that
 
 @dataclass(frozen=True)
 class Results:
-    """What the stages write about the pictures of a dataset, seen by one segmentation network.
+    """What the stages write about the pictures of a dataset, seen by one segmentation network."""
 
-    Attributes
-    ----------
-    io_path : path
-        Folder of all results.
-    model, dataset : str, optional
-        Names of their entries; None where a file does not depend on them.
-    """
-
-    io_path: str | os.PathLike
-    model: str | None = None
-    dataset: str | None = None
+    io_path: str | os.PathLike  # folder of all results
+    model: str | None = None  # name of its entry; None where a file does not depend on it
+    dataset: str | None = None  # likewise
 
     def folder(self, kind):
         """Folder of the files of one kind: "input", "metrics", "components"."""
