@@ -52,19 +52,8 @@ def config():
 def analyze_metrics(args, run, results, entry):
     """Compare meta models on random splits by image; write tables and pictures, log the table.
 
-    Parameters
-    ----------
-    args : dict
-        Settings of the script.
-    run : Runner
-    results : Results
-    entry : ModelConfig
-        The network among the models, or a regressor to compare beside linear regression, gradient
-        boosting and the network "meta_nn".
-
-    Returns
-    -------
-    result : Analysis
+    `entry` is the network among the models, or a regressor to compare beside linear regression,
+    gradient boosting and the network "meta_nn". Gives the Analysis.
     """
     indices, seed = results.indices("metrics")[: args["num_images"]], args["seed"]
     table = meta_stage.known_segments(meta_stage.measured_tables(results, indices))
