@@ -38,7 +38,7 @@ class Schedule:
 
 
 def fit(entry, training, validation=None, *, seed, report=None, progress_path=None, **schedule):
-    """Train the meta model of an entry.
+    """Train the meta model of an entry; gives the MetaModel.
 
     Parameters
     ----------
@@ -59,10 +59,6 @@ def fit(entry, training, validation=None, *, seed, report=None, progress_path=No
         is deleted at the end.
     **schedule
         Of `Schedule`; other regressors take theirs from `entry.kwargs`.
-
-    Returns
-    -------
-    model : MetaModel
     """
     if is_regressor(entry):
         inputs, mean, std = standardised(training)

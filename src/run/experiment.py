@@ -52,7 +52,7 @@ class Terminated(KeyboardInterrupt):
 
 
 def create_experiment(name):
-    """Experiment of the script that calls this function.
+    """The sacred.Experiment of the script that calls this function; messages have its name.
 
     The script's docstring becomes the description in its help. Its settings are the entries of the
     config scope, which say their rules by `setting` and stand in the help in that order::
@@ -67,15 +67,6 @@ def create_experiment(name):
     a run is started. `with args.names=[one,two]` is a list of text, without quotes, and paths begin
     with ~ or variables if they like. Settings from configuration files (`with settings.json`) are
     held to the same, and `-f` lets everything pass.
-
-    Parameters
-    ----------
-    name : str
-        Shown in messages and stored with the run.
-
-    Returns
-    -------
-    experiment : sacred.Experiment
     """
     return _StrictExperiment(name, script=inspect.currentframe().f_back.f_globals)
 
@@ -282,13 +273,7 @@ def _read(updates, settings):
 def _check(updates, settings, asked):
     """Refuse settings that do not exist, and values that do not fit, defaults included.
 
-    Parameters
-    ----------
-    updates : dict
-        Dotted name -> value.
-    settings : dict of str to Setting
-    asked : set of str
-        Names without default that a command asks for, such as `config_filename` of `save_config`.
+    A command may ask for names without default, such as `config_filename` of `save_config`.
     """
     rules = {name: _rules_for(name, settings) for name in sorted({*settings, *updates})}
     for name, found in rules.items():

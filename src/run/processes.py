@@ -47,10 +47,8 @@ def results(function, indices, num_cores, executor=None, images_per_job=1):
 
     Parameters
     ----------
-    function : callable
-        See `Runner.each`.
-    indices : iterable
-        What the function takes: indices, or all that a process needs to know of an image.
+    function, indices
+        See `images` of `Runner.each`.
     num_cores : int
         Processes to use; with 1 everything happens in this one.
     executor, images_per_job
