@@ -19,18 +19,8 @@ _REQUIRED = object()
 def choose(entries, name, kind):
     """Entry of a dictionary of the configuration by its name.
 
-    Parameters
-    ----------
-    entries : dict of str to entry
-    name : str
-        Key to look up.
-    kind : str
-        What the entries are, in the singular and for the message: "dataset", "model", ...
-
-    Raises
-    ------
-    SettingError
-        If there is no such entry; lists those that exist and the nearest one.
+    A SettingError if there is none; it lists those that exist and the nearest one, and calls them
+    by their `kind`: "dataset", "model", ...
     """
     if name in entries:
         return entries[name]
@@ -48,12 +38,7 @@ def build(entry, *args, **kwargs):
 
     The module may live anywhere on the Python path, in the current folder or in the repository.
 
-    Parameters
-    ----------
-    entry : ModelConfig or DatasetConfig
-        Has `name`, `module_name`, `class_name` and `kwargs`.
-    *args, **kwargs
-        Passed to the class; `kwargs` take precedence over `entry.kwargs`.
+    Further arguments are passed to the class; those by name take precedence over `entry.kwargs`.
 
     Raises
     ------
@@ -75,10 +60,7 @@ def build(entry, *args, **kwargs):
 def find_class(entry):
     """The class of an entry, or the function that builds the object, as in `torchvision.models`.
 
-    Raises
-    ------
-    SettingError
-        If the module or the class does not exist.
+    A SettingError if the module or the class does not exist.
     """
     module = _module_of(entry)
     factory = getattr(module, entry.class_name, None)
@@ -98,17 +80,7 @@ def find_class(entry):
 def module_attribute(entry, name, default=_REQUIRED):
     """Value of a module-level name beside the class of an entry, such as `mean` or `std`.
 
-    Parameters
-    ----------
-    entry : ModelConfig or DatasetConfig
-    name : str
-    default : optional
-        Returned where the module does not define `name`.
-
-    Raises
-    ------
-    SettingError
-        If the module does not exist, or does not define `name` and no default was given.
+    A SettingError if the module does not exist, or does not define it and there is no default.
     """
     value = getattr(_module_of(entry), name, default)
     if value is _REQUIRED:
@@ -119,19 +91,9 @@ def module_attribute(entry, name, default=_REQUIRED):
 
 
 def size_for(entry, name, height, width):
-    """Height and width in pixels: as given, or where None as the dataset's module has them.
+    """List of height and width in pixels: as given, or where None as the dataset's module has them.
 
-    Parameters
-    ----------
-    entry : DatasetConfig
-    name : str
-        Optional module-level name of a pair (height, width), such as `min_segment_size`; without
-        it 128 x 128.
-    height, width : int or None
-
-    Returns
-    -------
-    size : list of two int
+    There a pair (height, width) has the `name`, such as `min_segment_size`; without it 128 x 128.
     """
     own = module_attribute(entry, name, (128, 128))
     return [own[0] if height is None else height, own[1] if width is None else width]

@@ -49,18 +49,9 @@ class EmbeddingNetwork:
 def choose_entry(entries, name):
     """Entry of an embedding network by its name; those of torchvision and timm need none.
 
-    Parameters
-    ----------
-    entries : dict of str to ModelConfig
-        Those of the configuration; at least one.
-    name : str
-        One of its names; a classification network of `torchvision.models`, whose default weights
-        are chosen; or "timm/" and a name of `timm.list_models()`, with its published weights.
-
-    Raises
-    ------
-    SettingError
-        If there is no such entry or network.
+    The name is one of `entries`, those of the configuration, at least one; a classification network
+    of `torchvision.models`, whose default weights are chosen; or "timm/" and a name of
+    `timm.list_models()`, with its published weights. Another is a SettingError.
     """
     name = str(name)
     if name in entries:

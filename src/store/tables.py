@@ -47,21 +47,16 @@ _OF_ROWS = {
 
 
 def write_table(path, table, made_from):
-    """Store a table.
+    """Store a table, and under the key "made_from" what it depends on; see `provenance`.
 
     Parameters
     ----------
     path : path
-        See `paths.Results`; folders are made as needed.
+        Folders are made as needed.
     table : dict
-        Name -> NumPy array, or plain lists, tuples, dicts, str, bytes and numbers.
+        Name -> NumPy array, or plain lists, tuples, dicts, str, bytes and numbers; others, which
+        `read_table` would refuse, raise a TypeError.
     made_from : dict
-        What the file depends on; see `provenance`. Stored under the key "made_from".
-
-    Raises
-    ------
-    TypeError
-        The table holds something that `read_table` would refuse.
     """
     with sealed_file(path) as file:
         # from protocol 5 on NumPy neither writes nor reads by way of a copy
@@ -119,17 +114,9 @@ def write_embeddings(path, table, made_from):
 
 
 def read_embeddings(path):
-    """Read the table of embedded objects.
+    """Read the table of embedded objects, by this system or the original: an ObjectTable.
 
-    Parameters
-    ----------
-    path : path
-        See `paths.Results.embeddings`; a file of the original system will do.
-
-    Returns
-    -------
-    table : ObjectTable
-        With vectors; `facts` has also "made_from", a dict, None for the original's files.
+    It has vectors; its facts also "made_from", a dict, None for the original's files.
 
     Raises
     ------
@@ -232,16 +219,9 @@ def as_column(values):
 
 
 def write_overview(path, classes, made_from):
-    """Store in which images of a dataset each class occurs, as JSON.
+    """Store in which images of a dataset each class occurs, as JSON; folders are made as needed.
 
-    Parameters
-    ----------
-    path : path
-        See `paths.Results.overview`; folders are made as needed.
-    classes : list of dict
-        `id`, `name` and `images`, ascending indices, of each class.
-    made_from : dict
-        What the file depends on; see `provenance`.
+    `classes` is a list of dict: `id`, `name` and `images`, ascending indices, of each class.
     """
     with whole_file(path) as part:
         checksum = zlib.crc32(as_json(classes).encode())
