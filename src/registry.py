@@ -54,7 +54,7 @@ def build(entry, *args, **kwargs):
     except SettingError:
         raise
     except (FileNotFoundError, ValueError) as error:
-        raise SettingError(f"configuration entry {entry.name!r}: {error}") from error
+        raise _wrong(entry, error) from error
 
 
 def find_class(entry):
@@ -71,9 +71,10 @@ def find_class(entry):
         for name, value in vars(module).items()
         if inspect.isclass(value) and value.__module__ == module.__name__
     ]
-    raise SettingError(
-        f"configuration entry {entry.name!r}: module {entry.module_name!r} has no class "
-        f"{entry.class_name!r}; it defines {', '.join(map(repr, defined)) or 'none'}"
+    raise _wrong(
+        entry,
+        f"module {entry.module_name!r} has no class {entry.class_name!r}; it defines "
+        f"{', '.join(map(repr, defined)) or 'none'}",
     )
 
 
@@ -84,9 +85,7 @@ def module_attribute(entry, name, default=_REQUIRED):
     """
     value = getattr(_module_of(entry), name, default)
     if value is _REQUIRED:
-        raise SettingError(
-            f"configuration entry {entry.name!r}: module {entry.module_name!r} must define `{name}`"
-        )
+        raise _wrong(entry, f"module {entry.module_name!r} must define `{name}`")
     return value
 
 
@@ -109,15 +108,12 @@ def _module_of(entry):
     except ModuleNotFoundError as error:
         if f"{module_name}.".startswith(f"{error.name}."):
             message = (
-                f"configuration entry {entry.name!r}: there is no module {module_name!r}; looked "
-                f"in the current folder {Path.cwd()}, in {REPOSITORY} and on the Python path"
+                f"there is no module {module_name!r}; looked in the current folder {Path.cwd()}, "
+                f"in {REPOSITORY} and on the Python path"
             )
         else:
-            message = (
-                f"configuration entry {entry.name!r}: module {module_name!r} needs "
-                f"{error.name!r}, which is not installed"
-            )
-        raise SettingError(message) from error
+            message = f"module {module_name!r} needs {error.name!r}, which is not installed"
+        raise _wrong(entry, message) from error
 
 
 def _check_arguments(entry, factory, args, kwargs):
@@ -128,7 +124,9 @@ def _check_arguments(entry, factory, args, kwargs):
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise SettingError(
-            f"configuration entry {entry.name!r}: {entry.class_name}{signature} does not take "
-            f"its `kwargs`: {error}"
-        ) from error
+        problem = f"{entry.class_name}{signature} does not take its `kwargs`: {error}"
+        raise _wrong(entry, problem) from error
+
+
+def _wrong(entry, problem):
+    return SettingError(f"configuration entry {entry.name!r}: {problem}")

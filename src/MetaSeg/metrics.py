@@ -445,12 +445,7 @@ def _refuse_probabilities(probabilities):
 
 def _check_ids(name, ids, shape, highest):
     """Class ids as an array of whole numbers that fit in uint16, or a ValueError."""
-    ids = _real_array(name, ids)
-    if ids.shape != shape:
-        raise ValueError(
-            f"`{name}` must have the image's shape {shape}, got {ids.shape}; "
-            "pass None where it is unknown"
-        )
+    ids = _real_array(name, ids, shape, "; pass None where it is unknown")
     if ids.dtype in (np.uint8, np.uint16) and ids.max() <= highest:
         return ids
     allowed = (ids >= 0) & (ids <= highest) & (ids == np.floor(ids))
@@ -465,23 +460,20 @@ def _check_ids(name, ids, shape, highest):
 
 def _check_map(name, values, shape):
     """A further heat map as float64, or a ValueError."""
-    values = _real_array(f"heatmaps[{name!r}]", values)
-    if values.shape != shape:
-        raise ValueError(
-            f"`heatmaps[{name!r}]` must have the image's shape {shape}, got {values.shape}"
-        )
-    if not np.isfinite(values).all():
-        raise ValueError(
-            f"`heatmaps[{name!r}]` must be finite; "
-            f"{_describe(~np.isfinite(values), values, 'row, column')}"
-        )
+    name = f"heatmaps[{name!r}]"
+    values = _real_array(name, values, shape)
+    refused = ~np.isfinite(values)
+    if refused.any():
+        raise ValueError(f"`{name}` must be finite; {_describe(refused, values, 'row, column')}")
     return values.astype(np.float64, copy=False)
 
 
-def _real_array(name, values):
+def _real_array(name, values, shape=None, hint=""):
     values = np.asarray(values)
     if values.dtype.kind not in "buif":
         raise ValueError(f"`{name}` must hold real numbers, got dtype {values.dtype}")
+    if shape not in (None, values.shape):
+        raise ValueError(f"`{name}` must have the image's shape {shape}, got {values.shape}{hint}")
     return values
 
 

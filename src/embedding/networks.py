@@ -287,7 +287,7 @@ def _batches(network, crops, batch_size):
     """Lists of (key, crop) of one size; the largest leave first where too many are waiting."""
     waiting, held = defaultdict(list), 0
     for key, crop in crops:
-        crop = _fit(_check(crop), network)
+        crop = _fit(crop, network)
         group = waiting[crop.shape]
         group.append((key, crop))
         held += crop.nbytes
@@ -308,14 +308,10 @@ def _average(features):
     return features.mean((2, 3)) if features.ndim == 4 else features
 
 
-def _check(crop):
-    if crop.dtype != np.uint8 or crop.ndim != 3 or crop.shape[2] != 3:
-        raise ValueError(f"a crop must be (h, w, 3) uint8, got {crop.shape} {crop.dtype}")
-    return crop
-
-
 def _fit(crop, network):
     """The one place where crops are scaled: to the one size of a network, or up to its least."""
+    if crop.dtype != np.uint8 or crop.ndim != 3 or crop.shape[2] != 3:
+        raise ValueError(f"a crop must be (h, w, 3) uint8, got {crop.shape} {crop.dtype}")
     size = crop.shape[:2]
     factor = max(1, *(least / length for least, length in zip(network.min_size, size, strict=True)))
     wanted = network.crop_size or tuple(round(factor * length) for length in size)

@@ -165,10 +165,8 @@ class _StrictExperiment(Experiment):
 
     def _help(self, usage):
         by = "`with NAME=VALUE ...` or `with FILE.json`"
-        settings = [
-            (f"{name}={rules.default!r}", rules.description())
-            for name, rules in self._settings().items()
-        ]
+        own = self._settings().items()
+        settings = [(f"{name}={rules.default!r}", rules.description()) for name, rules in own]
         used = {self.default_command, *(words.partition(",")[0] for words, _ in _OPTIONS)}
         further = [
             (", ".join(option.get_flags()), option.get_description().partition(".")[0])

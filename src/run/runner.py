@@ -124,14 +124,13 @@ class Runner:
         KeyboardInterrupt, RunError
             As for `stream`; images in progress in other processes are finished, no more are begun.
         """
-        consume = consume or (lambda _image, _result: None)
-        here = replace(self, executor=None)
-        return here.stream(lambda todo: self.results(function, todo), consume, images, what, why)
+        how = self.num_cores, self.executor, self.images_per_job
 
-    def results(self, function, images, num_cores=None):
-        """Yield (image, result or exception) in their order; see `processes.results`."""
-        num_cores = num_cores or self.num_cores
-        return processes.results(function, images, num_cores, self.executor, self.images_per_job)
+        def produce(todo):
+            return processes.results(function, todo, *how)
+
+        consume = consume or (lambda _image, _result: None)
+        return replace(self, executor=None).stream(produce, consume, images, what, why)
 
     def stream(self, produce, consume, images, what, why=None, threads=1):
         """Produce the results of all images in turn, and consume each meanwhile; gives the Tally.
