@@ -67,8 +67,6 @@ class Streets(LabelledImages):
     split : {"train", "val", "ood"}
         The scenes of "ood" also hold objects that are in no other split.
     seed : int
-    transform : callable, optional
-        Takes image and ground truth, gives both back changed.
     """
 
     pred_mapping = KNOWN

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from src import pictures
+from src import pictures, registry
 from src.datasets import read_image
 from src.embedding import crops
 from src.embedding.networks import embed_stream, load_embedding_network, segment_features
@@ -79,7 +79,7 @@ class WholeEmbedder(Embedder):
     """By the segmentation network's own features, the mean over the object."""
 
     entry: tuple
-    to_input: object  # see `inference.to_input`
+    trained_on: tuple  # entry of the dataset that has the mean and std of the network's input
     device: torch.device | None
     takes_some = False
 
@@ -116,8 +116,10 @@ class WholeEmbedder(Embedder):
 
     def embed(self, cut):
         """See `Embedder`."""
+        statistics = (registry.module_attribute(self.trained_on, name) for name in ("mean", "std"))
+        to_input = inference.to_input(*statistics)
         for key, (picture, components, numbers) in cut:
-            image, _ = self.to_input(Image.fromarray(picture), None)
+            image, _ = to_input(Image.fromarray(picture), None)
             yield key, segment_features(self.network, image, components, numbers)
 
 
