@@ -1,7 +1,7 @@
 """Which objects of a picture are suspicious: found among its segments, or read from a file."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -125,14 +125,10 @@ class Judge(Kept):
         except Exception:  # of others' datasets, any; whoever reads the picture will name it
             return noted
 
-    def _samples(self, dataset):
-        if dataset not in self._listed:
-            self._listed[dataset] = registry.build(self.datasets[dataset])
-        return self._listed[dataset]
-
     @cached_property
-    def _listed(self):
-        return {}
+    def _samples(self):
+        """Function from the name of a dataset to the dataset, each made once."""
+        return cache(lambda dataset: registry.build(self.datasets[dataset]))
 
 
 @dataclass(eq=False)
