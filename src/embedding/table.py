@@ -11,9 +11,9 @@ from src.records import ImageName, ObjectTable
 from src.store import provenance, tables
 from src.store.files import locked
 from src.store.paths import indices_in, vectors_folder
+from src.store.tables import MAPS
 
 _SAME = "net", "crop_size", "format"  # of all vectors in a table
-MAPS = "nn_embeddings", "plot_embeddings"
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def results(function, indices, num_cores, executor=None, images_per_job=1):
     Parameters
     ----------
     function, indices
-        See `images` of `Runner.each`.
+        See `function` and `images` of `Runner.each`.
     num_cores : int
         Processes to use; with 1 everything happens in this one.
     executor, images_per_job

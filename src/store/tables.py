@@ -21,7 +21,8 @@ from src.store.sealed import (
     sealed_file,
 )
 
-VECTORS = ("embeddings", "nn_embeddings", "plot_embeddings")  # the latter two: from stage 5
+MAPS = ("nn_embeddings", "plot_embeddings")  # from stage 5
+VECTORS = ("embeddings", *MAPS)
 # columns of an ObjectTable, and what the original calls them in a file: an entry an image there,
 # to which `image_level_index` leads from the rows
 _OF_IMAGES = {
@@ -169,8 +170,8 @@ def read_objects(path):
 def no_objects(facts=None):
     """An ObjectTable without rows."""
     names = {"image_level_index", *_OF_IMAGES.values(), *_OF_ROWS.values()}
-    later = {"annotated", "nn_embeddings", "plot_embeddings"}
-    return ObjectTable(_columns(dict.fromkeys(names - later, [])), facts or {})
+    names -= {"annotated", *MAPS}  # which come later
+    return ObjectTable(_columns(dict.fromkeys(names, [])), facts or {})
 
 
 def _columns(content):
