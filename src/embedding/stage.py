@@ -137,7 +137,9 @@ def embed_dataset(run, embedding):
     ours = run.in_shard(names, attrgetter("index"))
     if not (run.dry_run or run.scheduler or vectors_folder(embedding.path).is_dir()):
         embedding.embedder.network  # noqa: B018 (what is wrong with it shows before all else)
-    run.prepare(*{embedding.file_of(name).parent for name in ours}, Path(embedding.path).parent)
+    one_of_each = {name.dataset: name for name in ours}.values()
+    folders = [embedding.file_of(name).parent for name in one_of_each]
+    run.prepare(*folders, Path(embedding.path).parent)
     with run.on_cluster(embedding.io_path, gpu=embedding.embedder.device is None) as run:
         tally = run.stream(embedding.embed, embedding.store, ours, "embedding", embedding.why_stale)
     if run.dry_run:

@@ -40,22 +40,23 @@ def collect(log, embedding, names, done):
         All measured images of the searched datasets; those that this run has embedded, or found
         embedded.
     """
-    path, searched = Path(embedding.path), {name.dataset for name in names}
+    path, done = Path(embedding.path), set(done)
+    searched = {name.dataset for name in names}
     with locked(path):  # another run, or stage 5, may read and write it too
         found, made_from = _read_all(log, embedding, searched, set(names))
+        judged = {name: found[name].facts for name in sorted(found.keys() & done)}
+        is_empty = not any(len(found[name]) for name in found if name.dataset in searched)
         table = _joined(found)
+        found.clear()  # so that no more than two copies of the vectors are in memory
         old = _read_old(log, path, made_from)
         table = _with_maps(table, old)
-        is_empty = not any(len(found[name]) for name in found if name.dataset in searched)
         if _is_same(old, table, made_from):
             log.info("%s is up to date: not embedded again", path)
         elif is_empty and path.is_file():
             log.warning("%s keeps what it has, as no segment was selected", path)
         else:
             tables.write_embeddings(path, table, made_from)
-    done = set(done)
     rows = [row for row, name in enumerate(table.image_names()) if name in done]
-    judged = {name: found[name].facts for name in sorted(done & found.keys())}
     return Collection(table, judged, np.array(rows, np.int64))
 
 

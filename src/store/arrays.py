@@ -120,9 +120,12 @@ def write_picture(path, picture):
         Image.fromarray(picture).save(part, "PNG")
 
 
-def made_from_of(path):
-    """What an HDF5 file says it was made from, None where it does not; no more is read of it."""
-    with _open_hdf5(path, is_checked=False) as file:
+def made_from_of(path, is_checked):
+    """What an HDF5 file says it was made from, None where it does not.
+
+    No more is read of it, unless it is checked that it is whole.
+    """
+    with _open_hdf5(path, is_checked) as file:
         return json.loads(file.attrs.get("made_from", "null"))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from src.errors import missing_weights
 from src.store import arrays, tables
-from src.store.sealed import as_json, as_stored, existing, is_sealed
+from src.store.sealed import as_json, as_stored, existing
 
 FORMATS = {  # of each kind of file; one of another number is made again
     "prediction": 3,
@@ -140,8 +140,14 @@ def _sha256(path):
 # comparing
 
 
-def made_from(path):
+def made_from(path, is_checked=False):
     """What a file says it was made from: a dict, or None where it does not say.
+
+    Parameters
+    ----------
+    path : path
+    is_checked : bool
+        Whether it must be whole to its last byte; tables always must.
 
     Raises
     ------
@@ -149,7 +155,7 @@ def made_from(path):
         It is missing; it is broken.
     """
     if existing(path).suffix == ".hdf5":
-        source = arrays.made_from_of(path)
+        source = arrays.made_from_of(path, is_checked)
     else:
         table = tables.read_pickle(path)
         source = table.get("made_from") if isinstance(table, dict) else None
@@ -173,13 +179,10 @@ def why_stale(path, expected, ignored=()):
         None: it is there, whole to its last byte, and made from `expected`.
     """
     try:
-        has_seal = is_sealed(existing(path))
-        there = made_from(path) or {}
+        there = made_from(path, is_checked=True) or {}
     except FileNotFoundError:
         return "missing"
     except (OSError, ValueError):
-        return "broken"
-    if there and not has_seal:
         return "broken"
     expected = as_stored(expected(there) if callable(expected) else expected)
     if there.get("format", expected.get("format")) != expected.get("format"):
