@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from twins import Twins
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -18,6 +19,9 @@ def pytest_configure():
     # a shell starts what runs in its background with Ctrl-C ignored, and so all that this starts
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    unchecked = HealthCheck.too_slow, HealthCheck.function_scoped_fixture
+    settings.register_profile("steady", deadline=None, suppress_health_check=unchecked)
+    settings.load_profile("steady")
 
 
 def pytest_collection_modifyitems(items):

@@ -123,7 +123,7 @@ def images(draw):
     return p, draw(st.sampled_from([truth, truth, truth, None])), further
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(images(), st.sampled_from([1, 2, 3, 12]), st.integers(1, 3))
 def test_random_images_give_what_the_definitions_say(image, strip_rows, threads):
     probabilities, truth, further = image
