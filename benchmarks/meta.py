@@ -52,7 +52,7 @@ def main():
     print(f"{rows} segments of {IMAGES} images read and stacked   {seconds:6.2f} s")
     entry = meta_models["meta_nn"]
     starts = [time.perf_counter()]
-    meta_training.fit_neural(
+    meta_training.fit(
         entry, table, table, seed=0, epochs=EPOCHS,
         report=lambda *_: starts.append(time.perf_counter()),
     )  # fmt: skip

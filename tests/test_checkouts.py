@@ -22,7 +22,7 @@ class Checkout(Clone):
     def __init__(self, folder):
         super().__init__(folder)
         self.results = self.folder / "results"
-        for name, code in (("src/__init__.py", SAY), ("src/run/parallel.py", EAGER)):
+        for name, code in (("src/__init__.py", SAY), ("src/run/processes.py", EAGER)):
             path = self.folder / name
             path.write_text(path.read_text() + code)
 

@@ -91,6 +91,15 @@ def test_no_imports_run_in_circles():
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
+def test_no_function_takes_more_than_eight_parameters(name):
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            taken = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            own = [argument for argument in taken if argument.arg not in ("self", "cls")]
+            assert len(own) <= 8, f"{name}.{node.name} takes {len(own)}"
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
 def test_only_scripts_see_the_configuration(name):
     if "configuration" in own_imports(name, MODULES[name], MODULES):
         assert floor_of(name) == SCRIPTS

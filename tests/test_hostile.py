@@ -433,7 +433,7 @@ def training(**options):
     metrics = {name: rng.random(40) for name in ("S", "E", "class", "iou")}
     table = segment_tables.segment_table([(0, metrics)])
     entry = ModelConfig("meta_nn", "src.MetaSeg.meta_nn", "MetaNN", {}, None)
-    return meta_training.fit_neural(entry, table, table, seed=0, epochs=4, batch_size=16, **options)
+    return meta_training.fit(entry, table, table, seed=0, epochs=4, batch_size=16, **options)
 
 
 # Damage

@@ -88,7 +88,7 @@ def toy_images(count, segments=10):
 
 
 def trained(**changes):
-    return meta_training.fit_neural(
+    return meta_training.fit(
         ENTRY, toy_table(300), toy_table(100, seed=9), **{**TRAINING, **changes}
     )
 
@@ -249,7 +249,7 @@ def test_the_statistics_are_those_of_the_training_segments():
 
 def test_a_metric_that_never_changes_does_no_harm():
     constant = segment_tables.segment_table([(0, {**toy_metrics(50), "S": np.full(50, 7.0)})])
-    model = meta_training.fit_neural(ENTRY, constant, constant, **{**TRAINING, "epochs": 1})
+    model = meta_training.fit(ENTRY, constant, constant, **{**TRAINING, "epochs": 1})
     assert np.isfinite(model.predict_table(constant)).all()
 
 
@@ -504,7 +504,7 @@ def test_training_and_validation_need_the_same_metrics():
         [(0, toy_metrics(50, names=("S", "E", "depth", "cprob0")))]
     )
     with pytest.raises(SettingError, match=r"one side lacks \['cprob1', 'depth'\]"):
-        meta_training.fit_neural(ENTRY, toy_table(50), other, **TRAINING)
+        meta_training.fit(ENTRY, toy_table(50), other, **TRAINING)
 
 
 def test_images_with_different_metrics_are_named():
@@ -517,7 +517,7 @@ def test_a_training_that_diverges_is_an_error():
     table = toy_table(50)
     unknown = replace(table, true_iou=np.full(50, np.nan))
     with pytest.raises(SettingError, match="diverged in epoch 1"):
-        meta_training.fit_neural(ENTRY, table, unknown, **TRAINING)
+        meta_training.fit(ENTRY, table, unknown, **TRAINING)
 
 
 @pytest.mark.parametrize(
@@ -580,5 +580,5 @@ class Normalised(torch.nn.Sequential):
 
 def test_a_last_batch_of_one_segment_does_not_stop_the_training():
     entry = Entry("normalised", __name__, "Normalised", {}, None)
-    model = meta_training.fit_neural(entry, toy_table(65), toy_table(20, seed=9), **TRAINING)
+    model = meta_training.fit(entry, toy_table(65), toy_table(20, seed=9), **TRAINING)
     assert model.predict(toy_metrics(1)).shape == (1,)

@@ -7,6 +7,7 @@ import copy
 import inspect
 import logging
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,36 @@ _TRIAL = 200, 41  # invented segments and features, those of 2 classes
 _log = logging.getLogger(__name__)
 
 
-def fit(entry, training, validation=None, *, seed, **options):
+@dataclass(frozen=True)
+class Schedule:
+    """How a network is trained.
+
+    Attributes
+    ----------
+    seed : int
+        Same seed, same weights.
+    epochs, batch_size : int
+        Times that every segment is seen, and segments a step.
+    learning_rate : float
+        The paper's is 1e-4.
+    patience : int, optional
+        Stop after so many epochs without a smaller validation loss. None: never.
+    """
+
+    seed: int
+    epochs: int = 50
+    batch_size: int = 256
+    learning_rate: float = 1e-4
+    patience: int | None = None
+
+
+def fit(entry, training, validation=None, *, seed, report=None, progress_path=None, **schedule):
     """Train the meta model of an entry.
 
     Parameters
     ----------
     entry : ModelConfig
+        The class of a network takes the number of features.
     training : SegmentTable
         With known IoU, see `with_known_iou`.
     validation : SegmentTable, optional
@@ -38,8 +63,14 @@ def fit(entry, training, validation=None, *, seed, **options):
         segments of a fifth of the training images, which are then not trained on.
     seed : int
         Same seed, same model.
-    **options
-        Of `fit_neural`; other regressors take theirs from `entry.kwargs`.
+    report : callable, optional
+        `report(epoch, training_loss, validation_loss)` after each epoch of a network, from 1.
+    progress_path : path, optional
+        File to keep the state of the training in after each epoch. Where it is there already, by
+        a training with the same arguments, that one is gone on with; a broken one is a warning. It
+        is deleted at the end.
+    **schedule
+        Of `Schedule`; other regressors take theirs from `entry.kwargs`.
 
     Returns
     -------
@@ -49,7 +80,8 @@ def fit(entry, training, validation=None, *, seed, **options):
         return fit_regressor(entry, training, seed=seed)
     if validation is None:
         ((training, validation),) = split_by_image(training, 1, seed)
-    return fit_neural(entry, training, validation, seed=seed, **options)
+    schedule = Schedule(seed, **schedule)
+    return _fit_network(entry, training, validation, schedule, report, progress_path)
 
 
 def fit_regressor(entry, training, *, seed):
@@ -96,36 +128,11 @@ def _fit(regressor, entry, inputs, true_iou):
         ) from error
 
 
-def fit_neural(
-    entry, training, validation, *, seed, epochs=50, batch_size=256, learning_rate=1e-4,
-    patience=None, report=None, progress_path=None,
-):  # fmt: skip
+def _fit_network(entry, training, validation, schedule, report=None, progress_path=None):
     """Train a meta network; the weights with the smallest validation loss are kept.
 
     Adam with weight decay 5e-4, learning rate divided by 10 after 2/5 and 4/5 of the epochs,
     binary cross entropy between the logit and the true IoU (arXiv 2005.06831).
-
-    Parameters
-    ----------
-    entry : ModelConfig
-        Its class takes the number of features.
-    training, validation : SegmentTable
-        With known IoU, see `with_known_iou`.
-    seed, epochs, batch_size : int
-    learning_rate : float
-        The paper's is 1e-4.
-    patience : int, optional
-        Stop after so many epochs without a smaller validation loss. None: never.
-    report : callable, optional
-        `report(epoch, training_loss, validation_loss)` after each epoch, from 1.
-    progress_path : path, optional
-        File to keep the state of the training in after each epoch. Where it is there already, by
-        a training with the same arguments, that one is gone on with; a broken one is a warning. It
-        is deleted at the end.
-
-    Returns
-    -------
-    model : MetaModel
     """
     if training.feature_names != validation.feature_names:
         differ = sorted(set(training.feature_names) ^ set(validation.feature_names))
@@ -134,24 +141,25 @@ def fit_neural(
             "src/MetaSeg/main.py for both datasets with the same args.heatmaps, and pred_images.py "
             "with the same args.scores"
         )
-    torch.manual_seed(seed)
+    torch.manual_seed(schedule.seed)
     _, mean, std = standardised(training)
     network = registry.build(entry, len(training.feature_names))
     model = MetaModel(network, training.feature_names, mean, std)
     inputs, targets = _tensors(model, training)
     val_inputs, val_targets = _tensors(model, validation)
-    optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate, weight_decay=5e-4)
+    optimiser = torch.optim.Adam(network.parameters(), lr=schedule.learning_rate, weight_decay=5e-4)
+    epochs = schedule.epochs
     steps = [max(1, epochs * 2 // 5), max(1, epochs * 4 // 5)]
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, steps, gamma=0.1)
-    changing = {"network": network, "optimiser": optimiser, "schedule": schedule}
+    decay = torch.optim.lr_scheduler.MultiStepLR(optimiser, steps, gamma=0.1)
+    changing = {"network": network, "optimiser": optimiser, "schedule": decay}
     losses, best = _resume(progress_path, changing)
     for epoch, both in enumerate(losses, 1):
         _tell(report, epoch, both)
     for epoch in trange(len(losses) + 1, epochs + 1, desc="training", unit="epoch", leave=False):
-        if patience and losses and len(losses) - best["epoch"] >= patience:
+        if schedule.patience and losses and len(losses) - best["epoch"] >= schedule.patience:
             break
-        training_loss = _train_epoch(network, optimiser, inputs, targets, batch_size)
-        schedule.step()
+        training_loss = _train_epoch(network, optimiser, inputs, targets, schedule.batch_size)
+        decay.step()
         with torch.inference_mode():
             network.eval()
             loss = binary_cross_entropy_with_logits(network(val_inputs), val_targets).item()

@@ -6,12 +6,10 @@ from functools import partial
 import numpy as np
 
 from src.embedding import space
-from src.embedding.table import read_table
+from src.embedding.table import MAPS, read_table
 from src.errors import SettingError, WriteError
 from src.store import tables
 from src.store.files import locked, version_of
-
-MAPS = "nn_embeddings", "plot_embeddings"
 
 
 @dataclass(frozen=True)

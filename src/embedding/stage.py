@@ -100,6 +100,8 @@ class Embedding(Kept):
         table = self.source.objects_of(name)
         there = self._there(name, made_from)
         rows = np.full(len(table), -1) if there is None else matching_rows(table, there)
+        if (rows < 0).any() and not self.embedder.takes_some:
+            rows[:] = -1
         if (rows >= 0).any():
             vectors, thumbnails = (there[key][rows] for key in ("embeddings", "thumbnail"))
             vectors[rows < 0] = np.nan
@@ -124,7 +126,7 @@ class Embedding(Kept):
 
     def _there(self, name, made_from):
         """What an earlier run has embedded of the same segments by the same network, or None."""
-        if self.overwrite or not self.embedder.takes_some:
+        if self.overwrite:
             return None
         try:
             there, source = tables.read_objects(self.file_of(name))

@@ -13,7 +13,7 @@ from src.store.files import locked
 from src.store.paths import indices_in, vectors_folder
 
 _SAME = "net", "crop_size", "format"  # of all vectors in a table
-_MAPS = "nn_embeddings", "plot_embeddings"
+MAPS = "nn_embeddings", "plot_embeddings"
 
 
 @dataclass(frozen=True)
@@ -144,13 +144,13 @@ def _read_old(log, path, made_from):
 
 def _with_maps(table, old):
     """The table with the maps that stage 5 made of an older one; NaN where an object is new."""
-    if old is None or not len(table) or not all(name in old for name in _MAPS):
+    if old is None or not len(table) or not all(name in old for name in MAPS):
         return table
     rows = matching_rows(table, old)
     rows[(old["embeddings"][rows] != table["embeddings"]).any(axis=1)] = -1
     if (rows < 0).all():
         return table
-    maps = {name: old[name][rows] for name in _MAPS}
+    maps = {name: old[name][rows] for name in MAPS}
     for values in maps.values():
         values[rows < 0] = np.nan
     return table.with_columns(**maps).with_facts(reduced_by=old.facts.get("reduced_by"))
