@@ -13,8 +13,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 LIBRARIES = (
-    *("filelock", "git", "h5py", "hdf5plugin", "matplotlib.pyplot", "PIL.Image", "sacred"),
-    *("scipy.ndimage", "sklearn.ensemble", "sklearn.linear_model", "sklearn.metrics"),
+    *("distributed", "filelock", "git", "h5py", "hdf5plugin", "matplotlib.pyplot", "PIL.Image"),
+    *("sacred", "scipy.ndimage", "sklearn.ensemble", "sklearn.linear_model", "sklearn.metrics"),
     *("torch", "torchvision"),
 )
 

@@ -7,13 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
+from workers import HERE, new_cluster
 
 from src.errors import RunError
 from src.run import cluster
@@ -21,62 +21,6 @@ from src.run.runner import Runner
 
 pytest.importorskip("distributed")
 REPOSITORY = Path(__file__).resolve().parents[1]
-HERE = [REPOSITORY, Path(__file__).parent]  # workers find the project and this file there
-
-
-class Process:
-    """A process of Dask's command line, and what it has said."""
-
-    def __init__(self, stack, *arguments, path=HERE):
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
-        command = [sys.executable, "-m", "dask", *arguments, "--no-dashboard"]
-        self.process = subprocess.Popen(
-            command, env=environment, cwd=path[0], stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self.lines, self._reader = [], None
-        stack.callback(self.end)
-
-    def said(self, words):
-        """The first line with some words, once it is there."""
-        for line in self.process.stderr:
-            self.lines.append(line)
-            if words in line:
-                self._reader = threading.Thread(
-                    target=self.lines.extend, args=[self.process.stderr]
-                )
-                self._reader.start()
-                return line
-        raise AssertionError("".join(self.lines))
-
-    def end(self):
-        self.process.kill()
-        self.process.wait()
-        if self._reader is not None:
-            self._reader.join()
-        self.process.stderr.close()
-
-
-class Cluster:
-    """A scheduler, and workers as they are asked for."""
-
-    def __init__(self, stack):
-        self._stack = stack
-        self.scheduler = Process(stack, "scheduler", "--host", "127.0.0.1", "--port", "0")
-        self.address = self.scheduler.said("Scheduler at:").split()[-1]
-
-    def worker(self, *arguments, **kwargs):
-        """Start one, and wait until it has joined."""
-        options = "--nthreads", "1", "--no-nanny", *arguments
-        worker = Process(self._stack, "worker", self.address, *options, **kwargs)
-        worker.said("Registered to:")
-        return worker
-
-
-@contextmanager
-def new_cluster():
-    with ExitStack() as stack:
-        yield Cluster(stack)
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +191,7 @@ def test_a_worker_of_another_version_gets_no_jobs(tmp_path, other_version, log):
         with opened(cluster_.address, marks, log) as executor:
             _, consumed = measure(partial(wait_for, "heard", marks), range(10), executor, log)
     assert {process for _, process in consumed} == {right.process.pid}
-    assert any(refusal in line for line in wrong.lines)
+    assert any(refusal in line for line in wrong.lines())
 
 
 def test_a_worker_that_does_not_see_the_folder_gets_no_jobs(tmp_path, log):

@@ -30,6 +30,7 @@ from clone import (
     written_at,
 )  # fmt: skip
 from PIL import Image
+from workers import new_cluster
 
 from src.store import arrays, tables
 from src.store.paths import Results
@@ -334,11 +335,14 @@ def test_on_a_cluster_the_stages_give_what_they_give_here(clone, runs, copied_re
     for kind in ("input", "metrics", "components"):
         shutil.rmtree(copied_results.joinpath(kind, *place))
     shutil.rmtree(copied_results / "embeddings")
-    for script in (PREDICT, MEASURE, EMBED):
-        words = "args.scheduler=local:2", "args.images_per_job=2"
-        run = clone.call(script, "with", *words, results=copied_results)
-        assert run.returncode == 0, run.stderr
-        assert "2 jobs at a time on workers of tcp://" in run.stderr
+    with new_cluster() as cluster:
+        for _ in range(2):
+            cluster.worker(path=[clone.folder])
+        for script in (PREDICT, MEASURE, EMBED):
+            words = f"args.scheduler={cluster.address}", "args.images_per_job=2"
+            run = clone.call(script, "with", *words, results=copied_results)
+            assert run.returncode == 0, run.stderr
+            assert f"2 jobs at a time on workers of {cluster.address}" in run.stderr
     for index in range(SPLITS["blocks_ood"]):
         for kind, read in (
             ("prediction", lambda path: vars(arrays.read_prediction(path))),
