@@ -75,7 +75,7 @@ class Trust:
 
     def figures(self):
         """`miou`, the mean over the categories, and `iou_<category>`: a dict of numbers."""
-        of_categories = zip(self.names, _plain(self.iou), strict=True)
+        of_categories = zip(self.names, reports.plain(self.iou), strict=True)
         return {
             "miou": float(np.nanmean(self.iou)),
             **{f"iou_{name}": value for name, value in of_categories},
@@ -84,7 +84,7 @@ class Trust:
     def curves(self):
         """The thresholds, and what each side has, as numbers that JSON knows."""
         sides = {
-            name: {what: _plain(values) for what, values in vars(side).items()}
+            name: {what: reports.plain(values) for what, values in vars(side).items()}
             for name, side in self.sides.items()
         }
         return {"thresholds": self.thresholds.tolist(), "curves": sides}
@@ -218,7 +218,7 @@ def report(log, folder, trust):
         f"{path}.csv",
         ["threshold", "pixels", "share of pixels", "mean IoU", *trust.names],
         [
-            [threshold, name, *_at(side, t), *_plain(side.iou[t])]
+            [threshold, name, *_at(side, t), *reports.plain(side.iou[t])]
             for name, side in trust.sides.items()
             for t, threshold in enumerate(thresholds)
         ],
@@ -257,10 +257,4 @@ def draw_curves(trust):
 
 def _at(side, t):
     """Share and mean at a threshold."""
-    return _plain([side.share[t], side.mean[t]])
-
-
-def _plain(values):
-    """Numbers as JSON knows them: None for NaN."""
-    values = np.asarray(values)
-    return np.where(np.isnan(values), None, values).tolist()
+    return reports.plain([side.share[t], side.mean[t]])
