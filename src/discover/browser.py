@@ -76,8 +76,8 @@ def listen(address, port):
     )
 
 
-def serve_explorer(make, server):
-    """Show the explorer to web browsers until one of them ends it.
+async def serve(make, server):
+    """Show the explorer to web browsers until one of them ends it, or this is cancelled.
 
     Parameters
     ----------
@@ -85,11 +85,6 @@ def serve_explorer(make, server):
     server : socket.socket
         From `listen`; closed in the end.
     """
-    asyncio.run(serve(make, server))
-
-
-async def serve(make, server):
-    """`serve_explorer` as a coroutine; cancelling it also ends it."""
     figures = Figures()
     secret = secrets.token_urlsafe(12)
     pages = HTTPServer(figures.application(secret))
