@@ -20,20 +20,12 @@ MARKERS = {"euclid": "o", "cos": "D"}
 
 @dataclass(frozen=True)
 class Space:
-    """Where neighbours are looked for.
+    """Where neighbours are looked for."""
 
-    Attributes
-    ----------
-    method : str
-        One of `METHODS`: the space that stage 5 has stored, the vectors as they are ("none"), the
-        size of the crop, or how to reduce the vectors.
-    dimensions : int
-        That a reduction leaves.
-    seed : int
-    """
-
+    # one of `METHODS`: the space that stage 5 has stored, the vectors as they are ("none"), the
+    # size of the crop, or how to reduce the vectors
     method: str = "stored"
-    dimensions: int = 2
+    dimensions: int = 2  # that a reduction leaves
     seed: int = 0
 
     def __str__(self):
@@ -43,23 +35,12 @@ class Space:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of every class.
+    """What is asked of every class."""
 
-    Attributes
-    ----------
-    metrics : sequence of {"euclid", "cos"}
-        Distances to compare.
-    counts : sequence of int, length K
-        The k of precision and recall among the k nearest neighbours.
-    min_query_count : int
-        A class with fewer segments (annotated ones) is not asked for.
-    annotated : bool
-        Only rows that are marked in the table's column `annotated` are asked for, and to be found.
-    """
-
-    metrics: tuple = ("euclid", "cos")
-    counts: tuple = (1, 10, 100)
-    min_query_count: int = 2
+    metrics: tuple = ("euclid", "cos")  # distances to compare
+    counts: tuple = (1, 10, 100)  # K times k, of precision and recall among the k nearest
+    min_query_count: int = 2  # a class with fewer segments (annotated ones) is not asked for
+    # only rows that are marked in the table's column `annotated` are asked for, and to be found
     annotated: bool = False
 
     def at_k(self, form, words=("precision", "recall")):
@@ -69,26 +50,14 @@ class Question:
 
 @dataclass(frozen=True)
 class Found:
-    """How well the segments of C classes are found.
-
-    Attributes
-    ----------
-    question : Question
-    names : ndarray of shape (C,), str
-        Unknown classes first, each by name.
-    sides : ndarray of shape (C,), str
-        "known" or "unknown" to the network.
-    queries : ndarray of shape (C,), int64
-        Segments that may be asked for.
-    figures : dict of str to ndarray of shape (C, 1 + 2 K), float64
-        By metric, means over the queries of each class of what `ranking.retrieval` gives; NaN:
-        there are too few queries.
-    """
+    """How well the segments of C classes are found: unknown classes first, each by name."""
 
     question: Question
-    names: np.ndarray
-    sides: np.ndarray
-    queries: np.ndarray
+    names: np.ndarray  # (C,) str
+    sides: np.ndarray  # (C,) str: "known" or "unknown" to the network
+    queries: np.ndarray  # (C,) int64: segments that may be asked for
+    # (C, 1 + 2 K) float64 by metric: means over the queries of each class of what
+    # `ranking.retrieval` gives; NaN: there are too few queries
     figures: dict[str, np.ndarray]
 
     def heads(self):
@@ -137,22 +106,10 @@ class Found:
 
 
 def evaluate(log, table, space, question, datasets, trained_on):
-    """Judge the vectors of a table of embedded objects.
+    """Judge the vectors of a table of embedded objects: a Found.
 
-    Parameters
-    ----------
-    log : logging.Logger
-    table : ObjectTable
-    space : Space
-    question : Question
-    datasets : dict of str to DatasetConfig
-        All that the table may have objects of.
-    trained_on : DatasetConfig
-        Names the classes that the network predicts.
-
-    Returns
-    -------
-    found : Found
+    `datasets` are all entries that the table may have objects of; the one of `trained_on` names the
+    classes that the network predicts.
     """
     origin = ", ".join(sorted(set(table["dataset"])))
     if question.annotated and "annotated" not in table:
@@ -224,7 +181,7 @@ def vectors_of(log, table, space):
 
 
 def judge(vectors, names, is_known, question, annotated=None):
-    """Average precision, precision and recall at k of each class.
+    """Average precision, precision and recall at k of each class: a Found.
 
     Parameters
     ----------
@@ -234,10 +191,6 @@ def judge(vectors, names, is_known, question, annotated=None):
     question : Question
     annotated : ndarray of shape (N,), bool, optional
         Rows with False are neither queries nor to be found.
-
-    Returns
-    -------
-    found : Found
     """
     class_names, classes = np.unique(names, return_inverse=True)
     asked = np.ones(len(classes), bool) if annotated is None else annotated

@@ -92,19 +92,7 @@ def searched_images(table, dataset):
 
 
 def count_image(image, results, min_size):
-    """Count the objects of one image.
-
-    Parameters
-    ----------
-    image : CropsOfImage
-    results : Results
-    min_size : (int, int)
-
-    Returns
-    -------
-    counts : ndarray of shape (256, 2), int64
-        By true id: what `count_objects` gives; zeros without ground truth.
-    """
+    """By true id (256, 2) what `count_objects` finds in one image; zeros without ground truth."""
     counts = np.zeros((NO_LABEL + 1, 2), np.int64)
     truth = read_prediction(results.prediction(image.index), probabilities=False).ground_truth
     if truth is not None:
@@ -144,22 +132,7 @@ def count_objects(truth, boxes, min_size):
 
 
 def rows_by_class(counts, data, predicted_ids):
-    """The counts by name.
-
-    Parameters
-    ----------
-    counts : ndarray of shape (256, 2), int64
-        Objects and covered ones by true id.
-    data : DatasetConfig
-        Classes of one kind (`kinds`) are counted together.
-    predicted_ids : ndarray of shape (256,)
-        See `class_ids.predicted_ids`.
-
-    Returns
-    -------
-    rows : list of Shown
-        As from `judge`.
-    """
+    """The counts (256, 2) by name, those of one kind (`kinds`) together; rows as from `judge`."""
     names = class_ids.class_names(data)
     sums = {}
     for key in np.flatnonzero(counts[:, 0]).tolist():
