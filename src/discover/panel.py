@@ -65,38 +65,23 @@ class Entry:
 
 @dataclass(frozen=True)
 class Content:
-    """What a panel shows.
+    """What a panel shows."""
 
-    Attributes
-    ----------
-    title : str
-        What the colours mean.
-    entries : tuple of Entry
-        The legend; for a scale, only what has no place on it.
-    scale : ndarray of shape (IOU_STEPS, 3), uint8, or None
-        Colours from low to high predicted IoU, where these are shown.
-    ways, tools : tuple of Chip
-    counts : str
-        How many segments show; in a second line, how many are selected.
-    iou_range : (float, float) or None
-        None: all.
-    """
-
-    title: str
-    entries: tuple[Entry, ...]
+    title: str  # what the colours mean
+    entries: tuple[Entry, ...]  # the legend; for a scale, only what has no place on it
+    # (IOU_STEPS, 3) uint8: colours from low to high predicted IoU, where these are shown
     scale: np.ndarray | None
     ways: tuple[Chip, ...]
     tools: tuple[Chip, ...]
-    counts: str
-    iou_range: tuple[float, float] | None
+    counts: str  # how many segments show; in a second line, how many are selected
+    iou_range: tuple[float, float] | None  # None: all
 
 
 def panel_content(chosen, groups, kept, tool, density):
-    """What the panel shows for a state.
+    """What the panel shows for a State: a Content.
 
     Parameters
     ----------
-    chosen : State
     groups : Groups
         Of its colouring.
     kept : ndarray of shape (N,), bool

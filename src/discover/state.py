@@ -14,19 +14,11 @@ UNKNOWN = "unknown"  # a predicted IoU that is NaN
 
 @dataclass(frozen=True)
 class Groups:
-    """One way to sort all N segments into G groups.
+    """One way to sort all N segments into G groups."""
 
-    Attributes
-    ----------
-    codes : ndarray of shape (N,), integer
-        Group of each segment, in [0, G).
-    names : tuple of G str
-    colours : ndarray of shape (G, 3), uint8
-    """
-
-    codes: np.ndarray
+    codes: np.ndarray  # (N,) integer: group of each segment, in [0, G)
     names: tuple[str, ...]
-    colours: np.ndarray
+    colours: np.ndarray  # (G, 3) uint8
 
     def counts(self, rows=None):
         """Segments of each group, (G,) int64; of all rows or of those given by index or mask."""
@@ -80,30 +72,15 @@ def group_by_step(values, extent, colours, unknown):
 
 @dataclass(frozen=True)
 class State:
-    """All that `undo` brings back; each command makes a new one.
+    """All that `undo` brings back; each command makes a new one."""
 
-    Attributes
-    ----------
-    colouring : str
-        One of `WAYS`.
-    selected : ndarray of shape (N,), bool
-    tags : ndarray of shape (N,), int64
-        0: no tag; k: `tag_names[k - 1]`.
-    hidden : frozenset of (str, str)
-        Groups that are filtered out: way and name.
-    iou_range : (float, float) or None
-        Segments whose predicted IoU lies outside are filtered out; None: all stay.
-    clusters : ndarray of shape (N,), int64, or None
-        From 0, after the first clustering.
-    """
-
-    colouring: str
-    selected: np.ndarray
-    tags: np.ndarray
+    colouring: str  # one of `WAYS`
+    selected: np.ndarray  # (N,) bool
+    tags: np.ndarray  # (N,) int64; 0: no tag, k: `tag_names[k - 1]`
     tag_names: tuple[str, ...] = ()
-    hidden: frozenset = frozenset()
-    iou_range: tuple[float, float] | None = None
-    clusters: np.ndarray | None = None
+    hidden: frozenset = frozenset()  # groups that are filtered out, (way, name) each
+    iou_range: tuple[float, float] | None = None  # outside, filtered out; None: all stay
+    clusters: np.ndarray | None = None  # (N,) int64, from 0, after the first clustering
 
     def filtered(self):
         """Whether anything may be filtered out."""
@@ -111,18 +88,9 @@ class State:
 
 
 def kept_rows(state, groups_of, iou):
-    """Which segments pass the filters.
+    """Which segments pass the filters of a State, a mask (N,).
 
-    Parameters
-    ----------
-    state : State
-    groups_of : function of a way -> Groups
-    iou : ndarray of shape (N,), float
-        Predicted.
-
-    Returns
-    -------
-    kept : ndarray of shape (N,), bool
+    `groups_of` gives the Groups of a way, `iou` (N,) is the predicted one.
     """
     kept = np.ones(len(iou), bool)
     for way in {way for way, _ in state.hidden}:
