@@ -10,18 +10,7 @@ from src.records import NO_LABEL
 def report(log, collection, judge, trained_on):
     """Log what was chosen, and how well 1 - predicted IoU finds what is out of distribution.
 
-    Parameters
-    ----------
-    log : logging.Logger
-    collection : Collection
-    judge : Judge
-    trained_on : DatasetConfig
-        Names the predicted classes.
-
-    Returns
-    -------
-    figures : dict of str to number
-        `segments`, `kept`; and `auroc` and `auroc_large`, see `detection`.
+    Gives the numbers `segments` and `kept`; and `auroc` and `auroc_large`, see `detection`.
     """
     judged = collection.judged
     if not judged:
