@@ -7,7 +7,15 @@ from matplotlib.path import Path as Outline
 
 BY_TRUTH, BY_PREDICTION, BY_IOU = "true class", "predicted class", "predicted IoU"
 BY_DATASET, BY_CLUSTER, BY_TAG, ALL_BLUE = "dataset", "cluster", "tag", "blue"
-WAYS = (BY_TRUTH, BY_PREDICTION, BY_IOU, BY_DATASET, BY_CLUSTER, BY_TAG, ALL_BLUE)
+WAYS = {  # to colour; what each does
+    BY_TRUTH: "Colour by the most frequent true class of each segment.",
+    BY_PREDICTION: "Colour by predicted class.",
+    BY_IOU: "Colour by predicted IoU.",
+    BY_DATASET: "Colour by dataset.",
+    BY_CLUSTER: "Colour by cluster; the first time, ask for their number.",
+    BY_TAG: "Colour by tag.",
+    ALL_BLUE: "Give all points one blue.",
+}
 IOU_STEPS = 32  # colours of the scale
 UNKNOWN = "unknown"  # a predicted IoU that is NaN
 
@@ -27,18 +35,9 @@ class Groups:
 
 
 def group_by_name(values, name_of):
-    """Group segments by the names of their values: one name, one group, whatever the value.
+    """Group N segments by the names of their values: one name, one group, whatever the value.
 
-    Parameters
-    ----------
-    values : ndarray of shape (N,), integer or str
-    name_of : function of a value -> (str, (int, int, int))
-        Name and colour of its group; of equal names the first colour counts.
-
-    Returns
-    -------
-    groups : Groups
-        Without empty groups.
+    `name_of` gives name and colour for a value; of equal names the first colour counts.
     """
     values, positions = np.unique(values, return_inverse=True)
     entries = [name_of(value) for value in values]
@@ -51,15 +50,9 @@ def group_by_name(values, name_of):
 
 
 def group_by_step(values, extent, colours, unknown):
-    """Group values in [low, high] into equal steps, one a colour; NaN is the last group.
+    """Group values (N,) from low to high into equal steps, one for each of the colours (G, 3).
 
-    Parameters
-    ----------
-    values : ndarray of shape (N,), float
-    extent : (float, float)
-    colours : ndarray of shape (G, 3), uint8
-    unknown : (int, int, int)
-        Colour for NaN.
+    NaN is the last group, of the colour `unknown`.
     """
     low, high = extent
     count = len(colours)
@@ -133,17 +126,10 @@ def combined(selected, found, how):
 
 
 def inside(points, outline):
-    """Which points lie inside a polygon.
+    """Which of the points (N, 2) lie inside a polygon, a mask (N,).
 
-    Parameters
-    ----------
-    points : ndarray of shape (N, 2), float
-    outline : ndarray of shape (V, 2), float
-        The corners in order; the last is joined to the first. Fewer than 3 hold nothing.
-
-    Returns
-    -------
-    within : ndarray of shape (N,), bool
+    `outline` (V, 2) has the corners in order; the last is joined to the first. Fewer than 3 hold
+    nothing.
     """
     within = np.zeros(len(points), bool)
     if len(outline) < 3:
