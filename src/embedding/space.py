@@ -79,19 +79,9 @@ def place(new, embeddings, points):
 
     That is the median, column by column, of the 5 nearest; a duplicate lies where its twin does.
     So it works for a map of any kind, and keeps as many neighbours as the optimisation by which
-    openTSNE does the same, without looking for the neighbours of every old segment again.
-
-    Parameters
-    ----------
-    new : ndarray of shape (M, F), float
-    embeddings : ndarray of shape (N, F), float
-        Those that the map was made from, at least one.
-    points : ndarray of shape (N, D), float
-        The map; it stays as it is.
-
-    Returns
-    -------
-    placed : ndarray of shape (M, D), float32
+    openTSNE does the same, without looking for the neighbours of every old segment again. The map,
+    `points` (N, D), made from `embeddings` (N, F), stays as it is; those that are `new` (M, F) come
+    to places (M, D), float32. N is at least 1.
     """
     new, embeddings, points = map(
         _table, (new, embeddings, points), ("new", "embeddings", "points")
@@ -199,15 +189,8 @@ def cluster(points, algorithm="k-means", count=8, seed=0):
 def elbow(points, counts, seed=0):
     """Spread that k-means leaves for each number of clusters, to choose one at the bend.
 
-    Parameters
-    ----------
-    counts : sequence of int
-        Numbers of clusters, each in [1, N].
-
-    Returns
-    -------
-    inertias : ndarray of shape (len(counts),), float64
-        Sum of squared distances of the points to the centre of their cluster.
+    For each of the `counts` in [1, N] that is the sum of squared distances of the points to the
+    centre of their cluster.
     """
     points = _table(points, "points")
     for count in counts:

@@ -183,14 +183,8 @@ def vectors_of(log, table, space):
 def judge(vectors, names, is_known, question, annotated=None):
     """Average precision, precision and recall at k of each class: a Found.
 
-    Parameters
-    ----------
-    vectors : ndarray of shape (N, D), float
-    names, is_known : ndarray of shape (N,)
-        See `classes_of`; every row has a label.
-    question : Question
-    annotated : ndarray of shape (N,), bool, optional
-        Rows with False are neither queries nor to be found.
+    `vectors` (N, D) are those of rows with a label, see `classes_of`; rows where `annotated` (N,)
+    is False are neither queries nor to be found.
     """
     class_names, classes = np.unique(names, return_inverse=True)
     asked = np.ones(len(classes), bool) if annotated is None else annotated

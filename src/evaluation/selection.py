@@ -45,20 +45,10 @@ class Shown(NamedTuple):
 def judge(run, pictures, path, min_size):
     """Count the true objects of each class, and those that a crop shows.
 
-    Parameters
-    ----------
-    run : Runner
-    pictures : Pictures
-    path : path
-        Table of the objects that stage 4 has embedded, those of their dataset among them.
-    min_size : (int, int)
-        Height and width in pixels from which on an object counts.
-
-    Returns
-    -------
-    rows : list of Shown
-        Unknown classes first, then the most frequent. Only classes with an object.
-    tally : Tally
+    `path` is that of a table of the objects that stage 4 has embedded, those of the pictures'
+    dataset among them; objects count from a height and width `min_size` in pixels on. Gives a list
+    of Shown, only of classes with an object, unknown ones first, then the most frequent; and the
+    Tally.
     """
     data, results = pictures.data, pictures.results
     if not class_ids.class_mapping(data, "label_mapping"):
