@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 
 from configuration import CONFIG, datasets, embedding_networks, models
 from src import class_ids, registry
-from src.discover import Explorer, Segments, require_display, show_explorer
 from src.discover.browser import listen, serve
-from src.discover.display import write_pictures
+from src.discover.display import require_display, show_explorer, write_pictures
+from src.discover.explorer import Explorer
 from src.discover.query import embed_part, read_part
+from src.discover.segments import Segments
 from src.embedding import space
 from src.embedding.maps import Reduction, read_with_maps
 from src.embedding.table import only_datasets

@@ -21,7 +21,9 @@ from PIL import Image
 
 from configuration import CONFIG
 from src import class_ids, pictures
-from src.discover import Explorer, Segments, Windows
+from src.discover.display import Windows
+from src.discover.explorer import Explorer
+from src.discover.segments import Segments
 from src.embedding.maps import Reduction
 from src.records import ObjectTable
 from src.store.tables import as_column, write_embeddings

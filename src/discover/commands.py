@@ -2,17 +2,17 @@
 
 from src.discover import state
 
-COMMANDS = (  # what to press; key -> method of Explorer, or way to colour; what it does
+COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or button; what it does
     ("hover", {}, "thumbnail and facts of the segment"),
-    ("left click, 1", {"1": "show_image_here"}, "the full image, the segment in a red box"),
+    ("left click, 1", {"1": 1}, "the full image, the segment in a red box"),
     (
         "middle click, 2",
-        {"2": "show_overview_here"},
+        {"2": 2},
         "overview: entropy, predicted IoU, ground truth, prediction",
     ),
     (
         "right click, 3",
-        {"3": "show_neighbours_here"},
+        {"3": 3},
         "nearest neighbours of the segment; from there on in their window",
     ),
     (

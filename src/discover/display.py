@@ -58,12 +58,8 @@ def require_display():
     """Check that windows can be opened here, by matplotlib's own choice of toolkit or by Tk.
 
     A toolkit is tried in a process of its own, because Qt aborts where it finds no display or
-    lacks a system library.
-
-    Raises
-    ------
-    SettingError
-        If not; says how to see the explorer in a browser, and how to get a picture instead.
+    lacks a system library. If there are none, a SettingError says how to see the explorer in a
+    browser, and how to get a picture instead.
     """
     import matplotlib.pyplot as plt
 

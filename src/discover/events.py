@@ -12,6 +12,7 @@ from src.discover.segments import UNREADABLE
 CONTROL = {"ctrl", "control", "cmd", "super"}
 SAVING = CONTROL | {"s"}  # held with a click; the letter where a browser keeps Ctrl for itself
 ADDING, REMOVING = {"shift"}, CONTROL | {"x"}  # held while a selection is drawn
+BUTTONS = {1, 2, 3}  # left, middle, right
 STROKE_PX = 5  # a shorter one is a click
 LEGEND_STEP = 3  # lines at a turn of the wheel
 
@@ -248,6 +249,8 @@ class Events:
     def _do(self, command):
         if command in state.WAYS:
             self.explorer.colour_by(command)
+        elif command in BUTTONS:
+            self.click_here(command)
         else:
             getattr(self.explorer, command)()
 

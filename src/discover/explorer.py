@@ -197,20 +197,6 @@ class Explorer:
     def _overview(self, row, new_figure):
         return figures.draw_overview(new_figure, self.segments.overview(row), self.describe(row))
 
-    # the segment under the pointer, by key
-
-    def show_image_here(self):
-        """As a left click on the segment under the pointer."""
-        self.events.click_here(1)
-
-    def show_overview_here(self):
-        """As a middle click on the segment under the pointer."""
-        self.events.click_here(2)
-
-    def show_neighbours_here(self):
-        """As a right click on the segment under the pointer."""
-        self.events.click_here(3)
-
     # colours
 
     def colour_by(self, way):

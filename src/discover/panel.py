@@ -121,13 +121,7 @@ def _share(mask):
 class Panel:
     """Draws a `Content`, and tells what lies under a click.
 
-    Parameters
-    ----------
-    figure : Figure
-    iou : ndarray of shape (N,), float
-        Predicted; drawn as bars over the slider.
-    iou_extent : (float, float)
-        Ends of the slider.
+    The predicted `iou` (N,) is drawn as bars over the slider, whose ends are `iou_extent`.
     """
 
     def __init__(self, figure, iou, iou_extent):

@@ -143,14 +143,10 @@ class FillingImage(AxesImage):
 
 
 class Backdrop(Artist):
-    """A picture stretched over a part of the plane, of which only what shows is enlarged.
+    """A picture (h, w, 4) uint8, the lowest row first, stretched over a part of the plane.
 
-    Parameters
-    ----------
-    picture : ndarray of shape (h, w, 4), uint8
-        The lowest row first.
-    extent : (float, float, float, float)
-        Left, right, lower and upper edge in the coordinates of the axes.
+    That has the left, right, lower and upper edge `extent` in the coordinates of the axes. Only
+    what shows is enlarged.
     """
 
     def __init__(self, picture, extent):
