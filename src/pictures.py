@@ -168,15 +168,10 @@ def thumbnail_sheet(thumbnails, columns, frames, side=160, caption=40, ground=WH
         N image files; without any, one row is empty.
     columns : int
         Cells in a row.
-    frames : sequence of N colours
+    frames, ground : sequence of N colours, and a colour
+        Around and between the thumbnails.
     side, caption : int
         Pixels of a cell: `side` wide, `side` + `caption` high, the caption's part left empty.
-    ground : colour
-        Between the thumbnails.
-
-    Returns
-    -------
-    sheet : ndarray of shape (rows * (side + caption), columns * side, 3), uint8
     """
     rows = max(1, -(-len(thumbnails) // columns))
     sheet = Image.new("RGB", (columns * side, rows * (side + caption)), ground)

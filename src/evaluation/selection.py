@@ -94,14 +94,9 @@ def count_image(image, results, min_size):
 def count_objects(truth, boxes, min_size):
     """How many objects of each class there are, and how many of them a box covers by half.
 
-    Parameters
-    ----------
-    truth : ndarray of shape (H, W), int
-        True ids; 255: no label. An object is an 8-connected region of one id.
-    boxes : array-like of shape (n, 4), int
-        Left, upper, right, lower in pixels; right and lower exclusive.
-    min_size : (int, int)
-        Height and width in pixels that the box around an object must have for it to count.
+    An object is an 8-connected region of one true id in `truth` (H, W), 255 being none. It counts
+    if the box around it has at least `min_size`, height and width in pixels. Each of the `boxes`
+    (n, 4) is left, upper, right, lower in pixels, the last two exclusive.
 
     Returns
     -------
