@@ -169,20 +169,21 @@ def other(count, fact):
 
 
 DONE, AGAIN = "0 done", f"{COUNT} to do, {OTHER_FORMAT}"
+ALL_DONE = [DONE, DONE, DONE]
 CHANGES = {  # of a World, and what stages 1, 2 and 4 plan then
     "a picture is another": (lambda w: w.rewrite({2: 0}), other(1, "image.sha256")),
     "its files have other times": (
         lambda w: [*map(os.utime, [w.weights, *w.pictures.parent.rglob("*.png")])],
-        [DONE, DONE, DONE],
+        ALL_DONE,
     ),
     "segments have another format": (
         lambda w: w.formats.update(segments=99),
         [DONE, AGAIN, f"{COUNT} to do, other segments"],
     ),
-    "nothing": (lambda w: None, [DONE, DONE, DONE]),
+    "nothing": (lambda w: None, ALL_DONE),
     "results have other times": (
         lambda w: [*map(os.utime, w.results.rglob("*"))],
-        [DONE, DONE, DONE],
+        ALL_DONE,
     ),
     "results are deleted": (lambda w: shutil.rmtree(w.results), [f"{COUNT} to do, missing"] * 3),
     "two change places": (lambda w: w.rewrite({0: 3, 3: 0}), other(2, "image.sha256")),
