@@ -7,12 +7,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from src.datasets import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    LabelledImages,
-    check_choice,
-)
+from src.datasets import IMAGENET_MEAN, IMAGENET_STD, LabelledImages, check_choice
 from src.datasets.demo import scene as street_scene
 from src.datasets.demo.things import UNSEEN
 from src.store.files import prepare, whole_file
@@ -72,8 +67,6 @@ class Streets(LabelledImages):
     split : {"train", "val", "ood"}
         The scenes of "ood" also hold objects that are in no other split.
     seed : int
-    transform : callable, optional
-        Takes image and ground truth, gives both back changed.
     """
 
     pred_mapping = KNOWN

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from src.errors import missing_weights
 from src.store import arrays, tables
-from src.store.sealed import as_json, as_stored, existing, is_sealed
+from src.store.sealed import as_json, as_stored, existing
 
 FORMATS = {  # of each kind of file; one of another number is made again
     "prediction": 3,
@@ -33,7 +33,7 @@ def of_prediction(settings, image, labels, known=None):
     image, labels : path or None
         The picture and its label file; None: there is none.
     known : dict, optional
-        What is already noted of the same picture, see `content`.
+        What a file of the same picture says that it was made from, see `content`.
     """
     known = known or {}
     paths = {"image": image, "labels": labels}
@@ -52,8 +52,8 @@ def of_segments(prediction, predicted_ids, heatmaps=None, known=None):
         From true to predicted ids.
     heatmaps : dict of str to path, optional
         Files of further heat maps.
-    known : dict, optional
-        What is already noted of the same picture, see `content`.
+    known
+        As of `of_prediction`.
     """
     facts = {"prediction": prediction, "predicted_ids": predicted_ids}
     if heatmaps:
@@ -100,17 +100,9 @@ def _stored(kind, **facts):
 def content(path, known=None):
     """What tells the content of a file from every other: its size, and the SHA-256 of its bytes.
 
-    Parameters
-    ----------
-    path : path
-    known : dict, optional
-        What this function has given before. Where it was the same path, size and time of change,
-        that stands; where not, the bytes decide.
-
-    Returns
-    -------
-    content : dict
-        `size`, `sha256`, and `seen`, which is not compared.
+    A dict of `size`, `sha256`, and `seen`, which is not compared. Where `known`, what this function
+    has given before, has the same path, size and time of change, that stands; where not, the bytes
+    decide.
     """
     state = Path(path).stat()
     seen = [str(path), state.st_mtime_ns]
@@ -120,21 +112,10 @@ def content(path, known=None):
 
 
 def identity(entry):
-    """What a network or a dataset depends on: its class, arguments and weights.
+    """What an entry, of a network or a dataset, depends on: its class, arguments and weights.
 
-    Parameters
-    ----------
-    entry : ModelConfig or DatasetConfig
-
-    Returns
-    -------
-    identity : dict
-        Plain values; the weights as the SHA-256 of their file, None where the entry has none.
-
-    Raises
-    ------
-    SettingError
-        If the weights file is missing.
+    A dict of plain values; the weights as the SHA-256 of their file, None where the entry has none.
+    A weights file that is missing is a SettingError.
     """
     weights = getattr(entry, "model_weights", None)
     if weights is not None and not Path(weights).is_file():
@@ -159,8 +140,14 @@ def _sha256(path):
 # comparing
 
 
-def made_from(path):
+def made_from(path, is_checked=False):
     """What a file says it was made from: a dict, or None where it does not say.
+
+    Parameters
+    ----------
+    path : path
+    is_checked : bool
+        Whether it must be whole to its last byte; tables always must.
 
     Raises
     ------
@@ -168,19 +155,11 @@ def made_from(path):
         It is missing; it is broken.
     """
     if existing(path).suffix == ".hdf5":
-        source = arrays.made_from_of(path)
+        source = arrays.made_from_of(path, is_checked)
     else:
         table = tables.read_pickle(path)
         source = table.get("made_from") if isinstance(table, dict) else None
     return source if isinstance(source, dict) else None
-
-
-def known_of(path):
-    """What a file says it was made from, empty where it does not or cannot."""
-    try:
-        return made_from(path) or {}
-    except (OSError, ValueError):
-        return {}
 
 
 def why_stale(path, expected, ignored=()):
@@ -200,13 +179,10 @@ def why_stale(path, expected, ignored=()):
         None: it is there, whole to its last byte, and made from `expected`.
     """
     try:
-        has_seal = is_sealed(existing(path))
-        there = made_from(path) or {}
+        there = made_from(path, is_checked=True) or {}
     except FileNotFoundError:
         return "missing"
     except (OSError, ValueError):
-        return "broken"
-    if there and not has_seal:
         return "broken"
     expected = as_stored(expected(there) if callable(expected) else expected)
     if there.get("format", expected.get("format")) != expected.get("format"):

@@ -84,14 +84,14 @@ def as_stored(made_from):
 def existing(path):
     """The file itself, or where it is missing the one that an older tree has in its place."""
     path = Path(path)
+    if path.is_file():
+        return path
     older = {
         "input": path.with_name(path.name.replace("input", "probs_", 1)),
         "components": path.with_suffix(".p"),
-    }
-    candidates = [path, older.get(_stem(path), path)]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
+    }.get(_stem(path), path)
+    if older.is_file():
+        return older
     raise FileNotFoundError(f"{path} is missing; {advice(path)}")
 
 

@@ -23,6 +23,12 @@ def scaled(colour, factor):
     return tuple(channel * factor for channel in colour)
 
 
+def ellipse(a, b, half_width, half_height, corners):
+    """Corners (a, b) of a polygon that looks like an ellipse."""
+    turns = [2 * math.pi * k / corners for k in range(corners)]
+    return [(a + half_width * math.cos(t), b + half_height * math.sin(t)) for t in turns]
+
+
 class Canvas:
     """Picture and label map of one view, drawn far things first.
 
@@ -121,11 +127,15 @@ class Face:
         """Fill the rectangle between two corners."""
         self.polygon([(a0, b0), (a1, b0), (a1, b1), (a0, b1)], colour, **options)
 
+    def boxes(self, places, b0, wide, b1, colour):
+        """Fill the same rectangle at several places along the face."""
+        for a in places:
+            self.box(a, b0, a + wide, b1, colour)
+
     def disc(self, a, b, radius, colour, *, tall=1.0, tilt=0.0, corners=14, **options):
         """Fill an ellipse of half-width `radius` and half-height `radius * tall`."""
-        turns = [2 * math.pi * k / corners for k in range(corners)]
         cos, sin = math.cos(tilt), math.sin(tilt)
-        points = [(radius * math.cos(t), radius * tall * math.sin(t)) for t in turns]
+        points = ellipse(0, 0, radius, radius * tall, corners)
         points = [(a + p * cos - q * sin, b + p * sin + q * cos) for p, q in points]
         self.polygon(points, colour, **options)
 
@@ -141,21 +151,13 @@ class Face:
 
     def ring(self, a, b, radius, width, colour, *, corners=18, **options):
         """Draw a circle's outline."""
-        turns = [2 * math.pi * k / corners for k in range(corners + 1)]
-        outer = [(a + radius * math.cos(t), b + radius * math.sin(t)) for t in turns]
-        inner = [
-            (a + (radius - width) * math.cos(t), b + (radius - width) * math.sin(t)) for t in turns
-        ]
+        outer = ellipse(a, b, radius, radius, corners)
+        inner = ellipse(a, b, radius - width, radius - width, corners)
         for k in range(corners):
-            quad = [outer[k], outer[k + 1], inner[k + 1], inner[k]]
-            self.polygon(quad, colour, **options)
+            self.polygon([outer[k - 1], outer[k], inner[k], inner[k - 1]], colour, **options)
 
 
 def drop_shadow(canvas, x, z, half_width, half_length, strength=90):
     """Darken the ground under a thing."""
-    turns = [2 * math.pi * k / 16 for k in range(16)]
-    points = [
-        canvas.project(x + half_width * math.cos(t), 0, z + half_length * math.sin(t))
-        for t in turns
-    ]
+    points = [canvas.project(a, 0, b) for a, b in ellipse(x, z, half_width, half_length, 16)]
     canvas.fill(points, (15, 15, 20), 0, None, alpha=strength)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from src.datasets.demo import things
 from src.datasets.demo.canvas import Canvas, mix, scaled
-from src.datasets.demo.things import ROAD, SIDEWALK, SKY, TERRAIN, UNSEEN, pick, vary
+from src.datasets.demo.things import ROAD, SIDEWALK, SKY, TERRAIN, UNSEEN, pick, shade
 
 # sky above, sky at the horizon, tint of all light, visibility in metres
 WEATHERS = [
@@ -100,14 +100,14 @@ def _ground(canvas, rng, weather, street, rows):
     road, walk = street["road"], street["walk"]
     grain = _grain(rng, x, z)
     labels = np.full(x.shape, ROAD, np.uint8)
-    asphalt = vary(rng, pick(rng, [(92, 93, 96), (72, 73, 78), (120, 117, 112), (100, 96, 92)]), 8)
+    asphalt = shade(rng, [(92, 93, 96), (72, 73, 78), (120, 117, 112), (100, 96, 92)], 8)
     colour = np.full((*x.shape, 3), asphalt, np.float32)
     _mark_lanes(colour, rng, x, z, road)
     crossing = rng.uniform(14, 45) if rng.random() < 0.35 else None
     side_road = np.zeros(x.shape, bool) if crossing is None else abs(z - crossing) < 4
     for side in (-1, 1):
         beyond = (x * side > road) & ~side_road
-        paving = vary(rng, pick(rng, [(165, 160, 155), (150, 140, 130), (178, 160, 145)]), 8)
+        paving = shade(rng, [(165, 160, 155), (150, 140, 130), (178, 160, 145)], 8)
         labels[beyond] = SIDEWALK
         joints = ((x % 0.9 < 0.06) | (z % 0.9 < 0.08)) & (z < 25)
         colour[beyond] = paving
@@ -115,7 +115,7 @@ def _ground(canvas, rng, weather, street, rows):
         colour[beyond & (x * side < road + 0.18)] = scaled(paving, 1.2)  # kerb
         outside = beyond & (x * side > road + walk[side])
         if rng.random() < 0.75:
-            grass = vary(rng, pick(rng, [(98, 128, 62), (120, 125, 70), (140, 118, 85)]), 10)
+            grass = shade(rng, [(98, 128, 62), (120, 125, 70), (140, 118, 85)], 10)
             labels[outside] = TERRAIN
             colour[outside] = grass
             colour[outside] *= (1 + 0.5 * (grain[outside] - 0.5))[:, None]
@@ -133,7 +133,7 @@ def _grain(rng, x, z):
 
 
 def _mark_lanes(colour, rng, x, z, road):
-    paint = vary(rng, pick(rng, [(225, 225, 220), (225, 190, 80)]), 8)
+    paint = shade(rng, [(225, 225, 220), (225, 190, 80)], 8)
     dashes = (z + rng.uniform(0, 9)) % 9 < rng.uniform(3, 5)
     lines = abs(x) < 0.09
     if rng.random() < 0.8:

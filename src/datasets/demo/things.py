@@ -40,6 +40,11 @@ def vary(rng, colour, spread=18):
     return tuple(channel + rng.uniform(-spread, spread) for channel in colour)
 
 
+def shade(rng, colours, spread=18):
+    """Choose one of some colours and shift it a little."""
+    return vary(rng, pick(rng, colours), spread)
+
+
 def solid(canvas, label, x, z, width, length, *, y=0.0):
     """Near face and visible side face of a box whose near face has its middle at (x, z)."""
     near = Face(canvas, label, x - width / 2, z, y=y)
@@ -59,7 +64,7 @@ def building(canvas, rng, side, x, z0, z1, height):
         (186, 160, 130), (150, 92, 72), (200, 190, 175), (140, 140, 145), (170, 120, 95),
         (205, 180, 140), (120, 110, 105), (160, 170, 180), (190, 140, 120), (110, 125, 140),
     ]
-    wall = vary(rng, pick(rng, colours))
+    wall = shade(rng, colours)
     lit = canvas.sun * side < 0
     front = Face(canvas, BUILDING, side * x, z0, turn=math.pi / 2, light=1.05 if lit else 0.75)
     depth = rng.uniform(8, 16)
@@ -69,7 +74,7 @@ def building(canvas, rng, side, x, z0, z1, height):
         _windows(face, rng, width, height, wall)
         face.box(0, height - 0.5, width, height, scaled(wall, 0.8))
     if rng.random() < 0.5:
-        roof = vary(rng, pick(rng, [(120, 60, 48), (85, 80, 85), (100, 75, 60), (70, 75, 85)]))
+        roof = shade(rng, [(120, 60, 48), (85, 80, 85), (100, 75, 60), (70, 75, 85)])
         rise = rng.uniform(1.5, 3.5)
         front.box(0, height, z1 - z0, height + rise, roof)
         end.polygon([(0, height), (depth, height), (depth / 2, height + rise * 1.3)], wall)
@@ -80,7 +85,7 @@ def _windows(face, rng, width, height, wall):
     columns = max(1, int(width / rng.uniform(1.9, 3.2)))
     pane_width = width / columns * rng.uniform(0.4, 0.7)
     pane_height = floor * rng.uniform(0.45, 0.65)
-    glass = vary(rng, pick(rng, [(70, 85, 100), (45, 52, 62), (110, 130, 150), (60, 60, 58)]), 12)
+    glass = shade(rng, [(70, 85, 100), (45, 52, 62), (110, 130, 150), (60, 60, 58)], 12)
     frame = scaled(wall, rng.choice([0.65, 1.2]))
     shop = rng.random() < 0.45
     for row in range(int((height - 0.8) / floor)):
@@ -95,12 +100,12 @@ def _windows(face, rng, width, height, wall):
             face.box(a - half - 0.1, b - 0.12, a + half + 0.1, b + pane_height + 0.1, frame)
             face.box(a - half, b, a + half, b + pane_height, scaled(glass, rng.uniform(0.75, 1.3)))
     if shop:
-        face.box(0, 2.6, width, 3.2, vary(rng, pick(rng, CLOTHES)))
+        face.box(0, 2.6, width, 3.2, shade(rng, CLOTHES))
 
 
 def wall(canvas, rng, x, z0, z1):
     """A garden wall along the road."""
-    colour = vary(rng, pick(rng, [(150, 145, 138), (158, 110, 88), (175, 168, 150)]), 10)
+    colour = shade(rng, [(150, 145, 138), (158, 110, 88), (175, 168, 150)], 10)
     height = rng.uniform(1.4, 2.3)
     face = Face(canvas, WALL, x, z0, turn=math.pi / 2, light=rng.uniform(0.85, 1.0))
     face.box(0, 0, z1 - z0, height, colour)
@@ -111,7 +116,7 @@ def wall(canvas, rng, x, z0, z1):
 
 def fence(canvas, rng, x, z0, z1):
     """Rails and posts along the road; what shines through is part of it."""
-    colour = vary(rng, pick(rng, [(95, 98, 102), (225, 225, 222), (110, 80, 55), (50, 75, 60)]), 10)
+    colour = shade(rng, [(95, 98, 102), (225, 225, 222), (110, 80, 55), (50, 75, 60)], 10)
     height = rng.uniform(1.0, 1.6)
     face = Face(canvas, FENCE, x, z0, turn=math.pi / 2)
     face.box(0, 0, z1 - z0, height, scaled(colour, 0.5), alpha=60)
@@ -124,7 +129,7 @@ def fence(canvas, rng, x, z0, z1):
 def tree(canvas, rng, x, z, height=None):
     """Trunk and crown."""
     height = height or rng.uniform(4, 9)
-    leaf = vary(rng, pick(rng, canvas.leaves), 12)
+    leaf = shade(rng, canvas.leaves, 12)
     drop_shadow(canvas, x, z, 1.4, 0.8, 70)
     face = Face(canvas, VEGETATION, x, z)
     face.polygon([(-0.18, 0), (0.18, 0), (0.1, height * 0.6), (-0.1, height * 0.6)], (78, 60, 46))
@@ -142,7 +147,7 @@ def _crown(face, rng, middle, radius, leaf, tall):
 
 def woods(canvas, rng, z):
     """A line of trees that closes the view."""
-    leaf = scaled(vary(rng, pick(rng, canvas.leaves), 12), 0.85)
+    leaf = scaled(shade(rng, canvas.leaves, 12), 0.85)
     height = rng.uniform(4, 9)
     face = Face(canvas, VEGETATION, 0, z)
     face.box(-300, 0, 300, height, leaf)
@@ -152,7 +157,7 @@ def woods(canvas, rng, z):
 
 def hedge(canvas, rng, x, z0, z1):
     """A clipped hedge along the road."""
-    leaf = vary(rng, pick(rng, canvas.leaves), 12)
+    leaf = shade(rng, canvas.leaves, 12)
     height = rng.uniform(0.9, 2.0)
     face = Face(canvas, VEGETATION, x, z0, turn=math.pi / 2, light=0.9)
     face.box(0, 0, z1 - z0, height * 0.9, scaled(leaf, 0.75))
@@ -165,12 +170,12 @@ def bush(canvas, rng, x, z):
     """A round bush."""
     face = Face(canvas, VEGETATION, x, z)
     radius = rng.uniform(0.5, 1.0)
-    _crown(face, rng, radius * 0.9, radius, vary(rng, pick(rng, canvas.leaves), 12), 0.9)
+    _crown(face, rng, radius * 0.9, radius, shade(rng, canvas.leaves, 12), 0.9)
 
 
 def lamp(canvas, rng, x, z):
     """A street lamp that leans over the road."""
-    colour = vary(rng, pick(rng, [(88, 92, 96), (60, 66, 64), (135, 138, 140)]), 8)
+    colour = shade(rng, [(88, 92, 96), (60, 66, 64), (135, 138, 140)], 8)
     height, arm = rng.uniform(5, 7.5), -math.copysign(rng.uniform(0.8, 1.8), x)
     face = Face(canvas, POLE, x, z)
     face.polygon([(-0.14, 0), (0.14, 0), (0.09, height), (-0.09, height)], colour)
@@ -215,14 +220,11 @@ def traffic_sign(canvas, rng, x, z):
         turns = [math.pi * (2 * k + 1) / 8 for k in range(8)]
         face.polygon([(size * math.cos(t), height + size * math.sin(t)) for t in turns], red)
         face.box(-size * 0.7, height - size * 0.18, size * 0.7, height + size * 0.18, white)
-    elif kind == 2:  # give way
+    elif kind in (2, 3):  # give way, whose tip points down, and warning
         for part, colour in ((1.1, red), (0.7, white)):
-            s = size * part
-            face.polygon([(-s, height + s * 0.6), (s, height + s * 0.6), (0, height - s)], colour)
-    elif kind == 3:  # warning
-        for part, colour in ((1.1, red), (0.7, white)):
-            s = size * part
-            face.polygon([(-s, height - s * 0.6), (s, height - s * 0.6), (0, height + s)], colour)
+            s, tip = size * part, size * part * (-1 if kind == 2 else 1)
+            face.polygon([(-s, height - tip * 0.6), (s, height - tip * 0.6), (0, height + tip)],
+                         colour)
     elif kind == 4:  # direction
         face.disc(0, height, size, blue, corners=18)
         face.stroke([(0, height - size * 0.6), (0, height + size * 0.5)], 0.1, white)
@@ -237,7 +239,7 @@ def person(canvas, rng, x, z):
     """Somebody walking or standing."""
     drop_shadow(canvas, x, z, 0.4, 0.25)
     size = rng.uniform(0.86, 1.08) * (0.72 if rng.random() < 0.15 else 1.0)
-    top, legs = vary(rng, pick(rng, CLOTHES)), vary(rng, pick(rng, CLOTHES[:5] + [(60, 65, 90)]))
+    top, legs = shade(rng, CLOTHES), shade(rng, CLOTHES[:5] + [(60, 65, 90)])
     skin, hair = pick(rng, SKINS), pick(rng, HAIRS)
     face = Face(canvas, PERSON, x, z, mirror=bool(rng.integers(2)))
     step = rng.uniform(0.05, 0.3) * size
@@ -257,7 +259,7 @@ def person(canvas, rng, x, z):
         face.stroke([(hand * 0.22 * size, shoulder - 0.04), elbow, (elbow[0] + swing, 0.85 * size)],
                     0.11 * size, scaled(top, 0.85))
     if rng.random() < 0.3:
-        face.box(-0.36 * size, 0.95 * size, -0.16 * size, 1.4 * size, vary(rng, pick(rng, CLOTHES)))
+        face.box(-0.36 * size, 0.95 * size, -0.16 * size, 1.4 * size, shade(rng, CLOTHES))
     _head(face, 0.0, 1.6 * size, size, skin, hair)
 
 
@@ -275,7 +277,7 @@ def bicycle(canvas, rng, x, z, *, ridden=False):
     mirror = bool(rng.integers(2))
     drop_shadow(canvas, x, z, 0.8, 0.25, 70)
     face = Face(canvas, BICYCLE, x, z, turn=turn, mirror=mirror)
-    paint = vary(rng, pick(rng, CLOTHES + PAINTS[:3]))
+    paint = shade(rng, CLOTHES + PAINTS[:3])
     back, front, pedals = (-0.55, 0.35), (0.55, 0.35), (-0.05, 0.32)
     saddle, bar = (-0.2, 0.95), (0.42, 0.98)
     for a, b in (back, front):
@@ -302,14 +304,14 @@ def motorcyclist(canvas, rng, x, z):
 
 
 def _driver(seat, rng, pedals, saddle, bar):
-    top, legs = vary(rng, pick(rng, CLOTHES)), vary(rng, pick(rng, CLOTHES[:5]))
+    top, legs = shade(rng, CLOTHES), shade(rng, CLOTHES[:5])
     hip, shoulder = (-0.2, saddle), (0.12, saddle + 0.58)
     for knee, foot in (((0.18, 0.72), (0.0, pedals - 0.15)), ((0.14, 0.85), (0.05, pedals + 0.2))):
         seat.stroke([hip, knee, foot], 0.17, legs, label=RIDER)
         seat.stroke([foot, (foot[0] + 0.14, foot[1])], 0.1, (30, 28, 28), label=RIDER)
     seat.stroke([hip, shoulder], 0.36, top, label=RIDER)
     seat.stroke([shoulder, (0.3, saddle + 0.25), bar], 0.12, scaled(top, 0.85), label=RIDER)
-    helmet = vary(rng, pick(rng, CLOTHES + PAINTS[:3]))
+    helmet = shade(rng, CLOTHES + PAINTS[:3])
     a, b = shoulder[0] + 0.06, shoulder[1] + 0.22
     seat.disc(a, b, 0.12, pick(rng, SKINS), tall=1.2, label=RIDER)
     seat.polygon([(a - 0.15, b), (a + 0.15, b + 0.02), (a + 0.1, b + 0.18), (a - 0.11, b + 0.18)],
@@ -320,20 +322,24 @@ def motorcycle(canvas, rng, x, z):
     """A motorcycle, half turned."""
     drop_shadow(canvas, x, z, 0.8, 0.3, 80)
     face = Face(canvas, MOTORCYCLE, x, z, turn=0.9, mirror=False)
-    paint = vary(rng, pick(rng, CLOTHES))
-    for a in (-0.68, 0.68):
-        face.disc(a, 0.33, 0.35, RUBBER)
-        face.disc(a, 0.33, 0.18, (120, 122, 125))
+    paint = shade(rng, CLOTHES)
+    _wheels(face, (-0.68, 0.68), 0.33, 0.35, 0.18, (120, 122, 125))
     face.polygon([(-0.5, 0.35), (0.35, 0.3), (0.45, 0.75), (-0.4, 0.7)], (60, 62, 65))
     face.polygon([(-0.75, 0.8), (-0.1, 0.75), (0.45, 0.95), (0.5, 0.7), (-0.6, 0.6)], paint)
     face.stroke([(0.68, 0.35), (0.48, 1.05)], 0.11, CHROME)
     face.disc(0.62, 0.85, 0.13, (240, 235, 210))
 
 
+def _wheels(side, places, height, radius, rim, metal=CHROME):
+    for a in places:
+        side.disc(a, height, radius, RUBBER)
+        side.disc(a, height, rim, metal)
+
+
 def car(canvas, rng, x, z):
     """A car that drives away or comes closer."""
     width, length, height = rng.uniform(1.7, 1.95), rng.uniform(3.7, 4.8), rng.uniform(1.4, 1.75)
-    paint = vary(rng, pick(rng, PAINTS), 12)
+    paint = shade(rng, PAINTS, 12)
     waist = height * 0.58
     drop_shadow(canvas, x, z + length / 2, width * 0.62, length * 0.55, 120)
     near, side = solid(canvas, CAR, x, z, width, length)
@@ -347,23 +353,19 @@ def car(canvas, rng, x, z):
                   (back - lean * 1.7, height - 0.08), (front + lean * 1.3, height - 0.08)],
                  GLASS)
     side.box((front + back) / 2 - 0.05, waist, (front + back) / 2 + 0.06, height - 0.05, paint)
-    for a in (length * 0.18, length * 0.8):
-        side.disc(a, 0.32, 0.34, RUBBER)
-        side.disc(a, 0.32, 0.19, CHROME)
+    _wheels(side, (length * 0.18, length * 0.8), 0.32, 0.34, 0.19)
     cabin = Face(canvas, CAR, x - width / 2, z + front)
     cabin.polygon([(0.03, waist), (width - 0.03, waist), (width * 0.86, height),
                    (width * 0.14, height)], scaled(paint, 1.05))
     cabin.polygon([(width * 0.1, waist + 0.02), (width * 0.9, waist + 0.02),
                    (width * 0.82, height - 0.1), (width * 0.18, height - 0.1)], GLASS)
     _lid(canvas, CAR, x, z, width, front, waist, scaled(paint, 1.15))
-    for a in (0.08, width - 0.3):
-        near.box(a, 0.0, a + 0.22, 0.45, RUBBER)
+    near.boxes((0.08, width - 0.3), 0.0, 0.22, 0.45, RUBBER)
     near.box(0, 0.25, width, waist, paint)
     near.box(0, 0.25, width, 0.42, scaled(paint, 0.55))
     near.box(width * 0.36, 0.45, width * 0.64, 0.58, (235, 235, 225))
     lights = (245, 240, 215) if rng.random() < 0.5 else (190, 30, 30)
-    for a in (0.04, width - 0.4):
-        near.box(a, waist * 0.68, a + 0.36, waist * 0.88, lights)
+    near.boxes((0.04, width - 0.4), waist * 0.68, 0.36, waist * 0.88, lights)
 
 
 def _lid(canvas, label, x, z, width, length, y, colour):
@@ -375,22 +377,17 @@ def _lid(canvas, label, x, z, width, length, y, colour):
 def truck(canvas, rng, x, z):
     """A lorry with a closed body, or its cabin seen from the front."""
     width, length, height = 2.45, rng.uniform(5.5, 8.5), rng.uniform(3.0, 3.8)
-    body = vary(rng, pick(rng, [
-        (235, 235, 232), (200, 120, 40), (60, 90, 140), (150, 155, 150)
-    ]), 12)
+    body = shade(rng, [(235, 235, 232), (200, 120, 40), (60, 90, 140), (150, 155, 150)], 12)
     drop_shadow(canvas, x, z + length / 2, width * 0.6, length * 0.55, 120)
     near, side = solid(canvas, TRUCK, x, z, width, length)
     side.box(0, 0.75, length, height, body)
     side.box(0, 0.6, length, 0.8, (50, 52, 55))
-    stripe = vary(rng, pick(rng, CLOTHES))
+    stripe = shade(rng, CLOTHES)
     side.box(length * 0.1, height * 0.45, length * 0.9, height * 0.62, stripe)
-    for a in (length * 0.12, length * 0.28, length * 0.85):
-        side.disc(a, 0.48, 0.48, RUBBER)
-        side.disc(a, 0.48, 0.22, CHROME)
-    for a in (0.12, width - 0.52):
-        near.box(a, 0.0, a + 0.4, 0.8, RUBBER)
+    _wheels(side, (length * 0.12, length * 0.28, length * 0.85), 0.48, 0.48, 0.22)
+    near.boxes((0.12, width - 0.52), 0.0, 0.4, 0.8, RUBBER)
     if rng.random() < 0.4:  # the cabin, coming closer
-        cabin = vary(rng, pick(rng, CLOTHES))
+        cabin = shade(rng, CLOTHES)
         near.box(0, 0.5, width, height, body)
         near.box(0.08, 0.5, width - 0.08, 2.7, cabin)
         near.box(0.22, 1.6, width - 0.22, 2.5, GLASS)
@@ -401,25 +398,21 @@ def truck(canvas, rng, x, z):
         near.box(width / 2 - 0.03, 0.85, width / 2 + 0.03, height - 0.1, scaled(body, 0.6))
         near.box(0.1, 0.55, width - 0.1, 0.75, (60, 62, 64))
         lights = (190, 30, 30)
-    for a in (0.1, width - 0.5):
-        near.box(a, 0.6, a + 0.4, 0.8, lights)
+    near.boxes((0.1, width - 0.5), 0.6, 0.4, 0.8, lights)
 
 
 def bus(canvas, rng, x, z):
     """A city bus with a line of windows."""
     width, length, height = 2.5, rng.uniform(8.5, 12), rng.uniform(2.9, 3.2)
-    paint = vary(rng, pick(rng, [(205, 45, 40), (240, 195, 50), (50, 120, 175), (70, 150, 90)]), 12)
+    paint = shade(rng, [(205, 45, 40), (240, 195, 50), (50, 120, 175), (70, 150, 90)], 12)
     drop_shadow(canvas, x, z + length / 2, width * 0.6, length * 0.55, 120)
     near, side = solid(canvas, BUS, x, z, width, length)
     side.box(0, 0.35, length, height, paint)
     side.box(0.2, 1.35, length - 0.2, 2.45, GLASS)
     for a in np.arange(1.4, length - 0.5, 1.4):
         side.box(a, 1.35, a + 0.14, 2.45, scaled(paint, 0.9))
-    for a in (length * 0.2, length * 0.78):
-        side.disc(a, 0.48, 0.48, RUBBER)
-        side.disc(a, 0.48, 0.22, CHROME)
-    for a in (0.12, width - 0.5):
-        near.box(a, 0.0, a + 0.38, 0.5, RUBBER)
+    _wheels(side, (length * 0.2, length * 0.78), 0.48, 0.48, 0.22)
+    near.boxes((0.12, width - 0.5), 0.0, 0.38, 0.5, RUBBER)
     near.box(0, 0.35, width, height, paint)
     near.box(0.15, 1.2, width - 0.15, 2.35, GLASS)
     near.box(0.4, 2.5, width - 0.4, 2.85, (25, 25, 25))
@@ -435,7 +428,7 @@ def cow(canvas, rng, x, z, label):
     """A cow, patched."""
     drop_shadow(canvas, x, z, 1.0, 0.4)
     face = Face(canvas, label, x, z, mirror=bool(rng.integers(2)))
-    hide = vary(rng, pick(rng, [(235, 230, 222), (120, 75, 48), (60, 48, 42), (190, 150, 110)]), 10)
+    hide = shade(rng, [(235, 230, 222), (120, 75, 48), (60, 48, 42), (190, 150, 110)], 10)
     patch = (50, 40, 36) if sum(hide) > 450 else (225, 215, 200)
     nod = rng.uniform(-0.45, 0.15)
     for a in (-0.62, -0.42, 0.42, 0.62):
@@ -454,9 +447,7 @@ def ostrich(canvas, rng, x, z, label):
     """A tall bird."""
     drop_shadow(canvas, x, z, 0.6, 0.3)
     face = Face(canvas, label, x, z, mirror=bool(rng.integers(2)))
-    feathers = vary(rng, pick(rng, [
-        (38, 34, 34), (120, 100, 85), (225, 140, 150), (235, 235, 235)
-    ]), 8)
+    feathers = shade(rng, [(38, 34, 34), (120, 100, 85), (225, 140, 150), (235, 235, 235)], 8)
     skin = (225, 175, 150)
     for a in (-0.12, 0.12):
         bend = rng.uniform(-0.15, 0.15)
@@ -472,9 +463,7 @@ def ostrich(canvas, rng, x, z, label):
 def dumpster(canvas, rng, x, z, label):
     """A skip on small wheels, lid open or closed."""
     width, length = rng.uniform(1.5, 2.2), 1.2
-    paint = vary(rng, pick(rng, [
-        (40, 120, 70), (35, 80, 150), (210, 120, 30), (110, 115, 118)
-    ]), 14)
+    paint = shade(rng, [(40, 120, 70), (35, 80, 150), (210, 120, 30), (110, 115, 118)], 14)
     drop_shadow(canvas, x, z + length / 2, width * 0.6, 0.8, 120)
     near, side = solid(canvas, label, x, z, width, length)
     side.polygon([(0, 0.25), (length, 0.25), (length, 1.2), (0, 1.2)], paint)
@@ -486,7 +475,7 @@ def dumpster(canvas, rng, x, z, label):
     else:
         for _ in range(6):
             a = rng.uniform(0.2, width - 0.2)
-            near.disc(a, 1.25, rng.uniform(0.15, 0.28), vary(rng, pick(rng, CLOTHES)))
+            near.disc(a, 1.25, rng.uniform(0.15, 0.28), shade(rng, CLOTHES))
         near.box(0, 1.1, width, 1.22, scaled(paint, 0.8))
     for a in (0.3, width - 0.3):
         near.disc(a, 0.13, 0.13, RUBBER)
@@ -510,13 +499,10 @@ def tyres(canvas, rng, x, z, label):
 def sofa(canvas, rng, x, z, label):
     """An upholstered couch."""
     width = rng.uniform(1.6, 2.3)
-    fabric = vary(rng, pick(rng, [
-        (160, 50, 60), (70, 95, 130), (190, 165, 120), (85, 120, 85)
-    ]), 14)
+    fabric = shade(rng, [(160, 50, 60), (70, 95, 130), (190, 165, 120), (85, 120, 85)], 14)
     drop_shadow(canvas, x, z, width * 0.6, 0.5, 120)
     face = Face(canvas, label, x - width / 2, z)
-    for a in (0.1, width - 0.2):
-        face.box(a, 0, a + 0.1, 0.16, (70, 48, 32))
+    face.boxes((0.1, width - 0.2), 0, 0.1, 0.16, (70, 48, 32))
     face.polygon([(0.1, 0.4), (width - 0.1, 0.4), (width - 0.16, 1.0), (0.16, 1.0)],
                  scaled(fabric, 0.8))
     seats = rng.integers(2, 4)
@@ -564,12 +550,12 @@ def boat(canvas, rng, x, z, label):
     """A sailing dinghy on the road."""
     drop_shadow(canvas, x, z, 1.5, 0.5, 120)
     face = Face(canvas, label, x, z, mirror=bool(rng.integers(2)))
-    hull = vary(rng, pick(rng, [(235, 235, 235), (180, 40, 40), (30, 70, 130), (240, 200, 80)]), 8)
+    hull = shade(rng, [(235, 235, 235), (180, 40, 40), (30, 70, 130), (240, 200, 80)], 8)
     face.polygon([(-1.4, 0.85), (1.8, 0.95), (1.2, 0.15), (-1.1, 0.15)], hull)
     face.polygon([(-1.4, 0.85), (1.8, 0.95), (1.7, 0.8), (-1.36, 0.7)], (120, 78, 45))
     if rng.random() < 0.6:
         face.stroke([(0.1, 0.9), (0.1, 3.4)], 0.09, (150, 110, 70))
-        sail = vary(rng, pick(rng, [(245, 243, 235), (230, 90, 60), (90, 160, 210)]), 6)
+        sail = shade(rng, [(245, 243, 235), (230, 90, 60), (90, 160, 210)], 6)
         face.polygon([(0.2, 3.3), (0.2, 1.1), (1.5, 1.1)], sail)
         face.polygon([(0.0, 3.0), (0.0, 1.1), (-0.8, 1.1)], scaled(sail, 0.9))
     else:
@@ -580,7 +566,7 @@ def boat(canvas, rng, x, z, label):
 def barrel(canvas, rng, x, z, label):
     """One to three oil drums."""
     drop_shadow(canvas, x, z, 0.7, 0.35, 110)
-    paint = vary(rng, pick(rng, [(200, 60, 40), (45, 85, 150), (220, 180, 40), (70, 110, 80)]), 12)
+    paint = shade(rng, [(200, 60, 40), (45, 85, 150), (220, 180, 40), (70, 110, 80)], 12)
     for a in (-0.36, 0.36, 0.0)[: rng.integers(1, 4)]:
         face = Face(canvas, label, x + a, z - (0.2 if a == 0 else 0))
         face.box(-0.33, 0.08, 0.33, 1.05, paint)
@@ -597,9 +583,7 @@ def tent(canvas, rng, x, z, label):
     """A ridge tent."""
     width, height = rng.uniform(2.0, 2.8), rng.uniform(1.3, 1.8)
     drop_shadow(canvas, x, z + 0.8, width * 0.6, 1.2, 90)
-    cloth = vary(rng, pick(rng, [
-        (235, 130, 40), (70, 140, 80), (60, 110, 180), (220, 200, 60)
-    ]), 12)
+    cloth = shade(rng, [(235, 130, 40), (70, 140, 80), (60, 110, 180), (220, 200, 60)], 12)
     near, side = solid(canvas, label, x, z, width, 2.2)
     half = width / 2
     ridge_near, ridge_far = canvas.project(x, height, z), canvas.project(x, height, z + 2.2)
@@ -617,7 +601,7 @@ def beach_ball(canvas, rng, x, z, label):
     face = Face(canvas, label, x, z)
     tilt = rng.uniform(0, math.pi)
     first = (240, 240, 240)
-    second = vary(rng, pick(rng, [(170, 40, 45), (30, 110, 200), (250, 180, 40)]))
+    second = shade(rng, [(170, 40, 45), (30, 110, 200), (250, 180, 40)])
     face.disc(0, radius, radius, first, corners=24)
     for k, share in enumerate((0.85, 0.55, 0.22)):
         face.disc(0, radius, radius * share, (second, first, second)[k], tall=1 / share, tilt=tilt,
@@ -628,9 +612,7 @@ def beach_ball(canvas, rng, x, z, label):
 def bathtub(canvas, rng, x, z, label):
     """A free-standing bathtub with feet."""
     drop_shadow(canvas, x, z, 1.0, 0.4, 120)
-    enamel = vary(rng, pick(rng, [
-        (242, 242, 240), (225, 200, 205), (190, 215, 225), (90, 110, 120)
-    ]), 6)
+    enamel = shade(rng, [(242, 242, 240), (225, 200, 205), (190, 215, 225), (90, 110, 120)], 6)
     face = Face(canvas, label, x, z, mirror=bool(rng.integers(2)))
     for a in (-0.6, 0.5):
         face.disc(a, 0.1, 0.13, (190, 160, 80))
