@@ -127,7 +127,7 @@ def embedding_of(args, run, source):
     device = inference.choose_device(args["gpu"], run.log, elsewhere=bool(run.scheduler))
     if net == "segmentation":
         entry = registry.choose(models, source.model_name, "model")
-        embedder = WholeEmbedder(entry, to_input(), device)
+        embedder = WholeEmbedder(entry, CONFIG.TRAIN_DATASET, device)
     else:
         embedder = CropEmbedder(entry, crop_size, args["batch_size"], device)
     io_path = Path(args["io_path"]).resolve()
@@ -189,12 +189,6 @@ def choose_network(net, net_weights, crop_size):
             "segmentation takes its features of whole images from the network args.model_name"
         )
     return entry._replace(model_weights=net_weights or entry.model_weights)
-
-
-def to_input():
-    """What makes of a picture an input of the segmentation network."""
-    mean, std = (registry.module_attribute(CONFIG.TRAIN_DATASET, name) for name in ("mean", "std"))
-    return inference.to_input(mean, std)
 
 
 # for other tools

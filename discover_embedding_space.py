@@ -123,9 +123,7 @@ def embedder_of(args, table, log):
     device = inference.choose_device(None, log)  # one picture
     if args["net"] == "segmentation":
         entry = registry.choose(models, args["model_name"], "model")
-        trained_on = CONFIG.TRAIN_DATASET
-        statistics = (registry.module_attribute(trained_on, name) for name in ("mean", "std"))
-        return vectors.WholeEmbedder(entry, inference.to_input(*statistics), device)
+        return vectors.WholeEmbedder(entry, CONFIG.TRAIN_DATASET, device)
     entry = networks.choose_entry(embedding_networks, args["net"])
     crop_size = (table.facts["made_from"] or {}).get("crop_size")
     return vectors.CropEmbedder(entry, crop_size, 1, device)

@@ -31,12 +31,7 @@ def class_mapping(entry, name):
 
 
 def class_names(entry):
-    """Names of the true classes of a dataset entry, those of one kind (`kinds`) called alike.
-
-    Returns
-    -------
-    names : dict of int to str
-    """
+    """Names of a dataset's true classes by id, those of one kind (`kinds`) called alike: a dict."""
     mapping = class_mapping(entry, "label_mapping")
     return {key: name for key, (name, _) in mapping.items()} | class_mapping(entry, "kinds")
 

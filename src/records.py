@@ -39,28 +39,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class SegmentTable:
-    """The segments of many images as rows: S rows of F features.
+    """The segments of many images as rows: S rows of F features."""
 
-    Attributes
-    ----------
-    features : ndarray of shape (S, F), float64
-        Segment metrics, not standardised, in the order of `feature_names`.
-    feature_names : tuple of str
-        One name a column.
-    image_index, component_index : ndarray of shape (S,), int64
-        The image within its dataset (from 0) and the component within the image (from 1).
-    predicted_class : ndarray of shape (S,), int64
-        Id in the training set's `pred_mapping`.
-    true_iou : ndarray of shape (S,), float64
-        Adjusted IoU with the ground truth, in [0, 1]; NaN = unknown.
-    """
-
-    features: np.ndarray
-    feature_names: tuple[str, ...]
-    image_index: np.ndarray
-    component_index: np.ndarray
-    predicted_class: np.ndarray
-    true_iou: np.ndarray
+    features: np.ndarray  # (S, F) float64, segment metrics, not standardised
+    feature_names: tuple[str, ...]  # one name a column
+    image_index: np.ndarray  # (S,) int64, the image within its dataset, from 0
+    component_index: np.ndarray  # (S,) int64, the component within the image, from 1
+    predicted_class: np.ndarray  # (S,) int64, id in the training set's `pred_mapping`
+    true_iou: np.ndarray  # (S,) float64, adjusted, in [0, 1]; NaN = unknown
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,16 +118,8 @@ class ImageName(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What stages 1 and 2 know of an image of H x W pixels with S segments.
-
-    Attributes
-    ----------
-    prediction : Prediction
-    metrics : dict of str to ndarray of shape (S,)
-    components : ndarray of shape (H, W), int32
-        +k inside segment k, -k on its boundary.
-    """
+    """What stages 1 and 2 know of an image of H x W pixels with S segments."""
 
     prediction: Prediction
-    metrics: dict[str, np.ndarray]
-    components: np.ndarray
+    metrics: dict[str, np.ndarray]  # (S,) each
+    components: np.ndarray  # (H, W) int32, +k inside segment k, -k on its boundary

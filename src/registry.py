@@ -19,18 +19,8 @@ _REQUIRED = object()
 def choose(entries, name, kind):
     """Entry of a dictionary of the configuration by its name.
 
-    Parameters
-    ----------
-    entries : dict of str to entry
-    name : str
-        Key to look up.
-    kind : str
-        What the entries are, in the singular and for the message: "dataset", "model", ...
-
-    Raises
-    ------
-    SettingError
-        If there is no such entry; lists those that exist and the nearest one.
+    A SettingError if there is none; it lists those that exist and the nearest one, and calls them
+    by their `kind`: "dataset", "model", ...
     """
     if name in entries:
         return entries[name]
@@ -48,12 +38,7 @@ def build(entry, *args, **kwargs):
 
     The module may live anywhere on the Python path, in the current folder or in the repository.
 
-    Parameters
-    ----------
-    entry : ModelConfig or DatasetConfig
-        Has `name`, `module_name`, `class_name` and `kwargs`.
-    *args, **kwargs
-        Passed to the class; `kwargs` take precedence over `entry.kwargs`.
+    Further arguments are passed to the class; those by name take precedence over `entry.kwargs`.
 
     Raises
     ------
@@ -69,16 +54,13 @@ def build(entry, *args, **kwargs):
     except SettingError:
         raise
     except (FileNotFoundError, ValueError) as error:
-        raise SettingError(f"configuration entry {entry.name!r}: {error}") from error
+        raise _wrong(entry, error) from error
 
 
 def find_class(entry):
     """The class of an entry, or the function that builds the object, as in `torchvision.models`.
 
-    Raises
-    ------
-    SettingError
-        If the module or the class does not exist.
+    A SettingError if the module or the class does not exist.
     """
     module = _module_of(entry)
     factory = getattr(module, entry.class_name, None)
@@ -89,49 +71,28 @@ def find_class(entry):
         for name, value in vars(module).items()
         if inspect.isclass(value) and value.__module__ == module.__name__
     ]
-    raise SettingError(
-        f"configuration entry {entry.name!r}: module {entry.module_name!r} has no class "
-        f"{entry.class_name!r}; it defines {', '.join(map(repr, defined)) or 'none'}"
+    raise _wrong(
+        entry,
+        f"module {entry.module_name!r} has no class {entry.class_name!r}; it defines "
+        f"{', '.join(map(repr, defined)) or 'none'}",
     )
 
 
 def module_attribute(entry, name, default=_REQUIRED):
     """Value of a module-level name beside the class of an entry, such as `mean` or `std`.
 
-    Parameters
-    ----------
-    entry : ModelConfig or DatasetConfig
-    name : str
-    default : optional
-        Returned where the module does not define `name`.
-
-    Raises
-    ------
-    SettingError
-        If the module does not exist, or does not define `name` and no default was given.
+    A SettingError if the module does not exist, or does not define it and there is no default.
     """
     value = getattr(_module_of(entry), name, default)
     if value is _REQUIRED:
-        raise SettingError(
-            f"configuration entry {entry.name!r}: module {entry.module_name!r} must define `{name}`"
-        )
+        raise _wrong(entry, f"module {entry.module_name!r} must define `{name}`")
     return value
 
 
 def size_for(entry, name, height, width):
-    """Height and width in pixels: as given, or where None as the dataset's module has them.
+    """List of height and width in pixels: as given, or where None as the dataset's module has them.
 
-    Parameters
-    ----------
-    entry : DatasetConfig
-    name : str
-        Optional module-level name of a pair (height, width), such as `min_segment_size`; without
-        it 128 x 128.
-    height, width : int or None
-
-    Returns
-    -------
-    size : list of two int
+    There a pair (height, width) has the `name`, such as `min_segment_size`; without it 128 x 128.
     """
     own = module_attribute(entry, name, (128, 128))
     return [own[0] if height is None else height, own[1] if width is None else width]
@@ -147,15 +108,12 @@ def _module_of(entry):
     except ModuleNotFoundError as error:
         if f"{module_name}.".startswith(f"{error.name}."):
             message = (
-                f"configuration entry {entry.name!r}: there is no module {module_name!r}; looked "
-                f"in the current folder {Path.cwd()}, in {REPOSITORY} and on the Python path"
+                f"there is no module {module_name!r}; looked in the current folder {Path.cwd()}, "
+                f"in {REPOSITORY} and on the Python path"
             )
         else:
-            message = (
-                f"configuration entry {entry.name!r}: module {module_name!r} needs "
-                f"{error.name!r}, which is not installed"
-            )
-        raise SettingError(message) from error
+            message = f"module {module_name!r} needs {error.name!r}, which is not installed"
+        raise _wrong(entry, message) from error
 
 
 def _check_arguments(entry, factory, args, kwargs):
@@ -166,7 +124,9 @@ def _check_arguments(entry, factory, args, kwargs):
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise SettingError(
-            f"configuration entry {entry.name!r}: {entry.class_name}{signature} does not take "
-            f"its `kwargs`: {error}"
-        ) from error
+        problem = f"{entry.class_name}{signature} does not take its `kwargs`: {error}"
+        raise _wrong(entry, problem) from error
+
+
+def _wrong(entry, problem):
+    return SettingError(f"configuration entry {entry.name!r}: {problem}")

@@ -4,17 +4,19 @@ The data are coloured blocks and the network looks at the colour only, so that a
 longer than its imports.
 """
 
-import os
+import multiprocessing
 import pickle
 import shutil
 import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
+import tempfile
+from multiprocessing import connection
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
+from starting import start
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PREDICT, MEASURE, TRAIN, EMBED, DISCOVER = SCRIPTS = (
@@ -103,8 +105,9 @@ class Clone:
 
     def __init__(self, folder):
         self.folder, self.elsewhere = folder / "clone", folder / "elsewhere"
-        self.results = folder / "results"
+        self.results, self._logs = folder / "results", folder / "logs"
         self.elsewhere.mkdir(parents=True)
+        self._logs.mkdir()
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(REPOSITORY / "src", self.folder / "src", ignore=ignored)
         for script in (*SCRIPTS, SEARCH):
@@ -121,32 +124,50 @@ class Clone:
 
     def call(self, script, *words, results=None):
         """Run a script to its end, away from the clone and from the network."""
-        return subprocess.run(
-            [sys.executable, str(self.folder / script), *map(str, words)],
-            cwd=self.elsewhere,
-            env=self.environment(results),
-            capture_output=True,
-            text=True,
-            timeout=120,
+        return self._start(script, *words, results=results).end()
+
+    def call_all(self, **calls):
+        """Run independent command lines, name=(script, *words), two at a time."""
+        started = {}
+        for name, words in calls.items():
+            working = [call.process for call in started.values() if call.process.exitcode is None]
+            if len(working) == 2:
+                connection.wait([process.sentinel for process in working])
+            started[name] = self._start(*words)
+        return {name: call.end() for name, call in started.items()}
+
+    def _start(self, script, *words, results=None):
+        logs = Path(tempfile.mkdtemp(dir=self._logs))
+        paths = {"output": logs / "output.txt", "errors": logs / "errors.txt"}
+        environment = self.environment(results)
+        process = start(
+            self.folder / script, words, folder=self.elsewhere, environment=environment, **paths
         )
+        return Call(process, **paths)
 
     def environment(self, results=None):
-        """Variables that scripts are run with; `results` is another folder for what they write."""
-        settings = {
+        """Variables that scripts get; `results` is another folder for what they write."""
+        return {
             "PYTHONPATH": str(self.folder),
             "OODRETRIEVAL_IO_PATH": str(results or self.results),
-            "OMP_NUM_THREADS": "1",
             "TORCH_HOME": str(self.folder / "torch"),
             **dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9"),  # closed
             **dict.fromkeys(("no_proxy", "NO_PROXY"), ""),
         }
-        return {**os.environ, **settings}
 
-    def call_all(self, **calls):
-        """Run independent command lines side by side: name=(script, *words) or a function."""
-        with ThreadPoolExecutor(2) as pool:
-            futures = {name: pool.submit(self.call, *words) for name, words in calls.items()}
-            return {name: future.result() for name, future in futures.items()}
+
+class Call(NamedTuple):
+    """A script at work, and what it prints."""
+
+    process: multiprocessing.Process
+    output: Path
+    errors: Path
+
+    def end(self):
+        """Wait for its end, and give that as `subprocess.run` does."""
+        self.process.join()
+        texts = self.output.read_text(), self.errors.read_text()
+        return subprocess.CompletedProcess(self.process.name, self.process.exitcode, *texts)
 
 
 def files_below(folder):

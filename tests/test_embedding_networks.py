@@ -96,14 +96,14 @@ def no_network(tmp_path, monkeypatch):
 # --- networks of torchvision
 
 
-def test_densenet_vectors_are_the_recorded_ones(reference, tmp_path):
-    expected = json.loads((reference / "caches" / "expected_selection.json").read_text())
+def test_densenet_vectors_are_the_recorded_ones(recorded, tmp_path):
+    expected = json.loads((recorded / "caches" / "expected_selection.json").read_text())
     entry = imagenet("densenet201", tmp_path / "densenet201.pth")
     whole = fill(write_state(entry, entry.model_weights), **expected["weight_formula"])
-    keys = json.loads((reference / "caches" / "densenet201_keys.json").read_text())
+    keys = json.loads((recorded / "caches" / "densenet201_keys.json").read_text())
     assert [[key, list(t.shape)] for key, t in whole.state_dict().items()] == keys
     torch.save(whole.state_dict(), entry.model_weights)
-    paths = [reference / "caches" / "tree" / path for path in expected["image_path"]]
+    paths = [recorded / "caches" / "tree" / path for path in expected["image_path"]]
     pictures = [Image.open(path).convert("RGB") for path in paths]
     boxes = zip(
         expected["image_level_index"], expected["boxes_left_upper_right_lower"], strict=True
@@ -191,6 +191,18 @@ def test_where_the_head_sees_more_the_vector_is_still_the_mean_of_the_last_map(t
     with torch.inference_mode():
         expected = whole.features(image).mean((2, 3))
         torch.testing.assert_close(network.module(image), expected)
+
+
+def test_a_densenet_vector_is_the_mean_of_the_last_map_negative_numbers_included(tmp_path):
+    small = {"block_config": (1, 1)}
+    entry = Entry("small", "torchvision.models", "DenseNet", small, tmp_path / "small.pth")
+    whole = write_state(entry, entry.model_weights)
+    network = load_embedding_network(entry, CPU)
+    image = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        expected = whole.features(image).mean((2, 3))
+        torch.testing.assert_close(network.module(image), expected)
+    assert (expected < 0).any()  # its own classifier sees none of them
 
 
 def test_published_densenet_keys_are_read(tmp_path):

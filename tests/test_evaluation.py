@@ -119,7 +119,7 @@ def test_equally_near_rows_come_in_the_order_of_the_table():
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_order_of_the_rows_does_not_matter(seed):
     generator = np.random.default_rng(seed)
     embeddings, labels = generator.normal(size=(12, 2)), generator.integers(0, 3, 12)
@@ -272,7 +272,7 @@ def test_frames_may_come_as_pairs_one_after_the_other():
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_perfect_constant_and_shuffled_scores(seed):
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, 2, (2, 4, 5))

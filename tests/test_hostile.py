@@ -439,7 +439,7 @@ def training(**options):
 # Damage
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_damaged_weights_are_named_or_the_very_same(tmp_path_factory, data):
     torch.manual_seed(0)

@@ -67,11 +67,11 @@ def facts(reference):
 
 @pytest.fixture(scope="module")
 def filled(facts):
-    """The network at full width, filled by the formula; about 0.5 GB."""
-    with torch.device("meta"):
-        network = DeepWV3Plus(num_classes=19)
+    """The network, filled by the formula; about 0.5 GB at full width."""
     formula = json.loads((facts / "stages_64x128.json").read_text())["formula"]
     assert formula.pop("phase") == 0
+    with torch.device("meta"):
+        network = DeepWV3Plus(num_classes=19, width=formula.pop("width", 1))
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     yield fill(network.to_empty(device="cpu").eval(), **formula)

@@ -188,7 +188,6 @@ def test_the_script_searches_in_several_processes(tmp_path, root):
         env={**os.environ, "PYTHONPATH": str(clone)},
         capture_output=True,
         text=True,
-        timeout=120,
     )
     assert done.returncode == 1, done.stderr
     assert "2 done, 0 skipped (already there), 1 failed, 3 in total" in done.stderr

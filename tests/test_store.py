@@ -8,7 +8,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -323,7 +323,6 @@ def made_up():
 
 @pytest.mark.parametrize("name", WRITERS)
 @given(data=st.data())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_a_changed_bit_is_noticed_wherever_it_is(tmp_path, name, data):
     path = tmp_path / name
     WRITERS[name](path)
@@ -338,7 +337,6 @@ def test_a_changed_bit_is_noticed_wherever_it_is(tmp_path, name, data):
 
 @pytest.mark.parametrize("name", WRITERS)
 @given(data=st.data())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_a_cut_file_is_noticed_wherever_it_is_cut(tmp_path, name, data):
     path = tmp_path / name
     WRITERS[name](path)

@@ -53,7 +53,6 @@ class Screen:
             env={**os.environ, "DISPLAY": self.name},
             capture_output=True,
             text=True,
-            timeout=30,
         )
         return done.stdout.strip()
 

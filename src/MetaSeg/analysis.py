@@ -7,10 +7,12 @@ from a table to (S,) predictions, which are IoUs or probabilities of IoU = 0.
 
 import inspect
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import (
@@ -30,9 +32,7 @@ from src.records import SegmentTable
 from src.store import reports
 
 MIN_IMAGES = 3  # training, choosing among models, validation
-PENALTIES = np.logspace(
-    -4.2, 0.8, 40
-)  # `C` of scikit-learn, the inverse of the L1 penalty's weight
+PENALTIES = np.logspace(-4.2, 0.8, 40)  # `C`, the inverse of the L1 penalty's weight
 BEST_METRICS = 6  # in the scatter plots
 MAX_POINTS = 5000  # in a plot
 _L1 = (  # scikit-learn 1.8 renamed it
@@ -44,52 +44,34 @@ _L1 = (  # scikit-learn 1.8 renamed it
 
 @dataclass(frozen=True)
 class Score:
-    """A figure of merit of one model on each of n random splits.
+    """A figure of merit of one model on each of n random splits."""
 
-    Attributes
-    ----------
-    task : {"classification", "regression"}
-    model, figure : str
-        Such as "entropy" and "AUROC".
-    training, validation : ndarray of shape (n,), float64
-        On the segments that the model was fitted to, and on those of the other images.
-    """
+    task: str  # "classification" or "regression"
+    model: str  # such as "entropy"
+    figure: str  # such as "AUROC"
+    training: np.ndarray  # (n,) float64, on the segments that the model was fitted to
+    validation: np.ndarray  # (n,) float64, on those of the other images
 
-    task: str
-    model: str
-    figure: str
-    training: np.ndarray
-    validation: np.ndarray
+    def statistics(self):
+        """Mean and standard deviation over the splits, by side: a dict of pairs of float."""
+        sides = {"training": self.training, "validation": self.validation}
+        return {side: (float(v.mean()), float(v.std())) for side, v in sides.items()}
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """All that is known of the models on one table.
-
-    Attributes
-    ----------
-    scores : list of Score
-    correlations : dict of str to float
-        Pearson's r of each metric with the IoU, strongest first; 0 for a metric that is constant.
-    predictions : dict of (str, str) to ndarray
-        By task and model: of the validation segments of the first split.
-    validation : SegmentTable
-        These segments.
-    coefficients : ndarray of shape (P, F), float64
-        Of the logistic regression on all standardised segments, a row for each of `PENALTIES`.
-    table : SegmentTable
-    """
+    """All that is known of the models on one table."""
 
     scores: list[Score]
-    correlations: dict[str, float]
-    predictions: dict[tuple[str, str], np.ndarray]
-    validation: SegmentTable
-    coefficients: np.ndarray
+    correlations: dict[str, float]  # see `correlations`
+    predictions: dict[tuple[str, str], np.ndarray]  # by task and model, of `validation`
+    validation: SegmentTable  # the validation segments of the first split
+    coefficients: np.ndarray  # (P, F) float64, see `_penalty_path`; of all segments
     table: SegmentTable
 
 
 def analyze(table, splits, neural, regressors):
-    """Compare the models.
+    """Compare the models; gives the Analysis.
 
     Parameters
     ----------
@@ -101,23 +83,21 @@ def analyze(table, splits, neural, regressors):
         A model that predicts what the column `true_iou` of its training table holds.
     regressors : dict of str to function
         Further models of the IoU, by a name for tables in text and LaTeX.
-
-    Returns
-    -------
-    analysis : Analysis
     """
+    logistic = StandardScaler(), LogisticRegression(C=np.inf, max_iter=10_000)
+    boosting = HistGradientBoostingClassifier(random_state=0)
     classifiers = {
-        "entropy": _logistic(_entropy_of),
-        "logistic": _logistic(_features_of),
+        "entropy": _classifier(_entropy_of, *logistic),
+        "logistic": _classifier(attrgetter("features"), *logistic),
         "logistic, L1": _fit_l1,
-        "gradient boosting": _fit_boosting,
+        "gradient boosting": _classifier(attrgetter("features"), boosting),
         "neural": lambda training: neural(replace(training, true_iou=_is_wrong(training))),
     }
     regressors = {"entropy": _fit_entropy_line, **regressors, "neural": neural}
     scores, predictions = [], {}
     for task, models, truth, figures in (
         ("classification", classifiers, _is_wrong, _classification_figures),
-        ("regression", regressors, _true_iou_of, _regression_figures),
+        ("regression", regressors, attrgetter("true_iou"), _regression_figures),
     ):
         for name, model in models.items():
             rows, predictions[task, name] = _score(model, splits, truth, figures)
@@ -155,12 +135,7 @@ def check(table):
 
 
 def check_splits(splits):
-    """Refuse splits with a side on which every segment has IoU 0, or none has.
-
-    Raises
-    ------
-    SettingError
-    """
+    """Refuse, by a SettingError, splits with a side where every segment has IoU 0, or none has."""
     for pair in splits:
         for side, table in zip(("training", "validation"), pair, strict=True):
             if len(np.unique(_is_wrong(table))) < 2:
@@ -172,10 +147,6 @@ def check_splits(splits):
 
 
 # what is predicted, and how well
-
-
-def _true_iou_of(table):
-    return table.true_iou
 
 
 def _is_wrong(table):
@@ -226,22 +197,15 @@ def correlations(table):
 # models
 
 
-def _features_of(table):
-    return table.features
-
-
 def _entropy_of(table):
     return table.features[:, [table.feature_names.index("E")]]
 
 
-def _logistic(columns):
-    """A logistic regression without penalty on some columns."""
+def _classifier(columns, *steps):
+    """A classifier of scikit-learn, after other steps, on some columns."""
 
     def fit(training):
-        regression = LogisticRegression(C=np.inf, max_iter=10_000)
-        model = make_pipeline(StandardScaler(), regression).fit(
-            columns(training), _is_wrong(training)
-        )
+        model = clone(make_pipeline(*steps)).fit(columns(training), _is_wrong(training))
         return lambda table: model.predict_proba(columns(table))[:, 1]
 
     return fit
@@ -257,15 +221,8 @@ def _fit_l1(training):
         scaler, weights, intercepts = _penalty_path(training.features[inner], wrong[inner])
         scores = scaler.transform(training.features[held]) @ weights.T + intercepts
         best = np.argmax([roc_auc_score(wrong[held], score) for score in scores.T])
-    model = make_pipeline(StandardScaler(), _sparse_logistic(PENALTIES[best]))
-    model.fit(training.features, wrong)
-    return lambda table: model.predict_proba(table.features)[:, 1]
-
-
-def _fit_boosting(training):
-    model = HistGradientBoostingClassifier(random_state=0)
-    model.fit(training.features, _is_wrong(training))
-    return lambda table: model.predict_proba(table.features)[:, 1]
+    model = _classifier(attrgetter("features"), StandardScaler(), _sparse_logistic(PENALTIES[best]))
+    return model(training)
 
 
 def _fit_entropy_line(training):
@@ -293,17 +250,13 @@ def _sparse_logistic(penalty):
 def plain_numbers(analysis):
     """The figures as nested dicts of numbers, for sacred's result.
 
-    Returns
-    -------
-    numbers : dict
-        task -> model -> figure -> side -> {"mean", "std"}; "correlation" -> metric -> r.
+    task -> model -> figure -> side -> {"mean", "std"}; "correlation" -> metric -> r.
     """
     numbers = {"correlation": analysis.correlations}
     for score in analysis.scores:
         models = numbers.setdefault(score.task, {})
         models.setdefault(score.model, {})[score.figure] = {
-            side: {"mean": float(values.mean()), "std": float(values.std())}
-            for side, values in (("training", score.training), ("validation", score.validation))
+            side: {"mean": mean, "std": std} for side, (mean, std) in score.statistics().items()
         }
     return numbers
 
@@ -319,7 +272,7 @@ def text_table(analysis):
     form = "{:15} {:18} {:9} {:>15} {:>15}".format
     lines = [form("task", "model", "figure", "training", "validation")]
     for score in analysis.scores:
-        sides = (f"{v.mean():.3f} +- {v.std():.3f}" for v in (score.training, score.validation))
+        sides = (f"{mean:.3f} +- {std:.3f}" for mean, std in score.statistics().values())
         lines.append(form(score.task, score.model, score.figure, *sides))
     lines += ["", "correlation with the IoU, the strongest"]
     strongest = list(analysis.correlations.items())[:10]
@@ -327,31 +280,17 @@ def text_table(analysis):
 
 
 def write_report(folder, analysis):
-    """Write the tables as CSV and LaTeX, and the pictures.
+    """Write the tables as CSV and LaTeX, and the pictures, to a folder that is made as needed.
 
-    Parameters
-    ----------
-    folder : path
-        Made as needed. Gets scores.csv, scores.tex, correlations.csv, penalty_path.csv, roc.png,
-        correlated.png, predicted.png and penalty_path.png.
-    analysis : Analysis
+    It gets scores.csv, scores.tex, correlations.csv, penalty_path.csv, roc.png, correlated.png,
+    predicted.png and penalty_path.png.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    statistics = [
-        (
-            s.task,
-            s.model,
-            s.figure,
-            *(f(v) for v in (s.training, s.validation) for f in (np.mean, np.std)),
-        )
-        for s in analysis.scores
-    ]
-    header = "task", "model", "figure", "training mean", "training std"
-    reports.write_csv(
-        folder / "scores.csv", (*header, "validation mean", "validation std"), statistics
-    )
-    (folder / "scores.tex").write_text(_latex(statistics))
+    header = "task,model,figure,training mean,training std,validation mean,validation std"
+    rows = [(s.task, s.model, s.figure, *sum(s.statistics().values(), ())) for s in analysis.scores]
+    reports.write_csv(folder / "scores.csv", header.split(","), rows)
+    (folder / "scores.tex").write_text(_latex(analysis.scores))
     reports.write_csv(folder / "correlations.csv", ("metric", "r"), analysis.correlations.items())
     path = np.column_stack([PENALTIES, analysis.coefficients])
     reports.write_csv(folder / "penalty_path.csv", ("C", *analysis.table.feature_names), path)
@@ -366,14 +305,13 @@ def write_report(folder, analysis):
         figure.savefig(folder / f"{name}.png", dpi=100)
 
 
-def _latex(statistics):
+def _latex(scores):
     """A tabular with mean and standard deviation, a line for each figure of a model."""
     lines = [r"\begin{tabular}{lllrr}", r"task & model & figure & training & validation \\ \hline"]
-    for task, model, figure, *values in statistics:
-        figure = figure.replace("R^2", "$R^2$")
-        pairs = zip(values[::2], values[1::2], strict=True)
-        sides = (rf"${mean:.3f} \pm {std:.3f}$" for mean, std in pairs)
-        lines.append(" & ".join([task, model, figure, *sides]) + r" \\")
+    for score in scores:
+        figure = score.figure.replace("R^2", "$R^2$")
+        sides = (rf"${mean:.3f} \pm {std:.3f}$" for mean, std in score.statistics().values())
+        lines.append(" & ".join([score.task, score.model, figure, *sides]) + r" \\")
     return "\n".join([*lines, r"\end{tabular}", ""])
 
 
@@ -381,15 +319,7 @@ def _latex(statistics):
 
 
 def draw_losses(path, losses):
-    """Learning curves of a training.
-
-    Parameters
-    ----------
-    path : path
-        PNG file to write.
-    losses : sequence of (float, float)
-        Training and validation loss of each epoch, from 1.
-    """
+    """Draw the training and validation loss of each epoch, pairs of float, to a PNG file."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot(xlabel="epoch", ylabel="binary cross entropy")
     epochs = range(1, len(losses) + 1)
@@ -416,25 +346,22 @@ def _draw_roc(figure, analysis):
 
 def _draw_correlated(figure, analysis):
     table = analysis.table
-    some = _some_rows(len(table.true_iou))
     strongest = list(analysis.correlations.items())[:BEST_METRICS]
     for position, (name, r) in enumerate(strongest, 1):
         axes = figure.add_subplot(2, -(-BEST_METRICS // 2), position, xlabel=name, ylabel="IoU")
-        column = table.features[some, table.feature_names.index(name)]
-        axes.scatter(column, table.true_iou[some], s=4, alpha=0.3, linewidths=0)
+        _scatter(axes, table.features[:, table.feature_names.index(name)], table.true_iou)
         axes.set_title(f"r = {r:.2f}")
 
 
 def _draw_predicted(figure, analysis):
     true_iou = analysis.validation.true_iou
-    some = _some_rows(len(true_iou))
     regressors = [model for task, model in analysis.predictions if task == "regression"]
     for position, model in enumerate(regressors, 1):
         axes = figure.add_subplot(
             2, -(-len(regressors) // 2), position, xlabel="true IoU", ylabel="predicted IoU"
         )
         predicted = analysis.predictions["regression", model]
-        axes.scatter(true_iou[some], predicted[some], s=4, alpha=0.3, linewidths=0)
+        _scatter(axes, true_iou, predicted)
         axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
         axes.set_title(f"{model}, R^2 {r2_score(true_iou, predicted):.3f}")
 
@@ -456,6 +383,7 @@ def _draw_penalty_path(figure, analysis):
     axes.legend(title="the 10 largest")
 
 
-def _some_rows(count):
-    """At most so many rows as a plot can show."""
-    return np.linspace(0, count - 1, min(count, MAX_POINTS)).astype(int)
+def _scatter(axes, x, y):
+    """Draw points, at most so many as a plot can show."""
+    some = np.linspace(0, len(x) - 1, min(len(x), MAX_POINTS)).astype(int)
+    axes.scatter(x[some], y[some], s=4, alpha=0.3, linewidths=0)

@@ -20,13 +20,12 @@ if __name__ == "__main__":  # this checkout comes first, whichever is installed
 from configuration import CONFIG, datasets, meta_models, models
 from src import class_ids, registry
 from src.errors import SettingError
-from src.MetaSeg import analysis, meta_training, segment_tables, stage
+from src.MetaSeg import analysis, meta_stage, meta_training, segment_tables, stage
 from src.MetaSeg import meta_models as meta
 from src.run.experiment import create_experiment
 from src.run.runner import Runner
 from src.run.settings import HOW_TO_RUN, PATH, POSITIVE, setting, shared_settings
 from src.store.paths import Results
-from src.store.tables import read_table
 
 ex = create_experiment("metaseg")
 
@@ -53,24 +52,11 @@ def config():
 def analyze_metrics(args, run, results, entry):
     """Compare meta models on random splits by image; write tables and pictures, log the table.
 
-    Parameters
-    ----------
-    args : dict
-        Settings of the script.
-    run : Runner
-    results : Results
-    entry : ModelConfig
-        The network among the models, or a regressor to compare beside linear regression, gradient
-        boosting and the network "meta_nn".
-
-    Returns
-    -------
-    result : Analysis
+    `entry` is the network among the models, or a regressor to compare beside linear regression,
+    gradient boosting and the network "meta_nn". Gives the Analysis.
     """
     indices, seed = results.indices("metrics")[: args["num_images"]], args["seed"]
-    table = segment_tables.with_known_iou(
-        segment_tables.segment_table((index, _current_table(results, index)) for index in indices)
-    )
+    table = meta_stage.known_segments(meta_stage.measured_tables(results, indices))
     analysis.check(table)
     splits = segment_tables.split_by_image(table, args["num_averages"], seed)
     analysis.check_splits(splits)
@@ -92,14 +78,6 @@ def analyze_metrics(args, run, results, entry):
     )  # fmt: skip
     run.log.info("wrote tables and pictures to %s", results.analysis)
     return result
-
-
-def _current_table(results, index):
-    try:
-        stage.source_of(results, index)
-        return read_table(results.metrics(index))
-    except (FileNotFoundError, ValueError) as error:
-        raise SettingError(f"image {index} of {results.dataset!r}: {error}") from error
 
 
 def _check_heatmaps(heatmaps):

@@ -27,21 +27,14 @@ _EARLIER_KINDS = "linear", "gradient_boosting"  # of regressors as arrays of our
 class MetaModel:
     """A regressor with the statistics of the segments it was trained on.
 
-    Attributes
-    ----------
-    regressor : torch.nn.Module, or regressor of scikit-learn
-        Standardised features (N, F) float32 -> logits (N, 1), or by its `predict` the IoU (N,),
-        which may leave [0, 1].
-    feature_names : tuple of str
-        F names in the order of the regressor's inputs.
-    mean, std : ndarray of shape (F,), float64
-        Of the training segments.
+    A network makes of standardised features (N, F) float32 logits (N, 1), a regressor of
+    scikit-learn by its `predict` the IoU (N,), which may leave [0, 1].
     """
 
     regressor: nn.Module | RegressorMixin
-    feature_names: tuple[str, ...]
-    mean: np.ndarray
-    std: np.ndarray
+    feature_names: tuple[str, ...]  # F, in the order of the regressor's inputs
+    mean: np.ndarray  # (F,) float64, of the training segments
+    std: np.ndarray  # (F,) float64
 
     def predict(self, metrics):
         """Predict the IoU of segments.
@@ -118,19 +111,9 @@ def save_meta_model(path, model, made_from):
     """Store a meta model whole or not at all.
 
     The file is a torch checkpoint of plain values and tensors, whatever the regressor, so that
-    loading it runs no code; one of scikit-learn is a tensor of the bytes of `regressors.dump`.
-
-    Parameters
-    ----------
-    path : path
-    model : MetaModel
-    made_from : dict
-        What the model depends on, such as its training data: plain values.
-
-    Raises
-    ------
-    SettingError
-        If the regressor cannot be stored.
+    loading it runs no code; one of scikit-learn is a tensor of the bytes of `regressors.dump`,
+    which refuses by a SettingError what cannot be stored. `made_from` is a dict of plain values:
+    what the model depends on, such as its training data.
     """
     classes = sum(re.fullmatch(r"cprob\d+", name) is not None for name in model.feature_names)
     checkpoint = {
@@ -155,19 +138,16 @@ def _stored(regressor, size):
 def load_meta_model(path, entry=None, training=None):
     """Load what `save_meta_model` wrote, the original's `meta_nn.pth`, or a bare state dict.
 
+    Gives the MetaModel.
+
     Parameters
     ----------
-    path : path
     entry : ModelConfig, optional
         What the file holds if that is a network, or a regressor of the user's own; None: `MetaNN`.
         A file that named its own class could have any code run.
     training : callable, optional
         Gives the SegmentTable of the training images. Called only for a bare state dict, which
         does not say by which mean and standard deviation its inputs are standardised.
-
-    Returns
-    -------
-    model : MetaModel
 
     Raises
     ------

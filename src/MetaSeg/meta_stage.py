@@ -1,6 +1,7 @@
 """Stage 3: from the tables of measured pictures to a meta model, and how well it predicts."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,28 +17,14 @@ from src.store.tables import read_table
 
 @dataclass(frozen=True)
 class Training:
-    """What is to be learnt, and from what.
+    """What is to be learnt, and from what."""
 
-    Attributes
-    ----------
-    entry : ModelConfig
-        The meta model.
-    path : path
-        Where it is stored.
-    network : dict
-        Identity of the segmentation network.
-    learnt, judged : Results
-        Of the dataset to learn from, and of the one to judge by.
-    options : dict
-        `seed` and others of `meta_training.fit`.
-    """
-
-    entry: tuple
-    path: Path
-    network: dict
-    learnt: Results
-    judged: Results
-    options: dict
+    entry: tuple  # of the meta model
+    path: Path  # where it is stored
+    network: dict  # identity of the segmentation network
+    learnt: Results  # of the dataset to learn from
+    judged: Results  # of the dataset to judge by
+    options: dict  # `seed` and others of `meta_training.fit`
 
 
 def train(run, training, report):
@@ -57,12 +44,12 @@ def train(run, training, report):
         its segments, which training needs and a trained model does not, and in a dry run.
     """
     log, path, entry = run.log, training.path, training.entry
-    learnt, judged = (measured_tables(results) for results in (training.learnt, training.judged))
+    learnt, judged = (
+        measured_tables(results, results.indices("metrics", missing_ok=True))
+        for results in (training.learnt, training.judged)
+    )
     made_from, segments = made_from_of(training, learnt, judged)
-
-    def read(results, found):
-        return read_segments(results.dataset, found, training.network)
-
+    read = partial(read_segments, training.network)
     reason = "args.overwrite" if run.overwrite else why_stale(path, made_from, segments)
     if reason is None:
         log.info("%s was made from the same: not trained again", path)
@@ -127,14 +114,7 @@ def made_from_of(training, learnt, judged):
 def why_stale(path, made_from, segments):
     """Why the meta model must be trained, as text; None: it need not.
 
-    Parameters
-    ----------
-    path : path
-        Of its weights file.
-    made_from : dict
-        The settings that it depends on.
-    segments : dict
-        The segments likewise; where there are none to learn from, it does not matter.
+    It depends on what `made_from_of` gives; on the segments only where there are any to learn from.
     """
     there = meta.made_from(path)
     if there is None:
@@ -147,8 +127,8 @@ def why_stale(path, made_from, segments):
     return provenance.why_differs(others, made_from | compared)
 
 
-def measured_tables(results):
-    """Index, what it was made from, and table of each measured image; may be empty.
+def measured_tables(results, indices):
+    """Index, what it was made from, and table of some measured images.
 
     Raises
     ------
@@ -156,7 +136,7 @@ def measured_tables(results):
         A table is broken, or the image was predicted again since.
     """
     found = []
-    for index in results.indices("metrics", missing_ok=True):
+    for index in indices:
         try:
             table = read_table(results.metrics(index))
             found.append((index, stage.source_of(results, index), table))
@@ -165,8 +145,15 @@ def measured_tables(results):
     return found
 
 
-def read_segments(dataset, tables, network):
-    """Table of all segments of a dataset; every one has a known IoU, by this network."""
+def known_segments(tables):
+    """One table of `measured_tables`, of the segments whose IoU is known."""
+    metrics = [(index, table) for index, _, table in tables]
+    return segment_tables.with_known_iou(segment_tables.segment_table(metrics))
+
+
+def read_segments(network, results, tables):
+    """The `known_segments` of a dataset; refuses those of another network."""
+    dataset = results.dataset
     if not tables:
         raise SettingError(
             f"{dataset!r} has no metrics files; run src/MetaSeg/main.py with args.dataset={dataset}"
@@ -178,8 +165,7 @@ def read_segments(dataset, tables, network):
                 f"image {index} of {dataset!r} was predicted with other weights or another class; "
                 f"run pred_images.py, then src/MetaSeg/main.py with args.dataset={dataset} again"
             )
-    metrics = [(index, table) for index, _, table in tables]
-    table = segment_tables.with_known_iou(segment_tables.segment_table(metrics))
+    table = known_segments(tables)
     true_iou = table.true_iou
     if np.ptp(true_iou) == 0:
         raise SettingError(

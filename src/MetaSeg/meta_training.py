@@ -28,29 +28,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a network is trained.
+    """How a network is trained."""
 
-    Attributes
-    ----------
-    seed : int
-        Same seed, same weights.
-    epochs, batch_size : int
-        Times that every segment is seen, and segments a step.
-    learning_rate : float
-        The paper's is 1e-4.
-    patience : int, optional
-        Stop after so many epochs without a smaller validation loss. None: never.
-    """
-
-    seed: int
-    epochs: int = 50
-    batch_size: int = 256
-    learning_rate: float = 1e-4
-    patience: int | None = None
+    seed: int  # same seed, same weights
+    epochs: int = 50  # times that every segment is seen
+    batch_size: int = 256  # segments a step
+    learning_rate: float = 1e-4  # the paper's
+    patience: int | None = None  # epochs without a smaller validation loss to stop after
 
 
 def fit(entry, training, validation=None, *, seed, report=None, progress_path=None, **schedule):
-    """Train the meta model of an entry.
+    """Train the meta model of an entry; gives the MetaModel.
 
     Parameters
     ----------
@@ -71,24 +59,16 @@ def fit(entry, training, validation=None, *, seed, report=None, progress_path=No
         is deleted at the end.
     **schedule
         Of `Schedule`; other regressors take theirs from `entry.kwargs`.
-
-    Returns
-    -------
-    model : MetaModel
     """
     if is_regressor(entry):
-        return fit_regressor(entry, training, seed=seed)
+        inputs, mean, std = standardised(training)
+        regressor = _fit(_unfitted(entry, seed), entry, inputs, training.true_iou)
+        return MetaModel(regressor, training.feature_names, mean, std)
     if validation is None:
         ((training, validation),) = split_by_image(training, 1, seed)
+    report = report or (lambda *_: None)
     schedule = Schedule(seed, **schedule)
     return _fit_network(entry, training, validation, schedule, report, progress_path)
-
-
-def fit_regressor(entry, training, *, seed):
-    """Fit a regressor of scikit-learn to standardised features; see `fit`."""
-    inputs, mean, std = standardised(training)
-    regressor = _fit(_unfitted(entry, seed), entry, inputs, training.true_iou)
-    return MetaModel(regressor, training.feature_names, mean, std)
 
 
 def check(entry):
@@ -128,7 +108,7 @@ def _fit(regressor, entry, inputs, true_iou):
         ) from error
 
 
-def _fit_network(entry, training, validation, schedule, report=None, progress_path=None):
+def _fit_network(entry, training, validation, schedule, report, progress_path):
     """Train a meta network; the weights with the smallest validation loss are kept.
 
     Adam with weight decay 5e-4, learning rate divided by 10 after 2/5 and 4/5 of the epochs,
@@ -154,7 +134,7 @@ def _fit_network(entry, training, validation, schedule, report=None, progress_pa
     changing = {"network": network, "optimiser": optimiser, "schedule": decay}
     losses, best = _resume(progress_path, changing)
     for epoch, both in enumerate(losses, 1):
-        _tell(report, epoch, both)
+        report(epoch, *both)
     for epoch in trange(len(losses) + 1, epochs + 1, desc="training", unit="epoch", leave=False):
         if schedule.patience and losses and len(losses) - best["epoch"] >= schedule.patience:
             break
@@ -173,7 +153,7 @@ def _fit_network(entry, training, validation, schedule, report=None, progress_pa
             weights = copy.deepcopy(network.state_dict())
             best = {"epoch": epoch, "loss": loss, "weights": weights}
         _keep(progress_path, changing, losses, best)
-        _tell(report, epoch, losses[-1])
+        report(epoch, *losses[-1])
     network.load_state_dict(best["weights"])
     if progress_path is not None:
         Path(progress_path).unlink(missing_ok=True)
@@ -199,11 +179,6 @@ def _train_epoch(network, optimiser, inputs, targets, batch_size):
         optimiser.step()
         total += loss.item() * len(batch)
     return total / len(inputs)
-
-
-def _tell(report, epoch, losses):
-    if report is not None:
-        report(epoch, *losses)
 
 
 def _keep(path, changing, losses, best):

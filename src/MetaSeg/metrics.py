@@ -139,7 +139,7 @@ def compute_metrics_components(
         prediction = _check_ids("prediction", prediction, (height, width), class_count - 1)
     further = {} if heatmaps is None else heatmaps
     further = {name: _check_map(name, further[name], (height, width)) for name in further}
-    names = _metric_names(further, class_count)
+    names = metric_names(further, class_count)
     if threads < 1:
         raise ValueError(f"`threads` must be at least 1, got {threads}")
 
@@ -160,8 +160,8 @@ def compute_metrics_components(
     return metrics, components
 
 
-def _metric_names(further, class_count):
-    """Names of all metrics in order; refuses a map whose metrics would not be new."""
+def metric_names(further, class_count):
+    """Names of all metrics in order; refuses further maps whose metrics would not be new."""
     suffixes = ("", "_in", "_bd", "_rel", "_rel_in")
     suffixes += ("_var", "_var_in", "_var_bd", "_var_rel", "_var_rel_in")
     names = ["iou", "iou0", "class", "mean_x", "mean_y"]
@@ -368,7 +368,7 @@ def _define(missed, map_count, values, batch):
     map_count : int
         M maps, with E, D and V.
     values : ndarray of shape (10 + 10 M + 2 C, S), float64
-        Out: the metrics in the order of `_metric_names`; only the columns of these segments.
+        Out: the metrics in the order of `metric_names`; only the columns of these segments.
     batch : tuple
         Number of the first segment; sums, ndarray of shape (n, 5 + 4 M + 2 C), float64: pixels of
         the true class, inner pixels, boundary pixels, sum of rows, sum of columns; of E, D and V
@@ -445,12 +445,7 @@ def _refuse_probabilities(probabilities):
 
 def _check_ids(name, ids, shape, highest):
     """Class ids as an array of whole numbers that fit in uint16, or a ValueError."""
-    ids = _real_array(name, ids)
-    if ids.shape != shape:
-        raise ValueError(
-            f"`{name}` must have the image's shape {shape}, got {ids.shape}; "
-            "pass None where it is unknown"
-        )
+    ids = _real_array(name, ids, shape, "; pass None where it is unknown")
     if ids.dtype in (np.uint8, np.uint16) and ids.max() <= highest:
         return ids
     allowed = (ids >= 0) & (ids <= highest) & (ids == np.floor(ids))
@@ -465,23 +460,20 @@ def _check_ids(name, ids, shape, highest):
 
 def _check_map(name, values, shape):
     """A further heat map as float64, or a ValueError."""
-    values = _real_array(f"heatmaps[{name!r}]", values)
-    if values.shape != shape:
-        raise ValueError(
-            f"`heatmaps[{name!r}]` must have the image's shape {shape}, got {values.shape}"
-        )
-    if not np.isfinite(values).all():
-        raise ValueError(
-            f"`heatmaps[{name!r}]` must be finite; "
-            f"{_describe(~np.isfinite(values), values, 'row, column')}"
-        )
+    name = f"heatmaps[{name!r}]"
+    values = _real_array(name, values, shape)
+    refused = ~np.isfinite(values)
+    if refused.any():
+        raise ValueError(f"`{name}` must be finite; {_describe(refused, values, 'row, column')}")
     return values.astype(np.float64, copy=False)
 
 
-def _real_array(name, values):
+def _real_array(name, values, shape=None, hint=""):
     values = np.asarray(values)
     if values.dtype.kind not in "buif":
         raise ValueError(f"`{name}` must hold real numbers, got dtype {values.dtype}")
+    if shape not in (None, values.shape):
+        raise ValueError(f"`{name}` must have the image's shape {shape}, got {values.shape}{hint}")
     return values
 
 

@@ -7,56 +7,35 @@ import numpy as np
 from sklearn.model_selection import GroupShuffleSplit
 
 from src.errors import SettingError
+from src.MetaSeg.metrics import metric_names
 from src.records import SegmentTable
 
 HELD_OUT = 0.2  # share of the images on the validation side of a split
 _NO_FEATURES = {"class", "iou", "iou0"}
 
 
-def feature_names(metric_names):
+def feature_names(names):
     """The metrics that are features, in the order of the published meta network's inputs.
 
-    Parameters
-    ----------
-    metric_names : iterable of str
-
-    Returns
-    -------
-    names : tuple of str
-        All but `class`, `iou` and `iou0` sorted as text, then `cprob0`, `cprob1`, ... by number.
+    A tuple: all but `class`, `iou` and `iou0` as text, then `cprob0`, `cprob1`, ... by number.
     """
-    shares = [name for name in metric_names if re.fullmatch(r"cprob\d+", name)]
-    others = [name for name in metric_names if name not in _NO_FEATURES and name not in shares]
+    shares = [name for name in names if re.fullmatch(r"cprob\d+", name)]
+    others = [name for name in names if name not in _NO_FEATURES and name not in shares]
     return (*sorted(others), *sorted(shares, key=lambda name: int(name.removeprefix("cprob"))))
 
 
 def original_names(classes):
-    """Features of the original in order: the metrics of stage 2 without further heat maps.
-
-    Parameters
-    ----------
-    classes : int
-        Number of predicted classes.
-    """
-    suffixes = ("", "_in", "_bd", "_rel", "_rel_in")
-    suffixes += ("_var", "_var_in", "_var_bd", "_var_rel", "_var_rel_in")
-    names = [name + suffix for name in "EDV" for suffix in suffixes]
-    names += ["mean_x", "mean_y", "S", "S_in", "S_bd", "S_rel", "S_rel_in"]
-    names += [f"{name}{c}" for name in ("ndist", "cprob") for c in range(classes)]
-    return feature_names(names)
+    """Features of the original for so many classes: the metrics without further heat maps."""
+    return feature_names(metric_names((), classes))
 
 
 def segment_table(metrics_of_images):
-    """One table of the segments of many images.
+    """A SegmentTable of the segments of many images.
 
     Parameters
     ----------
     metrics_of_images : iterable of (int, dict)
         Image index and its metrics: name -> S values. Images without segments are fine.
-
-    Returns
-    -------
-    table : SegmentTable
 
     Raises
     ------
@@ -91,13 +70,7 @@ def segment_table(metrics_of_images):
 
 
 def with_known_iou(table):
-    """The rows of a `SegmentTable` that have a known IoU.
-
-    Raises
-    ------
-    SettingError
-        If there is none.
-    """
+    """The rows of a SegmentTable that have a known IoU; a SettingError if there is none."""
     known = ~np.isnan(table.true_iou)
     if not known.any():
         raise SettingError(

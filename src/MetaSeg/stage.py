@@ -18,7 +18,7 @@ SUM_TOLERANCE = 1e-3
 
 
 def measure_dataset(run, results, predicted_ids, heatmaps, num_images=None):
-    """Measure the segments of the images that have no up-to-date metrics yet.
+    """Measure the segments of the images that have no up-to-date metrics yet; gives the Tally.
 
     Parameters
     ----------
@@ -30,10 +30,6 @@ def measure_dataset(run, results, predicted_ids, heatmaps, num_images=None):
         Folder of each further heat map to aggregate, with a file <index>.npy an image.
     num_images : int, optional
         Only the first so many images; None: all.
-
-    Returns
-    -------
-    tally : Tally
     """
     indices = run.in_shard(results.indices("input")[:num_images])
     run.prepare(results.folder("metrics"), results.folder("components"))
@@ -73,8 +69,6 @@ def store_segments(results, index, prediction, made_from, maps=None):
 
     Parameters
     ----------
-    results : Results
-    index : int
     prediction : Prediction
         With probabilities; its scores are aggregated like the further heat maps.
     made_from : dict
@@ -115,18 +109,7 @@ def _check_sums(metrics, classes):
 
 
 def read_measured(results, index, probabilities=False):
-    """What stages 1 and 2 know of an image.
-
-    Parameters
-    ----------
-    results : Results
-    index : int
-    probabilities : bool
-        False: leave out the probabilities, which are nearly all of the file.
-
-    Returns
-    -------
-    measured : Measured
+    """What stages 1 and 2 know of an image: Measured, see `arrays.read_prediction`.
 
     Raises
     ------
@@ -167,10 +150,7 @@ def why_stale(results, index, predicted_ids, heatmaps=None):
 
     Metrics of further heat maps that are there are kept where none are asked for.
     """
-
-    def made_from(known):
-        return _made_from(results, index, predicted_ids, heatmaps, known)
-
+    made_from = partial(_made_from, results, index, predicted_ids, heatmaps)
     ignored = () if heatmaps else ("heatmaps",)
     paths = results.metrics(index), results.components(index)
     reasons = (provenance.why_stale(path, made_from, ignored) for path in paths)
@@ -188,21 +168,10 @@ def _map_paths(heatmaps, index):
 
 
 def draw_ratings(run, results, meta_model, mappings, num_images=None):
-    """Draw true and predicted IoU of the segments of every measured image.
+    """Draw true and predicted IoU of the segments of every measured image; gives the Tally.
 
-    Parameters
-    ----------
-    run : Runner
-    results : Results
-    meta_model : MetaModel
-    mappings : tuple of (dict, dict)
-        `label_mapping` of the dataset, `pred_mapping` of the predictions.
-    num_images : int, optional
-        Only the first so many images; None: all.
-
-    Returns
-    -------
-    tally : Tally
+    `mappings` are `label_mapping` of the dataset and `pred_mapping` of the predictions; the others
+    as of `measure_dataset`.
     """
     run.prepare(results.rating(0).parent)
     return run.each(

@@ -117,10 +117,7 @@ def _upper_bits(image):
 def read_ids(path):
     """Read a label file of 8 bits a pixel, grey or with a palette, as (H, W) uint8.
 
-    Raises
-    ------
-    OSError, ValueError
-        As `read_image`; or it is of another kind.
+    Others raise a ValueError; a file that cannot be read what `read_image` does.
     """
     with _opened(path) as image:
         if image.mode not in ("L", "P"):
@@ -129,13 +126,7 @@ def read_ids(path):
 
 
 def read_colours(path):
-    """Read a label file that shows classes as colours, as (H, W, 3) uint8.
-
-    Raises
-    ------
-    OSError, ValueError
-        As `read_image`.
-    """
+    """Read a label file that shows classes as colours, as (H, W, 3) uint8; see `read_image`."""
     with _opened(path) as image:
         return np.array(image.convert("RGB"))
 
@@ -214,18 +205,10 @@ def list_images(root, pattern, *, folder=".", readable=(".png",)):
 
 
 def with_labels(images, label_of):
-    """Pair pictures with their label files.
+    """Pair pictures with their label files: a list of pairs of paths.
 
-    Parameters
-    ----------
-    images : list of Path
-    label_of : callable
-        Takes the path of a picture, gives that of its labels.
-
-    Raises
-    ------
-    FileNotFoundError
-        A picture has no label file.
+    `label_of` takes the path of a picture and gives that of its labels. A picture without a label
+    file is a FileNotFoundError.
     """
     samples = [(image, label_of(image)) for image in images]
     missing = [label for _, label in samples if not label.is_file()]

@@ -99,8 +99,6 @@ class A2D2(LabelledImages):
         Folder that holds `camera_lidar_semantic`.
     positions : sequence of str
         Cameras to use, from `POSITIONS`.
-    transform : callable, optional
-        Takes image and ground truth, gives both back changed.
     """
 
     label_mapping = {index: (name, colour) for index, (name, colour, _) in enumerate(_CLASSES)}

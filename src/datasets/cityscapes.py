@@ -37,8 +37,6 @@ class Cityscapes(LabelledImages):
     root : path
         Folder that holds `leftImg8bit` and `gtFine`.
     split : {"train", "val", "test"}
-    transform : callable, optional
-        Takes image and ground truth, gives both back changed.
     """
 
     pred_mapping = {label.train_id: (label.name, label.color) for label in _TRAINED}

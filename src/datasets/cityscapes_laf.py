@@ -33,8 +33,6 @@ class CityscapesLAF(LabelledImages):
     root : path
         Folder that holds `leftImg8bit` and `gtCoarse`.
     split : {"train", "test"}
-    transform : callable, optional
-        Takes image and ground truth, gives both back changed.
     """
 
     label_mapping = _label_mapping()

@@ -18,8 +18,6 @@ class CustomDataset(LabelledImages):
         Folder that holds the pictures.
     recursive : bool
         Look in the folders below as well.
-    transform : callable, optional
-        Takes image and ground truth (None), gives both back changed.
     """
 
     def __init__(self, root, recursive=False, transform=None):

@@ -15,8 +15,6 @@ class _Track(LabelledImages):
     ----------
     root : path
         Folder that holds `images` and `labels_masks`.
-    transform : callable, optional
-        Takes image and ground truth, gives both back changed.
     """
 
     def __init__(self, root, transform=None):

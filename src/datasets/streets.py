@@ -7,13 +7,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from src.datasets import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    LabelledImages,
-    check_choice,
-)
-from src.datasets.cityscapes import Cityscapes
+from src.datasets import IMAGENET_MEAN, IMAGENET_STD, LabelledImages, check_choice
 from src.datasets.demo import scene as street_scene
 from src.datasets.demo.things import UNSEEN
 from src.store.files import prepare, whole_file
@@ -27,7 +21,37 @@ FIRST_UNSEEN_ID = 100
 DRAWING = 1  # raise it with every change of how scenes look: they are then drawn anew
 _DRAWN_AT = 1_000_000_000  # modification time of the files, the same whoever draws them when
 
-KNOWN = Cityscapes.pred_mapping
+# Cityscapes train ids, names and colours
+KNOWN = {
+    0: ("road", (128, 64, 128)),
+    1: ("sidewalk", (244, 35, 232)),
+    2: ("building", (70, 70, 70)),
+    3: ("wall", (102, 102, 156)),
+    4: ("fence", (190, 153, 153)),
+    5: ("pole", (153, 153, 153)),
+    6: ("traffic light", (250, 170, 30)),
+    7: ("traffic sign", (220, 220, 0)),
+    8: ("vegetation", (107, 142, 35)),
+    9: ("terrain", (152, 251, 152)),
+    10: ("sky", (70, 130, 180)),
+    11: ("person", (220, 20, 60)),
+    12: ("rider", (255, 0, 0)),
+    13: ("car", (0, 0, 142)),
+    14: ("truck", (0, 0, 70)),
+    15: ("bus", (0, 60, 100)),
+    16: ("train", (0, 80, 100)),
+    17: ("motorcycle", (0, 0, 230)),
+    18: ("bicycle", (119, 11, 32)),
+}
+CATEGORIES = {  # of Cityscapes
+    "flat": ("road", "sidewalk"),
+    "construction": ("building", "wall", "fence"),
+    "object": ("pole", "traffic light", "traffic sign"),
+    "nature": ("vegetation", "terrain"),
+    "sky": ("sky",),
+    "human": ("person", "rider"),
+    "vehicle": ("car", "truck", "bus", "train", "motorcycle", "bicycle"),
+}
 UNKNOWN = {
     FIRST_UNSEEN_ID + k: (kind, colour) for k, (kind, (_, colour)) in enumerate(UNSEEN.items())
 }
@@ -43,13 +67,11 @@ class Streets(LabelledImages):
     split : {"train", "val", "ood"}
         The scenes of "ood" also hold objects that are in no other split.
     seed : int
-    transform : callable, optional
-        Takes image and ground truth, gives both back changed.
     """
 
     pred_mapping = KNOWN
     label_mapping = {**KNOWN, **UNKNOWN}
-    categories = {name: Cityscapes.categories[name] for name, _ in KNOWN.values()}
+    categories = {name: category for category, names in CATEGORIES.items() for name in names}
 
     def __init__(self, root, split="train", seed=0, transform=None):
         check_choice("split", split, SPLITS)

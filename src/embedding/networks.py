@@ -21,13 +21,12 @@ from scipy import ndimage
 from torch import nn
 
 from src import registry
+from src.datasets import IMAGENET_MEAN, IMAGENET_STD
 from src.errors import SettingError
 from src.run.settings import SIZE
 from src.store.provenance import identity
 from src.store.weights import load_weights, read_state
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 BUFFER_BYTES = 64 * 2**20  # of crops that wait for others of their size
 
 _log = logging.getLogger(__name__)
@@ -50,18 +49,9 @@ class EmbeddingNetwork:
 def choose_entry(entries, name):
     """Entry of an embedding network by its name; those of torchvision and timm need none.
 
-    Parameters
-    ----------
-    entries : dict of str to ModelConfig
-        Those of the configuration; at least one.
-    name : str
-        One of its names; a classification network of `torchvision.models`, whose default weights
-        are chosen; or "timm/" and a name of `timm.list_models()`, with its published weights.
-
-    Raises
-    ------
-    SettingError
-        If there is no such entry or network.
+    The name is one of `entries`, those of the configuration, at least one; a classification network
+    of `torchvision.models`, whose default weights are chosen; or "timm/" and a name of
+    `timm.list_models()`, with its published weights. Another is a SettingError.
     """
     name = str(name)
     if name in entries:
@@ -297,7 +287,7 @@ def _batches(network, crops, batch_size):
     """Lists of (key, crop) of one size; the largest leave first where too many are waiting."""
     waiting, held = defaultdict(list), 0
     for key, crop in crops:
-        crop = _fit(_check(crop), network)
+        crop = _fit(crop, network)
         group = waiting[crop.shape]
         group.append((key, crop))
         held += crop.nbytes
@@ -318,14 +308,10 @@ def _average(features):
     return features.mean((2, 3)) if features.ndim == 4 else features
 
 
-def _check(crop):
-    if crop.dtype != np.uint8 or crop.ndim != 3 or crop.shape[2] != 3:
-        raise ValueError(f"a crop must be (h, w, 3) uint8, got {crop.shape} {crop.dtype}")
-    return crop
-
-
 def _fit(crop, network):
     """The one place where crops are scaled: to the one size of a network, or up to its least."""
+    if crop.dtype != np.uint8 or crop.ndim != 3 or crop.shape[2] != 3:
+        raise ValueError(f"a crop must be (h, w, 3) uint8, got {crop.shape} {crop.dtype}")
     size = crop.shape[:2]
     factor = max(1, *(least / length for least, length in zip(network.min_size, size, strict=True)))
     wanted = network.crop_size or tuple(round(factor * length) for length in size)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from src import pictures
 from src.embedding.suspects import Judge, Loaded
 from src.embedding.table import collect, matching_rows
-from src.embedding.vectors import Embedder, read_picture, thumbnails_of
+from src.embedding.vectors import Embedder, read_picture
 from src.run import processes
 from src.run.kept import Kept
 from src.store import provenance, tables
@@ -22,32 +23,15 @@ from src.store.paths import Results, vectors_folder
 
 @dataclass(eq=False)
 class Embedding(Kept):
-    """What stage 4 does with pictures, here or in another process.
+    """What stage 4 does with pictures, here or in another process."""
 
-    Parameters
-    ----------
-    source : Judge or Loaded
-        Where the objects of a picture come from.
-    embedder : Embedder
-    network : dict
-        `net` and `crop_size`: the identity of the network, and the size that it scales crops to.
-    io_path : path
-        Folder of all results.
-    path : path
-        Of the table that is collected.
-    num_cores : int
-        Processes that choose and cut, while this one embeds.
-    overwrite : bool
-        Whether vectors that are there are computed again.
-    """
-
-    source: Judge | Loaded
+    source: Judge | Loaded  # where the objects of a picture come from
     embedder: Embedder
-    network: dict
-    io_path: Path
-    path: Path
-    num_cores: int = 1
-    overwrite: bool = False
+    network: dict  # see `provenance.of_vectors`
+    io_path: Path  # folder of all results
+    path: Path  # of the table that is collected
+    num_cores: int = 1  # processes that choose and cut, while this one embeds
+    overwrite: bool = False  # whether vectors that are there are computed again
 
     def file_of(self, name):
         """Path of the vectors of a picture."""
@@ -110,8 +94,8 @@ class Embedding(Kept):
         if not len(missing):
             return table, made_from, missing, None
         picture = read_picture(table)
-        thumbnails = tables.as_column(thumbnails_of(picture, table["box"]))
-        table = table.with_columns(thumbnail=thumbnails)
+        thumbnails = [pictures.thumbnail(picture, box) for box in table["box"]]
+        table = table.with_columns(thumbnail=tables.as_column(thumbnails))
         places = self.source.places(name.dataset)
         return table, made_from, missing, self.embedder.cut(picture, table.take(missing), places)
 
@@ -142,11 +126,6 @@ class Embedding(Kept):
 
 def embed_dataset(run, embedding):
     """Embed the pictures that have no up-to-date vectors, and collect the table of all.
-
-    Parameters
-    ----------
-    run : Runner
-    embedding : Embedding
 
     Returns
     -------

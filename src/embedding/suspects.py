@@ -1,7 +1,7 @@
 """Which objects of a picture are suspicious: found among its segments, or read from a file."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,32 +20,15 @@ from src.store.paths import Results, min_size_of
 
 @dataclass(eq=False)
 class Judge(Kept):
-    """Finds the suspicious objects of pictures whose segments stage 2 has measured.
+    """Finds the suspicious objects of pictures whose segments stage 2 has measured."""
 
-    Parameters
-    ----------
-    io_path : path
-        Folder of all results.
-    model_name : str
-        The segmentation network.
-    meta_model : MetaModel
-    rule : dict
-        Which segments are suspicious: arguments of `crops.select_segments`.
-    min_crop : (int, int)
-        Smallest height and width of a crop in pixels.
-    datasets : dict of str to DatasetConfig
-        Those that are searched, by name.
-    selection : dict
-        What the choice depends on: plain values, see `provenance.of_vectors`.
-    """
-
-    io_path: str | Path
-    model_name: str
+    io_path: str | Path  # folder of all results
+    model_name: str  # the segmentation network
     meta_model: MetaModel
-    rule: dict
-    min_crop: tuple[int, int]
-    datasets: dict
-    selection: dict
+    rule: dict  # which segments are suspicious: arguments of `crops.select_segments`
+    min_crop: tuple[int, int]  # smallest height and width of a crop in pixels
+    datasets: dict  # entries of those that are searched, by name
+    selection: dict  # what the choice depends on, see `provenance.of_vectors`
 
     @property
     def min_size(self):
@@ -77,10 +60,6 @@ class Judge(Kept):
 
     def objects_of(self, name):
         """Predict the IoU of the S segments of a picture and choose the n suspicious ones.
-
-        Parameters
-        ----------
-        name : ImageName
 
         Returns
         -------
@@ -146,36 +125,20 @@ class Judge(Kept):
         except Exception:  # of others' datasets, any; whoever reads the picture will name it
             return noted
 
-    def _samples(self, dataset):
-        if dataset not in self._listed:
-            self._listed[dataset] = registry.build(self.datasets[dataset])
-        return self._listed[dataset]
-
     @cached_property
-    def _listed(self):
-        return {}
+    def _samples(self):
+        """Function from the name of a dataset to the dataset, each made once."""
+        return cache(lambda dataset: registry.build(self.datasets[dataset]))
 
 
 @dataclass(eq=False)
 class Loaded(Kept):
-    """The objects in a file of stage 4, of this system or of the original.
+    """The objects in a file of stage 4, of this system or of the original."""
 
-    Parameters
-    ----------
-    table : ObjectTable
-        Without vectors and thumbnails.
-    model_name : str
-        The segmentation network.
-    min_size : (int, int)
-        Smallest height and width of an object in pixels.
-    io_paths : list of path
-        Folders of all results where component maps may lie, the likeliest first.
-    """
-
-    table: ObjectTable
-    model_name: str
-    min_size: tuple[int, int]
-    io_paths: list
+    table: ObjectTable  # without vectors and thumbnails
+    model_name: str  # the segmentation network
+    min_size: tuple[int, int]  # smallest height and width of an object in pixels
+    io_paths: list  # folders of results where component maps may lie, the likeliest first
 
     def places(self, dataset):
         """As of `Judge`."""
@@ -209,21 +172,11 @@ class Loaded(Kept):
 
 
 def load_objects(path, model_name, io_path):
-    """The objects in a file of stage 4, of this system or of the original.
+    """The objects in a file of stage 4: Loaded.
 
-    Parameters
-    ----------
-    path : path
-    model_name : str
-        The segmentation network, where the file has no object and so does not say.
-    io_path : path
-        Folder of all results: component maps are looked up in the folders above the file, then
-        there.
-
-    Returns
-    -------
-    loaded : Loaded
-        Relative picture paths are looked up from here, else from the folders above the file.
+    Relative picture paths are looked up from here, else from the folders above the file; component
+    maps in the folders above the file, then in `io_path`. `model_name` is that of the segmentation
+    network where the file has no object and so does not say.
 
     Raises
     ------

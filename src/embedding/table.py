@@ -11,32 +11,22 @@ from src.records import ImageName, ObjectTable
 from src.store import provenance, tables
 from src.store.files import locked
 from src.store.paths import indices_in, vectors_folder
+from src.store.tables import MAPS
 
 _SAME = "net", "crop_size", "format"  # of all vectors in a table
-MAPS = "nn_embeddings", "plot_embeddings"
 
 
 @dataclass(frozen=True)
 class Collection:
-    """What stage 4 has collected.
+    """What stage 4 has collected."""
 
-    Attributes
-    ----------
-    table : ObjectTable
-        All objects, in the order of dataset, image and component.
-    judged : dict of ImageName to dict
-        What is known of all segments of the pictures of this run: the facts of `Judge.objects_of`.
-    rows : ndarray of int64
-        Those of the objects in pictures of this run.
-    """
-
-    table: ObjectTable
-    judged: dict
-    rows: np.ndarray
+    table: ObjectTable  # all objects, in the order of dataset, image and component
+    judged: dict  # of ImageName, in this run: facts of `Judge.objects_of`
+    rows: np.ndarray  # int64, of the objects in pictures of this run
 
 
 def collect(log, embedding, names, done):
-    """Write the table of all objects unless it is up to date.
+    """Write the table of all objects unless it is up to date; gives the Collection.
 
     It has the objects of all pictures whose vectors are by the same network: of the searched
     datasets those that are still measured, and all of others. Where no object is among them, a
@@ -46,14 +36,9 @@ def collect(log, embedding, names, done):
     ----------
     log : logging.Logger
     embedding : Embedding
-    names : list of ImageName
-        All measured images of the searched datasets.
-    done : list of ImageName
-        Those that this run has embedded, or found embedded.
-
-    Returns
-    -------
-    collection : Collection
+    names, done : list of ImageName
+        All measured images of the searched datasets; those that this run has embedded, or found
+        embedded.
     """
     path, done = Path(embedding.path), set(done)
     searched = {name.dataset for name in names}

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from src import pictures
+from src import pictures, registry
 from src.datasets import read_image
 from src.embedding import crops
 from src.embedding.networks import embed_stream, load_embedding_network, segment_features
@@ -21,37 +21,16 @@ _log = logging.getLogger(__name__)
 
 
 class Embedder(Kept):
-    """What makes vectors of the objects of pictures, here or in another process."""
+    """What makes vectors of the objects of pictures, here or in another process.
+
+    `cut(picture, objects, places)` gives what the vectors of the n objects, an ObjectTable, of a
+    picture (H, W, 3) uint8 are made from; its component map lies in one of `places`, Results.
+    `cut_box(picture, box)` gives that of a box in a picture from outside, for one vector.
+    `embed(cuts)` takes (key, cut) and yields (key, vectors (n, F) float32), in any order.
+    """
 
     device: torch.device | None  # None: the first GPU of the process that embeds, or its CPU
     takes_some = True  # whether some of a picture's objects take less time than all
-
-    def cut(self, picture, objects, places):
-        """What the vectors of the n objects of a picture are made from.
-
-        Parameters
-        ----------
-        picture : ndarray of shape (H, W, 3), uint8
-        objects : ObjectTable of n rows
-        places : list of Results
-            Where its component map may lie.
-        """
-        raise NotImplementedError
-
-    def cut_box(self, picture, box):
-        """What one vector is made from: that of a box in a picture from outside."""
-        raise NotImplementedError
-
-    def embed(self, cut):
-        """Make vectors of an iterator of (key, what `cut` gave).
-
-        Yields
-        ------
-        key : object
-            As it came, in any order.
-        vectors : ndarray of shape (n, F), float32
-        """
-        raise NotImplementedError
 
     def choose_device(self):
         """The device to compute on."""
@@ -60,22 +39,11 @@ class Embedder(Kept):
 
 @dataclass(eq=False)
 class CropEmbedder(Embedder):
-    """By a network that sees crops.
-
-    Parameters
-    ----------
-    entry : ModelConfig
-    crop_size : sequence of (int, int) or None
-        See `networks.load_embedding_network`.
-    batch_size : int
-        Crops of one size that go through the network together.
-    device
-        See `Embedder`.
-    """
+    """By a network that sees crops; see `networks.load_embedding_network`."""
 
     entry: tuple
     crop_size: list | None
-    batch_size: int
+    batch_size: int  # crops of one size that go through the network together
     device: torch.device | None
 
     @cached_property
@@ -108,19 +76,10 @@ class CropEmbedder(Embedder):
 
 @dataclass(eq=False)
 class WholeEmbedder(Embedder):
-    """By the segmentation network's own features, the mean over the object.
-
-    Parameters
-    ----------
-    entry : ModelConfig
-    to_input : callable
-        See `inference.to_input`.
-    device
-        See `Embedder`.
-    """
+    """By the segmentation network's own features, the mean over the object."""
 
     entry: tuple
-    to_input: object
+    trained_on: tuple  # entry of the dataset that has the mean and std of the network's input
     device: torch.device | None
     takes_some = False
 
@@ -157,8 +116,10 @@ class WholeEmbedder(Embedder):
 
     def embed(self, cut):
         """See `Embedder`."""
+        statistics = (registry.module_attribute(self.trained_on, name) for name in ("mean", "std"))
+        to_input = inference.to_input(*statistics)
         for key, (picture, components, numbers) in cut:
-            image, _ = self.to_input(Image.fromarray(picture), None)
+            image, _ = to_input(Image.fromarray(picture), None)
             yield key, segment_features(self.network, image, components, numbers)
 
 
@@ -174,8 +135,3 @@ def read_picture(objects):
             "predicted; predict it again"
         )
     return picture
-
-
-def thumbnails_of(picture, boxes):
-    """JPEG of each box of a picture."""
-    return [pictures.thumbnail(picture, box) for box in boxes]

@@ -9,20 +9,9 @@ from src.store.paths import Results
 
 
 def embeddings_file(args, data):
-    """Smallest size of an object, and path of the table, that settings of `args` name.
+    """Smallest height and width of an object in pixels, and path of the table, that `args` name.
 
-    Parameters
-    ----------
-    args : dict
-        `io_path`, `model_name`, `net`; `min_height`, `min_width`, None: those of the dataset.
-    data : DatasetConfig
-
-    Returns
-    -------
-    min_size : list of two int
-        Height and width in pixels.
-    path : Path
-        See `Results.embeddings`.
+    See `registry.size_for` and `Results.embeddings`.
     """
     min_size = registry.size_for(data, "min_segment_size", args["min_height"], args["min_width"])
     results = Results(args["io_path"], args["model_name"])

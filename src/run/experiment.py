@@ -52,7 +52,7 @@ class Terminated(KeyboardInterrupt):
 
 
 def create_experiment(name):
-    """Experiment of the script that calls this function.
+    """The sacred.Experiment of the script that calls this function; messages have its name.
 
     The script's docstring becomes the description in its help. Its settings are the entries of the
     config scope, which say their rules by `setting` and stand in the help in that order::
@@ -67,15 +67,6 @@ def create_experiment(name):
     a run is started. `with args.names=[one,two]` is a list of text, without quotes, and paths begin
     with ~ or variables if they like. Settings from configuration files (`with settings.json`) are
     held to the same, and `-f` lets everything pass.
-
-    Parameters
-    ----------
-    name : str
-        Shown in messages and stored with the run.
-
-    Returns
-    -------
-    experiment : sacred.Experiment
     """
     return _StrictExperiment(name, script=inspect.currentframe().f_back.f_globals)
 
@@ -140,15 +131,7 @@ class _StrictExperiment(Experiment):
                 raise
             raise SystemExit(f"{self.path}: {error}") from error
 
-    def _create_run(
-        self,
-        command_name=None,
-        config_updates=None,
-        named_configs=(),
-        info=None,
-        meta_info=None,
-        options=None,
-    ):
+    def _create_run(self, command_name, config_updates, named_configs, info, meta_info, options):
         self.logger = _logger(self.path)
         options = dict(options or {})
         forced = bool(options.get("--force"))
@@ -182,10 +165,8 @@ class _StrictExperiment(Experiment):
 
     def _help(self, usage):
         by = "`with NAME=VALUE ...` or `with FILE.json`"
-        settings = [
-            (f"{name}={rules.default!r}", rules.description())
-            for name, rules in self._settings().items()
-        ]
+        own = self._settings().items()
+        settings = [(f"{name}={rules.default!r}", rules.description()) for name, rules in own]
         used = {self.default_command, *(words.partition(",")[0] for words, _ in _OPTIONS)}
         further = [
             (", ".join(option.get_flags()), option.get_description().partition(".")[0])
@@ -290,13 +271,7 @@ def _read(updates, settings):
 def _check(updates, settings, asked):
     """Refuse settings that do not exist, and values that do not fit, defaults included.
 
-    Parameters
-    ----------
-    updates : dict
-        Dotted name -> value.
-    settings : dict of str to Setting
-    asked : set of str
-        Names without default that a command asks for, such as `config_filename` of `save_config`.
+    A command may ask for names without default, such as `config_filename` of `save_config`.
     """
     rules = {name: _rules_for(name, settings) for name in sorted({*settings, *updates})}
     for name, found in rules.items():

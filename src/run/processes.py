@@ -47,10 +47,8 @@ def results(function, indices, num_cores, executor=None, images_per_job=1):
 
     Parameters
     ----------
-    function : callable
-        See `Runner.each`.
-    indices : iterable
-        What the function takes: indices, or all that a process needs to know of an image.
+    function, indices
+        See `function` and `images` of `Runner.each`.
     num_cores : int
         Processes to use; with 1 everything happens in this one.
     executor, images_per_job
@@ -76,7 +74,7 @@ def results(function, indices, num_cores, executor=None, images_per_job=1):
     if waiting:
         processes = min(num_cores, len(waiting))
         with LocalProcesses(processes) as executor:
-            yield from _from_executor(executor, job, waiting, processes * _AHEAD)
+            yield from elsewhere(executor, job, waiting, held=processes * _AHEAD)
 
 
 class LocalProcesses(Executor):
@@ -136,12 +134,7 @@ def _is_short(seconds, done, left):
     return seconds < _LOOK or seconds * left < _STARTING * done
 
 
-def elsewhere(executor, job, indices, images_per_job):
-    """What `_from_executor` yields of an executor that may be at many jobs."""
-    return _from_executor(executor, job, indices, _HELD_ELSEWHERE, images_per_job)
-
-
-def _from_executor(executor, job, indices, held, images_per_job=1):
+def elsewhere(executor, job, indices, images_per_job=1, held=_HELD_ELSEWHERE):
     """Yield (index, result or the exception) in the order of the indices.
 
     `job` takes some indices and gives a list of as many results; `held` images are begun at most.

@@ -22,64 +22,33 @@ _LISTED = 10  # images named in a plan
 
 @dataclass(frozen=True)
 class Tally:
-    """How a run over many images ended.
+    """How a run over many images ended."""
 
-    Attributes
-    ----------
-    done, skipped : int
-        Images worked on now, and images found done.
-    failed : tuple of (str, str)
-        Name of each image that failed, and why.
-    seconds : float
-        Time the run took.
-    planned : int
-        Images that a dry run would have worked on.
-    """
-
-    done: int
-    skipped: int
-    failed: tuple[tuple[str, str], ...]
-    seconds: float
-    planned: int = 0
+    done: int  # images worked on now
+    skipped: int  # images found done
+    failed: tuple[tuple[str, str], ...]  # name of each image that failed, and why
+    seconds: float  # that the run took
+    planned: int = 0  # images that a dry run would have worked on
 
 
 @dataclass(frozen=True)
 class Runner:
     """How to work on images: what with, on which of them, and what becomes of failures.
 
-    Attributes
-    ----------
-    log : logging.Logger
-        Each failed image is named here: reasons as errors, tracebacks at level DEBUG.
-    num_cores : int
-        Processes and threads that may work at the same time.
-    scheduler : str or None
-        "tcp://host:8786", a running Dask scheduler; "local:4", a Dask cluster of four processes on
-        this machine for the time being; None: processes of this machine, without Dask.
-    images_per_job : int
-        Images in a row that a worker of a cluster gets together; a job should take seconds.
-    shard : str or None
-        "k/n": this is machine k of n, from 0, and image i falls to machine i % n; None: all do.
-    overwrite : bool
-        Whether to work on images that are done as well.
-    dry_run : bool
-        Only log how many images would be worked on, and why.
-    fail_fast : bool
-        End the run at the first image that fails, instead of after all others.
-    executor : concurrent.futures.Executor or None
-        What does the work in the place of processes of this machine; see `on_cluster`. It may have
-        a method `slots()`, how many jobs it can be at now, and is then given three times as many.
-        A job that comes to a `cluster.SuspectError` is tried again by images, each alone.
+    Each failed image is named in `log`: reasons as errors, tracebacks at level DEBUG. An `executor`
+    does the work in the place of processes of this machine; see `on_cluster`. It may have a method
+    `slots()`, how many jobs it can be at now, and is then given three times as many. A job that
+    comes to a `cluster.SuspectError` is tried again by images, each alone.
     """
 
     log: logging.Logger
-    num_cores: int = 1
-    scheduler: str | None = None
-    images_per_job: int = 16
-    shard: str | None = None
-    overwrite: bool = False
-    dry_run: bool = False
-    fail_fast: bool = False
+    num_cores: int = 1  # processes and threads that may work at the same time
+    scheduler: str | None = None  # see `cluster.connect`; None: this machine, without Dask
+    images_per_job: int = 16  # in a row, for a worker of a cluster; a job should take seconds
+    shard: str | None = None  # "k/n": image i is for this machine if i % n = k; None: all are
+    overwrite: bool = False  # work on images that are done as well
+    dry_run: bool = False  # only log how many images would be worked on, and why
+    fail_fast: bool = False  # end the run at the first image that fails, not after all others
     executor: Executor | None = None
 
     def __post_init__(self):
@@ -96,22 +65,7 @@ class Runner:
     def on_cluster(self, folder, gpu=False):
         """This Runner at work on what `scheduler` names; in a dry run, or without one, here.
 
-        Parameters
-        ----------
-        folder : path
-            Of the results; every worker must see it.
-        gpu : bool
-            Whether images need a GPU: they go to workers that offer the resource GPU, if there are
-            any.
-
-        Yields
-        ------
-        runner : Runner
-
-        Raises
-        ------
-        RunError
-            See `cluster.connect`.
+        Arguments and errors are those of `cluster.connect`; `folder`, that of the results, is made.
         """
         if self.scheduler is None or self.dry_run:
             yield self
@@ -167,22 +121,19 @@ class Runner:
 
         Raises
         ------
-        KeyboardInterrupt
-            As it comes; images in progress in other processes are finished, no more are begun.
-        RunError
-            As for `stream`.
+        KeyboardInterrupt, RunError
+            As for `stream`; images in progress in other processes are finished, no more are begun.
         """
-        consume = consume or (lambda _image, _result: None)
-        here = replace(self, executor=None)
-        return here.stream(lambda todo: self.results(function, todo), consume, images, what, why)
+        how = self.num_cores, self.executor, self.images_per_job
 
-    def results(self, function, images, num_cores=None):
-        """Yield (image, result or exception) in their order; see `processes.results`."""
-        num_cores = num_cores or self.num_cores
-        return processes.results(function, images, num_cores, self.executor, self.images_per_job)
+        def produce(todo):
+            return processes.results(function, todo, *how)
+
+        consume = consume or (lambda _image, _result: None)
+        return replace(self, executor=None).stream(produce, consume, images, what, why)
 
     def stream(self, produce, consume, images, what, why=None, threads=1):
-        """Produce the results of all images in turn, and consume each while the next is produced.
+        """Produce the results of all images in turn, and consume each meanwhile; gives the Tally.
 
         For work that one thing does, such as a GPU, and that other things take off its hands. No
         more than `threads` results are held, and the one that is being produced.
@@ -205,10 +156,6 @@ class Runner:
         threads : int
             That consume, so `consume` should leave Python's lock to others; with 1 everything
             happens in this thread.
-
-        Returns
-        -------
-        tally : Tally
 
         Raises
         ------

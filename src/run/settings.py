@@ -36,21 +36,10 @@ class Kind(NamedTuple):
     hint: str = ""  # what to type instead, of {name} and {value}
 
     def check(self, name, value, none=None, about=""):
-        """Refuse a value that is none of the kind.
+        """Refuse a value that is none of the kind, by a SettingError.
 
-        Parameters
-        ----------
-        name : str
-            Of what has the value, such as "args.tile".
-        value
-        none : str, optional
-            What None would mean, for the message.
-        about : str
-            What `name` is for, likewise.
-
-        Raises
-        ------
-        SettingError
+        Its message has the `name` of what has the value, such as "args.tile", what None would mean
+        there (`none`), and what the name is for (`about`).
         """
         if self.fits(value):
             return
@@ -111,10 +100,6 @@ def setting(
     choices : iterable of str, optional
     kind : Kind, optional
         What a value must be instead: `PATH`, `SIZE`, ...
-
-    Returns
-    -------
-    setting : Setting
     """
     rule = kind
     if choices is not None:
@@ -130,17 +115,7 @@ def setting(
 
 
 def by_name(settings, above=""):
-    """Settings by their dotted names, in the same order.
-
-    Parameters
-    ----------
-    settings : dict
-        Of `Setting`, of plain defaults, and of dicts of the same.
-
-    Returns
-    -------
-    settings : dict of str to Setting
-    """
+    """Dict of Setting by dotted names, in the same order, of a dict that has dicts and defaults."""
     found = {}
     for key, value in settings.items():
         if isinstance(value, dict) and value:
@@ -152,18 +127,10 @@ def by_name(settings, above=""):
 
 
 def shared_settings(config, *names):
-    """Settings that several scripts have, for the `args` of one.
+    """Settings that several scripts have, for the `args` of one: a dict of Setting by name.
 
-    Parameters
-    ----------
-    config : class
-        `CONFIG` of the configuration, which has the defaults.
-    *names : str
-        Those that the script has, in its order; `HOW_TO_RUN` names those of a `Runner`.
-
-    Returns
-    -------
-    settings : dict of str to Setting
+    `config` is `CONFIG` of the configuration, which has the defaults; `HOW_TO_RUN` names those of a
+    `Runner`.
     """
 
     def least(what, default):

@@ -28,34 +28,21 @@ _log = logging.getLogger(__name__)
 class Computing:
     """How a network computes, and what is kept of it.
 
-    Attributes
-    ----------
-    device : torch.device or None
-        None: the first GPU of the process that predicts, or its CPU.
-    precision : {"float32", "bfloat16", "float16"}
-        What the network computes in, by `torch.autocast`; the softmax is float32 always.
-    tile : (int, int) or None
-        Height and width in pixels of the parts that the network sees one at a time, where the
-        image is larger. They overlap by a quarter or more, where their logits fade over.
-    scores : sequence of str
-        Which of `scores.OF_LOGITS` to keep with each prediction.
-    channels_last : bool
-        Keep maps with the channels of a pixel side by side, which half precision on a GPU likes.
-    compile : bool
-        By `torch.compile`, which needs a C++ compiler, on a GPU Triton, and a minute at the first
-        image; images of many sizes cost more of that.
+    Parts (`tile`) overlap by a quarter or more, where their logits fade over. `torch.compile` needs
+    a C++ compiler, on a GPU Triton, and a minute at the first image; images of many sizes cost more
+    of that.
     """
 
-    device: torch.device | None = None
-    precision: str = "float32"
-    tile: tuple[int, int] | None = None
-    scores: tuple[str, ...] = ()
-    channels_last: bool = False
+    device: torch.device | None = None  # None: the first GPU of the process that predicts, or CPU
+    precision: str = "float32"  # of the network, by `torch.autocast`; the softmax is float32 always
+    tile: tuple[int, int] | None = None  # height and width in pixels of parts of larger images
+    scores: tuple[str, ...] = ()  # which of `scores.OF_LOGITS` to keep with each prediction
+    channels_last: bool = False  # in memory, which half precision on a GPU likes
     compile: bool = False
 
 
 def choose_device(gpu, log, elsewhere=False):
-    """The device to compute on.
+    """The torch.device to compute on; refuses a GPU that does not exist by a SettingError.
 
     Parameters
     ----------
@@ -64,17 +51,7 @@ def choose_device(gpu, log, elsewhere=False):
         one": without any GPU it is the CPU, with one warning.
     log : logging.Logger
     elsewhere : bool
-        Whether other machines compute, each on the first GPU that it shows.
-
-    Returns
-    -------
-    device : torch.device or None
-        None: they have to choose, by `gpu=0`.
-
-    Raises
-    ------
-    SettingError
-        If the GPU of that index does not exist.
+        Whether other machines compute: gives None, and each has to choose, by `gpu=0`.
     """
     if gpu is None or gpu == -1:
         return torch.device("cpu")
@@ -120,12 +97,7 @@ def load_network(entry, device):
 
 
 def check_precision(device, precision):
-    """Refuse an `args.precision` that a device does not have; device None: not known yet.
-
-    Raises
-    ------
-    SettingError
-    """
+    """Refuse, by a SettingError, a precision that a device does not have; None: not known yet."""
     if precision == "float16" and device is not None and device.type != "cuda":
         raise SettingError("`args.precision` float16 needs a GPU; bfloat16 also works without")
 

@@ -17,17 +17,10 @@ from src.store.paths import Results
 
 @dataclass(eq=False)
 class ClassSearch(Kept):
-    """What is done with the images of a dataset, here or in another process.
+    """What is done with the images of a dataset, here or in another process."""
 
-    Parameters
-    ----------
-    results : Results
-        Without a model.
-    data : DatasetConfig
-    """
-
-    results: Results
-    data: tuple
+    results: Results  # without a model
+    data: tuple  # entry of the dataset
 
     @cached_property
     def samples(self):
@@ -56,17 +49,7 @@ class ClassSearch(Kept):
 
 
 def search_dataset(run, search):
-    """Search the images that have not been searched yet, and write the overview of all.
-
-    Parameters
-    ----------
-    run : Runner
-    search : ClassSearch
-
-    Returns
-    -------
-    tally : Tally
-    """
+    """Search images that have not been searched yet, write the overview of all; gives the Tally."""
     results, count, log = search.results, len(search.samples), run.log
     name = results.dataset
     run.prepare(results.overview.parent)

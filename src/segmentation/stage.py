@@ -23,19 +23,7 @@ _one_at_a_time = threading.Lock()  # others' datasets may not be made for thread
 
 
 def predict_dataset(run, predictor, indices):
-    """Predict the images that have no up-to-date prediction yet.
-
-    Parameters
-    ----------
-    run : Runner
-    predictor : Predictor
-    indices : list of int
-        The images that are wanted.
-
-    Returns
-    -------
-    tally : Tally
-    """
+    """Predict those of some images that have no up-to-date prediction yet; gives the Tally."""
     results, count = predictor.results, len(predictor.samples)
     if any(k >= count for k in results.indices("input", missing_ok=True)):
         run.log.warning(
@@ -63,38 +51,18 @@ def loaders_of(run):
 
 @dataclass(eq=False)
 class Predictor(Kept):
-    """What stage 1 does with the images of a dataset, here or in another process.
+    """What stage 1 does with the images of a dataset, here or in another process."""
 
-    Parameters
-    ----------
-    results : Results
-        Where predictions go.
-    model : ModelConfig
-        The segmentation network.
-    data : DatasetConfig
-    mean, std : sequence of 3 float
-        Of the network's input.
-    computing : inference.Computing
-    form : {"compact", "float32", "none"}
-        How probabilities are stored; "none" measures the segments as well.
-    predicted_ids : ndarray of shape (256,), uint8
-        See `class_ids.predicted_ids`.
-    source : dict
-        What all predictions depend on, beside their files; see `provenance.of_prediction`.
-    loaders : int
-        See `loaders_of`.
-    """
-
-    results: Results
-    model: tuple
-    data: tuple
-    mean: tuple
+    results: Results  # where predictions go
+    model: tuple  # entry of the segmentation network
+    data: tuple  # entry of the dataset
+    mean: tuple  # of the network's input, as `std`
     std: tuple
     computing: inference.Computing
-    form: str
-    predicted_ids: np.ndarray
-    source: dict
-    loaders: int
+    form: str  # see `arrays.write_prediction`; "none" measures the segments as well
+    predicted_ids: np.ndarray  # see `class_ids.predicted_ids`
+    source: dict  # what all predictions depend on, see `provenance.of_prediction`
+    loaders: int  # see `loaders_of`
 
     @cached_property
     def samples(self):

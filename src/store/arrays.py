@@ -25,7 +25,7 @@ def write_prediction(path, prediction, made_from, form="compact"):
     Parameters
     ----------
     path : path
-        See `paths.Results`; folders are made as needed.
+        Folders are made as needed.
     prediction : Prediction
         An unknown ground truth (None) is stored as 255 everywhere.
     made_from : dict
@@ -53,20 +53,11 @@ def write_prediction(path, prediction, made_from, form="compact"):
 
 
 def read_prediction(path, probabilities=True):
-    """Read what stage 1 knows about one image.
+    """Read what stage 1 knows about one image: a Prediction.
 
-    Parameters
-    ----------
-    path : path
-        See `paths.Results`; older trees' `probs_<index>.hdf5` is found where it is missing.
-    probabilities : bool
-        False: leave out the probabilities, which are nearly all of the file.
-
-    Returns
-    -------
-    prediction : Prediction
-        `ground_truth` is None where no pixel has a label; `probabilities` and `heatmaps` are None
-        where they are left out or not stored.
+    Older trees' `probs_<index>.hdf5` is found where the file is missing. `ground_truth` is None
+    where no pixel has a label; `probabilities`, nearly all of the file, and `heatmaps` where they
+    are left out or not stored.
 
     Raises
     ------

@@ -42,15 +42,8 @@ ROWS_AT_ONCE = 4096  # in Parquet: at most 32 MB of vectors of 1920 values in me
 def check_files(**paths):
     """Refuse files that cannot be written, before the work that goes into them.
 
-    Parameters
-    ----------
-    **paths : path or None
-        By name of the setting: `coco`, `csv`, `parquet`; None: not wanted.
-
-    Raises
-    ------
-    SettingError
-        A folder has that name or lets nothing be written into it, or a package is missing.
+    `paths` are by name of the setting: `coco`, `csv`, `parquet`; None: not wanted. A SettingError
+    says that a folder has that name or lets nothing be written into it, or a package is missing.
     """
     for name, path in paths.items():
         if path is None:

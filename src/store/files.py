@@ -90,13 +90,11 @@ def locked(path):
     path = Path(path)
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
-        lock.acquire()
+        held = lock.acquire()
     except OSError as error:
         raise _refusal(path, error) from error
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def prepare(*folders):

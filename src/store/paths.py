@@ -19,19 +19,11 @@ MAKERS = {  # of the files whose names begin like that
 
 @dataclass(frozen=True)
 class Results:
-    """What the stages write about the pictures of a dataset, seen by one segmentation network.
+    """What the stages write about the pictures of a dataset, seen by one segmentation network."""
 
-    Attributes
-    ----------
-    io_path : path
-        Folder of all results.
-    model, dataset : str, optional
-        Names of their entries; None where a file does not depend on them.
-    """
-
-    io_path: str | os.PathLike
-    model: str | None = None
-    dataset: str | None = None
+    io_path: str | os.PathLike  # folder of all results
+    model: str | None = None  # name of its entry; None where a file does not depend on it
+    dataset: str | None = None  # likewise
 
     def folder(self, kind):
         """Folder of the files of one kind: "input", "metrics", "components"."""
@@ -62,12 +54,8 @@ class Results:
     def embeddings(self, min_size, net):
         """Path of the table of embedded segments, collected by stage 4.
 
-        Parameters
-        ----------
-        min_size : (int, int)
-            Smallest height and width of a segment in pixels.
-        net : str
-            Network that made the vectors, such as timm/<name>.
+        `min_size` is the smallest height and width of a segment in pixels, `net` the network that
+        made the vectors, such as timm/<name>.
         """
         height, width = min_size
         name = f"embeddings_{height}_{width}_{net.replace('/', '_')}.p"
@@ -87,23 +75,10 @@ class Results:
         return Path(self.io_path, "overviews", self.dataset, "overview.json")
 
     def indices(self, kind, missing_ok=False):
-        """Indices of the pictures that have a file of a kind ("input", "metrics", "components").
+        """Indices of the pictures that have a file of a kind, see `folder`: an ascending list.
 
-        Parameters
-        ----------
-        kind : str
-        missing_ok : bool
-            Give an empty list where there is no such folder.
-
-        Returns
-        -------
-        indices : list of int
-            Ascending. Other files in the folder do not matter.
-
-        Raises
-        ------
-        SettingError
-            If there is no such folder and that is not `missing_ok`; lists the folders that exist.
+        Other files in the folder do not matter. Without such a folder it is empty if that is
+        `missing_ok`, or else a SettingError, which lists the folders that exist.
         """
         folder = self.folder(kind)
         if not folder.is_dir() and not missing_ok:
@@ -145,10 +120,7 @@ def tags_path(table):
 def min_size_of(table):
     """Smallest height and width in pixels in the name of a table of embedded segments.
 
-    Raises
-    ------
-    SettingError
-        If it has another name than `Results.embeddings` gives.
+    A SettingError if that is no name that `Results.embeddings` gives.
     """
     name = re.fullmatch(r"embeddings_(\d+)_(\d+)_.+\.p", Path(table).name)
     if not name:

@@ -33,7 +33,7 @@ def of_prediction(settings, image, labels, known=None):
     image, labels : path or None
         The picture and its label file; None: there is none.
     known : dict, optional
-        What is already noted of the same picture, see `content`.
+        What a file of the same picture says that it was made from, see `content`.
     """
     known = known or {}
     paths = {"image": image, "labels": labels}
@@ -52,8 +52,8 @@ def of_segments(prediction, predicted_ids, heatmaps=None, known=None):
         From true to predicted ids.
     heatmaps : dict of str to path, optional
         Files of further heat maps.
-    known : dict, optional
-        What is already noted of the same picture, see `content`.
+    known
+        As of `of_prediction`.
     """
     facts = {"prediction": prediction, "predicted_ids": predicted_ids}
     if heatmaps:
@@ -100,17 +100,9 @@ def _stored(kind, **facts):
 def content(path, known=None):
     """What tells the content of a file from every other: its size, and the SHA-256 of its bytes.
 
-    Parameters
-    ----------
-    path : path
-    known : dict, optional
-        What this function has given before. Where it was the same path, size and time of change,
-        that stands; where not, the bytes decide.
-
-    Returns
-    -------
-    content : dict
-        `size`, `sha256`, and `seen`, which is not compared.
+    A dict of `size`, `sha256`, and `seen`, which is not compared. Where `known`, what this function
+    has given before, has the same path, size and time of change, that stands; where not, the bytes
+    decide.
     """
     state = Path(path).stat()
     seen = [str(path), state.st_mtime_ns]
@@ -120,21 +112,10 @@ def content(path, known=None):
 
 
 def identity(entry):
-    """What a network or a dataset depends on: its class, arguments and weights.
+    """What an entry, of a network or a dataset, depends on: its class, arguments and weights.
 
-    Parameters
-    ----------
-    entry : ModelConfig or DatasetConfig
-
-    Returns
-    -------
-    identity : dict
-        Plain values; the weights as the SHA-256 of their file, None where the entry has none.
-
-    Raises
-    ------
-    SettingError
-        If the weights file is missing.
+    A dict of plain values; the weights as the SHA-256 of their file, None where the entry has none.
+    A weights file that is missing is a SettingError.
     """
     weights = getattr(entry, "model_weights", None)
     if weights is not None and not Path(weights).is_file():
@@ -179,14 +160,6 @@ def made_from(path, is_checked=False):
         table = tables.read_pickle(path)
         source = table.get("made_from") if isinstance(table, dict) else None
     return source if isinstance(source, dict) else None
-
-
-def known_of(path):
-    """What a file says it was made from, empty where it does not or cannot."""
-    try:
-        return made_from(path) or {}
-    except (OSError, ValueError):
-        return {}
 
 
 def why_stale(path, expected, ignored=()):

@@ -21,7 +21,8 @@ from src.store.sealed import (
     sealed_file,
 )
 
-VECTORS = ("embeddings", "nn_embeddings", "plot_embeddings")  # the latter two: from stage 5
+MAPS = ("nn_embeddings", "plot_embeddings")  # from stage 5
+VECTORS = ("embeddings", *MAPS)
 # columns of an ObjectTable, and what the original calls them in a file: an entry an image there,
 # to which `image_level_index` leads from the rows
 _OF_IMAGES = {
@@ -47,21 +48,16 @@ _OF_ROWS = {
 
 
 def write_table(path, table, made_from):
-    """Store a table.
+    """Store a table, and under the key "made_from" what it depends on; see `provenance`.
 
     Parameters
     ----------
     path : path
-        See `paths.Results`; folders are made as needed.
+        Folders are made as needed.
     table : dict
-        Name -> NumPy array, or plain lists, tuples, dicts, str, bytes and numbers.
+        Name -> NumPy array, or plain lists, tuples, dicts, str, bytes and numbers; others, which
+        `read_table` would refuse, raise a TypeError.
     made_from : dict
-        What the file depends on; see `provenance`. Stored under the key "made_from".
-
-    Raises
-    ------
-    TypeError
-        The table holds something that `read_table` would refuse.
     """
     with sealed_file(path) as file:
         # from protocol 5 on NumPy neither writes nor reads by way of a copy
@@ -119,17 +115,9 @@ def write_embeddings(path, table, made_from):
 
 
 def read_embeddings(path):
-    """Read the table of embedded objects.
+    """Read the table of embedded objects, by this system or the original: an ObjectTable.
 
-    Parameters
-    ----------
-    path : path
-        See `paths.Results.embeddings`; a file of the original system will do.
-
-    Returns
-    -------
-    table : ObjectTable
-        With vectors; `facts` has also "made_from", a dict, None for the original's files.
+    It has vectors; its facts also "made_from", a dict, None for the original's files.
 
     Raises
     ------
@@ -181,15 +169,9 @@ def read_objects(path):
 
 def no_objects(facts=None):
     """An ObjectTable without rows."""
-    texts = "dataset", "model_name", "image_path", "image_predicted_iou", "image_made_from"
-    numbers = "image_index", "component_index", "true_id", "predicted_id", "segment_size"
-    columns = {name: as_column([]) for name in (*texts, "thumbnail")}
-    columns |= {name: np.zeros(0, np.int64) for name in numbers}
-    columns["image_size"] = np.zeros((0, 2), np.int64)
-    columns["box"] = np.zeros((0, 4), np.int64)
-    columns["predicted_iou"] = np.zeros(0, np.float32)
-    columns["embeddings"] = np.zeros((0, 0), np.float32)
-    return ObjectTable(columns, facts or {})
+    names = {"image_level_index", *_OF_IMAGES.values(), *_OF_ROWS.values()}
+    names -= {"annotated", *MAPS}  # which come later
+    return ObjectTable(_columns(dict.fromkeys(names, [])), facts or {})
 
 
 def _columns(content):
@@ -238,16 +220,9 @@ def as_column(values):
 
 
 def write_overview(path, classes, made_from):
-    """Store in which images of a dataset each class occurs, as JSON.
+    """Store in which images of a dataset each class occurs, as JSON; folders are made as needed.
 
-    Parameters
-    ----------
-    path : path
-        See `paths.Results.overview`; folders are made as needed.
-    classes : list of dict
-        `id`, `name` and `images`, ascending indices, of each class.
-    made_from : dict
-        What the file depends on; see `provenance`.
+    `classes` is a list of dict: `id`, `name` and `images`, ascending indices, of each class.
     """
     with whole_file(path) as part:
         checksum = zlib.crc32(as_json(classes).encode())

@@ -1,0 +1,209 @@
+"""Where the campaign works: a clone with own pictures, folders of results, the stages at work."""
+
+import itertools
+import json
+import os
+import re
+import shutil
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import clone
+import numpy as np
+import pytest
+from PIL import Image
+from starting import start
+
+from src.store.paths import Results
+
+PREDICT, MEASURE, TRAIN, EMBED, DISCOVER = clone.SCRIPTS
+STEPS = PREDICT, MEASURE, TRAIN, EMBED
+BY_IMAGE = PREDICT, MEASURE, EMBED
+EAGER = {"src.run.processes._LOOK": 0, "src.run.processes._STARTING": 0}  # processes for any work
+COLOURS = {0: (128, 64, 128), 1: (0, 0, 142), 2: (70, 130, 180), 100: (60, 95, 160)}
+MODULE = """
+from pathlib import Path
+
+
+class Pictures(LabelledImages):
+    pred_mapping, label_mapping = Blocks.pred_mapping, Blocks.label_mapping
+
+    def __init__(self, root, transform=None):
+        labels = {path.name: path for path in Path(root).with_name("labels").glob("*")}
+        images = sorted(Path(root).iterdir())
+        super().__init__([(path, labels.get(path.name)) for path in images], transform)
+"""
+ENTRIES = """
+import ctypes, importlib, json
+
+_weights = os.environ["FAULTS_WEIGHTS"]
+models["nearest_colour"] = models["nearest_colour"]._replace(model_weights=_weights)
+_root = {"root": os.environ["FAULTS_PICTURES"]}
+datasets |= _by_name(DatasetConfig("pictures", "own", "Pictures", _root))
+for _name, _value in json.loads(os.environ["FAULTS_CHANGES"]).items():
+    _module, _, _attribute = _name.rpartition(".")
+    assert hasattr(importlib.import_module(_module), _attribute), _name
+    setattr(importlib.import_module(_module), _attribute, _value)
+if "FAULTS_RIGHTS" in os.environ:  # none: the modes of files hold even for root
+    ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
+"""
+
+
+def often(many, few):
+    """How often, or which faults, to inject: `few` in the short form."""
+    return many if os.environ.get("FAULTS") == "many" else few
+
+
+def each(names, many, few):
+    """A decorator: a test case for each of many, or of few."""
+    return pytest.mark.parametrize(names, often(many, few))
+
+
+class Running:
+    """A script at work, in a process group of its own; with its exit code and log at the end."""
+
+    def __init__(self, process, log):
+        self._process, self._log = process, log
+        self.pid, self.is_alive = process.pid, process.is_alive
+
+    def wait_until(self, condition):
+        """Wait until a function gives something true, and give that; or until the script ends."""
+        while not (value := condition()) and self.is_alive():
+            time.sleep(0.0002)
+        return value
+
+    def send(self, number):
+        """Send a signal to the whole group, as a terminal and `kill -9 -- -PID` do."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+
+    def end(self):
+        """Wait for its end."""
+        self._process.join()
+        self.exitcode = self._process.exitcode  # negative: the signal that killed it
+        self.log = self._log.read_text(errors="replace") if self._log.exists() else ""
+        return self
+
+    @property
+    def counts(self):
+        """(done, skipped, failed) of its last summary; None without one."""
+        found = re.findall(r"(\d+) done, (\d+) skipped[^,]*, (\d+) failed", self.log)
+        return tuple(map(int, found[-1])) if found else None
+
+
+class Workplace(clone.Clone):
+    """A clone whose stages work on the dataset "pictures", and folders of results.
+
+    Attributes
+    ----------
+    pictures, weights : Path
+        Folder of the pictures; weights of the network.
+    reference : Path
+        Results of all stages, undisturbed.
+    seconds : dict of str to float
+        What each stage took there.
+    """
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        for name, code in (("configuration.py", ENTRIES), ("own.py", MODULE)):
+            path = self.folder / name
+            path.write_text(path.read_text() + code)
+        self.weights = self.folder / "weights" / "colours.pth"
+        self.pictures = draw(folder / "pictures", *often((16, 384, 512), (6, 48, 64)))
+        self.reference, self.seconds, self._numbers = folder / "reference", {}, itertools.count()
+        for step in (PREDICT, *STEPS):  # the first one for the time that later ones take
+            self.remove(self.reference, step)
+            began = time.monotonic()
+            run = self.run(step, self.reference)
+            assert run.exitcode == 0, f"{step} cannot do its work undisturbed:\n{run.log}"
+            self.seconds[step] = time.monotonic() - began
+
+    def start(self, step, io_path, *settings, options=(), changes=None, **variables):
+        """Start a stage on a folder of results: a Running.
+
+        `settings` follow `with`, `options` are before it. `changes` are values to give to names of
+        modules, such as "src.run.processes.ATTEMPTS", `variables` of the environment.
+        """
+        variables = {
+            "FAULTS_CHANGES": json.dumps(changes or {}),
+            "FAULTS_PICTURES": self.pictures,
+            "FAULTS_WEIGHTS": self.weights,
+            **variables,
+        }
+        log = self.elsewhere / f"{next(self._numbers)}.txt"
+        process = start(
+            self.folder / step,
+            [*options, "with", *self._settings(step, io_path), *settings],
+            folder=self.elsewhere,
+            output=log,
+            errors=log,
+            environment=self.environment(io_path) | {k: str(v) for k, v in variables.items()},
+        )
+        return Running(process, log)
+
+    def _settings(self, step, io_path):
+        meta = io_path / "meta" / "meta.pth"
+        if step != TRAIN and not meta.is_file():
+            meta = self.reference / "meta" / "meta.pth"
+        weights, names = f"args.meta_weights={meta}", ("args.dataset", "args.val_dataset")
+        return {
+            PREDICT: ["args.dataset=pictures"],
+            MEASURE: ["args.dataset=pictures"],
+            TRAIN: [weights, *(f"{name}=pictures" for name in names), "args.epochs=6"],
+            EMBED: [weights, "args.datasets=[blocks,pictures]"],
+            DISCOVER: [f"mainplot.save_path={io_path / 'map.png'}"],
+        }[step]
+
+    def run(self, step, io_path, *settings, **keywords):
+        """Run a stage to its end; see `start`."""
+        return self.start(step, io_path, *settings, **keywords).end()
+
+    @contextmanager
+    def results_without(self, step):
+        """A folder with a copy of all results, without those of a step, for the time being."""
+        folder = self.reference.with_name(f"results_{next(self._numbers)}")
+        shutil.copytree(self.reference, folder)
+        self.remove(folder, step)
+        yield folder
+        shutil.rmtree(folder)
+
+    def outputs(self, io_path, step):
+        """Folders that a step writes to; none for None."""
+        results = Results(io_path, "nearest_colour", "pictures")
+        return {
+            None: [],
+            PREDICT: [results.folder("input")],
+            MEASURE: [results.folder("metrics"), results.folder("components")],
+            TRAIN: [io_path / "meta"],
+            EMBED: [io_path / "embeddings"],
+        }[step]
+
+    def remove(self, io_path, step):
+        """Delete what a step has written."""
+        for folder in self.outputs(io_path, step):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def draw(folder, count, height=48, width=64):
+    """Draw pictures, the same for all calls, and their labels beside; give the folder."""
+    rng, labels = np.random.default_rng(0), folder.with_name("labels")
+    size = max(-(-height // 48), -(-width // 64))  # of a drawn pixel
+    for path in (folder, labels):
+        path.mkdir(parents=True)
+    for number in range(count):
+        arrays = clone.paint(rng, COLOURS, unknown=[100])
+        for path, array in zip((folder, labels), arrays, strict=True):
+            array = array.repeat(size, 0).repeat(size, 1)[:height, :width]
+            Image.fromarray(array).save(path / f"{number:05d}.png", compress_level=1)
+    return folder
+
+
+def family(pid):
+    """A process, those that it has started, and theirs."""
+    children = []
+    with suppress(OSError):  # it may be gone
+        tasks = Path(f"/proc/{pid}/task").glob("*/children")
+        children = [int(child) for task in tasks for child in task.read_text().split()]
+    return [pid, *(member for child in children for member in family(child))]
