@@ -21,6 +21,7 @@ import skops.io
 import torch
 import torchvision
 from conftest import REPOSITORY
+from factories import store_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import (
@@ -406,9 +407,7 @@ def measure(folder):
     p = np.full((8, 9, 19), 0.01, np.float32)
     p[:, :4, 3] = p[:, 4:, 5] = 0.82
     prediction = Prediction(p, p.argmax(-1), np.zeros((8, 9), np.uint8), "x.png")
-    arrays.write_prediction(results.prediction(0), prediction, {}, "float32")
-    made_from = provenance.of_segments({}, np.zeros(256, np.uint8))
-    measuring.store_segments(results, 0, prediction, made_from)
+    store_image(results, 0, prediction, np.zeros(256, np.uint8))
     return results
 
 
