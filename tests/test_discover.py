@@ -188,9 +188,16 @@ class Hand:
     def message(self, view=None):
         return (view or self.map).message.get_text()
 
+    def place_of(self, kind, what):
+        """Pixel in the middle of what the panel shows; KeyError where it does not."""
+        places = {(kind, what): place for place, kind, what in self.panel._targets}
+        left, upper, right, lower = places[kind, what]
+        middle = (left + right) / 2, (upper + lower) / 2
+        return tuple(self.panel.axes.transData.transform(middle))
+
     def press_panel(self, kind, what, **event):
         event = {"button": 1} | event
-        x, y = self.panel.place_of(kind, what)
+        x, y = self.place_of(kind, what)
         for name in ("button_press_event", "button_release_event"):
             self.send(self.map, MouseEvent(name, self.map.figure.canvas, x, y, **event))
 
@@ -684,7 +691,7 @@ def test_any_command_closes_the_help(hand):
     for act in (
         lambda: hand.press("b"),
         lambda: hand.press("escape"),
-        lambda: hand.press_panel("command", "colour_by_prediction"),
+        lambda: hand.press_panel("command", state.BY_PREDICTION),
         lambda: hand.press_panel("command", "toggle_help"),
         lambda: hand.wheel(1),
     ):
@@ -745,7 +752,7 @@ def test_k_colours_by_the_last_clusters_and_asks_for_their_number_first(hand):
 
 
 def test_the_buttons_of_the_panel_are_the_commands_of_the_keys(hand):
-    hand.press_panel("command", "colour_by_prediction")
+    hand.press_panel("command", state.BY_PREDICTION)
     assert hand.explorer.state.colouring == state.BY_PREDICTION
     hand.press_panel("command", "undo")
     assert hand.explorer.state.colouring == state.BY_TRUTH
@@ -755,7 +762,7 @@ def test_the_buttons_of_the_panel_are_the_commands_of_the_keys(hand):
 
 def test_every_button_says_what_it_does_and_its_key(hand):
     for chip in (*hand.panel._content.ways, *hand.panel._content.tools):
-        x, y = hand.panel.place_of("command", chip.command)
+        x, y = hand.place_of("command", chip.command)
         hand.send(hand.map, MouseEvent("motion_notify_event", hand.map.figure.canvas, x, y))
         status = hand.map.status.get_text()
         key = status.rsplit("(", 1)[1].rstrip(")")
@@ -763,8 +770,8 @@ def test_every_button_says_what_it_does_and_its_key(hand):
 
 
 def test_every_key_has_its_command():
-    for method in KEYS.values():
-        assert getattr(discover.Explorer, method).__doc__
+    for command in KEYS.values():
+        assert command in state.WAYS or getattr(discover.Explorer, command).__doc__
 
 
 def test_a_long_message_has_the_whole_line_and_one_too_long_a_gap(hand):
@@ -918,8 +925,8 @@ def test_a_long_legend_is_moved_by_the_wheel(results, tmp_path):
     hand = Hand(folder, many, tmp_path)
     last = hand.panel._content.entries[-1].name
     with pytest.raises(KeyError):
-        hand.panel.place_of("entry", last)
-    x, y = hand.panel.place_of("entry", hand.panel._content.entries[3].name)
+        hand.place_of("entry", last)
+    x, y = hand.place_of("entry", hand.panel._content.entries[3].name)
     for _ in range(30):
         wheel = MouseEvent("scroll_event", hand.map.figure.canvas, x, y, step=-1)
         hand.send(hand.map, wheel)
@@ -1389,7 +1396,7 @@ def test_a_resized_window_is_laid_out_anew(hand):
         view.figure.set_size_inches(9, 9)
         event = ResizeEvent("resize_event", view.figure.canvas)
         hand.send(view, event)
-    hand.press_panel("command", "colour_blue")
+    hand.press_panel("command", state.ALL_BLUE)
     assert hand.explorer.state.colouring == state.ALL_BLUE
     hand.hover(4, hand.grid)
     assert "image 1  ·  segment 3" in hand.grid.status.get_text()
@@ -1447,7 +1454,7 @@ def test_a_saved_map_has_the_legend_but_no_buttons(hand, tmp_path, suffix):
         text = (tmp_path / "map.svg").read_text()
         assert "<!-- sofa -->" in text
         assert "<!-- export -->" not in text
-    hand.press_panel("command", "colour_blue")  # they are back
+    hand.press_panel("command", state.ALL_BLUE)  # they are back
     assert hand.explorer.state.colouring == state.ALL_BLUE
 
 

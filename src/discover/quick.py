@@ -15,7 +15,7 @@ from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from PIL import Image
 
-ASCENT, DESCENT = 0.76, 0.24  # above and below the base line, of the font size
+ASCENT = 0.76  # above the base line, of the font size
 MIDDLE, LINE = 0.37, 1.2  # where letters have their middle; from line to line
 KEPT_STAMPS = 4000
 
@@ -63,7 +63,6 @@ class Words(Text):
         first = {
             "top": y - ASCENT * size_px,
             "baseline": y + last,
-            "bottom": y + last + DESCENT * size_px,
         }.get(self.get_verticalalignment(), y + last / 2 - MIDDLE * size_px)
         path, context = findfont(self.get_fontproperties()), renderer.new_gc()
         for number, line in enumerate(lines):
@@ -124,12 +123,9 @@ class Thumbnail(Artist):
 
 
 class FillingImage(AxesImage):
-    """A picture that fills its axes, the first row on top; resampled only where it does not fit.
+    """A picture (h, w, 3) uint8 that fills its axes, the first row on top.
 
-    Parameters
-    ----------
-    axes : Axes
-    picture : ndarray of shape (h, w, 3), uint8
+    It is resampled only where it does not fit.
     """
 
     def __init__(self, axes, picture):

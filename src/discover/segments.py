@@ -103,10 +103,7 @@ class Segments:
     def thumbnail(self, row):
         """The segment as a small JPEG (bytes); cut from its image where the table has none.
 
-        Raises
-        ------
-        OSError, ValueError
-            If the image is needed and cannot be read.
+        One of `UNREADABLE` is raised if the image is needed and cannot be read.
         """
         stored = self.table["thumbnail"][row] if "thumbnail" in self.table else None
         return stored or self._cut_thumbnail(row)
@@ -166,15 +163,7 @@ class Segments:
     # groups
 
     def groups(self, way, chosen):
-        """The segments sorted in one way.
-
-        Parameters
-        ----------
-        way : str
-            One of `state.WAYS`.
-        chosen : State
-            Its clusters and tags count.
-        """
+        """The segments sorted in one of `state.WAYS`; clusters and tags are those of a State."""
         if way == state.BY_CLUSTER:
             return _by_cluster(chosen.clusters)
         if way == state.BY_TAG:
