@@ -2,7 +2,10 @@
 
 import numpy as np
 
-from src.records import ObjectTable
+from src.MetaSeg.stage import store_segments
+from src.records import NO_LABEL, ObjectTable
+from src.store import provenance
+from src.store.arrays import write_prediction
 from src.store.tables import as_column
 
 TEXTS = "dataset", "model_name", "image_path", "image_made_from"
@@ -31,3 +34,17 @@ def object_table(count, facts=None, **columns):
         values = [values] * count if isinstance(values, str) else values
         table[name] = as_column(values) if name in OF_OBJECTS else np.asarray(values)
     return ObjectTable(table, {"made_from": None} | (facts or {}))
+
+
+def same_ids(count):
+    """The ids (256,) that predicted classes have where true ones up to `count` are the same."""
+    ids = np.arange(256, dtype=np.uint8)
+    ids[count:] = NO_LABEL
+    return ids
+
+
+def store_image(results, index, prediction, predicted_ids, source=None):
+    """Write a Prediction of an image, made from `source`, and its segments: stages 1 and 2."""
+    source = source or {}
+    write_prediction(results.prediction(index), prediction, source, "float32")
+    store_segments(results, index, prediction, provenance.of_segments(source, predicted_ids))

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from factories import same_ids, store_image
 from numpy.testing import assert_allclose, assert_array_equal, assert_equal
 from PIL import Image
 from sklearn.linear_model import LinearRegression
@@ -22,7 +23,6 @@ from src.embedding import vectors as segment_vectors
 from src.errors import RunError, SettingError
 from src.MetaSeg import meta_models as meta
 from src.MetaSeg import segment_tables
-from src.MetaSeg import stage as measuring
 from src.MetaSeg.metrics import compute_metrics_components
 from src.records import Prediction
 from src.run import processes
@@ -127,12 +127,8 @@ class World:
         Image.fromarray(picture).save(path)
         truth = np.where(labels == 1, label, labels).astype(np.uint8)
         prediction = Prediction(np.eye(3, dtype=np.float32)[labels], labels, truth, str(path))
-        results, made_from = Results(self.results, model, dataset), {"label": label}
-        arrays.write_prediction(results.prediction(index), prediction, made_from)
-        predicted_ids = np.full(256, 255, np.uint8)
-        predicted_ids[:3] = [0, 1, 2]
-        made_from = provenance.of_segments(made_from, predicted_ids)
-        measuring.store_segments(results, index, prediction, made_from)
+        results = Results(self.results, model, dataset)
+        store_image(results, index, prediction, same_ids(3), {"label": label})
         return path
 
     def run(self, **settings):
@@ -473,6 +469,13 @@ def test_a_broken_file_is_made_again(world, caplog):
         assert world.run()[1] == crops
         assert len(world.table()) == 2
     assert f"{world.path()} cannot be read" in caplog.text
+
+
+def test_a_broken_table_is_made_again_where_no_segment_is_selected(world):
+    world.run()
+    world.path().write_bytes(b"")
+    world.run(iou_threshold=0.1)
+    assert len(world.table()) == 0
 
 
 @pytest.mark.parametrize("stop_at", [1, 3])

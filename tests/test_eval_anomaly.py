@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from factories import same_ids, store_image
 from numpy.testing import assert_allclose
 
 import eval_anomaly
@@ -13,9 +14,8 @@ from configuration import CONFIG, DatasetConfig, ModelConfig, datasets
 from src import class_ids
 from src.evaluation import anomaly
 from src.MetaSeg import meta_models, meta_training, segment_tables
-from src.MetaSeg import stage as measuring
 from src.records import Prediction
-from src.store import arrays, provenance
+from src.store import arrays
 from src.store.paths import Results
 from src.store.tables import read_table
 
@@ -35,17 +35,8 @@ def write_image(folder, index, labels, dataset="streets_ood"):
     classes = np.where(FOUND, 13, 0).astype(np.uint8)
     prediction = Prediction(probabilities, classes, labels, "x.png", scores={"max_logit": SCORE})
     results = Results(folder, MODEL, dataset)
-    known = np.full(256, 255, np.uint8)
-    known[:19] = np.arange(19)
-    store(results, index, prediction, known)
+    store_image(results, index, prediction, same_ids(19))
     return read_table(results.metrics(index))
-
-
-def store(results, index, prediction, known):
-    """Write a prediction and its segments."""
-    arrays.write_prediction(results.prediction(index), prediction, {}, "float32")
-    made_from = provenance.of_segments({}, known)
-    measuring.store_segments(results, index, prediction, made_from)
 
 
 @pytest.fixture
@@ -94,7 +85,7 @@ def test_each_score_is_what_its_name_says(tree):
     p[..., 0], p[..., 1] = 0.7, 0.2
     results = Results(tree[0], MODEL, "streets_ood")
     prediction = Prediction(p, p.argmax(-1), np.zeros((2, 2), np.uint8), "x.png")
-    store(results, 7, prediction, np.arange(256))
+    store_image(results, 7, prediction, same_ids(256))
     load = dict(results=results, anomaly_labels=np.zeros(256), meta_model=FixedIoU())
     scores, labels = anomaly.load_frame(7, **load)
     entropy = -(0.7 * np.log(0.7) + 0.2 * np.log(0.2) + 0.1 * np.log(0.1 / 17)) / np.log(19)

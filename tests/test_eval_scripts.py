@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from factories import object_table
+from factories import object_table, same_ids, store_image
 from numpy.testing import assert_allclose, assert_array_equal
 
 import eval_iou
@@ -18,7 +18,6 @@ from src.datasets.cityscapes import Cityscapes
 from src.datasets.streets import Streets
 from src.errors import RunError, SettingError
 from src.evaluation import iou, retrieval, selection
-from src.MetaSeg.metrics import compute_metrics_components
 from src.records import Prediction
 from src.store import arrays, tables
 from src.store.paths import Results
@@ -46,13 +45,6 @@ def write_embeddings(io_path, vectors, *, dataset="streets_ood", size=(16, 16), 
     columns = {name: values for name, values in columns.items() if values is not None}
     table = object_table(len(vectors), model_name=MODEL, dataset=dataset, **columns)
     tables.write_embeddings(Results(io_path, MODEL).embeddings(size, NET), table, {})
-
-
-def write_measured(results, index, metrics, components, source):
-    """What stage 2 makes of a prediction that was made from `source`."""
-    made_from = {"prediction": source}
-    arrays.write_components(results.components(index), components, made_from)
-    tables.write_table(results.metrics(index), metrics, made_from)
 
 
 # --- retrieval
@@ -190,8 +182,10 @@ def test_recorded_confusions_by_threshold_are_met_through_files(
     ids = (recorded[name].astype(np.uint8) for name in ("prediction_train_ids", "gt_ids"))
     prediction, source = Prediction(None, *ids, "a.png", maps), {"a": 1}
     arrays.write_prediction(results.prediction(0), prediction, source, "none")
+    measured = {"prediction": source}
+    arrays.write_components(results.components(0), recorded["components"], measured)
     metrics = {"class": np.zeros(len(recorded["iou_pred"]))}
-    write_measured(results, 0, metrics, recorded["components"], source)
+    tables.write_table(results.metrics(0), metrics, measured)
     below = iou.count_image(
         0,
         results,
@@ -255,9 +249,7 @@ def tree(tmp_path_factory):
         probabilities = rng.dirichlet(np.full(19, 0.05), classes.shape).astype(np.float32)
         probabilities = (probabilities + 4 * np.eye(19, dtype=np.float32)[classes]) / 5
         prediction = Prediction(probabilities, classes, labels, f"{index}.png")
-        arrays.write_prediction(results.prediction(index), prediction, source)
-        measured = compute_metrics_components(probabilities, labels)
-        write_measured(results, index, *measured, source)
+        store_image(results, index, prediction, same_ids(256), source)
     return folder
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from factories import same_ids, store_image
 from numpy.testing import assert_array_equal
 
 from src.MetaSeg import stage as measuring
@@ -9,9 +10,7 @@ from src.records import Prediction
 from src.store import arrays, provenance
 from src.store.paths import Results
 
-IDS = np.full(256, 255, np.uint8)
-IDS[:2] = 0, 1
-MADE_FROM = provenance.of_segments({"tile": None}, IDS)
+MADE_FROM = provenance.of_segments({"tile": None}, same_ids(2))
 
 
 @pytest.fixture
@@ -22,8 +21,7 @@ def place(tmp_path):
     probabilities[:, :2, 0], probabilities[:, 2:, 1] = 1, 1
     truth = np.array([[0, 0, 300, 300]] * 2, np.uint16)
     prediction = Prediction(probabilities, probabilities.argmax(-1), truth, "a.png")
-    arrays.write_prediction(place[0].prediction(4), prediction, {"tile": None})
-    measuring.store_segments(*place, prediction, MADE_FROM)
+    store_image(*place, prediction, same_ids(2), {"tile": None})
     return place
 
 
