@@ -28,8 +28,8 @@ bench: $(READY) ## measure speed
 	$(BIN)/python benchmarks/stage2.py
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/inference.py
-	$(BIN)/python benchmarks/meta.py
 	$(BIN)/python benchmarks/embeddings.py
+	$(BIN)/python benchmarks/stage4.py
 	$(BIN)/python benchmarks/explorer.py
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/cluster.py

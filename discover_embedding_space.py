@@ -7,6 +7,7 @@ Opens a window; `with args.browser=True` serves it to a web browser, and
 `with mainplot.save_path=map.png` writes the map as a picture instead.
 """
 
+import asyncio
 from functools import partial
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from matplotlib.figure import Figure
 
 from configuration import CONFIG, datasets, embedding_networks, models
 from src import class_ids, registry
-from src.discover import Explorer, Segments, require_display, show_explorer
-from src.discover.browser import listen, serve_explorer
-from src.discover.display import write_pictures
+from src.discover.browser import listen, serve
+from src.discover.display import require_display, show_explorer, write_pictures
+from src.discover.explorer import Explorer
 from src.discover.query import embed_part, read_part
+from src.discover.segments import Segments
 from src.embedding import space
 from src.embedding.maps import Reduction, read_with_maps
 from src.embedding.table import only_datasets
@@ -152,7 +154,7 @@ def main(args, tsne, mainplot, _log):
         seed=args["seed"],
     )
     if server is not None:
-        serve_explorer(make, server)
+        asyncio.run(serve(make, server))
     elif mainplot["save_path"]:
         write_pictures(_log, make(), mainplot["save_path"], mainplot["segment"])
     else:

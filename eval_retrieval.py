@@ -60,4 +60,4 @@ def main(args, _log, _run):
     folder = Results(args["io_path"], model.name, "+".join(names or sorted(set(table["dataset"]))))
     retrieval.report(_log, folder.analysis / f"retrieval_{args['net']}_{space}", found)
     _run.info["average precision"] = found.average_precisions()
-    return found.figures()
+    return found.merits()

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from kernel import F0, make_image, median_ms
+from measuring import F0, make_image, median_ms
 
 from configuration import CONFIG
 from src.MetaSeg.metrics import compute_metrics_components, heatmaps
@@ -64,8 +64,10 @@ def measure(form, prediction, exact):
     """The columns of the table for one form of one image."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "input0.hdf5")
-        write = median_ms(partial(arrays.write_prediction, path, prediction, {}, form))
-        read = median_ms(partial(arrays.read_prediction, path))
+        write, read = median_ms(
+            partial(arrays.write_prediction, path, prediction, {}, form),
+            partial(arrays.read_prediction, path),
+        )
         e, dv, share = errors(path, exact)
         megabytes = path.stat().st_size / 1e6
     return f"{megabytes:7.1f}{write:10.0f}{read:9.0f}{e:13.1e}{dv:13.1e}{share:13.1e}"

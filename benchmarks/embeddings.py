@@ -7,13 +7,12 @@ vectors, which is checked.
 """
 
 import logging
-import statistics
-import time
 from functools import partial
 
 import numpy as np
 import torch
 import torchvision
+from measuring import median_ms
 
 from configuration import embedding_networks
 from src.embedding.networks import (
@@ -54,16 +53,9 @@ def compare(name, crops, first, ours):
     expected, got = first(crops), ours(crops)  # also warms both up
     if np.abs(got - expected).max() > 1e-5 * np.abs(expected).max():
         raise RuntimeError("the vectors differ")
-    seconds = [[seconds_of(run, crops) for run in (first, ours)] for _ in range(ROUNDS)]
-    medians = [statistics.median(column) for column in zip(*seconds, strict=True)]
-    print(f"{name:12}{medians[0]:12.2f}{medians[1]:14.2f}{medians[0] / medians[1]:8.2f}")
-
-
-def seconds_of(run, crops):
-    """How long a run takes."""
-    start = time.perf_counter()
-    run(crops)
-    return time.perf_counter() - start
+    times = median_ms(partial(first, crops), partial(ours, crops), repeats=ROUNDS)
+    first_s, ours_s = (ms / 1000 for ms in times)
+    print(f"{name:12}{first_s:12.2f}{ours_s:14.2f}{first_s / ours_s:8.2f}")
 
 
 @torch.inference_mode()

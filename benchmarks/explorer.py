@@ -8,7 +8,6 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import asdict
 from itertools import cycle
 from pathlib import Path
@@ -17,14 +16,17 @@ import numpy as np
 from matplotlib.backend_bases import KeyEvent, MouseEvent
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from measuring import timed
 from PIL import Image
 
 from configuration import CONFIG
 from src import class_ids, pictures
-from src.discover import Explorer, Segments, Windows
+from src.discover.display import Windows
+from src.discover.explorer import Explorer
+from src.discover.segments import Segments
 from src.embedding.maps import Reduction
-from src.records import ObjectTable
-from src.store.tables import as_column, write_embeddings
+from src.store.tables import write_embeddings
+from tests.factories import object_table
 
 SCRIPT = Path(__file__).resolve().parents[1] / "discover_embedding_space.py"
 SEGMENTS, POINTS = 100_000, 1_000_000
@@ -61,30 +63,24 @@ def make_table(count, features, rng):
     kind = rng.integers(0, 60, count)
     points = (rng.normal(size=(60, 2)) * 30)[kind] + rng.normal(size=(count, 2)) * 4
     pieces = [pictures.thumbnail(make_picture(rng), (0, 0, 100, 128)) for _ in range(100)]
-    same = {
-        "image_path": "none.png",
-        "dataset": CONFIG.DATASET.name,
-        "model_name": CONFIG.MODEL_NAME,
-        "image_predicted_iou": np.zeros(IN_IMAGE, np.float32),
-        "image_made_from": "",
-    }
-    columns = {
-        **{name: as_column([value] * count) for name, value in same.items()},
-        "image_index": np.repeat(np.arange(images), IN_IMAGE),
-        "image_size": np.full((count, 2), 512),
-        "embeddings": rng.random((count, features), np.float32),
-        "box": np.tile([0, 0, 100, 128], (count, 1)),
-        "component_index": np.tile(np.arange(1, IN_IMAGE + 1), images),
-        "true_id": kind % 30,
-        "predicted_id": kind % 19,
-        "predicted_iou": rng.random(count, np.float32) / 2,
-        "segment_size": np.full(count, 9000),
+    return object_table(
+        count,
+        {"reduced_by": asdict(REDUCTION)},
+        dataset=CONFIG.DATASET.name,
+        model_name=CONFIG.MODEL_NAME,
+        image_predicted_iou=[np.zeros(IN_IMAGE, np.float32)] * count,
+        image_index=np.repeat(np.arange(images), IN_IMAGE),
+        embeddings=rng.random((count, features), np.float32),
+        box=np.tile([0, 0, 100, 128], (count, 1)),
+        component_index=np.tile(np.arange(1, IN_IMAGE + 1), images),
+        true_id=kind % 30,
+        predicted_id=kind % 19,
+        predicted_iou=rng.random(count, np.float32) / 2,
         # bytes of their own for each: a list of the same objects would take no memory
-        "thumbnail": as_column([pieces[k % 100] + k.to_bytes(4, "little") for k in range(count)]),
-        "nn_embeddings": points.astype(np.float32),
-        "plot_embeddings": points.astype(np.float32),
-    }
-    return ObjectTable(columns, {"reduced_by": asdict(REDUCTION)})
+        thumbnail=[pieces[k % 100] + k.to_bytes(4, "little") for k in range(count)],
+        nn_embeddings=points.astype(np.float32),
+        plot_embeddings=points.astype(np.float32),
+    )
 
 
 def start(folder, table):
@@ -92,13 +88,8 @@ def start(folder, table):
     path = Path(folder, "embeddings_1_1_none.p")
     write_embeddings(path, table, {})
     place = f"mainplot.save_path={folder}/map.png"
-    before = time.perf_counter()
-    subprocess.run(
-        [sys.executable, SCRIPT, "with", f"args.load_file={path}", place],
-        check=True,
-        capture_output=True,
-    )
-    seconds = time.perf_counter() - before
+    command = [sys.executable, SCRIPT, "with", f"args.load_file={path}", place]
+    _, seconds = timed(subprocess.run, command, check=True, capture_output=True)
     return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
 
 
@@ -159,21 +150,18 @@ class Bench:
         self.canvas.draw()
 
 
-def median_ms(function, prepare=lambda: None):
-    """Median time of a call in milliseconds, and that of the first one."""
-    seconds = []
+def report(what, value, goal, unit, told=""):
+    """Print a line of the table."""
+    print(f"{what:46} {value:8.2f} {unit:2}   goal {goal:6g}{told}", flush=True)
+
+
+def report_calls(what, function, goal, prepare=lambda: None):
+    """Print the median time of a call, and that of the first one."""
+    times = []
     for _ in range(TIMES):
         prepare()
-        before = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - before)
-    return 1000 * np.median(seconds), 1000 * seconds[0]
-
-
-def report(what, value, goal, unit, first=None):
-    """Print a line of the table."""
-    told = "" if first is None else f"   the first {first:7.1f}"
-    print(f"{what:46} {value:8.2f} {unit:2}   goal {goal:6g}{told}", flush=True)
+        times.append(1000 * timed(function)[1])
+    report(what, np.median(times), goal, "ms", f"   the first {times[0]:7.1f}")
 
 
 def main():
@@ -186,26 +174,17 @@ def main():
     report("start from stored maps, the picture included", seconds, 5, "s")
     report("memory of that", gigabytes, 1.5, "GB")
     bench = Bench(table)
-    for what, function, goal in (
-        ("hover", bench.hover, 20),
-        ("recolour", bench.recolour, 150),
-        ("filter by class", bench.filter, 150),
-        ("filter by predicted IoU", bench.slide, 150),
-        (f"{NEIGHBOURS} neighbours with thumbnails", bench.neighbours, 300),
-    ):
-        value, first = median_ms(function)
-        report(what, value, goal, "ms", first)
-    value, first = median_ms(bench.density, prepare=bench.no_density)
-    report("density", value, 100, "ms", first)
+    report_calls("hover", bench.hover, 20)
+    report_calls("recolour", bench.recolour, 150)
+    report_calls("filter by class", bench.filter, 150)
+    report_calls("filter by predicted IoU", bench.slide, 150)
+    report_calls(f"{NEIGHBOURS} neighbours with thumbnails", bench.neighbours, 300)
+    report_calls("density", bench.density, 100, prepare=bench.no_density)
     bench = Bench(make_table(POINTS, 2, rng))
     print(f"{POINTS:,} points")
-    for what, function, goal in (
-        ("hover", bench.hover, 30),
-        ("redraw", bench.redraw, 1000),
-        ("recolour", bench.recolour, 1000),
-    ):
-        value, first = median_ms(function)
-        report(what, value, goal, "ms", first)
+    report_calls("hover", bench.hover, 30)
+    report_calls("redraw", bench.redraw, 1000)
+    report_calls("recolour", bench.recolour, 1000)
 
 
 if __name__ == "__main__":

@@ -6,38 +6,30 @@ same PNG files, which are drawn here, to the same files, with the same network: 
 the formula of its tests. On a GPU at width 1, on the CPU an eighth as wide and on small images.
 
 Speeds leave out what happens once, such as loading the weights and starting processes: the time of
-a run over two images is subtracted; each time is the best of three. The device computes while the
-network runs, softmax and copies do not count. TFLOP/s are those of the network, as torch counts
-them, over the whole time. The runs write over each other's files, on a GPU 12 GB.
+a run over two images is subtracted; each time is the best of three. The runs write over each
+other's files, on a GPU 12 GB.
 """
 
 import logging
-import sys
 import tempfile
-import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
+from measuring import timed
 from PIL import Image
-from torch.utils.flop_counter import FlopCounterMode
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-import configuration  # noqa: E402
-import pred_images  # noqa: E402
+import configuration
+import pred_images
 from src import registry
-from src.datasets import cityscapes  # noqa: E402
-from src.model.deepv3 import DeepWV3Plus  # noqa: E402
-from src.records import Prediction  # noqa: E402
-from src.run.runner import Runner  # noqa: E402
-from src.segmentation import inference  # noqa: E402
-from src.store import (
-    arrays,  # noqa: E402
-)
+from src.datasets import cityscapes
+from src.model.deepv3 import DeepWV3Plus
+from src.records import Prediction
+from src.run.runner import Runner
+from src.segmentation import inference
+from src.store import arrays
 from src.store.paths import Results
-from tests.test_model import fill  # noqa: E402
+from tests.test_model import fill
 
 ON_GPU = dict(width=1, size=(1024, 2048), images=64)
 ON_CPU = dict(width=1 / 8, size=(256, 512), images=40)
@@ -58,47 +50,31 @@ def main():
         folder = Path(folder)
         draw_pictures(folder / "pictures", setting["images"], height, width)
         register(folder, setting["width"])
-        flop = count_flop(setting["width"], height, width)
         name = torch.cuda.get_device_name(device) if on_gpu else "the CPU"
         print(
             f"{setting['images']} images of {height} x {width}, width {setting['width']:g}, "
-            f"{flop / 1e12:.3g} TFLOP an image, on {name}, "
-            f"{configuration.CONFIG.NUM_CORES} cores"
+            f"on {name}, {configuration.CONFIG.NUM_CORES} cores"
         )
-        print(f"\n{'':40}images/s  times  device computes  TFLOP/s", flush=True)
+        print(f"\n{'':40}images/s  times", flush=True)
         first_speed = None
         for what, run in runs(folder, device):
-            few, _ = min(measure(run, FEW, device) for _ in range(ROUNDS))
-            seconds, computing = min(measure(run, setting["images"], device) for _ in range(ROUNDS))
-            speed = (setting["images"] - FEW) / (seconds - few)
-            first_speed = first_speed or speed
-            print(
-                f"{what:40}{speed:8.2f}{speed / first_speed:7.1f}{speed * computing:16.0%}"
-                f"{speed * flop / 1e12:10.2f}",
-                flush=True,
+            few, many = (
+                min(timed(run, count)[1] for _ in range(ROUNDS))
+                for count in (FEW, setting["images"])
             )
-
-
-def measure(run, count, device):
-    """Seconds of a run over some images, and of the network for one image of it."""
-    with timed_network(device) as computing:
-        start = time.perf_counter()
-        run(count)
-        seconds = time.perf_counter() - start
-    return seconds, np.mean(computing()[FEW // 2 :])
+            speed = (setting["images"] - FEW) / (many - few)
+            first_speed = first_speed or speed
+            print(f"{what:40}{speed:8.2f}{speed / first_speed:7.1f}", flush=True)
 
 
 def runs(folder, device):
     """What is compared: name, and a function of the number of images."""
-    everything = configuration.CONFIG.NUM_CORES
     yield "the first loop, float32", lambda count: first_loop(folder, device, count)
-    for cores in sorted({1, everything}):
-        yield f"stage 1, num_cores={cores}", stage_1(folder, device, num_cores=cores)
-    measuring = dict(num_cores=everything, probabilities="none")
-    yield "the same, probabilities=none", stage_1(folder, device, **measuring)
+    yield "stage 1", stage_1(folder, device)
+    yield "the same, probabilities=none", stage_1(folder, device, probabilities="none")
     if device.type == "cuda":
-        half = dict(precision="bfloat16", channels_last=True)
-        yield "the same in bfloat16, channels_last", stage_1(folder, device, **measuring, **half)
+        half = dict(probabilities="none", precision="bfloat16", channels_last=True)
+        yield "the same in bfloat16, channels_last", stage_1(folder, device, **half)
 
 
 def first_loop(folder, device, count):
@@ -131,41 +107,6 @@ def stage_1(folder, device, **options):
     return run
 
 
-@contextmanager
-def timed_network(device):
-    """Note when the network runs; gives a function that gives the seconds of each call."""
-    spans = []
-
-    def now():
-        if device.type != "cuda":
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record(torch.cuda.current_stream(device))
-        return event
-
-    def begin(network, _):
-        if isinstance(network, DeepWV3Plus):
-            spans.append([now()])
-
-    def end(network, *_):
-        if isinstance(network, DeepWV3Plus):
-            spans[-1].append(now())
-
-    def seconds():
-        if device.type != "cuda":
-            return [end - begin for begin, end in spans]
-        torch.cuda.synchronize(device)
-        return [begin.elapsed_time(end) / 1000 for begin, end in spans]
-
-    hooks = (
-        torch.nn.modules.module.register_module_forward_pre_hook(begin),
-        torch.nn.modules.module.register_module_forward_hook(end),
-    )
-    yield seconds
-    for hook in hooks:
-        hook.remove()
-
-
 def register(folder, width):
     """Give the scripts an entry for the network and one for the pictures."""
     weights = folder / "weights.pth"
@@ -190,13 +131,6 @@ def draw_pictures(folder, count, height, width):
         ]
         picture = 128 + 50 * np.stack(waves, axis=-1) + rng.normal(0, 3, (height, width, 3))
         Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / f"{index:03}.png")
-
-
-def count_flop(width, height, size):
-    """Floating-point operations of the network for one image."""
-    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.inference_mode():
-        DeepWV3Plus(CLASSES, width).eval()(torch.empty(1, 3, height, size))
-    return counter.get_total_flops()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ and surer of itself, as a network is, and has about 4,000. The ground truth is t
 by some columns, with a strip that has no label.
 
 1. Against NumPy's entropy, a single metric that is not even summed by segment, and against two
-   ways to get all metrics from libraries, which are timed only if their results agree.
+   ways to get all metrics from libraries, which must give the same.
 2. By number of classes.
 3. Salt and pepper with about a million segments, and the memory beyond input and output.
 
@@ -15,36 +15,26 @@ Only what says 2 threads uses more than one. It all takes two to three minutes a
 
 import multiprocessing
 import tempfile
-import time
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter
+from measuring import F0, make_image, median_ms, with_peak
+from scipy.ndimage import maximum_filter, minimum_filter
 from scipy.sparse import csc_array
 
-from src.MetaSeg.metrics import EPSILON, VOID, compute_metrics_components
+from src.MetaSeg.metrics import EPSILON, compute_metrics_components
 
-HEIGHT, WIDTH = 1024, 2048
-F0 = dict(class_count=19, sigma=12, confidence=1)
 F2 = dict(class_count=19, sigma=16, confidence=3.5)
 SALT_AND_PEPPER = dict(class_count=19, sigma=0.68, confidence=1)
 CLASS_COUNTS = 2, 19, 150
-WHITE_NOISE = 0.05  # standard deviation on the logits
-SHIFT_COLUMNS = 9  # of the ground truth against the prediction
-VOID_ROWS = 64  # without a label, at the bottom
-REPEATS = 7
 TOLERANCE = 1e-5  # times 1 + |value|
 CHUNK_ROWS = 16  # of pixels that the fastest libraries score at once, within the cache
 MB = 1e6
 
 ENTROPY = "NumPy's entropy alone"
-NUMPY = "NumPy and scikit-image"
-LIBRARIES = "the fastest libraries"
-METRICS = "compute_metrics_components"
-METRICS_2 = "the same with 2 threads"
 
 
 def main():
@@ -60,39 +50,30 @@ def main():
 
 def compare_opponents():
     """Time all metrics, by this project and by libraries, against NumPy's entropy."""
-    calls = {}
-    opponents = find_opponents()
+    opponents, times = find_opponents(), {}
     for name, settings in ("f0", F0), ("f2", F2):
-        for who, call in prepare_calls(name, opponents, *make_image(**settings)).items():
-            calls[who, name] = call
-    times = time_calls(calls)
-
-    def print_row(title, who, other):
-        f0, f2 = (times.get((who, name), np.nan) / times[other, name] for name in ("f0", "f2"))
-        print(f"{title}{f0:9.2f}{f2:9.2f}")
-
+        calls = prepare_calls(name, opponents, *make_image(**settings))
+        times[name] = dict(zip(calls, median_ms(*calls.values()), strict=True))
+    f0, f2 = times["f0"], times["f2"]
     print(f"\n{'':40}f0 ms    f2 ms    times NumPy's entropy")
-    for who in dict.fromkeys(who for who, _ in times):
-        f0, f2 = (times.get((who, name), np.nan) for name in ("f0", "f2"))
-        print_row(f"{who:36}{f0:9.0f}{f2:9.0f}   ", who, ENTROPY)
-    print(f"\n{'ratio of times':60}f0       f2")
-    for who, other in (METRICS, ENTROPY), (LIBRARIES, METRICS), (METRICS, METRICS_2):
-        print_row(f"{who + ' / ' + other:54}", who, other)
+    for who in f0:
+        ratios = f"{f0[who] / f0[ENTROPY]:9.2f}{f2[who] / f2[ENTROPY]:9.2f}"
+        print(f"{who:36}{f0[who]:9.0f}{f2[who]:9.0f}   {ratios}")
 
 
 def prepare_calls(name, opponents, field, truth):
     """What is to be timed on an image, by name, after a look at the results."""
-    one, two = (compute_metrics_components(field, truth, threads=n) for n in (1, 2))
-    segments, runs = len(one[0]["S"]), len(run_starts(field.argmax(-1)))
-    same = "the same bits" if have_same_bits(one, two) else "DIFFERENT BITS"
-    print(f"{name}: {segments:,} segments, {runs:,} runs; 1 and 2 threads give {same}", flush=True)
-    calls = {ENTROPY: partial(numpy_entropy, field)}
+    expected = compute_metrics_components(field, truth)
+    segments, runs = len(expected[0]["S"]), len(run_starts(field.argmax(-1)))
+    print(f"{name}: {segments:,} segments, {runs:,} runs", flush=True)
     for who, compute in opponents.items():
-        if agrees(who, compute(field, truth), one):
-            calls[who] = partial(compute, field, truth)
-    calls[METRICS] = partial(compute_metrics_components, field, truth)
-    calls[METRICS_2] = partial(compute_metrics_components, field, truth, threads=2)
-    return calls
+        check_agreement(who, compute(field, truth), expected)
+    return {
+        ENTROPY: partial(numpy_entropy, field),
+        **{who: partial(compute, field, truth) for who, compute in opponents.items()},
+        "compute_metrics_components": partial(compute_metrics_components, field, truth),
+        "the same with 2 threads": partial(compute_metrics_components, field, truth, threads=2),
+    }
 
 
 def compare_class_counts():
@@ -100,15 +81,10 @@ def compare_class_counts():
     print("\nclasses  segments  entropy ms  metrics ms  ratio")
     for class_count in CLASS_COUNTS:
         field, truth = make_image(**F0 | dict(class_count=class_count))
-        times = time_calls(
-            {
-                ENTROPY: partial(numpy_entropy, field),
-                METRICS: partial(compute_metrics_components, field, truth),
-            }
-        )
-        segments = len(compute_metrics_components(field, truth)[0]["S"])
-        row = f"{class_count:7}{segments:10,}{times[ENTROPY]:12.0f}{times[METRICS]:12.0f}"
-        print(f"{row}{times[METRICS] / times[ENTROPY]:7.2f}", flush=True)
+        compute = partial(compute_metrics_components, field, truth)
+        entropy, metrics = median_ms(partial(numpy_entropy, field), compute)
+        row = f"{class_count:7}{len(compute()[0]['S']):10,}{entropy:12.0f}{metrics:12.0f}"
+        print(f"{row}{metrics / entropy:7.2f}", flush=True)
 
 
 def measure_memory():
@@ -117,40 +93,40 @@ def measure_memory():
     print("field             segments     ms      MB  bytes a pixel  bytes a segment")
     for name, settings in ("salt and pepper", SALT_AND_PEPPER), ("f0", F0):
         field, truth = make_image(**settings)
-        times = time_calls({METRICS: partial(compute_metrics_components, field, truth)})
-        segments, extra = in_new_process(measure_call, field, truth)
+        [milliseconds] = median_ms(partial(compute_metrics_components, field, truth))
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            multiprocessing.get_context("spawn").Pool(1) as pool,
+        ):
+            paths = [Path(folder, "field.npy"), Path(folder, "truth.npy")]
+            for array, path in zip((field, truth), paths, strict=True):
+                np.save(path, array)
+            segments, extra = pool.apply(measure_call, paths)
         print(
-            f"{name:15}{segments:11,}{times[METRICS]:7.0f}{extra / MB:8.0f}"
+            f"{name:15}{segments:11,}{milliseconds:7.0f}{extra / MB:8.0f}"
             f"{extra / truth.size:15.1f}{extra / segments:17.0f}",
             flush=True,
         )
 
 
-# measuring
+def measure_call(*paths):
+    """Number of segments, and the bytes that a call needs beyond its input and output."""
+    field, truth = map(np.load, paths)
+    compute_metrics_components(field[:2], truth[:2])  # whatever is set up once
+    (metrics, components), peak = with_peak(compute_metrics_components, field, truth)
+    output = components.nbytes + sum(values.nbytes for values in metrics.values())
+    return len(metrics["S"]), peak - output
 
 
-def time_calls(calls):
-    """Median time of each call in milliseconds, by the keys of `calls`."""
-    times = {name: [] for name in calls}
-    for _ in range(REPEATS):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            times[name].append(1000 * (time.perf_counter() - start))
-    return {name: float(np.median(values)) for name, values in times.items()}
-
-
-def median_ms(call):
-    """Median time of a call in milliseconds."""
-    return time_calls({"": call})[""]
+# opponents
 
 
 def find_opponents():
     """Ways to get all metrics from libraries, by name, if these are installed."""
     opponents = {}
     for who, compute, modules in (
-        (NUMPY, numpy_and_skimage, ["skimage"]),
-        (LIBRARIES, fastest_libraries, ["cc3d", "cv2"]),
+        ("NumPy and scikit-image", numpy_and_skimage, ["skimage"]),
+        ("the fastest libraries", fastest_libraries, ["cc3d", "cv2"]),
     ):
         missing = [module for module in modules if find_spec(module) is None]
         if missing:
@@ -160,81 +136,14 @@ def find_opponents():
     return opponents
 
 
-def agrees(who, result, expected):
-    """Whether an opponent's result is that of `compute_metrics_components`; says so if not."""
+def check_agreement(who, result, expected):
+    """Refuse an opponent whose result is not that of `compute_metrics_components`."""
     (metrics, components), (expected_metrics, expected_components) = result, expected
-    wrong = [
-        name
-        for name, values in expected_metrics.items()
-        if not np.allclose(metrics[name], values, rtol=TOLERANCE, atol=TOLERANCE)
-    ]
-    if not np.array_equal(components, expected_components):
-        wrong.append("components")
-    if wrong:
-        print(f"{who}: not timed, it gives another {', '.join(wrong)}")
-    return not wrong
-
-
-def have_same_bits(one, two):
-    """Whether two results of `compute_metrics_components` are the same."""
-    (metrics, components), (other_metrics, other_components) = one, two
-    pairs = [(metrics[name], other_metrics[name]) for name in metrics]
-    pairs.append((components, other_components))
-    return all(a.tobytes() == b.tobytes() for a, b in pairs)
-
-
-def in_new_process(function, *arrays):
-    """Call with arrays from files, in a process that has held nothing else."""
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder, f"{i}.npy") for i in range(len(arrays))]
-        for path, array in zip(paths, arrays, strict=True):
-            np.save(path, array)
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            return pool.apply(call_with_files, (function, paths))
-
-
-def call_with_files(function, paths):
-    """Call with the arrays of some files."""
-    return function(*map(np.load, paths))
-
-
-def measure_call(field, truth):
-    """Number of segments, and the bytes that a call needs beyond its input and output."""
-    compute_metrics_components(field[:2], truth[:2])  # whatever is set up once
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts from what is held now
-    before = read_peak_bytes()
-    metrics, components = compute_metrics_components(field, truth)
-    output = components.nbytes + sum(values.nbytes for values in metrics.values())
-    return len(metrics["S"]), read_peak_bytes() - before - output
-
-
-def read_peak_bytes():
-    """The most memory that this process has held, as Linux counts it."""
-    return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
-
-
-# images
-
-
-def make_image(class_count, sigma, confidence, seed=0):
-    """Softmax of smooth noise (H, W, C) float32, and true classes (H, W) uint8 that fit roughly.
-
-    `sigma` is the smoothness in pixels, `confidence` the standard deviation of the logits.
-    """
-    rng = np.random.default_rng(seed)
-    field = np.empty((HEIGHT, WIDTH, class_count), np.float32)
-    for c in range(class_count):
-        smooth = gaussian_filter(rng.standard_normal((HEIGHT, WIDTH), np.float32), sigma)
-        white = rng.standard_normal((HEIGHT, WIDTH), np.float32)
-        field[:, :, c] = smooth * (confidence / smooth.std()) + WHITE_NOISE * white
-    np.exp(field, out=field)
-    field /= field.sum(-1, keepdims=True)
-    truth = np.roll(field.argmax(-1), SHIFT_COLUMNS, axis=1).astype(np.uint8)
-    truth[-VOID_ROWS:] = VOID
-    return field, truth
-
-
-# opponents
+    for name, values in expected_metrics.items():
+        np.testing.assert_allclose(
+            metrics[name], values, rtol=TOLERANCE, atol=TOLERANCE, err_msg=f"{who}: {name}"
+        )
+    np.testing.assert_array_equal(components, expected_components, err_msg=who)
 
 
 def numpy_entropy(probabilities):

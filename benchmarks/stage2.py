@@ -7,9 +7,10 @@ from the memory of the system and not from the disk.
 import logging
 import os
 import tempfile
+from functools import partial
 
 import numpy as np
-from kernel import F0, make_image, median_ms
+from measuring import F0, make_image, median_ms
 
 from src.MetaSeg.metrics import compute_metrics_components
 from src.MetaSeg.stage import measure_dataset
@@ -47,8 +48,10 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         results = Results(folder, "none", "noise")
         path = store(results, field, ground_truth)
-        kernel = median_ms(lambda: compute_metrics_components(field, ground_truth))
-        reading = median_ms(lambda: arrays.read_prediction(path))
+        kernel, reading = median_ms(
+            partial(compute_metrics_components, field, ground_truth),
+            partial(arrays.read_prediction, path),
+        )
         speeds = {cores: run_stage(results, cores) for cores in (1, 2)}
         components = results.components(0)
         print(f"kernel alone           {kernel:8.0f} ms an image")

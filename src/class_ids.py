@@ -67,12 +67,7 @@ def anomaly_labels(entry, trained_on, log):
     """Look-up table from the ids of a dataset's ground truth to what an anomaly score is judged by.
 
     A class that the network does not predict is an anomaly, unless the class of the dataset says
-    something else in its optional `anomaly_ids`: {id: 0, 1 or 255}.
-
-    Parameters
-    ----------
-    entry, trained_on, log
-        As for `predicted_ids`.
+    something else in its optional `anomaly_ids`: {id: 0, 1 or 255}. See `predicted_ids`.
 
     Returns
     -------

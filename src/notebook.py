@@ -22,59 +22,31 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A segmentation network with all that its input and output need.
+    """A segmentation network with all that its input and output need."""
 
-    Attributes
-    ----------
-    network : torch.nn.Module
-        In evaluation mode, on its device.
-    mean, std : sequence of 3 float
-        Of red, green and blue in 0..1, that its input is normalised by.
-    classes : dict of int to (str, (int, int, int))
-        Name and RGB colour of each predicted class.
-    meta_model : MetaModel or None
-    """
-
-    network: nn.Module
-    mean: tuple
+    network: nn.Module  # in evaluation mode, on its device
+    mean: tuple  # of red, green and blue in 0..1, that its input is normalised by; so is `std`
     std: tuple
-    classes: dict
+    classes: dict[int, tuple]  # name and RGB colour of each predicted class
     meta_model: MetaModel | None
 
 
 @dataclass(frozen=True, eq=False)
 class Segments:
-    """The segments of one picture of H x W pixels: columns of S rows each, and where they are.
+    """The segments of one picture of H x W pixels: columns of S rows each, and where they are."""
 
-    Attributes
-    ----------
-    number : ndarray of shape (S,), int64
-        1, 2, ..., S: row k - 1 is segment k.
-    class_name : ndarray of shape (S,), str
-        Of the predicted class.
-    predicted_iou : ndarray of shape (S,), float32
-        In [0, 1]; NaN without a meta model.
-    size : ndarray of shape (S,), int64
-        In pixels.
-    box : ndarray of shape (S, 4), int64
-        Left, upper, right, lower in pixels; right and lower exclusive.
-    metrics : dict of str to ndarray of shape (S,)
-        See `compute_metrics_components`; the true IoU (`iou`) is unknown here, NaN.
-    components : ndarray of shape (H, W), int32
-        The segment of each pixel, by its number.
-    """
-
-    number: np.ndarray
-    class_name: np.ndarray
-    predicted_iou: np.ndarray
-    size: np.ndarray
-    box: np.ndarray
-    metrics: dict
-    components: np.ndarray
+    number: np.ndarray  # (S,) int64: 1, 2, ..., S; row k - 1 is segment k
+    class_name: np.ndarray  # (S,) str, of the predicted class
+    predicted_iou: np.ndarray  # (S,) float32 in [0, 1]; NaN without a meta model
+    size: np.ndarray  # (S,) int64, in pixels
+    box: np.ndarray  # (S, 4) int64: left, upper, right, lower in pixels; the last two exclusive
+    # (S,) each, see `compute_metrics_components`; the true IoU (`iou`) is unknown here, NaN
+    metrics: dict[str, np.ndarray]
+    components: np.ndarray  # (H, W) int32: the segment of each pixel, by its number
 
 
 def load(model, trained_on, meta_model=None, gpu=0):
-    """Load a network and its meta model.
+    """Load a network and its meta model: a Loaded.
 
     Parameters
     ----------
@@ -86,10 +58,6 @@ def load(model, trained_on, meta_model=None, gpu=0):
         Entry of `meta_models`; None: predicted IoUs are unknown.
     gpu : int or None
         Index of the GPU, where there is one; None: the CPU.
-
-    Returns
-    -------
-    loaded : Loaded
 
     Raises
     ------
@@ -107,18 +75,7 @@ def load(model, trained_on, meta_model=None, gpu=0):
 
 
 def predict(loaded, path):
-    """Predict the classes of one picture.
-
-    Parameters
-    ----------
-    loaded : Loaded
-    path : path
-        Of the picture; see `datasets.read_image`.
-
-    Returns
-    -------
-    prediction : Prediction
-        With probabilities, without ground truth.
+    """Predict the classes of one picture: a Prediction with probabilities, without ground truth.
 
     Raises
     ------
@@ -133,22 +90,9 @@ def predict(loaded, path):
 
 
 def segments(loaded, prediction):
-    """Split a prediction into its segments, measure them, and predict their IoU.
+    """Split a prediction with probabilities into its segments, measure them, and predict their IoU.
 
-    Parameters
-    ----------
-    loaded : Loaded
-    prediction : Prediction
-        With probabilities.
-
-    Returns
-    -------
-    segments : Segments
-
-    Raises
-    ------
-    SettingError
-        The meta model was trained on another network's metrics.
+    A meta model that was trained on another network's metrics is a SettingError.
     """
     metrics, components = compute_metrics_components(
         prediction.probabilities, heatmaps=prediction.scores, prediction=prediction.prediction
@@ -170,13 +114,7 @@ def segments(loaded, prediction):
 def show(loaded, prediction, segments, boxed=()):
     """Draw a picture in four views: as it is, its classes, its entropy, its predicted IoUs.
 
-    Parameters
-    ----------
-    loaded : Loaded
-    prediction : Prediction
-    segments : Segments
-    boxed : sequence of int
-        Numbers of the segments to draw a red box around.
+    The segments whose numbers are in `boxed` have a red box around them.
 
     Returns
     -------

@@ -1,7 +1,10 @@
 """Arrays to pictures: class colours, heat maps, boxes, the overview's panels, thumbnails.
 
-Pictures are RGB arrays of shape (H, W, 3), uint8. A box is (left, upper, right, lower) in pixels,
-right and lower exclusive.
+Pictures and images are RGB arrays of shape (H, W, 3), uint8. A box is (left, upper, right, lower)
+in pixels, right and lower exclusive. `ids` are arrays of shape (H, W), uint8 or uint16; a mapping
+is that of a dataset, `label_mapping` or `pred_mapping`: name and RGB colour of a class by its id.
+`components` are of shape (H, W), int32: +k inside segment k, -k on its boundary; IoUs of shape
+(S,), float: that of segment k at position k - 1. A colour is (r, g, b), or a name or "#rrggbb".
 """
 
 import io
@@ -23,18 +26,7 @@ CONTEXT = 0.15  # of the box's longer side, on each side
 
 
 def colour_classes(ids, mapping):
-    """Paint class ids with the colours of their classes.
-
-    Parameters
-    ----------
-    ids : ndarray of shape (H, W), uint8 or uint16
-    mapping : dict of int to (str, (int, int, int))
-        `pred_mapping` or `label_mapping`. Ids that are not in it become black.
-
-    Returns
-    -------
-    picture : ndarray of shape (H, W, 3), uint8
-    """
+    """Paint class ids with the colours of their classes; ids that have none become black."""
     ids = np.asarray(ids)
     colours = np.zeros((max(int(ids.max(initial=0)), NO_LABEL) + 1, 3), np.uint8)
     for class_id, (_, rgb) in mapping.items():
@@ -44,16 +36,7 @@ def colour_classes(ids, mapping):
 
 
 def overlay_classes(image, ids, mapping, strength=0.55):
-    """Lay class colours over an image; pixels without a label (255) keep the image.
-
-    Parameters
-    ----------
-    image : ndarray of shape (H, W, 3), uint8
-    ids : ndarray of shape (H, W), uint8 or uint16
-    mapping : dict of int to (str, (int, int, int))
-    strength : float
-        Share of the class colour, in [0, 1].
-    """
+    """Lay class colours over an image, their share `strength`; where no label (255) is it stays."""
     mixed = (1 - strength) * image + strength * colour_classes(ids, mapping)
     return np.where((ids == NO_LABEL)[..., None], image, np.rint(mixed).astype(np.uint8))
 
@@ -61,10 +44,7 @@ def overlay_classes(image, ids, mapping, strength=0.55):
 def entropy_heatmap(prediction):
     """Show how uncertain each pixel is: entropy of its softmax over log(C), dark = 0.
 
-    Parameters
-    ----------
-    prediction : Prediction
-        With the probabilities of at least 2 classes, or heat maps in their place.
+    The prediction has the probabilities of at least 2 classes, or heat maps in their place.
     """
     if prediction.probabilities is None:
         return _colour_values(prediction.heatmaps[:, :, 0], ENTROPY_COLOURS)
@@ -76,12 +56,7 @@ def entropy_heatmap(prediction):
 def iou_map(components, ious):
     """Paint each segment by its IoU, red (0) to green (1), its boundary darker.
 
-    Parameters
-    ----------
-    components : ndarray of shape (H, W), int32
-        +k inside segment k, -k on its boundary; 0 (no segment) becomes black.
-    ious : ndarray of shape (S,), float
-        True or predicted IoU of segment k at position k - 1; NaN (unknown) becomes grey.
+    No segment (0) becomes black, an unknown IoU (NaN) grey.
     """
     ious = np.asarray(ious, np.float64)
     colours = np.zeros((len(ious) + 1, 3), np.uint8)
@@ -97,20 +72,8 @@ def rating_picture(prediction, components, true_iou, predicted_iou, label_mappin
     """True beside predicted: ground truth and predicted classes, below them the IoUs.
 
     The IoUs go from red (0) to green (1). Segments without a labelled pixel are white in both, all
-    are white in the true one where there is no ground truth at all.
-
-    Parameters
-    ----------
-    prediction : Prediction
-    components : ndarray of shape (H, W), int32
-        +k inside segment k, -k on its boundary.
-    true_iou, predicted_iou : ndarray of shape (S,), float
-        True and predicted IoU of segment k at position k - 1; the true one is NaN where unknown.
-    label_mapping, pred_mapping : dict of int to (str, (int, int, int))
-
-    Returns
-    -------
-    picture : ndarray of shape (2 H, 2 W, 3), uint8
+    are white in the true one where there is no ground truth at all. The picture is of shape
+    (2 H, 2 W, 3).
     """
     truth = prediction.ground_truth
     numbers = np.abs(components)
@@ -147,23 +110,9 @@ def draw_box(picture, box, colour=RED):
 
 
 def overview_panels(image, prediction, components, predicted_iou, box, label_mapping, pred_mapping):
-    """The four pictures that explain a segment, in reading order, with their titles.
+    """The four pictures that explain a segment, by their titles, in reading order.
 
-    Parameters
-    ----------
-    image : ndarray of shape (H, W, 3), uint8
-    prediction : Prediction
-    components : ndarray of shape (H, W), int32
-        +k inside segment k, -k on its boundary.
-    predicted_iou : ndarray of shape (S,), float
-        Of every segment of the image.
-    box : sequence of 4 int
-        The segment's, drawn in each.
-    label_mapping, pred_mapping : dict of int to (str, (int, int, int))
-
-    Returns
-    -------
-    panels : dict of str to ndarray of shape (H, W, 3), uint8
+    The IoUs are those of every segment of the image; the box is the segment's, drawn in each.
     """
     truth = prediction.ground_truth
     if truth is None:
@@ -183,12 +132,7 @@ def overview_panels(image, prediction, components, predicted_iou, box, label_map
 def crop(image, box, context=0.0):
     """Cut a box out of an image, grown by `context` times its longer side on each side.
 
-    Parameters
-    ----------
-    image : ndarray of shape (H, W, 3), uint8
-    box : sequence of 4 int
-    context : float
-        At least 0; what would lie outside the image is left out.
+    What would lie outside the image is left out.
     """
     left, upper, right, lower = (int(edge) for edge in box)
     margin = round(context * max(right - left, lower - upper))
@@ -196,18 +140,9 @@ def crop(image, box, context=0.0):
 
 
 def thumbnail(image, box, side=THUMBNAIL_SIDE_PX):
-    """A segment with a little context as a small JPEG.
+    """A segment with a little context as a small JPEG (bytes).
 
-    Parameters
-    ----------
-    image : ndarray of shape (H, W, 3), uint8
-    box : sequence of 4 int
-    side : int
-        The thumbnail's longer side is at most this many pixels; small crops are not enlarged.
-
-    Returns
-    -------
-    jpeg : bytes
+    Its longer side has at most `side` pixels; small crops are not enlarged.
     """
     picture = Image.fromarray(crop(image, box, CONTEXT))
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
@@ -233,16 +168,10 @@ def thumbnail_sheet(thumbnails, columns, frames, side=160, caption=40, ground=WH
         N image files; without any, one row is empty.
     columns : int
         Cells in a row.
-    frames : sequence of (int, int, int) or str
-        Colour of each frame; a name or "#rrggbb" will do.
+    frames, ground : sequence of N colours, and a colour
+        Around and between the thumbnails.
     side, caption : int
         Pixels of a cell: `side` wide, `side` + `caption` high, the caption's part left empty.
-    ground : (int, int, int) or str
-        Colour between the thumbnails; a name or "#rrggbb" will do.
-
-    Returns
-    -------
-    sheet : ndarray of shape (rows * (side + caption), columns * side, 3), uint8
     """
     rows = max(1, -(-len(thumbnails) // columns))
     sheet = Image.new("RGB", (columns * side, rows * (side + caption)), ground)

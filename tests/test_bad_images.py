@@ -153,6 +153,7 @@ def test_an_odd_picture_has_its_colours_and_its_size(tmp_path, name):
     assert_array_equal(image, np.full((HEIGHT, WIDTH, 3), ODD[name][1]))
 
 
+@pytest.mark.promise(6)
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_picture_is_named_once_with_the_reason_in_one_line(tmp_path, name):
     save(tmp_path, {name: BAD[name]})
@@ -225,11 +226,13 @@ def locked(tmp_path):
     return tmp_path / "locked.png"
 
 
+@pytest.mark.promise(6)
 def test_a_picture_that_may_not_be_read_is_named(locked, as_nobody):
     with pytest.raises(PermissionError, match="Permission denied: .*locked.png"):
         read_image(locked)
 
 
+@pytest.mark.promise(6)
 def test_a_folder_and_a_disk_that_fails_are_named(tmp_path):
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(OSError, match="Is a directory: .*folder.png"):
@@ -344,6 +347,7 @@ def prediction(clone, dataset, index):
         return file["prediction"][()], file["ground_truths"][()]
 
 
+@pytest.mark.promise(6)
 def test_stage_1_names_every_bad_picture_once_and_predicts_all_others(clone, first_runs):
     run, names = first_runs["custom_dataset"], names_of(clone)
     expected, failed = expected_failures(clone), failures(run)
@@ -362,6 +366,7 @@ def test_stage_1_names_every_bad_picture_once_and_predicts_all_others(clone, fir
             assert found[0].shape == ((1, 1) if name == "pixel.png" else (HEIGHT, WIDTH)), name
 
 
+@pytest.mark.promise(6)
 def test_stage_1_names_bad_labels_and_turns_pictures_to_theirs(clone, first_runs):
     run = first_runs["blocks"]
     failed = failures(run)
@@ -374,6 +379,7 @@ def test_stage_1_names_bad_labels_and_turns_pictures_to_theirs(clone, first_runs
     assert (classes == truth).mean() > 0.8
 
 
+@pytest.mark.promise(6)
 def test_a_second_run_does_exactly_the_failed_ones_again(clone, first_runs):
     before = written_at(clone.results)
     (clone.photographs / "empty.png").write_bytes(encoded("RGB", RED, "PNG"))

@@ -20,8 +20,8 @@ from real_explorer import DEADLINE, end, is_sofa, keep, point_on, running, wait_
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
-from src.discover import require_display
 from src.discover.browser import invitation, listen, serve
+from src.discover.display import require_display
 from src.errors import SettingError
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

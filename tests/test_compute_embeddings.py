@@ -471,6 +471,13 @@ def test_a_broken_file_is_made_again(world, caplog):
     assert f"{world.path()} cannot be read" in caplog.text
 
 
+def test_a_broken_table_is_made_again_where_no_segment_is_selected(world):
+    world.run()
+    world.path().write_bytes(b"")
+    world.run(iou_threshold=0.1)
+    assert len(world.table()) == 0
+
+
 @pytest.mark.parametrize("stop_at", [1, 3])
 def test_an_interrupt_costs_the_vectors_of_the_picture_in_progress_at_most(world, stop_at):
     for index in range(3):

@@ -16,13 +16,17 @@ from matplotlib.figure import Figure
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
-from src import discover, pictures
+from src import pictures
 from src.discover import explorer, segments, sheets, state
 from src.discover.commands import COMMANDS, KEYS
-from src.discover.display import close_window, window_figure
+from src.discover.display import Windows, close_window, require_display, window_figure
+from src.discover.events import BUTTONS
+from src.discover.explorer import Explorer
 from src.discover.export import export_segments
+from src.discover.query import Query
 from src.discover.quick import Backdrop
-from src.discover.views import HIDDEN
+from src.discover.segments import Segments
+from src.discover.views import HIDDEN, OUTSIDE
 from src.embedding import space as embedding_space
 from src.errors import SettingError
 from src.records import ObjectTable, Prediction
@@ -96,10 +100,10 @@ class Hand:
     def __init__(self, folder, table, out_dir, **settings):
         self.opened, self.closed = [], []
         labels = {"streets": LABEL, "alleys": ALLEY_LABEL}
-        self.explorer = discover.Explorer(
-            discover.Segments(table, labels, PRED, folder),
+        self.explorer = Explorer(
+            Segments(table, labels, PRED, folder),
             out_dir,
-            windows=discover.Windows(self._new_figure, self.closed.append),
+            windows=Windows(self._new_figure, self.closed.append),
             **settings,
         )
         self.out_dir = out_dir
@@ -188,9 +192,16 @@ class Hand:
     def message(self, view=None):
         return (view or self.map).message.get_text()
 
+    def place_of(self, kind, what):
+        """Pixel in the middle of what the panel shows; KeyError where it does not."""
+        places = {(kind, what): place for place, kind, what in self.panel._targets}
+        left, upper, right, lower = places[kind, what]
+        middle = (left + right) / 2, (upper + lower) / 2
+        return tuple(self.panel.axes.transData.transform(middle))
+
     def press_panel(self, kind, what, **event):
         event = {"button": 1} | event
-        x, y = self.panel.place_of(kind, what)
+        x, y = self.place_of(kind, what)
         for name in ("button_press_event", "button_release_event"):
             self.send(self.map, MouseEvent(name, self.map.figure.canvas, x, y, **event))
 
@@ -684,7 +695,7 @@ def test_any_command_closes_the_help(hand):
     for act in (
         lambda: hand.press("b"),
         lambda: hand.press("escape"),
-        lambda: hand.press_panel("command", "colour_by_prediction"),
+        lambda: hand.press_panel("command", state.BY_PREDICTION),
         lambda: hand.press_panel("command", "toggle_help"),
         lambda: hand.wheel(1),
     ):
@@ -745,7 +756,7 @@ def test_k_colours_by_the_last_clusters_and_asks_for_their_number_first(hand):
 
 
 def test_the_buttons_of_the_panel_are_the_commands_of_the_keys(hand):
-    hand.press_panel("command", "colour_by_prediction")
+    hand.press_panel("command", state.BY_PREDICTION)
     assert hand.explorer.state.colouring == state.BY_PREDICTION
     hand.press_panel("command", "undo")
     assert hand.explorer.state.colouring == state.BY_TRUTH
@@ -755,7 +766,7 @@ def test_the_buttons_of_the_panel_are_the_commands_of_the_keys(hand):
 
 def test_every_button_says_what_it_does_and_its_key(hand):
     for chip in (*hand.panel._content.ways, *hand.panel._content.tools):
-        x, y = hand.panel.place_of("command", chip.command)
+        x, y = hand.place_of("command", chip.command)
         hand.send(hand.map, MouseEvent("motion_notify_event", hand.map.figure.canvas, x, y))
         status = hand.map.status.get_text()
         key = status.rsplit("(", 1)[1].rstrip(")")
@@ -763,8 +774,9 @@ def test_every_button_says_what_it_does_and_its_key(hand):
 
 
 def test_every_key_has_its_command():
-    for method in KEYS.values():
-        assert getattr(discover.Explorer, method).__doc__
+    for command in KEYS.values():
+        has_words = command in state.WAYS or command in BUTTONS
+        assert has_words or getattr(Explorer, command).__doc__
 
 
 def test_a_long_message_has_the_whole_line_and_one_too_long_a_gap(hand):
@@ -918,8 +930,8 @@ def test_a_long_legend_is_moved_by_the_wheel(results, tmp_path):
     hand = Hand(folder, many, tmp_path)
     last = hand.panel._content.entries[-1].name
     with pytest.raises(KeyError):
-        hand.panel.place_of("entry", last)
-    x, y = hand.panel.place_of("entry", hand.panel._content.entries[3].name)
+        hand.place_of("entry", last)
+    x, y = hand.place_of("entry", hand.panel._content.entries[3].name)
     for _ in range(30):
         wheel = MouseEvent("scroll_event", hand.map.figure.canvas, x, y, step=-1)
         hand.send(hand.map, wheel)
@@ -1208,7 +1220,7 @@ def test_f_finds_neighbours_in_the_full_feature_space(hand):
 @pytest.fixture
 def asked(results, tmp_path):
     """An explorer with a picture from outside, near row 3 on the map, near row 5 in full."""
-    query = discover.Query(
+    query = Query(
         "photo.jpg",
         pictures.blank_thumbnail(),
         embeddings=np.array([9, 9, 4.5], np.float32),
@@ -1222,16 +1234,16 @@ def test_a_picture_from_outside_is_marked_and_shown_with_its_neighbours(asked):
     assert asked.titles() == ["Nearest neighbours"]
     title = asked.grid.title.get_text()
     assert title == "Nearest neighbours (euclid, reduced space) of photo.jpg"
-    assert_array_equal(asked.grid.rows[:3], [discover.OUTSIDE, 3, 4])
+    assert_array_equal(asked.grid.rows[:3], [OUTSIDE, 3, 4])
     assert asked.grid.axes.texts[0].get_text() == "photo.jpg\nquery"
     stars = [line for line in asked.map.axes.lines if line.get_marker() == "*"]
     assert_array_equal(stars[0].get_xydata(), [(5, 0.5)])
     asked.press("f")
-    assert_array_equal(asked.grid.rows[:2], [discover.OUTSIDE, 5])
+    assert_array_equal(asked.grid.rows[:2], [OUTSIDE, 5])
 
 
 def test_a_click_on_the_query_opens_nothing_and_on_its_neighbour_goes_on(asked):
-    asked.click(discover.OUTSIDE, 1, asked.grid)
+    asked.click(OUTSIDE, 1, asked.grid)
     assert asked.titles() == ["Nearest neighbours"]
     asked.click(3, 3, asked.grid)
     assert asked.grid.rows[0] == 3
@@ -1389,7 +1401,7 @@ def test_a_resized_window_is_laid_out_anew(hand):
         view.figure.set_size_inches(9, 9)
         event = ResizeEvent("resize_event", view.figure.canvas)
         hand.send(view, event)
-    hand.press_panel("command", "colour_blue")
+    hand.press_panel("command", state.ALL_BLUE)
     assert hand.explorer.state.colouring == state.ALL_BLUE
     hand.hover(4, hand.grid)
     assert "image 1  ·  segment 3" in hand.grid.status.get_text()
@@ -1447,7 +1459,7 @@ def test_a_saved_map_has_the_legend_but_no_buttons(hand, tmp_path, suffix):
         text = (tmp_path / "map.svg").read_text()
         assert "<!-- sofa -->" in text
         assert "<!-- export -->" not in text
-    hand.press_panel("command", "colour_blue")  # they are back
+    hand.press_panel("command", state.ALL_BLUE)  # they are back
     assert hand.explorer.state.colouring == state.ALL_BLUE
 
 
@@ -1499,9 +1511,9 @@ def test_an_empty_table_and_a_wrong_metric_are_named(results, tmp_path):
 def test_matplotlibs_own_keys_are_off_in_the_explorers_windows_only(results, tmp_path):
     matplotlib.use("agg")
     folder, table = results
-    parts = discover.Segments(table, {"streets": LABEL}, PRED, folder)
-    windows = discover.Windows(window_figure, close_window)
-    explorer = discover.Explorer(parts, tmp_path, windows=windows)
+    parts = Segments(table, {"streets": LABEL}, PRED, folder)
+    windows = Windows(window_figure, close_window)
+    explorer = Explorer(parts, tmp_path, windows=windows)
     explorer.show_image(0)
     explorer.show_overview(0)
     explorer.ask_clusters()
@@ -1529,4 +1541,4 @@ def test_matplotlibs_own_keys_are_off_in_the_explorers_windows_only(results, tmp
 def test_without_a_display_the_way_on_is_told():
     matplotlib.use("agg")
     with pytest.raises(SettingError, match="mainplot.save_path=map.png"):
-        discover.require_display()
+        require_display()

@@ -467,6 +467,7 @@ def test_what_is_no_feature_network_is_refused():
 # --- crops
 
 
+@pytest.mark.promise(11)
 def test_vectors_do_not_depend_on_order_and_batches(resnet18):
     crops = noise((40, 48), (33, 50), (40, 48), (64, 32), (40, 48), (40, 48))
     one_by_one = embed(resnet18, crops, 1)

@@ -106,11 +106,13 @@ def test_frequent_classes_count_more_in_the_weighted_average():
     known = np.ones(5, bool)
     question = retrieval.Question(metrics=["euclid"], counts=[])
     found = retrieval.judge(np.array([[0.0], [9], [1], [2], [3]]), names, known, question)
-    means = found.means("euclid")[0]
-    a, b = (row.average_precision("euclid") for row in found.classes)
-    assert (means.group, means.classes, means.queries) == ("all", 2, 5) and a < b
-    assert_allclose(means.over_classes, [(a + b) / 2])
-    assert_allclose(means.over_queries, [(2 * a + 3 * b) / 5])
+    a, b = found.figures["euclid"][:, 0]
+    groups = found.groups()
+    assert list(groups) == ["all", "known"] and groups["all"].sum() == 2
+    assert found.queries.tolist() == [2, 3] and a < b
+    over_classes, over_queries = found.means("euclid", groups["all"])
+    assert_allclose(over_classes, [(a + b) / 2])
+    assert_allclose(over_queries, [(2 * a + 3 * b) / 5])
 
 
 def test_variants_are_one_class_and_names_meet_across_datasets():

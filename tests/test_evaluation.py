@@ -108,8 +108,8 @@ def test_class_iou_is_worked_out_from_hits_misses_and_false_alarms():
 def test_precision_and_recall_at_k_are_worked_out_by_hand():
     # The neighbours of row 0 are rows 1, 2 and 3; rows 2 and 3 carry its label.
     result = retrieval(LINE, [1, 0, 1, 1], [0], counts=[1, 2, 3, 10])
-    assert_allclose(result.precision, [[0, 1 / 2, 2 / 3, 2 / 10]])
-    assert_allclose(result.recall, [[0, 1 / 2, 1, 1]])
+    assert_allclose(result[:, 1:5], [[0, 1 / 2, 2 / 3, 2 / 10]])
+    assert_allclose(result[:, 5:], [[0, 1 / 2, 1, 1]])
 
 
 def test_equally_near_rows_come_in_the_order_of_the_table():

@@ -94,6 +94,7 @@ def sealed(content):
     return content + b"crc32 of all before: %08x" % zlib.crc32(content)
 
 
+@pytest.mark.promise(12)
 @pytest.mark.parametrize("finish", [bytes, sealed])
 @pytest.mark.parametrize("protocol", range(2, 6))
 @pytest.mark.parametrize("read", TABLES)
@@ -104,6 +105,7 @@ def test_a_pickle_that_would_run_code_is_refused_by_name(read, protocol, finish,
         read(path)
 
 
+@pytest.mark.promise(12)
 @pytest.mark.parametrize("script", [compute_embeddings, discover_embedding_space])
 def test_a_hostile_load_file_is_refused_by_the_scripts(script, hidden, tmp_path):
     path = tmp_path / "embeddings_1_1_a.p"
@@ -115,6 +117,7 @@ def test_a_hostile_load_file_is_refused_by_the_scripts(script, hidden, tmp_path)
         script.ex.run(config_updates=changes)
 
 
+@pytest.mark.promise(12)
 @pytest.mark.parametrize("script", [eval_retrieval, eval_selection])
 def test_a_hostile_table_is_refused_by_the_evaluation(script, hidden, tmp_path):
     size = dict(min_height=9, min_width=9)
@@ -178,6 +181,7 @@ LIES = {  # pickles that ask for nothing unknown
 }
 
 
+@pytest.mark.promise(12)
 def test_a_table_that_lies_about_itself_is_named_and_does_no_harm(tmp_path):
     contents = LIES | {f"{name}_sealed": sealed(content) for name, content in LIES.items()}
     for name, content in contents.items():
@@ -203,8 +207,12 @@ for path in sorted(Path(sys.argv[1]).glob("*/metrics0.p")):
 # Weights
 
 
+KINDS = [f"{kind} {protocol}" for kind in ("pickle", "zip") for protocol in range(2, 6)]
+KINDS += ["old", "state_dict", "beside", "safetensors", "array", "script"]
+
+
 def hostile_files(folder, hidden):
-    """Files by name: what may be called weights and is a trap."""
+    """Files by the names of KINDS: what may be called weights and is a trap."""
     paths = {}
 
     def path(name, suffix=".pth"):
@@ -238,16 +246,16 @@ def embed(entry):
     return embedding_networks.load_embedding_network(entry, CPU)
 
 
+@pytest.mark.promise(12)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("loader", WEIGHTS)
-def test_weights_that_would_run_code_are_refused_by_name(loader, hidden, tmp_path):
+def test_weights_that_would_run_code_are_refused_by_name(loader, kind, hidden, tmp_path):
     if loader == "timm":
         pytest.importorskip("timm")
-    paths = hostile_files(tmp_path, hidden)
-    for path in paths.values():
-        with pytest.raises(SettingError, match=rf"{path.name} "):
-            WEIGHTS[loader](path)
-        assert meta_models.made_from(path) is None
-    assert len(paths) == 14
+    path = hostile_files(tmp_path, hidden)[kind]
+    with pytest.raises(SettingError, match=rf"{path.name} "):
+        WEIGHTS[loader](path)
+    assert meta_models.made_from(path) is None
 
 
 def checkpoint_of(content, path):
@@ -310,6 +318,7 @@ REGRESSORS = {  # what a trap becomes, and what the refusal names
 }
 
 
+@pytest.mark.promise(12)
 @pytest.mark.parametrize("what", REGRESSORS)
 def test_a_regressor_that_would_run_code_is_refused_by_name(what, hidden, tmp_path):
     make, named = REGRESSORS[what]
@@ -350,6 +359,7 @@ def lie_of(regressor):
     return regressor
 
 
+@pytest.mark.promise(12)
 @pytest.mark.parametrize(
     "kind",
     [RandomForestRegressor, ExtraTreesRegressor, DecisionTreeRegressor,
@@ -364,6 +374,7 @@ def test_a_regressor_that_leads_out_of_its_arrays_is_refused(kind, tmp_path):
         meta_models.load_meta_model(path)
 
 
+@pytest.mark.promise(12)
 def test_published_weights_that_would_run_code_are_refused_by_name(hidden, tmp_path, monkeypatch):
     """A file in torchvision's folder, with the right checksum in its name."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -378,6 +389,7 @@ def test_published_weights_that_would_run_code_are_refused_by_name(hidden, tmp_p
         embed(RESNET._replace(kwargs={"weights": "IMAGENET1K_V1"}))
 
 
+@pytest.mark.promise(12)
 @pytest.mark.parametrize("script", [eval_anomaly, eval_iou, compute_embeddings, stage_2])
 def test_hostile_meta_weights_are_refused_by_the_scripts(script, hidden, tmp_path):
     measure(tmp_path)
@@ -489,6 +501,7 @@ def test_a_heat_map_that_holds_no_numbers_is_refused_by_name(what, hidden, tmp_p
         measuring.measure_image(0, results, np.zeros(256, np.uint8), {"own": tmp_path}, ahead=1)
 
 
+@pytest.mark.promise(12)
 def test_a_hostile_heat_map_fails_its_image_in_stage_2(hidden, tmp_path):
     measure(tmp_path)
     np.save(tmp_path / "0.npy", np.full((8, 9), hidden), allow_pickle=True)
@@ -528,6 +541,7 @@ def test_a_broken_list_of_classes_is_named(content, tmp_path):
         tables.read_overview(path, {})
 
 
+@pytest.mark.promise(12)
 @pytest.mark.parametrize("suffix", ["json", "pickle", "yaml"])
 def test_a_file_of_settings_that_would_run_code_is_refused_by_name(suffix, hidden, tmp_path):
     path = tmp_path / f"settings.{suffix}"
@@ -542,6 +556,7 @@ def test_a_file_of_settings_that_would_run_code_is_refused_by_name(suffix, hidde
         eval_iou.ex.run_commandline(["eval_iou.py", "with", str(path)])
 
 
+@pytest.mark.promise(12)
 def test_a_thumbnail_is_a_jpeg_and_nothing_that_starts_other_programs():
     with pytest.raises(OSError, match="cannot identify image file"):
         pictures.decode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")

@@ -126,6 +126,7 @@ def test_a_network_of_torchvision_is_an_entry_like_any_other():
     assert probabilities.shape == (33, 40, 4)
 
 
+@pytest.mark.promise(6)
 def test_nan_is_refused_with_the_number_of_pixels():
     logits = torch.zeros(1, 3, 2, 2)
     logits[0, 1, 0, 0] = torch.nan

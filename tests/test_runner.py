@@ -134,6 +134,7 @@ def die(folder, deaths, index):
     return 2 * index
 
 
+@pytest.mark.promise(8)
 @pytest.mark.parametrize("deaths", [1, 2])
 def test_an_image_whose_process_is_killed_is_tried_again_and_costs_no_other(tmp_path, deaths):
     found = dict(processes.results(partial(die, tmp_path, deaths), range(30), 2))
@@ -141,6 +142,7 @@ def test_an_image_whose_process_is_killed_is_tried_again_and_costs_no_other(tmp_
     assert len([*tmp_path.iterdir()]) == deaths
 
 
+@pytest.mark.promise(8)
 def test_an_image_that_always_kills_its_process_is_named_and_costs_no_other(tmp_path):
     found = dict(processes.results(partial(die, tmp_path, 99), range(30), 2))
     assert repr(found.pop(5)).startswith("WorkerDiedError('its process was killed 3 times")

@@ -70,6 +70,7 @@ def predictor(tmp_path, monkeypatch):
     sys.modules.pop("own_pictures", None)
 
 
+@pytest.mark.promise(8)
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 def test_a_loading_process_that_is_killed_costs_no_image_and_a_failure_stops_no_other(predictor):
     predicted = dict(predictor.predict([4, 1, 2, 0]))

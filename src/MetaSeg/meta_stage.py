@@ -28,14 +28,7 @@ class Training:
 
 
 def train(run, training, report):
-    """Train the meta model unless it is there already, and judge it.
-
-    Parameters
-    ----------
-    run : Runner
-    training : Training
-    report : callable
-        `report(epoch, training_loss, validation_loss)` after each epoch of a network.
+    """Train the meta model unless it is there already, and judge it; `report`: see `fit`.
 
     Returns
     -------

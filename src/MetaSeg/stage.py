@@ -129,15 +129,17 @@ def read_measured(results, index, probabilities=False):
     return measured
 
 
-def source_of(results, index):
+def source_of(results, index, path=None):
     """What the metrics of an image were made from: a dict, None for the original's file.
+
+    `path` is another file of its segments to ask.
 
     Raises
     ------
     FileNotFoundError, ValueError
         A file is missing; it is broken, or the image was predicted again since it was measured.
     """
-    source = provenance.made_from(results.metrics(index))
+    source = provenance.made_from(path or results.metrics(index))
     if source:
         prediction = provenance.made_from(results.prediction(index)) or {}
         if provenance.why_differs(source["prediction"] or {}, prediction):

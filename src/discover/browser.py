@@ -40,22 +40,9 @@ PATIENCE_S = 1.0  # how long a page that does not draw holds up the others
 def listen(address, port):
     """Open the socket of a web server; early, so that a wrong address is known at once.
 
-    Parameters
-    ----------
-    address : str
-        Name or number of the network interface: `127.0.0.1` is reached from this computer only,
-        `0.0.0.0` from everywhere.
-    port : int
-        In [0, 65535]; where it is taken one of the next 19, and 0 is any that is free.
-
-    Returns
-    -------
-    server : socket.socket
-
-    Raises
-    ------
-    SettingError
-        If there is no such address here, or no free port.
+    `address` is the name or number of a network interface: `127.0.0.1` is reached from this
+    computer only, `0.0.0.0` from everywhere. Where the port is taken it is one of the next 19, and
+    0 is any that is free. No such address here, or no free port, is a SettingError.
     """
     try:
         family = socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)[0][0]
@@ -76,8 +63,8 @@ def listen(address, port):
     )
 
 
-def serve_explorer(make, server):
-    """Show the explorer to web browsers until one of them ends it.
+async def serve(make, server):
+    """Show the explorer to web browsers until one of them ends it, or this is cancelled.
 
     Parameters
     ----------
@@ -85,11 +72,6 @@ def serve_explorer(make, server):
     server : socket.socket
         From `listen`; closed in the end.
     """
-    asyncio.run(serve(make, server))
-
-
-async def serve(make, server):
-    """`serve_explorer` as a coroutine; cancelling it also ends it."""
     figures = Figures()
     secret = secrets.token_urlsafe(12)
     pages = HTTPServer(figures.application(secret))
@@ -109,17 +91,13 @@ def invitation(address, port, secret):
     """What to open in a browser, here or on another computer; for people to read."""
     ip = ipaddress.ip_address(address)
     here = socket.gethostname()
-    if not ip.is_loopback:
-        host = here if ip.is_unspecified else f"[{address}]" if ip.version == 6 else address
-        return (
-            f"Open http://{host}:{port}/{secret}/ in a browser. Whoever has this link can use the "
-            "explorer, and the network can read along. Ctrl-C ends it."
-        )
-    host = f"[{address}]" if ip.version == 6 else address
-    return (
-        f"Open http://{host}:{port}/{secret}/ in a browser. Ctrl-C ends it.\n"
-        f"From another computer, run there first: ssh -L {port}:{host}:{port} {here}"
-    )
+    host = here if ip.is_unspecified else f"[{address}]" if ip.version == 6 else address
+    link = f"Open http://{host}:{port}/{secret}/ in a browser."
+    if ip.is_loopback:
+        first = f"From another computer, run there first: ssh -L {port}:{host}:{port} {here}"
+        return f"{link} Ctrl-C ends it.\n{first}"
+    can = "Whoever has this link can use the explorer, and the network can read along."
+    return f"{link} {can} Ctrl-C ends it."
 
 
 class Figures:

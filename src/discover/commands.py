@@ -1,16 +1,18 @@
 """What a user can do: the one list behind the help, the handlers of keys, and docs/explorer.md."""
 
-COMMANDS = (  # what to press; key -> method of Explorer; what it does
+from src.discover import state
+
+COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or button; what it does
     ("hover", {}, "thumbnail and facts of the segment"),
-    ("left click, 1", {"1": "show_image_here"}, "the full image, the segment in a red box"),
+    ("left click, 1", {"1": 1}, "the full image, the segment in a red box"),
     (
         "middle click, 2",
-        {"2": "show_overview_here"},
+        {"2": 2},
         "overview: entropy, predicted IoU, ground truth, prediction",
     ),
     (
         "right click, 3",
-        {"3": "show_neighbours_here"},
+        {"3": 3},
         "nearest neighbours of the segment; from there on in their window",
     ),
     (
@@ -24,12 +26,12 @@ COMMANDS = (  # what to press; key -> method of Explorer; what it does
     ("f", {"f": "next_space"}, "find neighbours in the reduced or in the full feature space"),
     (
         "g / h / b",
-        {"g": "colour_by_truth", "h": "colour_by_prediction", "b": "colour_blue"},
+        {"g": state.BY_TRUTH, "h": state.BY_PREDICTION, "b": state.ALL_BLUE},
         "colour by true class, predicted class, one blue",
     ),
     (
         "i / o / k / a",
-        dict(i="colour_by_iou", o="colour_by_dataset", k="colour_by_cluster", a="colour_by_tag"),
+        dict(i=state.BY_IOU, o=state.BY_DATASET, k=state.BY_CLUSTER, a=state.BY_TAG),
         "colour by predicted IoU, dataset, cluster, tag",
     ),
     ("click on the legend", {}, "filter a group out, or in again; right or Shift: this one only"),

@@ -21,18 +21,10 @@ WINDOWLESS = {"agg", "cairo", "nbagg", "pdf", "pgf", "ps", "svg", "template", "w
 
 @dataclass(frozen=True)
 class Windows:
-    """How figures come into windows.
+    """How figures come into windows."""
 
-    Attributes
-    ----------
-    new : function of (size in inches, title)
-        Makes a figure.
-    close : function of a figure
-        Closes its window.
-    """
-
-    new: Callable
-    close: Callable
+    new: Callable  # of (size in inches, title): makes a figure
+    close: Callable  # of a figure: closes its window
 
 
 def picture_figure(size_in, title):
@@ -66,12 +58,8 @@ def require_display():
     """Check that windows can be opened here, by matplotlib's own choice of toolkit or by Tk.
 
     A toolkit is tried in a process of its own, because Qt aborts where it finds no display or
-    lacks a system library.
-
-    Raises
-    ------
-    SettingError
-        If not; says how to see the explorer in a browser, and how to get a picture instead.
+    lacks a system library. If there are none, a SettingError says how to see the explorer in a
+    browser, and how to get a picture instead.
     """
     import matplotlib.pyplot as plt
 
@@ -104,12 +92,9 @@ def _problem_with_windows(backend):
 
 
 def show_explorer(make):
-    """Open the explorer in a window and wait until that is closed.
+    """Open the explorer, which `make` gives for `windows`, and wait until its window is closed.
 
-    Parameters
-    ----------
-    make : function of `windows` that gives an `Explorer`
-        Call `require_display` first.
+    Call `require_display` first.
     """
     import matplotlib.pyplot as plt
 
@@ -126,19 +111,8 @@ def show_explorer(make):
 def write_pictures(log, explorer, path, segment=None):
     """Write the map, and beside it the neighbours and overview of a segment, those of the query.
 
-    Parameters
-    ----------
-    log : logging.Logger
-    explorer : Explorer
-    path : path
-        The suffix names the format.
-    segment : int, optional
-        Its row.
-
-    Raises
-    ------
-    SettingError
-        A picture cannot be written.
+    The suffix of the path names the format; `segment` is a row. A SettingError names what cannot be
+    written.
     """
     path, todo = Path(path), [(explorer.save, (), "")]
     if segment is not None:

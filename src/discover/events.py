@@ -5,23 +5,20 @@ from functools import partial
 import numpy as np
 
 from src import pictures
+from src.discover import state
 from src.discover.commands import KEY_OF, KEYS
 from src.discover.segments import UNREADABLE
 
 CONTROL = {"ctrl", "control", "cmd", "super"}
 SAVING = CONTROL | {"s"}  # held with a click; the letter where a browser keeps Ctrl for itself
 ADDING, REMOVING = {"shift"}, CONTROL | {"x"}  # held while a selection is drawn
+BUTTONS = {1, 2, 3}  # left, middle, right
 STROKE_PX = 5  # a shorter one is a click
 LEGEND_STEP = 3  # lines at a turn of the wheel
 
 
 class Events:
-    """Calls an explorer's commands.
-
-    Parameters
-    ----------
-    explorer : Explorer
-    """
+    """Calls the commands of an Explorer."""
 
     def __init__(self, explorer):
         self.explorer = explorer
@@ -41,7 +38,7 @@ class Events:
             "key_release_event": self._on_release,
             "figure_leave_event": self._on_leave,
             "resize_event": self._on_resize,
-            "close_event": self._on_close,
+            "close_event": lambda view, event: self.explorer.forget(view),
         }
         self._listen(view, view.figure, handlers)
 
@@ -50,8 +47,8 @@ class Events:
         handlers = {
             "key_press_event": self._on_picture_key,
             "key_release_event": self._on_release,
-            "figure_leave_event": self._on_picture_leave,
-            "close_event": self._on_picture_close,
+            "figure_leave_event": lambda figure, event: self.held.clear(),
+            "close_event": lambda figure, event: self.explorer.forget_picture(figure),
         }
         self._listen(figure, figure, handlers)
 
@@ -100,7 +97,8 @@ class Events:
         if kind == "entry":
             return f"{what}: click to filter out or in; right click or Shift: this one only"
         if kind == "command":
-            return f"{getattr(self.explorer, what).__doc__.splitlines()[0]}  ({KEY_OF[what]})"
+            use = state.WAYS.get(what) or getattr(self.explorer, what).__doc__.splitlines()[0]
+            return f"{use}  ({KEY_OF[what]})"
         return ""
 
     def _on_move(self, view, event):
@@ -131,7 +129,7 @@ class Events:
         if what != "toggle_help":
             self.explorer.hide_help()
         if kind == "command":
-            getattr(self.explorer, what)()
+            self._do(what)
         elif kind == "entry":
             self.explorer.filter_group(what, alone=event.button == 3 or "shift" in held)
         elif event.dblclick:
@@ -246,7 +244,15 @@ class Events:
         elif key in KEYS and not CONTROL & set(name.split("+")[:-1]):
             if KEYS[key] not in ("toggle_help", "escape"):
                 explorer.hide_help()
-            getattr(explorer, KEYS[key])()
+            self._do(KEYS[key])
+
+    def _do(self, command):
+        if command in state.WAYS:
+            self.explorer.colour_by(command)
+        elif command in BUTTONS:
+            self.click_here(command)
+        else:
+            getattr(self.explorer, command)()
 
     def _on_release(self, view, event):
         if event.key:
@@ -261,15 +267,6 @@ class Events:
             self.explorer.show_panel()
         elif len(view.rows):
             self.explorer.sheets.fill(view)
-
-    def _on_close(self, view, event):
-        self.explorer.forget(view)
-
-    def _on_picture_leave(self, figure, event):
-        self.held.clear()
-
-    def _on_picture_close(self, figure, event):
-        self.explorer.forget_picture(figure)
 
 
 def _plain(key):

@@ -197,57 +197,16 @@ class Explorer:
     def _overview(self, row, new_figure):
         return figures.draw_overview(new_figure, self.segments.overview(row), self.describe(row))
 
-    # the segment under the pointer, by key
-
-    def show_image_here(self):
-        """As a left click on the segment under the pointer."""
-        self.events.click_here(1)
-
-    def show_overview_here(self):
-        """As a middle click on the segment under the pointer."""
-        self.events.click_here(2)
-
-    def show_neighbours_here(self):
-        """As a right click on the segment under the pointer."""
-        self.events.click_here(3)
-
     # colours
 
-    def colour_by_truth(self):
-        """Colour by the most frequent true class of each segment."""
-        if self.segments.has_truth():
-            self._colour(state.BY_TRUTH)
-        else:
+    def colour_by(self, way):
+        """Colour in one of `state.WAYS`."""
+        if way == state.BY_TRUTH and not self.segments.has_truth():
             self.say("no segment has a ground truth, so there is nothing to colour by")
-
-    def colour_by_prediction(self):
-        """Colour by predicted class."""
-        self._colour(state.BY_PREDICTION)
-
-    def colour_by_iou(self):
-        """Colour by predicted IoU."""
-        self._colour(state.BY_IOU)
-
-    def colour_by_dataset(self):
-        """Colour by dataset."""
-        self._colour(state.BY_DATASET)
-
-    def colour_by_cluster(self):
-        """Colour by cluster; the first time, ask for their number."""
-        if self.state.clusters is None:
+            return
+        if way == state.BY_CLUSTER and self.state.clusters is None:
             self.ask_clusters()
-        else:
-            self._colour(state.BY_CLUSTER)
-
-    def colour_by_tag(self):
-        """Colour by tag."""
-        self._colour(state.BY_TAG)
-
-    def colour_blue(self):
-        """Give all points one blue."""
-        self._colour(state.ALL_BLUE)
-
-    def _colour(self, way):
+            return
         if way != self.state.colouring:
             self.map.panel.first = 0
             self._change("colouring", colouring=way)
@@ -256,14 +215,9 @@ class Explorer:
     # filters
 
     def filter_group(self, name, alone=False):
-        """Filter one group of the present colouring out, or in again.
+        """Filter one group of the present colouring out, or in again; `alone`: all others instead.
 
-        Parameters
-        ----------
-        name : str
-            As in the legend.
-        alone : bool
-            Filter out all others instead, or in again.
+        It is called by its name in the legend.
         """
         way = self.state.colouring
         if alone:
@@ -413,11 +367,7 @@ class Explorer:
     def select(self, outline, how="replace"):
         """Select the segments inside a polygon of the map that are not filtered out.
 
-        Parameters
-        ----------
-        outline : ndarray of shape (V, 2), float
-            Pixels of the map's window.
-        how : {"replace", "add", "remove"}
+        The outline (V, 2) is in pixels of the map's window; `how` as for `state.combined`.
         """
         selected = state.combined(self.state.selected, self.map.rows_in(outline), how)
         self._change("selection", selected=selected)

@@ -1,5 +1,7 @@
 """The selected segments as files for other tools, with a word now and then on how far it is."""
 
+import contextlib
+import itertools
 import time
 
 from src.discover import figures
@@ -13,21 +15,9 @@ NEWS_S = 0.2  # between two words
 def export_segments(segments, rows, tags, out_dir, announce):
     """Write segments as CSV, COCO JSON and crops into a new folder.
 
-    Parameters
-    ----------
-    segments : Segments
-    rows : ndarray of shape (R,), int
-    tags : dict of int to str
-        Tag by row, of those that have one.
-    out_dir : Path
-        Where to make the folder `selection_1`, or the next number that is free.
-    announce : function of str
-        Is told how far it is.
-
-    Returns
-    -------
-    told : str
-        How many segments went where, and what could not be written.
+    That is `selection_1` in `out_dir`, or the next number that is free. `tags` has the tag of each
+    row that has one, `announce` is told how far it is. Gives in words how many segments went where,
+    and what could not be written.
     """
     folder = _new_folder(out_dir)
     names = segments.pred_mapping, segments.label_mappings
@@ -78,12 +68,9 @@ def _news(what, total, announce):
 
 
 def _new_folder(parent):
-    number = 1
-    while True:
+    for number in itertools.count(1):
         folder = parent / f"selection_{number}"
-        try:
+        with contextlib.suppress(FileExistsError):
             folder.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-        else:
-            return folder
+            break
+    return folder

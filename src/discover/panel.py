@@ -23,15 +23,7 @@ BARS_HEIGHT, SLIDER_HEIGHT = 34, 16
 RANGE_HEIGHT = 20 + BARS_HEIGHT + SLIDER_HEIGHT
 LEAST_FOR_RANGE, LEAST_FOR_TOOLS = 400, 300  # heights of a panel with these
 N_BARS = state.IOU_STEPS
-WAY_CHIPS = (  # label, command, colouring
-    ("true", "colour_by_truth", state.BY_TRUTH),
-    ("predicted", "colour_by_prediction", state.BY_PREDICTION),
-    ("IoU", "colour_by_iou", state.BY_IOU),
-    ("dataset", "colour_by_dataset", state.BY_DATASET),
-    ("cluster", "colour_by_cluster", state.BY_CLUSTER),
-    ("tag", "colour_by_tag", state.BY_TAG),
-    ("blue", "colour_blue", state.ALL_BLUE),
-)
+SHORT = {state.BY_TRUTH: "true", state.BY_PREDICTION: "predicted", state.BY_IOU: "IoU"}  # of ways
 TOOL_CHIPS = (  # label, command
     ("select", "next_tool"),
     ("tag…", "ask_tag"),
@@ -65,38 +57,23 @@ class Entry:
 
 @dataclass(frozen=True)
 class Content:
-    """What a panel shows.
+    """What a panel shows."""
 
-    Attributes
-    ----------
-    title : str
-        What the colours mean.
-    entries : tuple of Entry
-        The legend; for a scale, only what has no place on it.
-    scale : ndarray of shape (IOU_STEPS, 3), uint8, or None
-        Colours from low to high predicted IoU, where these are shown.
-    ways, tools : tuple of Chip
-    counts : str
-        How many segments show; in a second line, how many are selected.
-    iou_range : (float, float) or None
-        None: all.
-    """
-
-    title: str
-    entries: tuple[Entry, ...]
+    title: str  # what the colours mean
+    entries: tuple[Entry, ...]  # the legend; for a scale, only what has no place on it
+    # (IOU_STEPS, 3) uint8: colours from low to high predicted IoU, where these are shown
     scale: np.ndarray | None
     ways: tuple[Chip, ...]
     tools: tuple[Chip, ...]
-    counts: str
-    iou_range: tuple[float, float] | None
+    counts: str  # how many segments show; in a second line, how many are selected
+    iou_range: tuple[float, float] | None  # None: all
 
 
 def panel_content(chosen, groups, kept, tool, density):
-    """What the panel shows for a state.
+    """What the panel shows for a State: a Content.
 
     Parameters
     ----------
-    chosen : State
     groups : Groups
         Of its colouring.
     kept : ndarray of shape (N,), bool
@@ -123,7 +100,7 @@ def panel_content(chosen, groups, kept, tool, density):
         title="Segments" if way == state.ALL_BLUE else f"{way[0].upper()}{way[1:]}",
         entries=tuple(entries),
         scale=colours[: state.IOU_STEPS] if is_scale else None,
-        ways=tuple(Chip(label, do, its_way == way) for label, do, its_way in WAY_CHIPS),
+        ways=tuple(Chip(SHORT.get(its, its), its, its == way) for its in state.WAYS),
         tools=tuple(
             Chip(tool if tool and do == "next_tool" else label, do, bool(is_on.get(do)))
             for label, do in TOOL_CHIPS
@@ -144,13 +121,7 @@ def _share(mask):
 class Panel:
     """Draws a `Content`, and tells what lies under a click.
 
-    Parameters
-    ----------
-    figure : Figure
-    iou : ndarray of shape (N,), float
-        Predicted; drawn as bars over the slider.
-    iou_extent : (float, float)
-        Ends of the slider.
+    The predicted `iou` (N,) is drawn as bars over the slider, whose ends are `iou_extent`.
     """
 
     def __init__(self, figure, iou, iou_extent):
@@ -190,7 +161,10 @@ class Panel:
             artist.remove()
         self._artists, self._targets, self._content = [], [], content
         width, height = self._place(tools)
-        top = self._show_ways(content.ways, width) if tools else 0
+        top = 0
+        if tools:
+            self._text(0, 0, "COLOUR AND FILTER BY", 7.5, color=MUTED)
+            top = self._show_chips(content.ways, width, 14) + 12
         self._text(0, top, content.title, 10.5, fontweight="bold")
         top += 26
         bottom = self._show_bottom(content, width, height) if tools else height
@@ -221,14 +195,6 @@ class Panel:
                 return tuple(target)
         return None
 
-    def place_of(self, kind, what):
-        """Pixel in the middle of what `target_at` answers; KeyError where it does not show."""
-        for (left, upper, right, lower), *target in self._targets:
-            if target == [kind, what]:
-                middle = (left + right) / 2, (upper + lower) / 2
-                return tuple(self.axes.transData.transform(middle))
-        raise KeyError(what)
-
     # the parts, from above
 
     def _place(self, tools):
@@ -254,10 +220,6 @@ class Panel:
     def _bottom_height(self, width):
         rows = -(-len(TOOL_CHIPS) // _chips_in_row(width)) * self._has_tools
         return RANGE_HEIGHT * self._has_range + 38 + rows * (CHIP + GAP)
-
-    def _show_ways(self, chips, width):
-        self._text(0, 0, "COLOUR AND FILTER BY", 7.5, color=MUTED)
-        return self._show_chips(chips, width, 14) + 12
 
     def _show_entries(self, entries, width, top, bottom):
         room = max(0, int((bottom - top - 10) // ROW))

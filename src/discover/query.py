@@ -14,43 +14,22 @@ from src.store.provenance import identity
 
 @dataclass(frozen=True)
 class Query:
-    """A picture from outside, embedded like the segments.
-
-    Attributes
-    ----------
-    name : str
-    thumbnail : bytes
-        JPEG.
-    embeddings : ndarray of shape (F,), float32
-    nn_embeddings : ndarray of shape (D,), float32
-        Its place in the space of the neighbours.
-    plot_embeddings : ndarray of shape (2,), float32
-        Its place on the map.
-    """
+    """A picture from outside, embedded like the segments."""
 
     name: str
-    thumbnail: bytes
-    embeddings: np.ndarray
-    nn_embeddings: np.ndarray
-    plot_embeddings: np.ndarray
+    thumbnail: bytes  # JPEG
+    embeddings: np.ndarray  # (F,) float32
+    nn_embeddings: np.ndarray  # (D,) float32: its place in the space of the neighbours
+    plot_embeddings: np.ndarray  # (2,) float32: its place on the map
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a picture from outside.
+    """A part of a picture from outside."""
 
-    Attributes
-    ----------
-    name : str
-        That of its file.
-    picture : ndarray of shape (H, W, 3), uint8
-    box : list of 4 int
-        Left, upper, right, lower in pixels; right and lower exclusive.
-    """
-
-    name: str
-    picture: np.ndarray
-    box: list[int]
+    name: str  # of its file
+    picture: np.ndarray  # (H, W, 3) uint8
+    box: list[int]  # left, upper, right, lower in pixels; right and lower exclusive
 
 
 def read_part(path, box=None):
@@ -80,26 +59,10 @@ def read_part(path, box=None):
 
 
 def embed_part(log, part, table, net, embedder):
-    """A part of a picture as the objects of a table are embedded, with its place on the maps.
+    """A Query: a Part as the objects of a table are embedded, with its place on the table's maps.
 
-    Parameters
-    ----------
-    log : logging.Logger
-    part : Part
-    table : ObjectTable
-        With maps.
-    net : str
-        Name of the network that embeds, for messages.
-    embedder : Embedder
-
-    Returns
-    -------
-    query : Query
-
-    Raises
-    ------
-    SettingError
-        The table's vectors are of another length.
+    `net` is the name of the network of the Embedder, for messages; vectors of another length than
+    the table's are a SettingError.
     """
     ((_, (vector,)),) = embedder.embed([(part.name, embedder.cut_box(part.picture, part.box))])
     made_from, vectors = table.facts["made_from"] or {}, table["embeddings"]

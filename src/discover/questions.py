@@ -6,14 +6,8 @@ from src.discover.figures import show_question
 class Question:
     """Shows itself as the banner of a view and takes keys until it is answered or cancelled.
 
-    Parameters
-    ----------
-    view : View
-        Where it is asked.
-    prompt, hint : str
-        What is asked, and what is expected.
-    take : function of str -> str or None
-        Gets the answer. None: it was good; a text: it is asked again, with this above it.
+    `prompt` and `hint` say what is asked and expected. `take` gets the answer and gives None where
+    it was good, or a text: it is asked again, with this above it.
     """
 
     def __init__(self, view, prompt, hint, take):

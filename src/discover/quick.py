@@ -15,7 +15,7 @@ from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from PIL import Image
 
-ASCENT, DESCENT = 0.76, 0.24  # above and below the base line, of the font size
+ASCENT = 0.76  # above the base line, of the font size
 MIDDLE, LINE = 0.37, 1.2  # where letters have their middle; from line to line
 KEPT_STAMPS = 4000
 
@@ -63,7 +63,6 @@ class Words(Text):
         first = {
             "top": y - ASCENT * size_px,
             "baseline": y + last,
-            "bottom": y + last + DESCENT * size_px,
         }.get(self.get_verticalalignment(), y + last / 2 - MIDDLE * size_px)
         path, context = findfont(self.get_fontproperties()), renderer.new_gc()
         for number, line in enumerate(lines):
@@ -124,12 +123,9 @@ class Thumbnail(Artist):
 
 
 class FillingImage(AxesImage):
-    """A picture that fills its axes, the first row on top; resampled only where it does not fit.
+    """A picture (h, w, 3) uint8 that fills its axes, the first row on top.
 
-    Parameters
-    ----------
-    axes : Axes
-    picture : ndarray of shape (h, w, 3), uint8
+    It is resampled only where it does not fit.
     """
 
     def __init__(self, axes, picture):
@@ -147,14 +143,10 @@ class FillingImage(AxesImage):
 
 
 class Backdrop(Artist):
-    """A picture stretched over a part of the plane, of which only what shows is enlarged.
+    """A picture (h, w, 4) uint8, the lowest row first, stretched over a part of the plane.
 
-    Parameters
-    ----------
-    picture : ndarray of shape (h, w, 4), uint8
-        The lowest row first.
-    extent : (float, float, float, float)
-        Left, right, lower and upper edge in the coordinates of the axes.
+    That has the left, right, lower and upper edge `extent` in the coordinates of the axes. Only
+    what shows is enlarged.
     """
 
     def __init__(self, picture, extent):

@@ -103,10 +103,7 @@ class Segments:
     def thumbnail(self, row):
         """The segment as a small JPEG (bytes); cut from its image where the table has none.
 
-        Raises
-        ------
-        OSError, ValueError
-            If the image is needed and cannot be read.
+        One of `UNREADABLE` is raised if the image is needed and cannot be read.
         """
         stored = self.table["thumbnail"][row] if "thumbnail" in self.table else None
         return stored or self._cut_thumbnail(row)
@@ -166,35 +163,31 @@ class Segments:
     # groups
 
     def groups(self, way, chosen):
-        """The segments sorted in one way.
-
-        Parameters
-        ----------
-        way : str
-            One of `state.WAYS`.
-        chosen : State
-            Its clusters and tags count.
-        """
+        """The segments sorted in one of `state.WAYS`; clusters and tags are those of a State."""
         if way == state.BY_CLUSTER:
             return _by_cluster(chosen.clusters)
         if way == state.BY_TAG:
             return _by_tag(chosen.tags, chosen.tag_names)
         if way not in self._groups:
-            make = {
-                state.BY_TRUTH: self._by_truth,
-                state.BY_PREDICTION: self._by_prediction,
-                state.BY_IOU: self._by_iou,
-                state.BY_DATASET: self._by_dataset,
-                state.ALL_BLUE: self._all_blue,
-            }
-            self._groups[way] = make[way]()
+            self._groups[way] = self._sorted_by(way)
         return self._groups[way]
 
     def has_truth(self):
         return bool((np.asarray(self.table["true_id"]) != NO_LABEL).any())
 
-    def _by_truth(self):
+    def _sorted_by(self, way):
+        if way == state.BY_IOU:
+            colours = pictures.scale_colours(state.IOU_STEPS)
+            return state.group_by_step(self.predicted_iou, self.iou_extent, colours, GREY)
+        if way == state.ALL_BLUE:
+            return state.group_by_name(np.zeros(len(self), int), lambda _: ("all segments", BLUE))
+        if way == state.BY_PREDICTION:
+            ids = self.table["predicted_id"]
+            return state.group_by_name(ids, lambda class_id: _entry(class_id, self.pred_mapping))
         datasets, dataset_of = np.unique(self.table["dataset"], return_inverse=True)
+        if way == state.BY_DATASET:
+            colours = pictures.distinct_colours(len(datasets))
+            return state.group_by_name(dataset_of, lambda k: (str(datasets[k]), colours[k]))
         pairs = np.asarray(self.table["true_id"], np.int64) * len(datasets) + dataset_of
 
         def entry(pair):
@@ -202,23 +195,6 @@ class Segments:
             return _entry(class_id, self.label_mappings.get(str(datasets[dataset]), {}))
 
         return state.group_by_name(pairs, entry)
-
-    def _by_prediction(self):
-        ids = self.table["predicted_id"]
-        return state.group_by_name(ids, lambda class_id: _entry(class_id, self.pred_mapping))
-
-    def _by_iou(self):
-        return state.group_by_step(
-            self.predicted_iou, self.iou_extent, pictures.scale_colours(state.IOU_STEPS), GREY
-        )
-
-    def _by_dataset(self):
-        names, of_row = np.unique(self.table["dataset"], return_inverse=True)
-        colours = pictures.distinct_colours(len(names))
-        return state.group_by_name(of_row, lambda number: (str(names[number]), colours[number]))
-
-    def _all_blue(self):
-        return state.group_by_name(np.zeros(len(self), int), lambda _: ("all segments", BLUE))
 
 
 def _by_cluster(clusters):

@@ -14,12 +14,7 @@ DIGITS = 3  # of the largest distance of a sheet; all have as many after the poi
 
 
 class Sheets:
-    """The open sheets of an explorer: nearest neighbours, and at most one with the selection.
-
-    Parameters
-    ----------
-    explorer : Explorer
-    """
+    """The open sheets of an Explorer: nearest neighbours, and at most one with the selection."""
 
     def __init__(self, explorer):
         self.explorer = explorer

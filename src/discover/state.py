@@ -7,26 +7,26 @@ from matplotlib.path import Path as Outline
 
 BY_TRUTH, BY_PREDICTION, BY_IOU = "true class", "predicted class", "predicted IoU"
 BY_DATASET, BY_CLUSTER, BY_TAG, ALL_BLUE = "dataset", "cluster", "tag", "blue"
-WAYS = (BY_TRUTH, BY_PREDICTION, BY_IOU, BY_DATASET, BY_CLUSTER, BY_TAG, ALL_BLUE)
+WAYS = {  # to colour; what each does
+    BY_TRUTH: "Colour by the most frequent true class of each segment.",
+    BY_PREDICTION: "Colour by predicted class.",
+    BY_IOU: "Colour by predicted IoU.",
+    BY_DATASET: "Colour by dataset.",
+    BY_CLUSTER: "Colour by cluster; the first time, ask for their number.",
+    BY_TAG: "Colour by tag.",
+    ALL_BLUE: "Give all points one blue.",
+}
 IOU_STEPS = 32  # colours of the scale
 UNKNOWN = "unknown"  # a predicted IoU that is NaN
 
 
 @dataclass(frozen=True)
 class Groups:
-    """One way to sort all N segments into G groups.
+    """One way to sort all N segments into G groups."""
 
-    Attributes
-    ----------
-    codes : ndarray of shape (N,), integer
-        Group of each segment, in [0, G).
-    names : tuple of G str
-    colours : ndarray of shape (G, 3), uint8
-    """
-
-    codes: np.ndarray
+    codes: np.ndarray  # (N,) integer: group of each segment, in [0, G)
     names: tuple[str, ...]
-    colours: np.ndarray
+    colours: np.ndarray  # (G, 3) uint8
 
     def counts(self, rows=None):
         """Segments of each group, (G,) int64; of all rows or of those given by index or mask."""
@@ -35,18 +35,9 @@ class Groups:
 
 
 def group_by_name(values, name_of):
-    """Group segments by the names of their values: one name, one group, whatever the value.
+    """Group N segments by the names of their values: one name, one group, whatever the value.
 
-    Parameters
-    ----------
-    values : ndarray of shape (N,), integer or str
-    name_of : function of a value -> (str, (int, int, int))
-        Name and colour of its group; of equal names the first colour counts.
-
-    Returns
-    -------
-    groups : Groups
-        Without empty groups.
+    `name_of` gives name and colour for a value; of equal names the first colour counts.
     """
     values, positions = np.unique(values, return_inverse=True)
     entries = [name_of(value) for value in values]
@@ -59,15 +50,9 @@ def group_by_name(values, name_of):
 
 
 def group_by_step(values, extent, colours, unknown):
-    """Group values in [low, high] into equal steps, one a colour; NaN is the last group.
+    """Group values (N,) from low to high into equal steps, one for each of the colours (G, 3).
 
-    Parameters
-    ----------
-    values : ndarray of shape (N,), float
-    extent : (float, float)
-    colours : ndarray of shape (G, 3), uint8
-    unknown : (int, int, int)
-        Colour for NaN.
+    NaN is the last group, of the colour `unknown`.
     """
     low, high = extent
     count = len(colours)
@@ -80,30 +65,15 @@ def group_by_step(values, extent, colours, unknown):
 
 @dataclass(frozen=True)
 class State:
-    """All that `undo` brings back; each command makes a new one.
+    """All that `undo` brings back; each command makes a new one."""
 
-    Attributes
-    ----------
-    colouring : str
-        One of `WAYS`.
-    selected : ndarray of shape (N,), bool
-    tags : ndarray of shape (N,), int64
-        0: no tag; k: `tag_names[k - 1]`.
-    hidden : frozenset of (str, str)
-        Groups that are filtered out: way and name.
-    iou_range : (float, float) or None
-        Segments whose predicted IoU lies outside are filtered out; None: all stay.
-    clusters : ndarray of shape (N,), int64, or None
-        From 0, after the first clustering.
-    """
-
-    colouring: str
-    selected: np.ndarray
-    tags: np.ndarray
+    colouring: str  # one of `WAYS`
+    selected: np.ndarray  # (N,) bool
+    tags: np.ndarray  # (N,) int64; 0: no tag, k: `tag_names[k - 1]`
     tag_names: tuple[str, ...] = ()
-    hidden: frozenset = frozenset()
-    iou_range: tuple[float, float] | None = None
-    clusters: np.ndarray | None = None
+    hidden: frozenset = frozenset()  # groups that are filtered out, (way, name) each
+    iou_range: tuple[float, float] | None = None  # outside, filtered out; None: all stay
+    clusters: np.ndarray | None = None  # (N,) int64, from 0, after the first clustering
 
     def filtered(self):
         """Whether anything may be filtered out."""
@@ -111,18 +81,9 @@ class State:
 
 
 def kept_rows(state, groups_of, iou):
-    """Which segments pass the filters.
+    """Which segments pass the filters of a State, a mask (N,).
 
-    Parameters
-    ----------
-    state : State
-    groups_of : function of a way -> Groups
-    iou : ndarray of shape (N,), float
-        Predicted.
-
-    Returns
-    -------
-    kept : ndarray of shape (N,), bool
+    `groups_of` gives the Groups of a way, `iou` (N,) is the predicted one.
     """
     kept = np.ones(len(iou), bool)
     for way in {way for way, _ in state.hidden}:
@@ -165,17 +126,10 @@ def combined(selected, found, how):
 
 
 def inside(points, outline):
-    """Which points lie inside a polygon.
+    """Which of the points (N, 2) lie inside a polygon, a mask (N,).
 
-    Parameters
-    ----------
-    points : ndarray of shape (N, 2), float
-    outline : ndarray of shape (V, 2), float
-        The corners in order; the last is joined to the first. Fewer than 3 hold nothing.
-
-    Returns
-    -------
-    within : ndarray of shape (N,), bool
+    `outline` (V, 2) has the corners in order; the last is joined to the first. Fewer than 3 hold
+    nothing.
     """
     within = np.zeros(len(points), bool)
     if len(outline) < 3:

@@ -190,13 +190,10 @@ class MapView(View):
         self.axes.set_position((MARGIN, lower, left - 2 * MARGIN, height))
 
     def paint(self, groups, kept, selected):
-        """Colour the points by their groups; `redraw` shows it.
+        """Colour the points by their Groups; `redraw` shows it.
 
-        Parameters
-        ----------
-        groups : Groups
-        kept, selected : ndarray of shape (N,), bool
-            Those that are not kept go grey; those selected, all of them kept, have a dark ring.
+        Of the masks `kept` and `selected` (N,): points that are not kept go grey; those selected,
+        all of them kept, have a dark ring.
         """
         self.kept = kept
         for artist, _ in self._groups:
@@ -294,9 +291,7 @@ class MapView(View):
         room = self.axes.bbox.size
         span = room * ((upper - lower) / room).max()
         middle = (lower + upper) / 2
-        self._set_limits(*np.transpose([middle - span / 2, middle + span / 2]))
-
-    def _set_limits(self, x, y):
+        x, y = np.transpose([middle - span / 2, middle + span / 2])
         self.axes.set_xlim(x, auto=True)  # not fixed: widened to keep both axes at one scale
         self.axes.set_ylim(y, auto=True)
 

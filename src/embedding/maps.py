@@ -14,44 +14,19 @@ from src.store.files import locked, version_of
 
 @dataclass(frozen=True)
 class Reduction:
-    """How vectors become maps.
+    """How vectors become maps, see `space.reduce`."""
 
-    Attributes
-    ----------
-    method : {"tsne", "isomap", "pca"}
-    size : int or None
-        Dimensions to find neighbours in; None: the vectors as they are.
-    seed : int
-    tsne : dict
-        Options of t-SNE, see `space.reduce`.
-    """
-
-    method: str = "tsne"
-    size: int | None = 2
+    method: str = "tsne"  # one of `space.METHODS`
+    size: int | None = 2  # dimensions to find neighbours in; None: the vectors as they are
     seed: int = 0
-    tsne: dict = field(default_factory=dict)
+    tsne: dict = field(default_factory=dict)  # options of t-SNE
 
 
 def read_with_maps(log, path, reduction, overwrite=False):
     """The table of a file of stage 4 with its maps, which are made and stored where they lack.
 
-    Parameters
-    ----------
-    log : logging.Logger
-    path : path
-    reduction : Reduction
-    overwrite : bool
-        Whether to make them again.
-
-    Returns
-    -------
-    table : ObjectTable
-        With `nn_embeddings` and `plot_embeddings`.
-
-    Raises
-    ------
-    SettingError
-        See `read_table`; the vectors cannot be reduced like that.
+    Those are the columns `nn_embeddings` and `plot_embeddings`; `overwrite` makes them again. It is
+    a SettingError if the file cannot be read, or the vectors cannot be reduced like that.
     """
     version = version_of(path)  # before it is read: another run may write it meanwhile
     return with_maps(log, path, version, read_table(path), reduction, overwrite)

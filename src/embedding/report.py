@@ -10,18 +10,7 @@ from src.records import NO_LABEL
 def report(log, collection, judge, trained_on):
     """Log what was chosen, and how well 1 - predicted IoU finds what is out of distribution.
 
-    Parameters
-    ----------
-    log : logging.Logger
-    collection : Collection
-    judge : Judge
-    trained_on : DatasetConfig
-        Names the predicted classes.
-
-    Returns
-    -------
-    figures : dict of str to number
-        `segments`, `kept`; and `auroc` and `auroc_large`, see `detection`.
+    Gives the numbers `segments` and `kept`; and `auroc` and `auroc_large`, see `detection`.
     """
     judged = collection.judged
     if not judged:
@@ -54,13 +43,8 @@ def detection(log, judged, judge, trained_on):
 
     Most segments are fragments of a few pixels, which are wrong whatever they lie on; so that is
     told for all segments and for those of at least the least size. Segments without a true class or
-    a predicted IoU do not count.
-
-    Returns
-    -------
-    figures : dict of str to float
-        `auroc` (all segments) and `auroc_large`, each where the ground truth has both classes that
-        the network predicts and others.
+    a predicted IoU do not count. Gives the numbers `auroc` (all segments) and `auroc_large`, each
+    where the ground truth has both classes that the network predicts and others.
     """
     labels = {
         name: class_ids.anomaly_labels(entry, trained_on, log)

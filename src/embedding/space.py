@@ -1,5 +1,9 @@
 """The embedding space in numbers: reduction, neighbours, clusters, density.
 
+Embeddings and points are ndarrays of shape (N, F), float: N finite feature vectors, one a row. The
+same input, options and seed give the same output. Each function raises a ValueError that names what
+it does not know, cannot take, or has too much of.
+
 scikit-learn and openTSNE are imported where they are used: that takes two seconds, and showing a
 stored map needs neither.
 """
@@ -17,14 +21,9 @@ MAX_PCA_COLUMNS = 50
 MIN_MANIFOLD_POINTS = 5  # fewer have no neighbourhoods worth unfolding
 FFT_POINTS = 6_000  # beyond, openTSNE is faster: 2 times at 10,000, 0.5 times at 3,000 (one core)
 EXAGGERATED_ITERATIONS = 250  # at the start of t-SNE, as in scikit-learn
-FFT_OPTIONS = {  # what both know: scikit-learn's name, openTSNE's
-    "perplexity": "perplexity",
-    "learning_rate": "learning_rate",
-    "early_exaggeration": "early_exaggeration",
-    "max_iter": "n_iter",
-    "n_jobs": "n_jobs",
-    "verbose": "verbose",
-}
+FFT_OPTIONS = {  # what both know; openTSNE calls `max_iter` otherwise
+    "perplexity", "learning_rate", "early_exaggeration", "max_iter", "n_jobs", "verbose",
+}  # fmt: skip
 PLACING_NEIGHBOURS = 5  # of a new point on a map
 VALUES_AT_ONCE = 2**20  # of vectors, in float64
 EXACT_DENSITY_POINTS = 500
@@ -40,17 +39,14 @@ MAX_POINTS = {  # of what would need all the memory, or many minutes, beyond
 def reduce(embeddings, method="tsne", dimensions=2, seed=0, **options):
     """Bring embeddings to few dimensions: PCA to at most 50, then t-SNE, Isomap or nothing more.
 
-    The same input, options and seed give the same output. Fewer than 5 points, or points that
-    are all equal, are placed by PCA alone; columns that cannot be filled are zero.
+    Fewer than 5 points, or points that are all equal, are placed by PCA alone; columns that cannot
+    be filled are zero. Isomap takes up to 10,000 points.
 
     Parameters
     ----------
-    embeddings : ndarray of shape (N, F), float
-        Finite feature vectors, one a row; N may be 0.
     method : {"tsne", "isomap", "pca"}
     dimensions : int
         Columns of the result, at least 1.
-    seed : int
     **options
         Passed to `sklearn.manifold.TSNE` (defaults: perplexity 30, learning_rate 200,
         early_exaggeration 12) or `sklearn.manifold.Isomap` (default: n_neighbors 5). From 6,000
@@ -61,12 +57,6 @@ def reduce(embeddings, method="tsne", dimensions=2, seed=0, **options):
     Returns
     -------
     points : ndarray of shape (N, dimensions), float32
-
-    Raises
-    ------
-    ValueError
-        Unknown method, not a table, not finite, an option for PCA, or more than 10,000 points for
-        Isomap.
     """
     embeddings = _table(embeddings, "embeddings")
     _allowed(method, METHODS, "method")
@@ -89,25 +79,9 @@ def place(new, embeddings, points):
 
     That is the median, column by column, of the 5 nearest; a duplicate lies where its twin does.
     So it works for a map of any kind, and keeps as many neighbours as the optimisation by which
-    openTSNE does the same, without looking for the neighbours of every old segment again.
-
-    Parameters
-    ----------
-    new : ndarray of shape (M, F), float
-        Finite feature vectors; M may be 0.
-    embeddings : ndarray of shape (N, F), float
-        Those that the map was made from, at least one.
-    points : ndarray of shape (N, D), float
-        The map; it stays as it is.
-
-    Returns
-    -------
-    placed : ndarray of shape (M, D), float32
-
-    Raises
-    ------
-    ValueError
-        No map, not tables, or not finite.
+    openTSNE does the same, without looking for the neighbours of every old segment again. The map,
+    `points` (N, D), made from `embeddings` (N, F), stays as it is; those that are `new` (M, F) come
+    to places (M, D), float32. N is at least 1.
     """
     new, embeddings, points = map(
         _table, (new, embeddings, points), ("new", "embeddings", "points")
@@ -138,7 +112,6 @@ def neighbours(embeddings, query, count, metric="euclid"):
 
     Parameters
     ----------
-    embeddings : ndarray of shape (N, F), float
     query : int
         Row in [0, N).
     count : int
@@ -161,23 +134,7 @@ def neighbours(embeddings, query, count, metric="euclid"):
 
 
 def nearest(embeddings, vector, count, metric="euclid"):
-    """Find the rows nearest to a vector.
-
-    Parameters
-    ----------
-    embeddings : ndarray of shape (N, F), float
-    vector : ndarray of shape (F,), float
-        Finite.
-    count : int
-        How many; at most N come back.
-    metric : {"euclid", "cos"}
-        As for `neighbours`.
-
-    Returns
-    -------
-    rows, distances : ndarray of shape (min(count, N),), int64 and float64
-        As from `neighbours`.
-    """
+    """Find the rows nearest to a finite vector (F,), at most N; otherwise as `neighbours`."""
     embeddings, vector = np.asarray(embeddings), np.asarray(vector, np.float64)
     _allowed(metric, METRICS, "metric")
     if vector.shape != embeddings.shape[1:]:
@@ -198,23 +155,16 @@ def cluster(points, algorithm="k-means", count=8, seed=0):
 
     Parameters
     ----------
-    points : ndarray of shape (N, D), float
     algorithm : {"k-means", "spectral", "agglomerative"}
         Spectral clustering works on the graph of the 10 nearest neighbours, agglomerative
         clustering with Ward linkage. They take up to 100,000 and 10,000 points.
     count : int
         Number of clusters in [1, N]. Where there are fewer different points, each is a cluster.
-    seed : int
 
     Returns
     -------
     labels : ndarray of shape (N,), int64
         Cluster of each point, from 0.
-
-    Raises
-    ------
-    ValueError
-        Unknown algorithm, a number of clusters out of range, or too many points.
     """
     points = _table(points, "points")
     _allowed(algorithm, ALGORITHMS, "algorithm")
@@ -230,24 +180,17 @@ def cluster(points, algorithm="k-means", count=8, seed=0):
     elif algorithm == "spectral":
         labels = _spectral(points, count, seed)
     else:
-        labels = _agglomerative(points, count)
+        from sklearn.cluster import AgglomerativeClustering
+
+        labels = AgglomerativeClustering(count, linkage="ward").fit_predict(points)
     return labels.astype(np.int64)
 
 
 def elbow(points, counts, seed=0):
     """Spread that k-means leaves for each number of clusters, to choose one at the bend.
 
-    Parameters
-    ----------
-    points : ndarray of shape (N, D), float
-    counts : sequence of int
-        Numbers of clusters, each in [1, N].
-    seed : int
-
-    Returns
-    -------
-    inertias : ndarray of shape (len(counts),), float64
-        Sum of squared distances of the points to the centre of their cluster.
+    For each of the `counts` in [1, N] that is the sum of squared distances of the points to the
+    centre of their cluster.
     """
     points = _table(points, "points")
     for count in counts:
@@ -322,12 +265,9 @@ def _table(values, name):
     if values.ndim != 2:
         raise ValueError(f"`{name}` must have the shape (rows, columns), got {values.shape}")
     if not np.isfinite(values).all():
-        raise ValueError(f"`{name}` must be finite; row {_first_bad_row(values)} is not")
+        row = np.argmin(np.isfinite(values).all(axis=1))
+        raise ValueError(f"`{name}` must be finite; row {row} is not")
     return values
-
-
-def _first_bad_row(values):
-    return int(np.argmin(np.isfinite(values).all(axis=1)))
 
 
 def _allowed(value, known, name):
@@ -387,7 +327,7 @@ def _tsne(points, dimensions, seed, options):
     settings["perplexity"] = min(settings["perplexity"], (len(points) - 1) / 3)
     start = _fit_columns(points, dimensions)  # the principal axes: no chance, large shapes kept
     start = start / start[:, 0].std() * 1e-4
-    if len(points) >= FFT_POINTS and dimensions <= 2 and settings.keys() <= FFT_OPTIONS.keys():
+    if len(points) >= FFT_POINTS and dimensions <= 2 and settings.keys() <= FFT_OPTIONS:
         return _fft_tsne(points, start, seed, settings)
     settings.setdefault("init", start.astype(np.float32))
     settings.setdefault("method", "barnes_hut" if dimensions < 4 else "exact")
@@ -401,18 +341,19 @@ def _fft_tsne(points, start, seed, settings):
     """
     import openTSNE
 
-    settings = {"max_iter": 1000, "n_jobs": -1, **settings}
-    settings["max_iter"] -= EXAGGERATED_ITERATIONS  # counted apart
+    settings = {"n_jobs": -1, **settings}
+    iterations = settings.pop("max_iter", 1000) - EXAGGERATED_ITERATIONS  # which are counted apart
     if settings["learning_rate"] != "auto":
         settings["learning_rate"] *= 4  # a factor of the gradient that scikit-learn leaves out
     return openTSNE.TSNE(
         start.shape[1],
         early_exaggeration_iter=EXAGGERATED_ITERATIONS,
+        n_iter=iterations,
         initialization=start,
         neighbors="exact",
         negative_gradient_method="fft",
         random_state=seed,
-        **{FFT_OPTIONS[name]: value for name, value in settings.items()},
+        **settings,
     ).fit(points)
 
 
@@ -426,12 +367,6 @@ def _isomap(points, dimensions, options):
         warnings.simplefilter("ignore")
         columns = min(dimensions, len(points))
         return Isomap(n_components=columns, **settings).fit_transform(points)
-
-
-def _agglomerative(points, count):
-    from sklearn.cluster import AgglomerativeClustering
-
-    return AgglomerativeClustering(count, linkage="ward").fit_predict(points)
 
 
 def _k_means(points, count, seed):

@@ -62,7 +62,11 @@ class Embedding(Kept):
         with closing(self.embedder.embed(cut_all())) as embedded:
             for name, vectors in embedded:
                 table, made_from, missing = begun.pop(name)
-                yield name, (_with_vectors(table, missing, vectors), made_from)
+                if len(missing) < len(table):
+                    table["embeddings"][missing] = vectors
+                else:
+                    table = table.with_columns(embeddings=vectors)
+                yield name, (table, made_from)
                 while ready:
                     yield ready.popleft()
         yield from ready
@@ -151,11 +155,3 @@ def embed_dataset(run, embedding):
     if ours and not done:
         return tally, None
     return tally, collect(run.log, embedding, names, done)
-
-
-def _with_vectors(table, missing, vectors):
-    """The table with vectors (n, F) float32 of those rows that had none."""
-    if len(missing) < len(table):
-        table["embeddings"][missing] = vectors
-        return table
-    return table.with_columns(embeddings=vectors)

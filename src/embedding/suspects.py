@@ -55,7 +55,10 @@ class Judge(Kept):
         FileNotFoundError, ValueError
             See `stage.source_of`.
         """
-        source = stage.source_of(self.places(name.dataset)[0], name.index)
+        results = self.places(name.dataset)[0]
+        components = results.components(name.index)  # say it without being read to the end
+        path = components if components.is_file() else None
+        source = stage.source_of(results, name.index, path)
         return provenance.digest(source or {}), self.selection
 
     def objects_of(self, name):

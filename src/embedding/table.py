@@ -123,6 +123,7 @@ def _read_old(log, path, made_from):
         old = tables.read_embeddings(path)
     except ValueError as error:
         log.warning("%s: it is collected again", error)
+        path.unlink()  # nothing in it is worth to be kept
         return None
     source = old.facts["made_from"] or {}
     return old if all(source.get(key) == made_from[key] for key in _SAME) else None

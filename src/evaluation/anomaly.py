@@ -31,23 +31,13 @@ CURVE_POINTS = 1000  # of a curve in the picture
 
 @dataclass(frozen=True)
 class Judged:
-    """What scores are worth, by their name.
-
-    Attributes
-    ----------
-    counts : dict of str to ScoreCounts
-    pixels : dict of str to dict
-        Pixel metrics, see `pixel_anomaly_metrics`.
-    thresholds : dict of str to float32
-        Pixels with a score above belong to objects: those that reach the threshold of the best F1.
-    objects : dict of str to dict of str to dict
-        By track: component metrics, see `component_anomaly_metrics`.
-    """
+    """What scores are worth, by their name."""
 
     counts: dict[str, ScoreCounts]
-    pixels: dict[str, dict]
+    pixels: dict[str, dict]  # see `pixel_anomaly_metrics`
+    # pixels with a score above belong to objects: those that reach the threshold of the best F1
     thresholds: dict[str, np.float32]
-    objects: dict[str, dict[str, dict]]
+    objects: dict[str, dict[str, dict]]  # by track and name, see `component_anomaly_metrics`
 
     def figures(self):
         """By score: the pixel metrics, and by track the component metrics; plain numbers."""
@@ -62,19 +52,7 @@ class Judged:
 
 
 def judge(run, pictures, meta_model):
-    """Judge every score on all images with ground truth.
-
-    Parameters
-    ----------
-    run : Runner
-    pictures : Pictures
-    meta_model : MetaModel
-
-    Returns
-    -------
-    judged : Judged
-    tally : Tally
-    """
+    """Judge every score on all images with ground truth: a Judged, and the Tally."""
     labels = class_ids.anomaly_labels(pictures.data, pictures.trained_on, run.log)
     if not (labels == 1).any():
         raise SettingError(

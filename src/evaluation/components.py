@@ -45,13 +45,7 @@ def component_anomaly_metrics(scores, labels, threshold, min_predicted_size, min
 
 
 def sum_components(per_frame):
-    """Metrics of all frames: the dict that `component_anomaly_metrics` gives.
-
-    Parameters
-    ----------
-    per_frame : list of dict
-        What `judge_components` gives for each frame.
-    """
+    """The dict of `component_anomaly_metrics`, of what `judge_components` gives for each frame."""
     tp, fp, fn = (
         np.sum([np.zeros(11), *(frame[key] for frame in per_frame)], axis=0).tolist()
         for key in ("tp", "fp", "fn")
@@ -68,20 +62,9 @@ def sum_components(per_frame):
 
 
 def judge_components(scores, labels, threshold, min_predicted_size, min_true_size):
-    """Judge the components of one frame.
+    """Judge the components of one frame: an entry of `per_frame` of `component_anomaly_metrics`.
 
-    Parameters
-    ----------
-    scores : ndarray of shape (H, W), float
-    labels : ndarray of shape (H, W), int
-        0, 1 or 255.
-    threshold, min_predicted_size, min_true_size
-        As for `component_anomaly_metrics`.
-
-    Returns
-    -------
-    components : dict of str to list
-        One entry of its `per_frame`.
+    `scores` (H, W) and `labels` (H, W), 0, 1 or 255, are one frame's; the others are as there.
     """
     predicted = _components((scores > threshold) & (labels != NO_LABEL), min_predicted_size)[0]
     true, small = _components(labels == 1, min_true_size)
@@ -96,12 +79,13 @@ def judge_components(scores, labels, threshold, min_predicted_size, min_true_siz
     on_true, on_pred = common.sum(axis=1), common.sum(axis=0)
     meets = (common > 0).astype(np.int64)
     t = IOU_THRESHOLDS[:, None]
-    iou_gt = _adjusted(size_gt, on_pred, meets.T @ size_pred, meets.T @ on_true)
+    # of the components that one meets, what lies on others of its side does not count
+    iou_gt = on_pred / (size_gt + meets.T @ (size_pred - on_true))
     precision = on_true / size_pred
     lists = {
         "sIoU_gt": iou_gt,
         "size_gt": size_gt.astype(float),
-        "sIoU_pred": _adjusted(size_pred, on_true, meets @ size_gt, meets @ on_pred),
+        "sIoU_pred": on_true / (size_pred + meets @ (size_gt - on_pred)),
         "size_pred": size_pred.astype(float),
         "prec_pred": precision,
         "tp": (iou_gt >= t).sum(axis=1),
@@ -119,15 +103,6 @@ def _components(mask, min_size):
     kept = np.where(small[numbers], 0, numbers)
     rank = np.cumsum(~small) - 1
     return rank[kept], small[numbers]
-
-
-def _adjusted(size, common, size_met, common_met):
-    """sIoU of components of `size` pixels, `common` of them in the other components that they meet.
-
-    Those have `size_met` pixels, `common_met` of them in components of this side; what of these
-    belongs to others does not count.
-    """
-    return common / (size + size_met - common_met)
 
 
 def _ratio(total, count):

@@ -46,14 +46,12 @@ def confusion_by_iou(prediction, ground_truth, values, thresholds, classes):
 
     Parameters
     ----------
-    prediction, ground_truth : ndarray of shape (H, W), int
-        Class ids; pixels where one of them is `classes` or more, 255 among them, are left out.
+    prediction, ground_truth, classes
+        As for `confusion_matrix`; a predicted id of `classes` or more is left out, too.
     values : ndarray of shape (H, W), float
         Predicted IoU of each pixel's segment. Compared as float32.
     thresholds : ndarray of shape (T,), float
         Ascending.
-    classes : int
-        Number of classes C.
 
     Returns
     -------

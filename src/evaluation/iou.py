@@ -19,63 +19,37 @@ MAX_IDS = 2**16
 
 @dataclass(frozen=True)
 class Categories:
-    """Classes that belong together.
-
-    Attributes
-    ----------
-    names : list of str, C
-    predicted, true : ndarray of shape (65536,), uint16
-        Place in `names` of each predicted id and of each true id; C: no category.
-    """
+    """Classes that belong together: C categories."""
 
     names: list[str]
+    # (65536,) uint16: place in `names` of each predicted id and of each true id; C: no category
     predicted: np.ndarray
     true: np.ndarray
 
 
 @dataclass(frozen=True)
 class Side:
-    """The pixels whose segment has a predicted IoU on one side of each of T thresholds.
+    """The pixels whose segment has a predicted IoU on one side of each of T thresholds."""
 
-    Attributes
-    ----------
-    share : ndarray of shape (T,), float64
-        Their share of all pixels.
-    iou : ndarray of shape (T, C), float64
-        That of each category; NaN where it does not occur in the ground truth.
-    mean : ndarray of shape (T,), float64
-        Over the categories that occur; NaN without any pixel. (The paper's counts a category that
-        does not occur as 0.)
-    """
-
-    share: np.ndarray
-    iou: np.ndarray
+    share: np.ndarray  # (T,) float64, of all pixels
+    iou: np.ndarray  # (T, C) float64; NaN where a category does not occur in the ground truth
+    # (T,) float64, over the categories that occur; NaN without any pixel. (The paper's counts a
+    # category that does not occur as 0.)
     mean: np.ndarray
 
 
 @dataclass(frozen=True)
 class Trust:
-    """What predicted IoUs say of the segmentation.
+    """What predicted IoUs say of the segmentation."""
 
-    Attributes
-    ----------
-    thresholds : ndarray of shape (T,), float64
-    names : list of str, C
-        The categories.
-    sides : dict of str to Side
-        By `SIDES`.
-    iou : ndarray of shape (C,), float64
-        Of each category, on all pixels.
-    """
-
-    thresholds: np.ndarray
-    names: list[str]
-    sides: dict[str, Side]
-    iou: np.ndarray
+    thresholds: np.ndarray  # (T,) float64
+    names: list[str]  # of the C categories
+    sides: dict[str, Side]  # by `SIDES`
+    iou: np.ndarray  # (C,) float64, on all pixels
 
     def figures(self):
         """`miou`, the mean over the categories, and `iou_<category>`: a dict of numbers."""
-        of_categories = zip(self.names, _plain(self.iou), strict=True)
+        of_categories = zip(self.names, reports.plain(self.iou), strict=True)
         return {
             "miou": float(np.nanmean(self.iou)),
             **{f"iou_{name}": value for name, value in of_categories},
@@ -84,7 +58,7 @@ class Trust:
     def curves(self):
         """The thresholds, and what each side has, as numbers that JSON knows."""
         sides = {
-            name: {what: _plain(values) for what, values in vars(side).items()}
+            name: {what: reports.plain(values) for what, values in vars(side).items()}
             for name, side in self.sides.items()
         }
         return {"thresholds": self.thresholds.tolist(), "curves": sides}
@@ -93,18 +67,8 @@ class Trust:
 def judge(run, pictures, meta_model, thresholds):
     """Work out the IoU of the categories on both sides of every threshold.
 
-    Parameters
-    ----------
-    run : Runner
-    pictures : Pictures
-    meta_model : MetaModel
-    thresholds : ndarray of shape (T,), float
-        Predicted IoUs to divide the pixels at, ascending.
-
-    Returns
-    -------
-    trust : Trust
-    tally : Tally
+    `thresholds` (T,) are predicted IoUs to divide the pixels at, ascending. Gives a Trust, and the
+    Tally.
     """
     categories = categories_of(pictures.data, pictures.trained_on)
     if (categories.true == len(categories.names)).all():
@@ -129,14 +93,6 @@ def categories_of(data, trained_on):
     The dataset that the network was trained on says in `categories`, {class name: category name},
     what belongs together; without it every predicted class is its own category. True classes are
     found there by their name, or by the one that `train_ids` gives them.
-
-    Parameters
-    ----------
-    data, trained_on : DatasetConfig
-
-    Returns
-    -------
-    categories : Categories
     """
     pred_mapping = class_ids.class_mapping(trained_on, "pred_mapping")
     predicted = {key: (name,) for key, (name, _) in pred_mapping.items()}
@@ -159,13 +115,7 @@ def categories_of(data, trained_on):
 
 
 def count_image(index, results, meta_model, categories, thresholds):
-    """Pixels of one image by true and predicted category and predicted IoU.
-
-    Returns
-    -------
-    below : ndarray of shape (T + 1, C, C), int64
-        See `confusion_by_iou`; zeros without ground truth.
-    """
+    """Counts (T + 1, C, C) of one image, see `confusion_by_iou`; zeros without ground truth."""
     count = len(categories.names)
     prediction, predicted_iou = read_judged(results, index, meta_model)
     if predicted_iou is None:
@@ -180,18 +130,7 @@ def count_image(index, results, meta_model, categories, thresholds):
 
 
 def sides_of(below):
-    """What is on both sides of each threshold.
-
-    Parameters
-    ----------
-    below : ndarray of shape (T + 1, C, C), int64
-        See `confusion_by_iou`.
-
-    Returns
-    -------
-    sides : dict of str to Side
-        By `SIDES`.
-    """
+    """What is on both sides of each threshold, by `SIDES`; `below` is of `confusion_by_iou`."""
     found = {}
     for side, confusions in zip(SIDES, (below[:-1], below[-1] - below[:-1]), strict=True):
         iou = np.array([class_iou(confusion) for confusion in confusions])
@@ -218,7 +157,7 @@ def report(log, folder, trust):
         f"{path}.csv",
         ["threshold", "pixels", "share of pixels", "mean IoU", *trust.names],
         [
-            [threshold, name, *_at(side, t), *_plain(side.iou[t])]
+            [threshold, name, *_at(side, t), *reports.plain(side.iou[t])]
             for name, side in trust.sides.items()
             for t, threshold in enumerate(thresholds)
         ],
@@ -257,10 +196,4 @@ def draw_curves(trust):
 
 def _at(side, t):
     """Share and mean at a threshold."""
-    return _plain([side.share[t], side.mean[t]])
-
-
-def _plain(values):
-    """Numbers as JSON knows them: None for NaN."""
-    values = np.asarray(values)
-    return np.where(np.isnan(values), None, values).tolist()
+    return reports.plain([side.share[t], side.mean[t]])

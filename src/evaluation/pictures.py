@@ -12,21 +12,12 @@ from src.store.paths import Results
 
 @dataclass(frozen=True)
 class Pictures:
-    """Those of a dataset that a segmentation network has seen.
-
-    Attributes
-    ----------
-    results : Results
-    data, trained_on : DatasetConfig
-        Their dataset, and the one whose classes the network predicts.
-    num_images : int or None
-        Only the first so many; None: all.
-    """
+    """Those of a dataset that a segmentation network has seen."""
 
     results: Results
-    data: tuple
-    trained_on: tuple
-    num_images: int | None = None
+    data: tuple  # a DatasetConfig: theirs
+    trained_on: tuple  # a DatasetConfig: the one whose classes the network predicts
+    num_images: int | None = None  # only the first so many; None: all
 
     @classmethod
     def from_args(cls, args, configuration):
@@ -55,21 +46,9 @@ def meta_model_of(args, configuration):
 
 
 def read_judged(results, index, meta_model, probabilities=False):
-    """A measured picture, and the predicted IoU of the segment that each pixel belongs to.
+    """A picture's Prediction, and the predicted IoU of each pixel's segment, (H, W) float32.
 
-    Parameters
-    ----------
-    results : Results
-    index : int
-    meta_model : MetaModel
-    probabilities : bool
-        See `stage.read_measured`.
-
-    Returns
-    -------
-    prediction : Prediction
-    predicted_iou : ndarray of shape (H, W), float32, or None
-        None: the picture has no ground truth, so nothing can be compared.
+    In place of that None where there is no ground truth, so that nothing can be compared.
     """
     prediction, metrics, components = stage.read_measured(results, index, probabilities)
     if prediction.ground_truth is None:
@@ -78,28 +57,16 @@ def read_judged(results, index, meta_model, probabilities=False):
 
 
 def total(run, count, images, what, nothing):
-    """Add up what a function counts of each picture.
+    """Add up what a function counts of each picture: an array, and the Tally.
 
     Parameters
     ----------
-    run : Runner
+    run, images, what
+        See `Runner.each`.
     count : callable
-        Takes a picture, gives an array of counts, of one shape for all; see `Runner.each`.
-    images : iterable
-    what : str
-        A word or two beside the progress bar.
+        Takes a picture, gives an array of counts, of one shape for all.
     nothing : str
-        What is wrong where there is nothing to count.
-
-    Returns
-    -------
-    counts : ndarray
-    tally : Tally
-
-    Raises
-    ------
-    RunError
-        All counts are 0; pictures that failed are named first.
+        The error where all counts are 0; pictures that failed are named first.
     """
     counts = 0
 

@@ -52,7 +52,8 @@ class ScoreCounts:
 
     def __init__(self):
         self.steps = None  # where steps of scores begin, as codes, once pixels are too many
-        self._kept = []  # pairs of codes, of anomalous and of normal pixels, one a frame
+        none = np.zeros(0, np.uint32)
+        self._kept = [[none, none]]  # codes of anomalous and of normal pixels, a pair a frame
         self._pixels = 0
         self._histogram = None  # (2, K) anomalous and normal pixels by step, in their place
 
@@ -65,18 +66,10 @@ class ScoreCounts:
             self._coarsen()
 
     def curve(self):
-        """Thresholds (K,), from the highest, and the pixels that reach them.
+        """Thresholds (K,) float32 from the highest; anomalous and normal pixels that reach them.
 
-        Returns
-        -------
-        thresholds : ndarray of shape (K,), float32
-        tp, fp : ndarray of shape (K,), int64
-            Anomalous and normal pixels; the last entries are all there are.
-
-        Raises
-        ------
-        ValueError
-            If there is only one kind of pixels.
+        Those are two arrays (K,) int64, their last entries all there are. If there is only one kind
+        of pixels, that is a ValueError.
         """
         codes, positives, negatives = self._counts()
         if not positives.any() or not negatives.any():
@@ -118,9 +111,7 @@ class ScoreCounts:
         if self.steps is not None:
             some = self._histogram.any(axis=0)
             return self.steps[some], *self._histogram[:, some]
-        none = np.zeros(0, np.uint32)
-        kinds = zip(*self._kept, strict=True) if self._kept else ((), ())
-        positives, negatives = (np.concatenate([none, *part]) for part in kinds)
+        positives, negatives = map(np.concatenate, zip(*self._kept, strict=True))
         codes, rows = np.unique(np.r_[positives, negatives], return_inverse=True)
         parts = np.split(rows, [len(positives)])
         return codes, *(np.bincount(part, minlength=len(codes)) for part in parts)

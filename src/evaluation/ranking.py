@@ -2,7 +2,6 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial.distance import cdist
@@ -11,34 +10,9 @@ BLOCK_ENTRIES = 2**21  # distances held at a time by each thread: 16 MiB
 MAX_THREADS = 8  # each holds some blocks
 
 
-@dataclass(frozen=True)
-class Retrieval:
-    """How well the nearest neighbours of Q queries carry their label.
-
-    Attributes
-    ----------
-    average_precision : ndarray of shape (Q,), float64
-        In (0, 1]; NaN for a query without any relevant row.
-    precision, recall : ndarray of shape (Q, K), float64
-        At each of the K counts of neighbours; in [0, 1], `recall` NaN likewise.
-    """
-
-    average_precision: np.ndarray
-    precision: np.ndarray
-    recall: np.ndarray
-
-
 def retrieval_average_precision(embeddings, labels, queries, metric="euclid", annotated=None):
-    """Average precision of nearest-neighbour retrieval, one query row at a time.
-
-    The `average_precision` of `retrieval`, which see.
-
-    Returns
-    -------
-    average_precision : ndarray of shape (Q,), float64
-        In (0, 1]; NaN for a query without any relevant row.
-    """
-    return retrieval(embeddings, labels, queries, metric, annotated).average_precision
+    """Average precision (Q,) of each query: the first column of `retrieval`, which see."""
+    return retrieval(embeddings, labels, queries, metric, annotated)[:, 0]
 
 
 def retrieval(embeddings, labels, queries, metric="euclid", annotated=None, counts=()):
@@ -66,7 +40,9 @@ def retrieval(embeddings, labels, queries, metric="euclid", annotated=None, coun
 
     Returns
     -------
-    retrieval : Retrieval
+    figures : ndarray of shape (Q, 1 + 2 K), float64
+        Average precision in (0, 1], precision in [0, 1] at each k, recall in [0, 1] at each k.
+        Average precision and recall are NaN for a query without any relevant row.
 
     Raises
     ------
@@ -102,11 +78,8 @@ def retrieval(embeddings, labels, queries, metric="euclid", annotated=None, coun
 
     threads = min(os.cpu_count(), MAX_THREADS)  # sorting leaves Python's lock to others
     with ThreadPoolExecutor(threads) as pool:
-        blocks = list(pool.map(judge, range(0, len(queries), block)))
-    empty = np.zeros(0), np.zeros((0, len(counts))), np.zeros((0, len(counts)))
-    return Retrieval(
-        *map(np.concatenate, zip(*blocks, strict=True) if blocks else [[e] for e in empty])
-    )
+        blocks = pool.map(judge, range(0, len(queries), block))
+        return np.concatenate([np.zeros((0, 1 + 2 * len(counts))), *blocks])
 
 
 def _measure(embeddings, metric):
@@ -134,11 +107,12 @@ def _ranked_relevance(measure, labels, annotated, rows):
 
 
 def _judge_ranking(relevant, counts):
-    """Average precision (B,), and precision and recall (B, K) at each of `counts`."""
+    """The figures (B, 1 + 2 K) of `retrieval`."""
     hits = np.cumsum(relevant, axis=1)
     total = hits[:, -1]
     precision = hits / np.arange(1, relevant.shape[1] + 1)
     precision *= relevant
     found = hits[:, np.minimum(counts, relevant.shape[1]) - 1]
     with np.errstate(invalid="ignore"):  # 0 / 0: nothing relevant
-        return precision.sum(axis=1) / total, found / counts, found / total[:, None]
+        average = precision.sum(axis=1) / total
+        return np.column_stack([average, found / counts, found / total[:, None]])

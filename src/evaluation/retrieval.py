@@ -1,6 +1,6 @@
 """How well neighbours in the embedding space find segments of the same class."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,27 +14,18 @@ from src.store import reports
 
 METHODS = ("stored", *embedding_space.METHODS, "none", "size")
 METRICS = embedding_space.METRICS
-GROUPS = {"all": (True, False), "known": (True,), "unknown": (False,)}  # by `is_known`
 COLOURS = {"known": "#4c72b0", "unknown": "#c44e52"}
 MARKERS = {"euclid": "o", "cos": "D"}
 
 
 @dataclass(frozen=True)
 class Space:
-    """Where neighbours are looked for.
+    """Where neighbours are looked for."""
 
-    Attributes
-    ----------
-    method : str
-        One of `METHODS`: the space that stage 5 has stored, the vectors as they are ("none"), the
-        size of the crop, or how to reduce the vectors.
-    dimensions : int
-        That a reduction leaves.
-    seed : int
-    """
-
+    # one of `METHODS`: the space that stage 5 has stored, the vectors as they are ("none"), the
+    # size of the crop, or how to reduce the vectors
     method: str = "stored"
-    dimensions: int = 2
+    dimensions: int = 2  # that a reduction leaves
     seed: int = 0
 
     def __str__(self):
@@ -44,153 +35,81 @@ class Space:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of every class.
+    """What is asked of every class."""
 
-    Attributes
-    ----------
-    metrics : sequence of {"euclid", "cos"}
-        Distances to compare.
-    counts : sequence of int, length K
-        The k of precision and recall among the k nearest neighbours.
-    min_query_count : int
-        A class with fewer segments (annotated ones) is not asked for.
-    annotated : bool
-        Only rows that are marked in the table's column `annotated` are asked for, and to be found.
-    """
-
-    metrics: tuple = ("euclid", "cos")
-    counts: tuple = (1, 10, 100)
-    min_query_count: int = 2
+    metrics: tuple = ("euclid", "cos")  # distances to compare
+    counts: tuple = (1, 10, 100)  # K times k, of precision and recall among the k nearest
+    min_query_count: int = 2  # a class with fewer segments (annotated ones) is not asked for
+    # only rows that are marked in the table's column `annotated` are asked for, and to be found
     annotated: bool = False
 
-
-@dataclass(frozen=True)
-class ClassFound:
-    """How well the segments of a class are found.
-
-    Attributes
-    ----------
-    name : str
-    is_known : bool
-    queries : int
-        Its segments that may be asked for.
-    figures : dict of str to ndarray of shape (1 + 2 K,), float64, or None
-        By metric, means over the queries: average precision, precision at each k, recall at each
-        k; see `ranking.retrieval`. None: there are too few queries.
-    """
-
-    name: str
-    is_known: bool
-    queries: int
-    figures: dict[str, np.ndarray | None]
-
-    @property
-    def side(self):
-        """ "known" or "unknown"."""
-        return "known" if self.is_known else "unknown"
-
-    def average_precision(self, metric):
-        """A float, or None."""
-        figures = self.figures[metric]
-        return None if figures is None else float(figures[0])
-
-
-@dataclass(frozen=True)
-class Means:
-    """Means of the figures of some classes.
-
-    Attributes
-    ----------
-    group : str
-        Which classes: "all", "known", "unknown".
-    classes, queries : int
-        Their number, and that of their queries.
-    over_classes, over_queries : ndarray of shape (1 + 2 K,), float64
-        As of `ClassFound.figures`.
-    """
-
-    group: str
-    classes: int
-    queries: int
-    over_classes: np.ndarray
-    over_queries: np.ndarray
+    def at_k(self, form, words=("precision", "recall")):
+        """Names of the figures after the first, such as "precision_at_1"."""
+        return [form.format(word, k) for word in words for k in self.counts]
 
 
 @dataclass(frozen=True)
 class Found:
-    """How well the segments of all classes are found.
-
-    Attributes
-    ----------
-    question : Question
-    classes : list of ClassFound
-        By name.
-    """
+    """How well the segments of C classes are found: unknown classes first, each by name."""
 
     question: Question
-    classes: list[ClassFound]
+    names: np.ndarray  # (C,) str
+    sides: np.ndarray  # (C,) str: "known" or "unknown" to the network
+    queries: np.ndarray  # (C,) int64: segments that may be asked for
+    # (C, 1 + 2 K) float64 by metric: means over the queries of each class of what
+    # `ranking.retrieval` gives; NaN: there are too few queries
+    figures: dict[str, np.ndarray]
 
-    def means(self, metric):
-        """A list of Means of all, known, and unknown classes; only groups with a class."""
-        rows = []
-        for group, wanted in GROUPS.items():
-            asked = [row for row in self.classes if row.figures[metric] is not None]
-            some = [row for row in asked if row.is_known in wanted]
-            if some:
-                figures = [row.figures[metric] for row in some]
-                queries = [row.queries for row in some]
-                mean = np.mean(figures, axis=0)
-                weighted = np.average(figures, axis=0, weights=queries)
-                rows.append(Means(group, len(some), sum(queries), mean, weighted))
-        return rows
+    def heads(self):
+        """Name, side and number of queries of each class: a list of tuples."""
+        columns = self.names.tolist(), self.sides.tolist(), self.queries.tolist()
+        return list(zip(*columns, strict=True))
 
-    def figures(self):
+    def is_asked(self):
+        """Mask (C,) of the classes with enough queries."""
+        return self.queries >= self.question.min_query_count
+
+    def groups(self):
+        """Masks (C,) of all, known, and unknown classes with a figure; only those with a class."""
+        asked = self.is_asked()
+        masks = {"all": asked} | {side: asked & (self.sides == side) for side in COLOURS}
+        return {name: mask for name, mask in masks.items() if mask.any()}
+
+    def means(self, metric, mask):
+        """Means (1 + 2 K,) of the figures over the classes of a mask, and over their queries."""
+        figures = self.figures[metric][mask]
+        return figures.mean(axis=0), np.average(figures, axis=0, weights=self.queries[mask])
+
+    def merits(self):
         """By metric a dict of floats.
 
         `map` and `map_weighted` of all, `map_known` and so on of known and unknown classes,
         `precision_at_<k>` and `recall_at_<k>` as means over all classes.
         """
-        at_k = self.at_k("{}_at_{}")
-        figures = {}
-        for metric in self.question.metrics:
-            own = figures[metric] = {}
-            for means in self.means(metric):
-                name = "map" if means.group == "all" else f"map_{means.group}"
-                own[name] = float(means.over_classes[0])
-                own[f"{name}_weighted"] = float(means.over_queries[0])
-                if means.group == "all":
-                    own |= dict(zip(at_k, means.over_classes[1:].tolist(), strict=True))
-        return figures
+        merits = {metric: {} for metric in self.question.metrics}
+        for metric, own in merits.items():
+            for group, mask in self.groups().items():
+                over_classes, over_queries = self.means(metric, mask)
+                name = "map" if group == "all" else f"map_{group}"
+                own[name], own[f"{name}_weighted"] = float(over_classes[0]), float(over_queries[0])
+                if group == "all":
+                    at_k = self.question.at_k("{}_at_{}")
+                    own |= dict(zip(at_k, over_classes[1:].tolist(), strict=True))
+        return merits
 
     def average_precisions(self):
         """That of each class by metric and name; None: too few queries."""
         return {
-            metric: {found.name: found.average_precision(metric) for found in self.classes}
-            for metric in self.question.metrics
+            metric: dict(zip(self.names.tolist(), reports.plain(figures[:, 0]), strict=True))
+            for metric, figures in self.figures.items()
         }
-
-    def at_k(self, form, words=("precision", "recall")):
-        """Names of the figures after the first, such as "precision_at_1"."""
-        return [form.format(word, k) for word in words for k in self.question.counts]
 
 
 def evaluate(log, table, space, question, datasets, trained_on):
-    """Judge the vectors of a table of embedded objects.
+    """Judge the vectors of a table of embedded objects: a Found.
 
-    Parameters
-    ----------
-    log : logging.Logger
-    table : ObjectTable
-    space : Space
-    question : Question
-    datasets : dict of str to DatasetConfig
-        All that the table may have objects of.
-    trained_on : DatasetConfig
-        Names the classes that the network predicts.
-
-    Returns
-    -------
-    found : Found
+    `datasets` are all entries that the table may have objects of; the one of `trained_on` names the
+    classes that the network predicts.
     """
     origin = ", ".join(sorted(set(table["dataset"])))
     if question.annotated and "annotated" not in table:
@@ -205,7 +124,7 @@ def evaluate(log, table, space, question, datasets, trained_on):
     marked = table["annotated"][labelled] != 0 if question.annotated else None
     log.info("%d segments, %d of them without label", len(table), (~labelled).sum())
     found = judge(vectors, names[labelled], is_known[labelled], question, marked)
-    if not found.means(question.metrics[0]):
+    if not found.groups():
         raise SettingError(
             f"no class has {question.min_query_count} segments of {origin} in the embeddings file: "
             "there is nothing to find"
@@ -262,37 +181,26 @@ def vectors_of(log, table, space):
 
 
 def judge(vectors, names, is_known, question, annotated=None):
-    """Average precision, precision and recall at k of each class.
+    """Average precision, precision and recall at k of each class: a Found.
 
-    Parameters
-    ----------
-    vectors : ndarray of shape (N, D), float
-    names, is_known : ndarray of shape (N,)
-        See `classes_of`; every row has a label.
-    question : Question
-    annotated : ndarray of shape (N,), bool, optional
-        Rows with False are neither queries nor to be found.
-
-    Returns
-    -------
-    found : Found
+    `vectors` (N, D) are those of rows with a label, see `classes_of`; rows where `annotated` (N,)
+    is False are neither queries nor to be found.
     """
     class_names, classes = np.unique(names, return_inverse=True)
     asked = np.ones(len(classes), bool) if annotated is None else annotated
     sizes = np.bincount(classes[asked], minlength=len(class_names))
     queries = np.flatnonzero(asked & (sizes >= question.min_query_count)[classes])
-    figures = [{} for _ in class_names]
+    known = np.bincount(classes, is_known) > 0
+    order = sorted(range(len(sizes)), key=lambda k: (known[k], class_names[k].casefold()))
+    figures = {}
     for metric in question.metrics:
         found = retrieval(vectors, classes, queries, metric, annotated, question.counts)
-        values = np.column_stack([found.average_precision, found.precision, found.recall])
-        for number, of_class in enumerate(figures):
-            own = values[classes[queries] == number]
-            of_class[metric] = own.mean(axis=0) if len(own) else None
-    rows = [
-        ClassFound(str(name), bool(is_known[classes == k].any()), int(sizes[k]), figures[k])
-        for k, name in enumerate(class_names)
-    ]
-    return Found(question, rows)
+        of_class = np.full((len(sizes), found.shape[1]), np.nan)
+        for k in np.unique(classes[queries]):
+            of_class[k] = found[classes[queries] == k].mean(axis=0)
+        figures[metric] = of_class[order]
+    sides = np.where(known, "known", "unknown")
+    return Found(question, class_names[order], sides[order], sizes[order], figures)
 
 
 # telling
@@ -300,81 +208,73 @@ def judge(vectors, names, is_known, question, annotated=None):
 
 def report(log, path, found):
     """Log both tables; write them as CSV and the average precisions as a picture."""
-    metrics = found.question.metrics
-    classes = sorted(found.classes, key=lambda row: (row.is_known, row.name.casefold()))
-    found = replace(found, classes=classes)
+    metrics, at_k, heads = found.question.metrics, found.question.at_k, found.heads()
+    figures = {metric: reports.plain(values) for metric, values in found.figures.items()}
     log.info("average precision\n%s", reports.text_table(
         ["class", "", "segments", *metrics],
-        [[*_head(row), *(row.average_precision(metric) for metric in metrics)] for row in classes],
+        [[*head, *(figures[metric][k][0] for metric in metrics)] for k, head in enumerate(heads)],
     ))  # fmt: skip
-    left_out = sum(row.figures[metrics[0]] is None for row in classes)
+    left_out = np.count_nonzero(~found.is_asked())
     if left_out:
         log.info("%d classes have too few segments: nothing to find, no figure (-)", left_out)
-    groups = [(metric, row) for metric in metrics for row in found.means(metric)]
+    means = [
+        ([group, mask.sum(), found.queries[mask].sum(), metric], *found.means(metric, mask))
+        for metric in metrics
+        for group, mask in found.groups().items()
+    ]
     log.info("means over classes\n%s", reports.text_table(
-        ["classes", "number", "queries", "distance", "mAP", "weighted", *found.at_k("{}@{}", "PR")],
-        [
-            [*_counts(row), metric, row.over_classes[0], row.over_queries[0], *row.over_classes[1:]]
-            for metric, row in groups
-        ],
+        ["classes", "number", "queries", "distance", "mAP", "weighted", *at_k("{}@{}", "PR")],
+        [[*head, over[0], weighted[0], *over[1:]] for head, over, weighted in means],
     ))  # fmt: skip
 
-    names = ["average precision", *found.at_k("{} at {}")]
-    none = [None] * len(names)
+    names = ["average precision", *at_k("{} at {}")]
     reports.write_csv(
         f"{path}.csv",
         ["class", "known", "segments", "distance", *names],
         [
-            [*_head(row), metric, *(none if row.figures[metric] is None else row.figures[metric])]
+            [*head, metric, *of_class]
             for metric in metrics
-            for row in classes
+            for head, of_class in zip(heads, figures[metric], strict=True)
         ],
     )
     reports.write_csv(
         f"{path}_means.csv",
         ["classes", "number", "queries", "distance", "mean over", *names],
         [
-            [*_counts(row), metric, over, *figures]
-            for metric, row in groups
-            for over, figures in (("classes", row.over_classes), ("queries", row.over_queries))
+            [*head, over, *mean]
+            for head, *both in means
+            for over, mean in zip(("classes", "queries"), both, strict=True)
         ],
     )
     reports.save_figure(path, draw_classes(found))
     log.info("wrote %s (.csv, _means.csv, .png, .pdf)", path)
 
 
-def _head(row):
-    return row.name, row.side, row.queries
-
-
-def _counts(means):
-    return means.group, means.classes, means.queries
-
-
 def draw_classes(found):
     """The average precision of each class, best first, and the means as lines."""
     metrics = found.question.metrics
-    shown = [row for row in found.classes if row.figures[metrics[0]] is not None]
-    shown.sort(key=lambda row: row.average_precision(metrics[0]))
+    average_precision = {metric: found.figures[metric][:, 0] for metric in metrics}
+    in_order = np.argsort(average_precision[metrics[0]], kind="stable")  # NaN comes last
+    shown = in_order[: np.count_nonzero(found.is_asked())]
+    heads = [found.heads()[k] for k in shown]
     figure = Figure(figsize=(8, 1.6 + 0.24 * len(shown)), layout="constrained")
     axes = figure.add_subplot(xlabel="average precision, mean over the queries", xlim=(0, 1))
-    for place, row in enumerate(shown):
-        colour = COLOURS[row.side]
-        values = [row.average_precision(metric) for metric in metrics]
+    for place, (k, (_, side, _)) in enumerate(zip(shown, heads, strict=True)):
+        colour = COLOURS[side]
+        values = [average_precision[metric][k] for metric in metrics]
         axes.plot([0, max(values)], [place, place], color=colour, linewidth=0.8, alpha=0.5)
         for metric, value in zip(metrics, values, strict=True):
             face = colour if metric == metrics[0] else "white"
             axes.plot(value, place, MARKERS[metric], color=colour, markerfacecolor=face)
-    for means in found.means(metrics[0]):
-        if means.group != "all":
-            mean = means.over_classes[0]
-            label = f"{means.group}: {mean:.3f} by {metrics[0]}"
-            axes.axvline(mean, color=COLOURS[means.group], linestyle="--", label=label)
+    for group, mask in found.groups().items():
+        if group != "all":
+            mean = found.means(metrics[0], mask)[0][0]
+            label = f"{group}: {mean:.3f} by {metrics[0]}"
+            axes.axvline(mean, color=COLOURS[group], linestyle="--", label=label)
     for metric in metrics:
         face = "grey" if metric == metrics[0] else "white"
         axes.plot([], [], MARKERS[metric], color="grey", markerfacecolor=face, label=metric)
-    names = [f"{row.name} ({row.queries})" for row in shown]
-    axes.set_yticks(range(len(shown)), names)
+    axes.set_yticks(range(len(shown)), [f"{name} ({count})" for name, _, count in heads])
     axes.set_ylim(-0.8, len(shown) - 0.2)
     axes.grid(axis="x", alpha=0.3)
     axes.legend(loc="lower right", title="mean over classes, dashed")

@@ -45,20 +45,10 @@ class Shown(NamedTuple):
 def judge(run, pictures, path, min_size):
     """Count the true objects of each class, and those that a crop shows.
 
-    Parameters
-    ----------
-    run : Runner
-    pictures : Pictures
-    path : path
-        Table of the objects that stage 4 has embedded, those of their dataset among them.
-    min_size : (int, int)
-        Height and width in pixels from which on an object counts.
-
-    Returns
-    -------
-    rows : list of Shown
-        Unknown classes first, then the most frequent. Only classes with an object.
-    tally : Tally
+    `path` is that of a table of the objects that stage 4 has embedded, those of the pictures'
+    dataset among them; objects count from a height and width `min_size` in pixels on. Gives a list
+    of Shown, only of classes with an object, unknown ones first, then the most frequent; and the
+    Tally.
     """
     data, results = pictures.data, pictures.results
     if not class_ids.class_mapping(data, "label_mapping"):
@@ -92,19 +82,7 @@ def searched_images(table, dataset):
 
 
 def count_image(image, results, min_size):
-    """Count the objects of one image.
-
-    Parameters
-    ----------
-    image : CropsOfImage
-    results : Results
-    min_size : (int, int)
-
-    Returns
-    -------
-    counts : ndarray of shape (256, 2), int64
-        By true id: what `count_objects` gives; zeros without ground truth.
-    """
+    """By true id (256, 2) what `count_objects` finds in one image; zeros without ground truth."""
     counts = np.zeros((NO_LABEL + 1, 2), np.int64)
     truth = read_prediction(results.prediction(image.index), probabilities=False).ground_truth
     if truth is not None:
@@ -116,14 +94,9 @@ def count_image(image, results, min_size):
 def count_objects(truth, boxes, min_size):
     """How many objects of each class there are, and how many of them a box covers by half.
 
-    Parameters
-    ----------
-    truth : ndarray of shape (H, W), int
-        True ids; 255: no label. An object is an 8-connected region of one id.
-    boxes : array-like of shape (n, 4), int
-        Left, upper, right, lower in pixels; right and lower exclusive.
-    min_size : (int, int)
-        Height and width in pixels that the box around an object must have for it to count.
+    An object is an 8-connected region of one true id in `truth` (H, W), 255 being none. It counts
+    if the box around it has at least `min_size`, height and width in pixels. Each of the `boxes`
+    (n, 4) is left, upper, right, lower in pixels, the last two exclusive.
 
     Returns
     -------
@@ -144,22 +117,7 @@ def count_objects(truth, boxes, min_size):
 
 
 def rows_by_class(counts, data, predicted_ids):
-    """The counts by name.
-
-    Parameters
-    ----------
-    counts : ndarray of shape (256, 2), int64
-        Objects and covered ones by true id.
-    data : DatasetConfig
-        Classes of one kind (`kinds`) are counted together.
-    predicted_ids : ndarray of shape (256,)
-        See `class_ids.predicted_ids`.
-
-    Returns
-    -------
-    rows : list of Shown
-        As from `judge`.
-    """
+    """The counts (256, 2) by name, those of one kind (`kinds`) together; rows as from `judge`."""
     names = class_ids.class_names(data)
     sums = {}
     for key in np.flatnonzero(counts[:, 0]).tolist():

@@ -111,7 +111,7 @@ class Runner:
         consume : callable, optional
             Takes an image and what the function returned, in this process and in the order of the
             images; its exceptions are failures too. None: what the function returns is dropped.
-        why : callable, optional
+        why
             As for `stream`.
 
         Returns

@@ -23,16 +23,12 @@ HOW_TO_RUN = (
 )  # fmt: skip
 
 
-def _as_it_is(value):
-    return value
-
-
 class Kind(NamedTuple):
     """What a value may be."""
 
     words: str  # what comes after "must be": "a whole number >= 1"
     fits: Callable[[Any], bool]
-    read: Callable[[Any], Any] = _as_it_is  # from what is typed to what the program works with
+    read: Callable = lambda value: value  # from what is typed to what the program works with
     hint: str = ""  # what to type instead, of {name} and {value}
 
     def check(self, name, value, none=None, about=""):

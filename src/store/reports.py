@@ -2,6 +2,8 @@
 
 import csv
 
+import numpy as np
+
 from src.store.files import whole_file
 
 
@@ -34,6 +36,12 @@ def _cell(value):
     if isinstance(value, float):
         return f"{value:.3f}"
     return "-" if value is None else str(value)
+
+
+def plain(values):
+    """Numbers as tables and JSON know them, nested lists: None for NaN."""
+    values = np.asarray(values)
+    return np.where(np.isnan(values), None, values).tolist()
 
 
 def write_csv(path, header, rows):

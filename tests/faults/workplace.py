@@ -7,7 +7,6 @@ import re
 import shutil
 import time
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import clone
 import numpy as np
@@ -23,7 +22,10 @@ BY_IMAGE = PREDICT, MEASURE, EMBED
 EAGER = {"src.run.processes._LOOK": 0, "src.run.processes._STARTING": 0}  # processes for any work
 COLOURS = {0: (128, 64, 128), 1: (0, 0, 142), 2: (70, 130, 180), 100: (60, 95, 160)}
 MODULE = """
+import os
 from pathlib import Path
+
+from src.run.processes import _each
 
 
 class Pictures(LabelledImages):
@@ -33,9 +35,17 @@ class Pictures(LabelledImages):
         labels = {path.name: path for path in Path(root).with_name("labels").glob("*")}
         images = sorted(Path(root).iterdir())
         super().__init__([(path, labels.get(path.name)) for path in images], transform)
+
+
+def die_once(function, indices):
+    death = Path(os.environ["FAULTS_DEATH"])
+    if death.exists():
+        return _each(function, indices)
+    death.touch()
+    os.kill(os.getpid(), 9)
 """
 ENTRIES = """
-import ctypes, importlib, json
+import ctypes, importlib, json, own
 
 _weights = os.environ["FAULTS_WEIGHTS"]
 models["nearest_colour"] = models["nearest_colour"]._replace(model_weights=_weights)
@@ -44,7 +54,7 @@ datasets |= _by_name(DatasetConfig("pictures", "own", "Pictures", _root))
 for _name, _value in json.loads(os.environ["FAULTS_CHANGES"]).items():
     _module, _, _attribute = _name.rpartition(".")
     assert hasattr(importlib.import_module(_module), _attribute), _name
-    setattr(importlib.import_module(_module), _attribute, _value)
+    setattr(importlib.import_module(_module), _attribute, getattr(own, str(_value), _value))
 if "FAULTS_RIGHTS" in os.environ:  # none: the modes of files hold even for root
     ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
 """
@@ -57,7 +67,10 @@ def often(many, few):
 
 def each(names, many, few):
     """A decorator: a test case for each of many, or of few."""
-    return pytest.mark.parametrize(names, often(many, few))
+    return pytest.mark.parametrize(names, list(often(many, few)))
+
+
+COUNT = often(16, 6)  # of pictures
 
 
 class Running:
@@ -68,10 +81,9 @@ class Running:
         self.pid, self.is_alive = process.pid, process.is_alive
 
     def wait_until(self, condition):
-        """Wait until a function gives something true, and give that; or until the script ends."""
-        while not (value := condition()) and self.is_alive():
+        """Wait until a function gives something true, or the script ends."""
+        while not condition() and self.is_alive():
             time.sleep(0.0002)
-        return value
 
     def send(self, number):
         """Send a signal to the whole group, as a terminal and `kill -9 -- -PID` do."""
@@ -93,26 +105,17 @@ class Running:
 
 
 class Workplace(clone.Clone):
-    """A clone whose stages work on the dataset "pictures", and folders of results.
-
-    Attributes
-    ----------
-    pictures, weights : Path
-        Folder of the pictures; weights of the network.
-    reference : Path
-        Results of all stages, undisturbed.
-    seconds : dict of str to float
-        What each stage took there.
-    """
+    """A clone whose stages work on the dataset "pictures", and folders of results."""
 
     def __init__(self, folder):
         super().__init__(folder)
         for name, code in (("configuration.py", ENTRIES), ("own.py", MODULE)):
             path = self.folder / name
             path.write_text(path.read_text() + code)
-        self.weights = self.folder / "weights" / "colours.pth"
-        self.pictures = draw(folder / "pictures", *often((16, 384, 512), (6, 48, 64)))
-        self.reference, self.seconds, self._numbers = folder / "reference", {}, itertools.count()
+        self.weights, self._numbers = self.folder / "weights" / "colours.pth", itertools.count()
+        self.pictures = draw(folder / "data" / "pictures", COUNT, *often((384, 512), (48, 64)))
+        self.reference = folder / "reference"  # results of all stages, undisturbed
+        self.seconds = {}  # that each stage took for them
         for step in (PREDICT, *STEPS):  # the first one for the time that later ones take
             self.remove(self.reference, step)
             began = time.monotonic()
@@ -126,12 +129,9 @@ class Workplace(clone.Clone):
         `settings` follow `with`, `options` are before it. `changes` are values to give to names of
         modules, such as "src.run.processes.ATTEMPTS", `variables` of the environment.
         """
-        variables = {
-            "FAULTS_CHANGES": json.dumps(changes or {}),
-            "FAULTS_PICTURES": self.pictures,
-            "FAULTS_WEIGHTS": self.weights,
-            **variables,
-        }
+        own = dict(FAULTS_PICTURES=self.pictures, FAULTS_WEIGHTS=self.weights) | variables
+        own = {name: str(value) for name, value in own.items()}
+        own["FAULTS_CHANGES"] = json.dumps(changes or {})
         log = self.elsewhere / f"{next(self._numbers)}.txt"
         process = start(
             self.folder / step,
@@ -139,7 +139,7 @@ class Workplace(clone.Clone):
             folder=self.elsewhere,
             output=log,
             errors=log,
-            environment=self.environment(io_path) | {k: str(v) for k, v in variables.items()},
+            environment=self.environment(io_path) | own,
         )
         return Running(process, log)
 
@@ -198,12 +198,3 @@ def draw(folder, count, height=48, width=64):
             array = array.repeat(size, 0).repeat(size, 1)[:height, :width]
             Image.fromarray(array).save(path / f"{number:05d}.png", compress_level=1)
     return folder
-
-
-def family(pid):
-    """A process, those that it has started, and theirs."""
-    children = []
-    with suppress(OSError):  # it may be gone
-        tasks = Path(f"/proc/{pid}/task").glob("*/children")
-        children = [int(child) for task in tasks for child in task.read_text().split()]
-    return [pid, *(member for child in children for member in family(child))]

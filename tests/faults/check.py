@@ -16,35 +16,30 @@ READERS = {  # by what a file's name begins with, and the kind whose format numb
 }
 
 
-def check_end(run, exitcode=0, counts=None, says=()):
+def end(run, exitcode=0, counts=None, says=()):
     """It ended with this code, this summary (done, skipped, failed), these words, no traceback."""
-    end = run.log[-1500:]
-    assert run.exitcode == exitcode, f"exit code {run.exitcode} instead of {exitcode}: {end}"
-    assert counts in (None, run.counts), f"{run.counts} instead of {counts}: {end}"
+    last = run.log[-1500:]
+    assert run.exitcode == exitcode, f"exit code {run.exitcode} instead of {exitcode}: {last}"
+    assert counts in (None, run.counts), f"{run.counts} instead of {counts}: {last}"
     for words in says:
-        assert words in run.log, f"{words!r} is not in the log: {end}"
-    assert "Traceback" not in run.log, f"a traceback: {end}"
+        assert words in run.log, f"{words!r} is not in the log: {last}"
+    assert "Traceback" not in run.log, f"a traceback: {last}"
 
 
-def check_whole(*folders):
+def whole(*folders):
     """All files below some folders that have their final name open, validate, are of our format."""
     for path in (path for folder in folders for path in finals(folder)):
         content(path)
 
 
-def check_same(one, other):
-    """Two folders hold the same files with the same content, and what these were made from."""
-    ours, theirs = ({path.relative_to(top): path for path in finals(top)} for top in (one, other))
-    assert ours.keys() == theirs.keys(), ours.keys() ^ theirs.keys()
-    for name, path in ours.items():
-        np.testing.assert_equal(content(path), content(theirs[name]), str(path))
-
-
-def check_undisturbed(place, io_path, step):
-    """A step has written whole files, the same as in the reference, and left nothing else."""
+def undisturbed(place, io_path, step):
+    """A step has written the same files as in the reference, of the same content, and no other."""
     outputs = (place.outputs(folder, step) for folder in (io_path, place.reference))
-    for ours, theirs in zip(*outputs, strict=True):
-        check_same(ours, theirs)
+    for tops in zip(*outputs, strict=True):
+        ours, theirs = ({path.relative_to(top): path for path in finals(top)} for top in tops)
+        assert ours.keys() == theirs.keys(), ours.keys() ^ theirs.keys()
+        for name, path in ours.items():
+            np.testing.assert_equal(content(path), content(theirs[name]), str(path))
     left = [path for path in io_path.rglob(".*") if path.suffix != ".lock"]
     assert not left, left
 
@@ -71,13 +66,7 @@ def state(folder):
 
 
 def content(path):
-    """All that a file of the pipeline holds, as its reader gives it, with what it was made from.
-
-    Raises
-    ------
-    ValueError
-        The file is broken.
-    """
+    """All that a file of the pipeline holds, as its reader gives it, with what it was made from."""
     if path.suffix == ".pth":
         return _plain(torch.load(path, weights_only=True))
     read, kind = READERS[re.match("[a-z]+", path.name)[0]]
