@@ -122,11 +122,12 @@ class Judge(Kept):
             return noted
         try:
             samples = self._samples(name.dataset)
-            if isinstance(samples, LabelledImages):
-                return str(samples.samples[name.index][0])
-            return samples[name.index][2]
+            is_listed = isinstance(samples, LabelledImages)
+            lies = samples.samples[name.index][0] if is_listed else samples[name.index][2]
         except Exception:  # of others' datasets, any; whoever reads the picture will name it
             return noted
+        # where one is missing, those after it have other indices
+        return str(lies) if Path(lies).name == Path(noted).name else noted
 
     @cached_property
     def _samples(self):
