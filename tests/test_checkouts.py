@@ -2,15 +2,14 @@
 
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from clone import MEASURE, PREDICT, SEARCH, TREE, Clone, files_below
 
 from configuration import ModelConfig
 from src.errors import SettingError
 from src.store.provenance import identity
 from src.store.weights import read_state
-from tests.clone import MEASURE, PREDICT, SEARCH, TREE, Clone, files_below
 
 SAY = '\nimport sys\n\nprint(f"src of {__file__}", file=sys.stderr)\n'
 EAGER = "\n_LOOK = _STARTING = 0\n"  # processes for any work
@@ -40,15 +39,12 @@ def checkouts(tmp_path_factory):
     first.elsewhere, second.elsewhere = second.folder, first.folder
     first.processes, second.processes = "args.num_cores=2", "args.scheduler=local:1"
 
-    def run(checkout):
+    for checkout in (first, second):
         words = "with", "args.dataset=blocks"
-        return [
+        checkout.runs = [
             checkout.call(PREDICT, *words),
             checkout.call(MEASURE, *words, checkout.processes),
         ]
-
-    with ThreadPoolExecutor(2) as pool:
-        first.runs, second.runs = pool.map(run, (first, second))
     return first, second
 
 
