@@ -13,7 +13,7 @@ demo: $(READY) ## run stages 1 to 5 on the embedded demo
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest
 
-faults: $(READY) ## inject faults into every stage and count what they survive: 11 minutes
+faults: $(READY) ## inject faults into every stage and count what they survive: some 12 minutes
 	FAULTS=many $(BIN)/python -m pytest -q -m promise
 
 lint: $(READY) ## check style

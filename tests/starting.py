@@ -5,6 +5,7 @@ the script itself that runs, in a session of its own, from its first line on. St
 one thread: of two threads that ask for exit codes one may be told a wrong one.
 """
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -56,4 +57,5 @@ def _become(script, folder, output, errors, words, environment):
     searched = environment.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[0:0] = [str(Path(script).parent), *filter(None, searched)]
     sys.argv = [script, *words]
+    gc.freeze()  # or each collection copies what the libraries hold, as if it were the script's
     runpy.run_path(script, run_name="__main__")
