@@ -175,7 +175,7 @@ def draw_ratings(run, results, meta_model, mappings, num_images=None):
     `mappings` are `label_mapping` of the dataset and `pred_mapping` of the predictions; the others
     as of `measure_dataset`.
     """
-    run.prepare(results.rating(0).parent)
+    run.prepare(results.folder("pictures/rating"))
     return run.each(
         partial(draw_rating, results=results, meta_model=meta_model, mappings=mappings),
         run.in_shard(results.indices("metrics")[:num_images]),

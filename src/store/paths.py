@@ -26,7 +26,7 @@ class Results:
     dataset: str | None = None  # likewise
 
     def folder(self, kind):
-        """Folder of the files of one kind: "input", "metrics", "components"."""
+        """Folder of the files of one kind: "input", "metrics", "components", "pictures/rating"."""
         return Path(self.io_path, kind, self.model, self.dataset)
 
     def prediction(self, index):
@@ -43,8 +43,7 @@ class Results:
 
     def rating(self, index):
         """Path of the drawing of true and predicted IoU of one picture, by stage 2."""
-        name = f"rating{index}.png"
-        return Path(self.io_path, "pictures", "rating", self.model, self.dataset, name)
+        return self.folder("pictures/rating") / f"rating{index}.png"
 
     @property
     def analysis(self):
