@@ -18,6 +18,17 @@ class SettingError(RunError, ValueError):
     """A setting that cannot work; the message says what is allowed, what came and what to do."""
 
 
+class ClassCountError(SettingError):
+    """A network gives another number of classes, `count`, than it was said to."""
+
+    def __init__(self, message, count):
+        super().__init__(message)
+        self.count = count
+
+    def __reduce__(self):  # other processes raise it
+        return type(self), (str(self), self.count)
+
+
 class WriteError(RunError):
     """A place takes no file, whatever it holds."""
 

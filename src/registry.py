@@ -13,6 +13,10 @@ from pathlib import Path
 from src.errors import SettingError
 
 REPOSITORY = Path(__file__).parents[1]
+LEAST = {  # shares of a picture's height, where its dataset says nothing
+    "min_segment_size": 1 / 16,
+    "min_crop_size": 1 / 8,  # 128 of 1024 pixels, as in the paper
+}
 _REQUIRED = object()
 
 
@@ -90,11 +94,12 @@ def module_attribute(entry, name, default=_REQUIRED):
 
 
 def size_for(entry, name, height, width):
-    """List of height and width in pixels: as given, or where None as the dataset's module has them.
+    """List of height and width: as given, or where None as the dataset's module has them.
 
-    There a pair (height, width) has the `name`, such as `min_segment_size`; without it 128 x 128.
+    Whole numbers are pixels, others shares of a picture's height. There a pair (height, width) has
+    the `name`, such as `min_segment_size`; without it the share is that of `LEAST`.
     """
-    own = module_attribute(entry, name, (128, 128))
+    own = module_attribute(entry, name, (LEAST[name], LEAST[name]))
     return [own[0] if height is None else height, own[1] if width is None else width]
 
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from src.errors import SettingError
+from src.segmentation.class_maps import RawOutput
 from src.segmentation.inference import (
     Computing,
     check_precision,
@@ -134,9 +135,22 @@ def test_nan_is_refused_with_the_number_of_pixels():
         predict(Logits(logits), torch.zeros(3, 2, 2))
 
 
-def test_logits_of_another_size_are_refused():
-    with pytest.raises(ValueError, match=r"got \(1, 3, 2, 2\) for an image \(3, 8, 8\)"):
-        predict(Logits(torch.zeros(1, 3, 2, 2)), torch.zeros(3, 8, 8))
+def test_a_raw_output_goes_through_the_same_without_the_network():
+    small = torch.tensor([[[0.0, 4.0]], [[0.0, 0.0]]])  # (2, 1, 2), of a picture of 1 x 4
+    stride_2 = Computing(scores=["max_logit"])
+    loaded = [(7, (RawOutput(small, (1, 4)), np.array([[1, 1, 255, 1]]), "a.png"))]
+    ((index, prediction),) = predict_images(Broken(), loaded, stride_2)
+    logits = np.array([0, 1, 3, 4])  # by linear interpolation between the middles of two cells
+    np.testing.assert_allclose(prediction.scores["max_logit"], [-logits], atol=1e-6)
+    expected = [1 / (1 + np.exp(-logits))]
+    np.testing.assert_allclose(prediction.probabilities[..., 0], expected, atol=1e-6)
+    np.testing.assert_array_equal(prediction.ground_truth, [[1, 1, 255, 1]])
+    assert (index, prediction.image_path) == (7, "a.png")
+
+
+class Broken(torch.nn.Module):
+    def forward(self, images):
+        raise AssertionError("a raw output needs no network")
 
 
 # --- options

@@ -345,6 +345,70 @@ def test_the_first_failure_ends_a_run_that_is_to_fail_fast(num_cores, caplog):
     assert produced == [0, 1, 2]
 
 
+def fail(reasons, index):
+    """Runs in other processes too: leaves no file, but fails as it is told."""
+    if reasons[index % len(reasons)]:
+        raise ValueError(reasons[index % len(reasons)].format(index))
+
+
+@pytest.mark.parametrize(
+    ("reason", "num_cores"),
+    [
+        ("no class 'out'", 1),
+        ("no class 'out'", 2),
+        ("/some/{0}.png is cut", 1),
+        ("no photo{0}.png", 1),
+        ("can't read '/my own/{0}.png': {0} x 5 pixels, not 0.{0}", 1),
+    ],
+)
+def test_a_run_ends_with_the_reason_that_its_first_three_images_have_in_common(reason, num_cores):
+    with pytest.raises(RunError) as raised:
+        Runner(LOG, num_cores).each(partial(fail, [reason]), range(1000), "")
+    assert str(raised.value) == (
+        "the first 3 failed alike; the others were not tried, which args.fail_fast=False does:\n"
+        f"  ValueError: {reason.format(0)}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("reasons", "options", "why"),
+    [
+        (["bad"], {"fail_fast": False}, None),
+        (["bad", "bad", "worse"], {}, None),
+        (["no 'out'", "no 'out'", "no 'pred'"], {}, None),
+        (["bad", "bad", "bad", ""], {}, lambda index: index != 3 and "new" or None),  # 3 is done
+        (["", "bad", "bad", "bad"], {}, None),
+    ],
+)
+def test_otherwise_all_images_are_tried(reasons, options, why):
+    tally = Runner(LOG, **options).each(partial(fail, reasons), range(20), "", why=why)
+    assert tally.done + tally.skipped + len(tally.failed) == 20
+
+
+def test_three_images_that_are_all_are_named_each():
+    tally = Runner(LOG).each(partial(fail, ["bad"]), range(3), "")
+    assert [name for name, _ in tally.failed] == ["image 0", "image 1", "image 2"]
+
+
+def test_what_was_produced_before_the_first_three_failed_is_kept():
+    kept = []
+
+    def produce(indices):
+        yield from ((index, ValueError("bad") if index < 3 else None) for index in (3, 0, 1, 2))
+        raise AssertionError("the others are not tried")
+
+    def keep(index, _):
+        is_ended.wait(60)
+        kept.append(index)
+
+    is_ended = threading.Event()
+    log = logging.Logger("ending")
+    log.addFilter(lambda record: "image 2" in record.getMessage() and is_ended.set())
+    with pytest.raises(RunError, match="the first 3 failed alike"):
+        Runner(log).stream(produce, keep, range(9), "", threads=2)
+    assert kept == [3]
+
+
 @pytest.mark.parametrize("num_cores", [1, 3])
 def test_an_interrupted_run_says_what_it_has_done(num_cores, caplog):
     caplog.set_level(logging.INFO)

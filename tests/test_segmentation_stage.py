@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from factories import model_card
 from PIL import Image
 
 from configuration import DatasetConfig, ModelConfig
@@ -59,8 +60,7 @@ def predictor(tmp_path, monkeypatch):
         results=Results(tmp_path / "results", "net", "grey"),
         model=ModelConfig("net", "torch.nn", "Conv2d", kwargs, tmp_path / "weights.pth"),
         data=DatasetConfig("grey", "own_pictures", "Pictures", {"root": tmp_path}),
-        mean=(0, 0, 0),
-        std=(1, 1, 1),
+        card=model_card(),
         computing=Computing(torch.device("cpu")),
         form="float32",
         predicted_ids=np.full(256, 255, np.uint8),

@@ -2,6 +2,8 @@
 
 import argparse
 import pickle
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -186,3 +188,102 @@ def test_a_file_of_noise_is_no_weights_file(tmp_path, seed):
     path.write_bytes(np.random.default_rng(seed).bytes(300))
     with pytest.raises(SettingError, match="noise.pth .*must be a state dict"):
         load_weights(torch.nn.Linear(1, 1), path, "narrow")
+
+
+NESTED = {
+    "state_dict": ["state_dict"],
+    "lightning": ["state_dict"],
+    "model_state_dict": ["model_state_dict"],
+    "net": ["net"],
+    "ema": ["ema"],
+    "params_ema": ["params_ema"],
+    "unheard of": ["unheard of"],
+    "one deeper": ["ema", "module"],
+    "two names": ["model", "state_dict"],
+}
+
+
+def training_state(network):
+    """What stands beside the weights in a checkpoint, an optimizer that has stepped among it."""
+    optimizer = torch.optim.Adam(network.parameters())
+    sum(tensor.sum() for tensor in network.parameters()).backward()
+    optimizer.step()
+    return {
+        "epoch": 7,
+        "iteration": torch.tensor(70),
+        "path": Path("runs/7"),
+        "seen": Counter(road=3),
+        "optimizer": optimizer.state_dict(),
+        "opt": optimizer.state_dict(),
+        "optimizer_averages": {key: t + 1 for key, t in network.state_dict().items()},
+        "lr_scheduler": {"last_epoch": 7, "base_lrs": [0.1]},
+    }
+
+
+@pytest.mark.parametrize("place", NESTED.values(), ids=NESTED)
+def test_the_only_state_dict_is_found_beside_what_training_leaves(place, tmp_path, caplog):
+    saved, loaded = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+    beside, content = training_state(saved), saved.state_dict()
+    for key in reversed(place):
+        content = {"decay": 0.9, key: content}
+    torch.save({**beside, **content}, tmp_path / "a.pth")
+    load_weights(loaded, tmp_path / "a.pth", "a")
+    assert_same_state(loaded, saved.state_dict())
+    assert caplog.records == []
+
+
+def test_paths_of_the_other_system_beside_the_weights_do_no_harm(tmp_path):
+    for number, module in enumerate((b"pathlib", b"pathlib._local")):
+        path = tmp_path / f"{number}.pth"
+        content = {"net": {"weight": torch.ones(2)}, "path": Path("a/b")}
+        torch.save(content, path, _use_new_zipfile_serialization=False)
+        for name in (b"PosixPath", b"WindowsPath"):
+            written = path.read_bytes()
+            path.write_bytes(written.replace(b"cpathlib\nPosixPath", b"c" + module + b"\n" + name))
+            assert list(read_state(path, "a")) == ["weight"]
+            path.write_bytes(written)
+
+
+def test_an_optimizer_alone_is_no_weights_file(tmp_path):
+    optimizer = training_state(torch.nn.Linear(2, 3))["optimizer"]
+    for name, content in (("bare", optimizer), ("named", {"optimizer": optimizer, "epoch": 1})):
+        torch.save(content, tmp_path / f"{name}.pth")
+        with pytest.raises(SettingError, match=rf"{name}\.pth .*must be a state dict"):
+            load_weights(torch.nn.Linear(2, 3), tmp_path / f"{name}.pth", "a")
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["module.", "_orig_mod.", "model.", "net.", "module._orig_mod.", "model.net.", "net.module."],
+)
+def test_prefixes_of_wrapped_networks_go(prefix, tmp_path):
+    saved, loaded = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+    state = {prefix + key: tensor for key, tensor in saved.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "a.pth")
+    load_weights(loaded, tmp_path / "a.pth", "a")
+    assert_same_state(loaded, saved.state_dict())
+
+
+def test_averaged_weights_win_and_the_others_are_named(tmp_path, caplog):
+    plain, averaged, loaded = (torch.nn.Linear(2, 3) for _ in range(3))
+    torch.save({"model": plain.state_dict(), "ema": averaged.state_dict()}, tmp_path / "a.pth")
+    load_weights(loaded, tmp_path / "a.pth", "a")
+    assert_same_state(loaded, averaged.state_dict())
+    (record,) = caplog.records
+    assert "took 'ema' for model 'a'; as well fit 'model'" in record.getMessage()
+
+
+def test_what_fits_wins_over_a_better_name(tmp_path, caplog):
+    saved, loaded = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+    content = {"model": torch.nn.Linear(5, 4).state_dict(), "student": saved.state_dict()}
+    torch.save(content, tmp_path / "a.pth")
+    load_weights(loaded, tmp_path / "a.pth", "a")
+    assert_same_state(loaded, saved.state_dict())
+    assert caplog.records == []
+
+
+def test_what_does_not_fit_names_keys_of_both_sides(tmp_path):
+    torch.save({"model": {"stem.weight": torch.ones(2), "epoch": 3}}, tmp_path / "a.pth")
+    expected = r"a\.pth does not fit model 'a': .*network: weight, bias; .*instead: stem\.weight;"
+    with pytest.raises(SettingError, match=expected):
+        load_weights(torch.nn.Linear(2, 3), tmp_path / "a.pth", "a")

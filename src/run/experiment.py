@@ -329,6 +329,10 @@ def _gather(script, base_dir):
 class _BarFriendlyHandler(logging.Handler):
     """Writes to the present `sys.stderr`, above the progress bars that are on it."""
 
+    def __init__(self):
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+
     def emit(self, record):
         try:
             tqdm.write(self.format(record), file=sys.stderr)
@@ -337,14 +341,16 @@ class _BarFriendlyHandler(logging.Handler):
 
 
 def _logger(name):
-    """Logger of an experiment, level INFO; the root logger is left alone."""
-    logger = logging.getLogger(name)
-    logger.setLevel(logging.INFO)
+    """Logger of an experiment, level INFO; what `src` has to say goes where its messages go.
+
+    The root logger is left alone.
+    """
+    logger, ours = logging.getLogger(name), logging.getLogger("src")
     logger.propagate = False
-    if not logger.handlers:
-        handler = _BarFriendlyHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
-        logger.addHandler(handler)
+    for each in (logger, ours):
+        each.setLevel(logging.INFO)
+        if not any(isinstance(handler, _BarFriendlyHandler) for handler in each.handlers):
+            each.addHandler(_BarFriendlyHandler())
     return logger
 
 

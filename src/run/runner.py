@@ -1,6 +1,7 @@
 """How the stages work on many images: progress, failures that stop nothing, one line at the end."""
 
 import logging
+import re
 import time
 from collections import defaultdict
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -18,6 +19,10 @@ from src.store.provenance import OTHER_FORMAT
 
 _CHECKED = 4096  # images that are looked at together
 _LISTED = 10  # images named in a plan
+_FIRST = 3  # images that end a run if they fail alike
+_OWN = re.compile(  # what reasons have of the image: paths, quoted or not, file names, numbers
+    r"""(['"])[^'"]*[/\\][^'"]*\1 | \S*[/\\.]\w\S* | [-+]?\d\S*""", re.VERBOSE
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,8 @@ class Runner:
     shard: str | None = None  # "k/n": image i is for this machine if i % n = k; None: all are
     overwrite: bool = False  # work on images that are done as well
     dry_run: bool = False  # only log how many images would be worked on, and why
-    fail_fast: bool = False  # end the run at the first image that fails, not after all others
+    # whether the first image that fails ends the run; None: only the first three that fail alike
+    fail_fast: bool | None = None
     executor: Executor | None = None
 
     def __post_init__(self):
@@ -162,7 +168,7 @@ class Runner:
         KeyboardInterrupt
             As it comes, once all results there are have been consumed and the summary is logged.
         RunError
-            What ends a run; with `fail_fast` the first failure.
+            What ends a run; see `fail_fast`.
         Exception
             What `produce` itself raises here, likewise.
         """
@@ -185,6 +191,7 @@ class Runner:
             if self.dry_run:
                 _log_plan(self.log, todo)
                 return tally(planned=len(todo))
+            first = [f"image {image}" for image, _ in todo[:_FIRST]] if len(todo) > _FIRST else []
             bar = tqdm(total=len(images), initial=skipped, desc=what, unit="image")
             with bar, closing(work([image for image, _ in todo])) as results:
                 for image, error in results:
@@ -194,6 +201,8 @@ class Runner:
                         failed.append(self._logged(image, error))
                         if self.fail_fast:
                             raise failure(tally(), "the run stops there")
+                        if self.fail_fast is None and not done and not skipped:
+                            _check_first(first, failed)
                     bar.update()
         except KeyboardInterrupt:
             self.log.info("%s, interrupted", summary(tally()))
@@ -255,6 +264,20 @@ def failure(tally, others="the others are done"):
     lines = [f"{name}: {reason}" for name, reason in tally.failed]
     message = "\n  ".join([f"{len(lines)} failed; {others}:", *lines])
     return RunError(message)
+
+
+def _check_first(first, failed):
+    """End a run whose first images have all failed for one reason, by a RunError.
+
+    `first` are their names, none where there are no others; `failed` is that of a Tally.
+    """
+    names = [name for name, _ in failed]
+    reasons = {_OWN.sub("", reason) for _, reason in failed}
+    if first and len(reasons) == 1 and set(first) <= set(names):
+        raise RunError(
+            f"the first {len(names)} failed alike; the others were not tried, which "
+            f"args.fail_fast=False does:\n  {failed[0][1]}"
+        )
 
 
 def _reason(why, index):

@@ -3,7 +3,6 @@
 import logging
 import math
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -13,15 +12,24 @@ import torch
 
 from src import registry
 from src.errors import SettingError
+from src.model.outputs import TOLERANCE
 from src.records import Prediction
 from src.scores import OF_LOGITS
+from src.segmentation.class_maps import RawOutput, class_maps, kind_of_maps, name_of, raw_maps
 from src.store.weights import load_weights
 
 PRECISIONS = "float32", "bfloat16", "float16"
-SUM_TOLERANCE = 1e-3  # of the probabilities of a pixel
+SUM_TOLERANCE = 1e-3  # of the probabilities of a pixel that are worked out here
 OVERLAP = 4  # neighbouring tiles share at least one such part of their height and width
 
 _log = logging.getLogger(__name__)
+_WRONG = {  # why probabilities do not sum to 1, by what the network gave
+    "logits": "the network gave NaN or infinite logits; check its weights, and `mean` and `std` of "
+    "its input",
+    "probabilities": "the network gave something else than probabilities here; if it gives logits, "
+    "args.outputs=logits says so",
+    "scores": "class scores must be finite and at least 0",
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,16 @@ class Computing:
     Parts (`tile`) overlap by a quarter or more, where their logits fade over. `torch.compile` needs
     a C++ compiler, on a GPU Triton, and a minute at the first image; images of many sizes cost more
     of that.
+
+    The network sees each image, or part, resized to `size` (bilinearly, without aliasing) and then
+    continued to the right and below, where it repeats its edge, up to a multiple of `multiple_of`
+    pixels; what it gives is cut and resized back (bilinearly). `size` is (height, width), or
+    {"shortest_edge": n, "longest_edge": m}, which keeps the shape: the shorter edge becomes n
+    pixels, and where the longer one would have more than m (if given), that becomes m.
+
+    `outputs` says what the network gives, or None, which heeds its own `outputs`, else tells the
+    first two apart by range and sums: "logits"; "probabilities", taken as they are; or "scores",
+    class scores >= 0 whose shares are the probabilities.
     """
 
     device: torch.device | None = None  # None: the first GPU of the process that predicts, or CPU
@@ -39,6 +57,10 @@ class Computing:
     scores: tuple[str, ...] = ()  # which of `scores.OF_LOGITS` to keep with each prediction
     channels_last: bool = False  # in memory, which half precision on a GPU likes
     compile: bool = False
+    size: tuple[int, int] | dict[str, int] | None = None  # in pixels, of the input; None: as it is
+    multiple_of: int = 1  # height and width of the input in pixels, such as 32
+    classes: int | None = None  # that the network must give; None: any number from 2
+    outputs: str | None = None
 
 
 def choose_device(gpu, log, elsewhere=False):
@@ -74,14 +96,15 @@ def load_network(entry, device):
     ----------
     entry : ModelConfig
         `model_weights` is the path of the weights file: see `weights.load_weights`. None leaves the
-        network untrained, with a warning.
+        network untrained, with a warning. A network whose attribute `has_weights` is True comes
+        filled.
     device : torch.device
 
     Returns
     -------
     network : torch.nn.Module
-        In evaluation mode, on `device`. Its output for a batch (N, 3, H, W) are logits
-        (N, C, H, W), or a mapping that has them under "out".
+        In evaluation mode, on `device`; its output for a batch (N, 3, H, W) has a 4-D tensor, see
+        `class_maps.find_maps`.
 
     Raises
     ------
@@ -89,6 +112,8 @@ def load_network(entry, device):
         If the class cannot be found or the weights do not exist or do not fit.
     """
     network = registry.build(entry)
+    if getattr(network, "has_weights", False):
+        return network.eval().to(device)
     if entry.model_weights is None:
         _log.warning("model %r has no `model_weights`: the network is untrained", entry.name)
     else:
@@ -134,23 +159,25 @@ def predict(network, image, computing=None):
     ----------
     network : torch.nn.Module
         As `load_network` gives it.
-    image : Tensor of shape (3, H, W), float32
-        Normalised as the network wants it; any H and W from 1.
+    image : Tensor of shape (3, H, W), float32, or RawOutput
+        Normalised as the network wants it; any H and W from 1. A RawOutput is what a network gave:
+        this one is not run.
     computing : Computing, optional
 
     Returns
     -------
     probabilities : ndarray of shape (H, W, C), float32
-        Softmax of the logits; sums to 1 over the classes.
+        Softmax of the logits, or what `Computing.outputs` says; sums to 1 over the classes.
 
     Raises
     ------
     ValueError
-        If the logits have another size than the image, or are NaN or +infinite somewhere.
+        If they do not sum to 1 somewhere, as where logits are NaN or +infinite.
     MemoryError
         If the device has not enough memory; the message names the settings that need less.
     SettingError
-        If the network was to be compiled by `speed_up`, and cannot be.
+        If the output has no such maps (see `class_maps.find_maps`), or only probabilities where
+        `scores` need more; if the network was to be compiled by `speed_up`, and cannot be.
     """
     return _begin(network, image, computing or Computing())()[0]
 
@@ -163,8 +190,8 @@ def predict_images(network, loaded, computing=None):
     network, computing
         As for `predict`.
     loaded : iterable of (int, tuple or Exception)
-        Index and item of a dataset, image as float32 tensor (3, H, W), ground truth, and path; or
-        why it could not be loaded.
+        Index and item of a dataset, image as float32 tensor (3, H, W) or RawOutput, ground truth,
+        and path; or why it could not be loaded.
 
     Yields
     ------
@@ -172,7 +199,7 @@ def predict_images(network, loaded, computing=None):
     prediction : Prediction, or Exception
         Why the image could not be loaded or predicted.
     """
-    ahead = int(_device_of(network, torch.empty(0)).type == "cuda")
+    ahead = int(device_of(network, torch.empty(0)).type == "cuda")
     begun = deque()
     begin = partial(_begin_sample, network, computing or Computing())
     for index, sample in loaded:
@@ -221,9 +248,11 @@ def _begin(network, image, computing):
         Waits, then gives the probabilities (H, W, C) float32, the most probable class (H, W), and
         the scores by name, each (H, W) float32.
     """
-    device, is_full = _device_of(network, image), False
+    is_raw = isinstance(image, RawOutput)
+    size, tensor = (image.size, image.tensor) if is_raw else (tuple(image.shape[1:]), image)
+    device, is_full = device_of(network, tensor), False
     try:
-        results = _probabilities(network, image, device, computing)
+        kind, results = _results(network, tensor, device, computing, size if is_raw else None)
         tensors, wait = _to_memory(results)
         del results
     except RuntimeError as error:
@@ -234,37 +263,69 @@ def _begin(network, image, computing):
         if not is_full:
             raise
     if is_full:  # out of the clause: the error held on to what was computed
-        raise MemoryError(_full(device, image))
+        raise MemoryError(_full(device, size))
 
     def finish():
         wait()
-        probabilities, classes, worst, *maps = (tensor.numpy() for tensor in tensors)
-        if not worst < SUM_TOLERANCE:  # NaN too
-            wrong = int((~(abs(probabilities.sum(-1) - 1) < SUM_TOLERANCE)).sum())
+        tolerance = TOLERANCE if kind == "probabilities" else SUM_TOLERANCE
+        if not tensors[2] < tolerance:  # NaN too
+            wrong = ~(_distance(tensors[0], kind) < tolerance)
             raise ValueError(
-                f"the class probabilities do not sum to 1 at {wrong} of {classes.size} pixels: the "
-                "network gave NaN or infinite logits; check its weights, and `mean` and `std` of "
-                "its input"
+                f"the class probabilities do not sum to 1 at {int(wrong.sum())} of {wrong.numel()} "
+                f"pixels: {_WRONG[kind]}"
             )
+        probabilities, classes, _, *maps = (tensor.numpy() for tensor in tensors)
         return probabilities, classes, dict(zip(computing.scores, maps, strict=True))
 
     return finish
 
 
-@torch.inference_mode()
-def _probabilities(network, image, device, computing):
-    """Probabilities (H, W, C) float32, classes (H, W), how far their sums are from 1, scores."""
+def _maps(network, tensor, device, computing, raw_size):
+    """Maps (1, C, H, W) of the classes, and their kind, one of `class_maps.KINDS`.
+
+    Of an image, or with the size of its picture of a raw output (C, h, w).
+    """
     if device.type == "cuda":
-        image = image.pin_memory()  # the GPU fetches it by itself
-    images, precision = image[None].to(device, non_blocking=True), computing.precision
-    with torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32"):
-        logits = _tiled_logits(network, images, computing.tile)
-    logits = logits[0].permute(1, 2, 0).float()
-    maps = [OF_LOGITS[name](logits) for name in computing.scores]
-    probabilities = logits.softmax(-1).contiguous()
-    ids = torch.uint8 if logits.shape[-1] <= 255 else torch.uint16  # 255 is "no label"
-    worst = (probabilities.sum(-1) - 1).abs().amax()
-    return probabilities, probabilities.argmax(-1).to(ids), worst, *maps
+        tensor = tensor.pin_memory()  # the GPU fetches it by itself
+    batch, precision = tensor[None].to(device, non_blocking=True), computing.precision
+    if raw_size is not None:
+        maps = raw_maps(network, batch, raw_size, computing)
+    else:
+        with torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32"):
+            maps = _tiled_maps(network, batch, computing)
+    kind = kind_of_maps(network, maps, computing.outputs, is_one_network=raw_size is None)
+    if kind == "probabilities" and computing.scores:
+        raise SettingError(
+            f"`args.scores` {', '.join(computing.scores)} need logits, and {name_of(network)} "
+            "gives probabilities: leave them out, or let it give what comes before its softmax"
+        )
+    return maps, kind
+
+
+@torch.inference_mode()
+def _results(network, tensor, device, computing, raw_size):
+    """The kind of the class maps, and what is made of them, a tuple of tensors; see `_maps`.
+
+    Probabilities (H, W, C) float32, classes (H, W), how far their sums are from 1, scores.
+    """
+    maps, kind = _maps(network, tensor, device, computing, raw_size)
+    maps = maps[0].permute(1, 2, 0).float()
+    of_pixels = [OF_LOGITS[name](maps) for name in computing.scores]
+    if kind == "logits":
+        maps = maps.softmax(-1)
+    elif kind == "scores":
+        total = maps.sum(-1, keepdim=True)
+        maps = torch.where(total == 0, 1 / maps.shape[-1], maps / total)  # none: all alike
+    probabilities = maps.contiguous()
+    ids = torch.uint8 if maps.shape[-1] <= 255 else torch.uint16  # 255 is "no label"
+    worst = _distance(probabilities, kind).amax()
+    return kind, (probabilities, probabilities.argmax(-1).to(ids), worst, *of_pixels)
+
+
+def _distance(probabilities, kind):
+    """How far the sum at each pixel is from 1, and the least value below 0: (H, W) float32."""
+    distance = (probabilities.sum(-1) - 1).abs()
+    return distance if kind == "logits" else distance - probabilities.amin(-1).clamp(max=0)
 
 
 def _to_memory(tensors):
@@ -288,23 +349,24 @@ def _to_memory(tensors):
     return copies, stream.synchronize
 
 
-def _tiled_logits(network, images, tile):
-    """Logits (1, C, H, W) of a batch of one image, computed tile by tile where it is larger."""
+def _tiled_maps(network, images, computing):
+    """Maps (1, C, H, W) of a batch of one image, computed tile by tile where it is larger."""
     height, width = images.shape[2:]
-    tile = (height, width) if tile is None else (min(tile[0], height), min(tile[1], width))
+    tile = computing.tile or (height, width)
+    tile = min(tile[0], height), min(tile[1], width)
     if tile == (height, width):
-        return _logits(network, images)
+        return class_maps(network, images, computing)
     weights = torch.outer(*(_fade(length, images.device) for length in tile))
-    total, logits = torch.zeros(height, width, device=images.device), None
+    total, maps = torch.zeros(height, width, device=images.device), None
     for top in _tile_starts(height, tile[0]):
         for left in _tile_starts(width, tile[1]):
             area = np.s_[..., top : top + tile[0], left : left + tile[1]]
-            part = _logits(network, images[area])
-            if logits is None:
-                logits = weights.new_zeros(1, part.shape[1], height, width)
-            logits[area] += weights * part
+            part = class_maps(network, images[area], computing)
+            if maps is None:
+                maps = weights.new_zeros(1, part.shape[1], height, width)
+            maps[area] += weights * part
             total[area] += weights
-    return logits / total
+    return maps / total
 
 
 def _tile_starts(length, tile):
@@ -321,22 +383,10 @@ def _fade(length, device):
     return (torch.minimum(to_end, to_end.flip(0)) / reach).clamp(max=1)
 
 
-def _logits(network, images):
-    logits = network(images)
-    if isinstance(logits, Mapping):
-        logits = logits["out"]
-    if logits.ndim != 4 or logits.shape[2:] != images.shape[2:]:
-        raise ValueError(
-            "a segmentation network must give logits (1, C, H, W) of the image's size; "
-            f"got {tuple(logits.shape)} for an image {tuple(images.shape[1:])}"
-        )
-    return logits
-
-
-def _full(device, image):
+def _full(device, size):
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    height, width = image.shape[1:]
+    height, width = size
     return (
         f"the memory of the device ({device}) is not enough for an image of {height} x {width} "
         "pixels: args.tile=[512,1024], or smaller, cuts it into parts, and args.precision=bfloat16 "
@@ -344,7 +394,8 @@ def _full(device, image):
     )
 
 
-def _device_of(network, otherwise):
+def device_of(network, otherwise):
+    """The device of a network; that of a tensor where it has nothing that lies on one."""
     return next(chain(network.parameters(), network.buffers()), otherwise).device
 
 

@@ -10,11 +10,14 @@ import numpy as np
 
 from src import registry
 from src.datasets import LabelledImages
+from src.datasets.custom import counted
 from src.MetaSeg import stage as measuring
 from src.MetaSeg.metrics import heatmaps
+from src.model_card import ModelCard
 from src.run import processes
 from src.run.kept import Kept
 from src.segmentation import inference
+from src.segmentation.class_maps import read_output, stored_outputs
 from src.store import arrays, provenance
 from src.store.paths import Results
 
@@ -30,6 +33,11 @@ def predict_dataset(run, predictor, indices):
             "%s holds predictions of more images than the %d of %r; delete them, and what later "
             "stages made of them", results.folder("input"), count, results.dataset,
         )  # fmt: skip
+    left_out = getattr(predictor.samples, "left_out", None)
+    if left_out:
+        run.log.info("no pictures, left out of %s: %s", results.dataset, counted(left_out))
+    if predictor.outputs is not None:
+        predictor.outputs.paths_of(path for path, _ in predictor.samples.samples)
     run.prepare(*predictor.folders())
     loaders = predictor.loaders
     with run.on_cluster(results.io_path, gpu=predictor.computing.device is None) as run:
@@ -56,8 +64,7 @@ class Predictor(Kept):
     results: Results  # where predictions go
     model: tuple  # entry of the segmentation network
     data: tuple  # entry of the dataset
-    mean: tuple  # of the network's input, as `std`
-    std: tuple
+    card: ModelCard  # of the network
     computing: inference.Computing
     form: str  # see `arrays.write_prediction`; "none" measures the segments as well
     predicted_ids: np.ndarray  # see `class_ids.predicted_ids`
@@ -67,13 +74,19 @@ class Predictor(Kept):
     @cached_property
     def samples(self):
         """The dataset; images become inputs of the network."""
-        return registry.build(self.data, transform=inference.to_input(self.mean, self.std))
+        to_input = inference.to_input(self.card.mean, self.card.std)
+        return registry.build(self.data, transform=to_input)
 
     @cached_property
     def network(self):
         """The segmentation network, on its device."""
         device = self.computing.device or inference.choose_device(0, _log)
         return inference.speed_up(inference.load_network(self.model, device), self.computing)
+
+    @cached_property
+    def outputs(self):
+        """The Predictions that lie in files; None: the network predicts."""
+        return stored_outputs(self.model)
 
     @cached_property
     def _sources(self):
@@ -92,9 +105,13 @@ class Predictor(Kept):
     def load(self, index):
         """What the prediction of an image depends on, as it is before it is read, and the sample.
 
-        The sample is image, float32 tensor (3, H, W), ground truth, and path.
+        The sample is image, float32 tensor (3, H, W) or RawOutput, ground truth, and path.
         """
-        return self._made_from(index), self.samples[index]
+        made_from = self._made_from(index)
+        image, ground_truth, path = self.samples[index]
+        if self.outputs is not None:
+            image = read_output(self.outputs, path, image.shape[1:], self.card.count)
+        return made_from, (image, ground_truth, path)
 
     def predict(self, indices):
         """Yield (index, Prediction or the exception) of some images, in their order."""
@@ -135,4 +152,5 @@ class Predictor(Kept):
         else:
             with _one_at_a_time:
                 image, labels = self.samples[index][2], None
-        return provenance.of_prediction(self.source, image, labels, known)
+        output = None if self.outputs is None else self.outputs.path_of(image)
+        return provenance.of_prediction(self.source, image, labels, output, known)

@@ -4,8 +4,9 @@ import argparse
 import io
 import logging
 import zipfile
+from collections import defaultdict
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import torch
@@ -15,18 +16,27 @@ from src.store.files import whole_file
 
 _log = logging.getLogger(__name__)
 _LISTED = 5  # keys named in a message
-_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")  # what training scripts call it
+_KEYS = (  # what training scripts call it, averaged weights first
+    *("state_dict_ema", "model_ema", "params_ema", "ema"),
+    *("state_dict", "model_state_dict", "model", "net"),
+)
+_PREFIXES = "module.", "_orig_mod.", "model.", "net."  # of networks that were wrapped for training
 
 
 def load_weights(network, path, name):
     """Fill a network from a weights file.
 
+    Of several state dicts in the file, the one that fits most tensors of the network is taken; of
+    equals the one that `read_state` would give, which is then logged: averaged weights (EMA) before
+    the others.
+
     Parameters
     ----------
     network : torch.nn.Module
     path : path-like
-        See `read_state`. Keys may start with "module.", values may be of any floating type; the
-        network keeps its own. Keys that the network lacks are named in one warning.
+        See `read_state`. Keys may start with "module.", "_orig_mod.", "model.", "net." or several
+        of them, values may be of any floating type; the network keeps its own. Keys that the
+        network lacks are named in one warning.
     name : str
         The configuration entry, for the messages.
 
@@ -35,9 +45,14 @@ def load_weights(network, path, name):
     SettingError
         If the file is missing or is no such file, if keys are missing or shapes differ.
     """
-    state = read_state(path, name)
     own = network.state_dict()
-    state = {key if key in own else key.removeprefix("module."): t for key, t in state.items()}
+    found = {label: _nearest(state, own) for label, state in _read_states(path, name).items()}
+    fits = {label: _fit(state, own) for label, state in found.items()}
+    chosen, *others = [label for label in fits if fits[label] == max(fits.values())]
+    if others and max(fits.values()):
+        others = _first_few([repr(label) for label in others])
+        _log.warning("%s: took %r for model %r; as well fit %s", path, chosen, name, others)
+    state = found[chosen]
     misshapen = [
         f"{key} is {tuple(state[key].shape)} in the file, {tuple(tensor.shape)} in the network"
         for key, tensor in own.items()
@@ -47,7 +62,8 @@ def load_weights(network, path, name):
         raise SettingError(_misfit(path, name, "has tensors of another shape", misshapen))
     missing, extra = network.load_state_dict(state, strict=False)
     if missing:
-        raise SettingError(_misfit(path, name, "lacks tensors of the network", missing))
+        there = f"; what it has instead: {_first_few(extra)}" if extra else ""
+        raise SettingError(_misfit(path, name, "lacks tensors of the network", missing, there))
     if extra:
         _log.warning("%s: ignored what model %r lacks: %s", path, name, _first_few(extra))
 
@@ -59,7 +75,9 @@ def read_state(path, name):
     ----------
     path : path-like
         A `.safetensors` file, or what `torch.save` wrote on any device: a state dict, or a mapping
-        that has it under "state_dict", "model", "state_dict_ema" or "model_ema".
+        that has it under any key, at most two deep. Of several, the first of "state_dict_ema",
+        "model_ema", "params_ema", "ema", "state_dict", "model_state_dict", "model", "net" and what
+        else there is; that of an optimizer is none.
     name : str
         The configuration entry, for the messages.
 
@@ -74,6 +92,11 @@ def read_state(path, name):
         If the file is missing, damaged or something else. Damage goes unnoticed only inside the
         values of files without checksums: `.safetensors`, and those of torch before 1.6.
     """
+    return next(iter(_read_states(path, name).values()))
+
+
+def _read_states(path, name):
+    """Every state dict of a file by where it is, such as "ema.module"; see `read_state`."""
     path = Path(path)
     if not path.is_file():
         raise missing_weights(name, path)
@@ -83,11 +106,44 @@ def read_state(path, name):
         raise
     except Exception as error:  # a damaged file raises nearly anything
         raise SettingError(_no_state(path, name)) from error
-    if not isinstance(content, Mapping):
+    found = sorted(_states_in(content), key=lambda at_state: _rank(at_state[0]))
+    if not found:
         raise SettingError(_no_state(path, name))
-    under = [content[key] for key in _KEYS if isinstance(content.get(key), Mapping)]
-    state = under[0] if under else content
-    return {str(key): value for key, value in state.items() if isinstance(value, torch.Tensor)}
+    return {".".join(at): state for at, state in found}
+
+
+def _states_in(content, at=()):
+    """Keys that lead to a mapping, and its tensors, for it and those inside of it."""
+    if not isinstance(content, Mapping) or "param_groups" in content:  # an optimizer's
+        return
+    named = {key: value for key, value in content.items() if isinstance(key, str)}
+    tensors = {key: value for key, value in named.items() if isinstance(value, torch.Tensor)}
+    if tensors:
+        yield at, tensors
+    for key, value in named.items():
+        if len(at) < 2 and not key.startswith("optim"):
+            yield from _states_in(value, (*at, key))
+
+
+def _rank(at):
+    return min((_KEYS.index(key) for key in at if key in _KEYS), default=len(_KEYS))
+
+
+def _fit(state, own):
+    """How well a state dict fits that of a network: keys, and shapes, that agree."""
+    shared = state.keys() & own.keys()
+    return len(shared) + sum(state[key].shape == own[key].shape for key in shared)
+
+
+def _nearest(state, own):
+    """A state dict without as many prefixes as make it fit that of a network best."""
+    forms = [state]
+    for form in forms:  # it grows
+        for prefix in _PREFIXES:
+            below = {key[len(prefix) :]: t for key, t in form.items() if key.startswith(prefix)}
+            if below and len(forms) < 20:
+                forms.append(below | {k: t for k, t in form.items() if not k.startswith(prefix)})
+    return max(forms, key=lambda form: _fit(form, own))
 
 
 def read_torch(path):
@@ -118,6 +174,11 @@ def _plain_globals():
     functions = {"scalar": array[0].__reduce__()[0], "_reconstruct": array.__reduce__()[0]}
     return [
         argparse.Namespace,
+        defaultdict,
+        (PurePosixPath, "pathlib.PosixPath"),  # no path of the other system can be made here
+        (PureWindowsPath, "pathlib.WindowsPath"),
+        (PurePosixPath, "pathlib._local.PosixPath"),  # its name in Python 3.13
+        (PureWindowsPath, "pathlib._local.WindowsPath"),
         np.ndarray,
         (_dtype, "numpy.dtype"),
         *(type(np.dtype(code)) for code in "?bhilqBHILQefd"),
@@ -159,9 +220,9 @@ def _no_state(path, name):
     )
 
 
-def _misfit(path, name, what, entries):
+def _misfit(path, name, what, entries, there=""):
     return (
-        f"{path} does not fit model {name!r}: it {what}: {_first_few(entries)}; "
+        f"{path} does not fit model {name!r}: it {what}: {_first_few(entries)}{there}; "
         "check `model_weights` and `kwargs` of that entry in configuration.py"
     )
 
