@@ -8,22 +8,33 @@ is there already stays, only what is new is computed.
 """
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 
 from configuration import CONFIG, embedding_networks, meta_models, models
 from configuration import datasets as known_datasets
-from src import class_ids, registry
+from src import class_ids, entries, registry
 from src.embedding import networks as embedding_nets
 from src.embedding.report import report
 from src.embedding.stage import Embedding, embed_dataset
-from src.embedding.suspects import Judge, load_objects
+from src.embedding.suspects import Judge, Rule, load_objects
 from src.embedding.vectors import CropEmbedder, WholeEmbedder
 from src.errors import SettingError
 from src.MetaSeg import meta_models as meta
 from src.MetaSeg import segment_tables
+from src.model_card import known_card
 from src.run.experiment import create_experiment
 from src.run.runner import Runner
-from src.run.settings import HOW_TO_RUN, PATH, POSITIVE, SIZE, setting, shared_settings
+from src.run.settings import (
+    HOW_TO_RUN,
+    NAMES,
+    NUMBER,
+    PATH,
+    POSITIVE,
+    SIZE,
+    setting,
+    shared_settings,
+)
 from src.segmentation import inference
 from src.store import exports
 from src.store.arrays import read_components
@@ -39,7 +50,9 @@ def config():
     args = dict(  # noqa: F841 (sacred reads it)
         datasets=setting(
             [CONFIG.TRAIN_DATASET.name, CONFIG.DATASET.name],
-            "entries of `datasets`: first what the networks learnt on, then those to search",
+            "entries of `datasets`, or folders, to search; of several the first entry is not "
+            "searched, but what the networks learnt on",
+            kind=NAMES,
         ),
         **shared_settings(CONFIG, "model_name", "meta_model", "meta_weights"),
         net=setting(
@@ -50,9 +63,21 @@ def config():
             None, "file of stage 4 whose segments to embed", none="find them", kind=PATH
         ),
         **shared_settings(CONFIG, "io_path"),
+        suspicion=setting(
+            None,
+            "what makes suspects: predicted_iou, entropy, another score, or a map of your own",
+            none="predicted_iou where a meta model fits the network, else entropy",
+        ),
         iou_threshold=setting(
             CONFIG.IOU_THRESHOLD, "suspects have a lower predicted IoU, above 1 all", kind=POSITIVE
         ),
+        threshold=setting(
+            None,
+            "suspects have at least this score",
+            none=f"{CONFIG.ENTROPY_THRESHOLD} of the entropy; other scores need this, or args.most",
+            kind=NUMBER,
+        ),
+        most=setting(None, "only so many, the most suspicious", none="all suspects", at_least=1),
         pred_classes=setting(
             None, "names or ids of predicted classes to look at", none="those of the model"
         ),
@@ -66,68 +91,116 @@ def config():
     )
 
 
-def judge_of(args, run):
-    """What the settings ask for: a Judge."""
-    datasets, iou_threshold = args["datasets"], args["iou_threshold"]
-    if len(set(map(str, datasets))) < 2:
-        raise SettingError(
-            "`args.datasets` must name first what the networks learnt on, then the datasets to "
-            f"search, such as [streets,streets_ood]; got {datasets!r}"
-        )
-    names = dict.fromkeys(map(str, datasets))
-    source, *searched = (registry.choose(known_datasets, name, "dataset") for name in names)
+def judge_of(args, run, model, card):
+    """What the settings ask for: a Judge; `card` is the ModelCard of the network."""
+    source, searched = searched_datasets(args)
     entry = registry.choose(meta_models, args["meta_model"], "meta model")
     entry = entry._replace(model_weights=args["meta_weights"] or entry.model_weights)
-    model = registry.choose(models, args["model_name"], "model")
-    height, width = common_size(searched, "min_segment_size", args["min_height"], args["min_width"])
+    suspicion, meta_model = choose_suspicion(args, run.log, entry, model, source)
+    min_size = common_size(searched, "min_segment_size", args["min_height"], args["min_width"])
     crop_size = args["min_crop_height"], args["min_crop_width"]
-    rule = {
-        "iou_threshold": iou_threshold,
-        "classes": classes_to_search(args["pred_classes"]),
-        "min_height": height,
-        "min_width": width,
-    }
-    min_crop = common_size(searched, "min_crop_size", *crop_size)
-    results = Results(args["io_path"], model.name, source.name)
-    return Judge(
+    rule = Rule(
+        suspicion=suspicion,
+        iou_threshold=args["iou_threshold"] if suspicion == "predicted_iou" else None,
+        least=least_score(args, suspicion),
+        classes=classes_to_search(args["pred_classes"], card),
+        min_size=tuple(min_size),
+    )
+    judge = Judge(
         io_path=Path(args["io_path"]).resolve(),  # others may work in another folder
         model_name=model.name,
-        meta_model=load_meta_model(run.log, entry, model, results),
+        meta_model=meta_model,
         rule=rule,
-        min_crop=min_crop,
+        min_crop=common_size(searched, "min_crop_size", *crop_size),
         datasets={entry.name: entry for entry in searched},
-        selection={**rule, "min_crop": min_crop, "meta_model": identity(entry)},
+        selection={},
     )
+    if args["most"]:
+        names, cores = judge.measured_images(), 1 if run.scheduler else run.num_cores
+        least = judge.least_of(names, args["most"], cores)
+        judge = replace(judge, rule=replace(rule, least=rule.least if least is None else least))
+    return replace(judge, selection=selection_of(judge, meta_model and identity(entry)))
 
 
-def load_meta_model(log, entry, model, results):
-    """MetaModel of an entry; warns where it was trained on another segmentation network.
+def least_score(args, suspicion):
+    """The least score of suspects, or None: of the predicted IoU, or where args.most tells."""
+    if suspicion == "predicted_iou":
+        return None
+    if args["threshold"] is not None or args["most"]:
+        return args["threshold"]
+    if suspicion != "entropy":
+        raise SettingError(
+            f"args.suspicion={suspicion} needs args.threshold, its least value for suspects, or "
+            "args.most, how many suspects there may be, such as args.most=2000"
+        )
+    return CONFIG.ENTROPY_THRESHOLD
 
-    `results` are those of the dataset that a meta model without statistics takes them from.
+
+def searched_datasets(args):
+    """Entry of the dataset that the networks learnt on, or None, and those to search."""
+    words = dict.fromkeys(map(str, args["datasets"]))
+    found = [entries.choose_dataset(known_datasets, word, args["io_path"]) for word in words]
+    is_first_learnt = len(found) > 1 and found[0].name in known_datasets
+    return (found[0], found[1:]) if is_first_learnt else (None, found)
+
+
+def selection_of(judge, meta_model):
+    """What the choice of a Judge depends on; `meta_model` is the identity of the meta model."""
+    rule = judge.rule
+    height, width = rule.min_size
+    by_score = {"suspicion": rule.suspicion, "least": rule.least}
+    return {
+        **({"iou_threshold": rule.iou_threshold} if rule.iou_threshold else by_score),
+        **({"least": rule.least} if rule.least is not None else {}),
+        "classes": rule.classes,
+        "min_height": height,
+        "min_width": width,
+        "min_crop": judge.min_crop,
+        "meta_model": meta_model,
+    }
+
+
+def choose_suspicion(args, log, entry, model, source):
+    """What makes a segment suspicious, and the MetaModel that fits the network, or None.
+
+    `source` is the dataset that a meta model without statistics takes them from.
     """
-
-    def training():
-        indices = results.indices("metrics")
-        return segment_tables.segment_table((k, read_table(results.metrics(k))) for k in indices)
-
-    meta_model = meta.load_meta_model(entry.model_weights, entry, training)
-    trained = meta.made_from(entry.model_weights)
-    if trained and trained["network"] != identity(model):
+    wanted, fits = args["suspicion"], meta.fits(entry.model_weights, model)
+    if wanted is None and not fits:
+        log.info(
+            "suspicious is what has a high entropy, as %s is not there, or of another network; the "
+            "predicted IoU is better: it needs train_meta_nn.py on labelled pictures of classes "
+            "that the network knows", entry.model_weights,
+        )  # fmt: skip
+    wanted = wanted or ("predicted_iou" if fits else "entropy")
+    if not fits and wanted != "predicted_iou":
+        return wanted, None
+    if not fits and meta.made_from(entry.model_weights):
         log.warning(
             "%s was trained on another segmentation network than %r as it is now: its IoUs are "
             "guesses until train_meta_nn.py has run", entry.model_weights, model.name,
         )  # fmt: skip
-    return meta_model
+
+    def training():
+        if source is None:
+            raise SettingError(
+                f"{entry.model_weights} has no statistics of the segments that it was trained on: "
+                "name the dataset that it learnt on first, as in args.datasets=[streets,photos]"
+            )
+        results = Results(args["io_path"], model.name, source.name)
+        indices = results.indices("metrics")
+        return segment_tables.segment_table((k, read_table(results.metrics(k))) for k in indices)
+
+    return wanted, meta.load_meta_model(entry.model_weights, entry, training)
 
 
-def embedding_of(args, run, source):
+def embedding_of(args, run, source, model, card):
     """What the settings ask for: an Embedding of what a Judge finds, or of what was loaded."""
     net, crop_size = args["net"], args["crop_size"]
     entry = choose_network(net, args["net_weights"], crop_size)
     device = inference.choose_device(args["gpu"], run.log, elsewhere=bool(run.scheduler))
     if net == "segmentation":
-        entry = registry.choose(models, source.model_name, "model")
-        embedder = WholeEmbedder(entry, CONFIG.TRAIN_DATASET, device)
+        entry, embedder = model, WholeEmbedder(model, card, device)
     else:
         embedder = CropEmbedder(entry, crop_size, args["batch_size"], device)
     io_path = Path(args["io_path"]).resolve()
@@ -155,18 +228,20 @@ def common_size(entries, name, height, width):
     return size
 
 
-def classes_to_search(pred_classes):
+def classes_to_search(pred_classes, card):
     """Sorted ids of the predicted classes to look at, None for all.
 
     Parameters
     ----------
     pred_classes : None, or name, id or list of both
-        None: `pred_class_selection` beside the class of the dataset that the networks learnt on.
+        None: `pred_class_selection` beside the class of the dataset that names the classes.
+    card : ModelCard
     """
     if pred_classes is None:
-        selection = registry.module_attribute(CONFIG.TRAIN_DATASET, "pred_class_selection", None)
+        source = card.trained_on
+        selection = source and registry.module_attribute(source, "pred_class_selection", None)
         return None if selection is None else sorted(selection)
-    known = class_ids.class_mapping(CONFIG.TRAIN_DATASET, "pred_mapping")
+    known = card.classes
     id_of = {name.casefold(): key for key, (name, _) in known.items()}
     wanted = pred_classes if isinstance(pred_classes, list | tuple) else [pred_classes]
     ids = [id_of.get(str(word).casefold(), word) for word in wanted]
@@ -194,19 +269,21 @@ def choose_network(net, net_weights, crop_size):
 # for other tools
 
 
-def export(log, collection, source, files):
+def export(log, collection, source, known, files):
     """Write the objects of this run's pictures to files for other tools, where asked to.
 
     Parameters
     ----------
     collection : Collection
     source : Judge or Loaded
+    known : dict
+        The classes that the network predicts, see `ModelCard.classes`.
     files : dict of str to path or None
         What to write as `coco`, `csv` and `parquet`.
     """
     table, rows = collection.table, collection.rows
     mappings = (
-        class_ids.class_mapping(CONFIG.TRAIN_DATASET, "pred_mapping"),
+        known,
         {
             name: class_ids.class_mapping(known_datasets[name], "label_mapping")
             for name in set(table["dataset"]) & known_datasets.keys()
@@ -243,18 +320,20 @@ def embed_segments(args, log):
     exports.check_files(**exported)
     choose_network(args["net"], args["net_weights"], args["crop_size"])
     run, is_loaded = Runner.from_args(args, log), args["load_file"] is not None
-    if is_loaded:
-        io_path = Path(args["io_path"]).resolve()
-        source = load_objects(args["load_file"], args["model_name"], io_path)
-    else:
-        source = judge_of(args, run)
-    embedding = embedding_of(args, run, source)
+    io_path, word = Path(args["io_path"]).resolve(), args["model_name"]
+    loaded = load_objects(args["load_file"], word, io_path) if is_loaded else None
+    if is_loaded and args["net"] == "segmentation":
+        word = loaded.model_name
+    model = entries.choose_model(models, word, io_path)
+    card = known_card(io_path, model, CONFIG.TRAIN_DATASET)
+    source = loaded or judge_of(args, run, model, card)
+    embedding = embedding_of(args, run, source, model, card)
     tally, collection = embed_dataset(run, embedding)
     figures = {}
     if collection:
         if not is_loaded:
-            figures = report(log, collection, source, CONFIG.TRAIN_DATASET)
-        export(log, collection, source, exported)
+            figures = report(log, collection, source, card.classes)
+        export(log, collection, source, card.classes, exported)
     run.close(tally)
     return figures
 

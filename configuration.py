@@ -25,6 +25,12 @@ class ModelConfig(NamedTuple):
     class_name: str | None
     kwargs: dict[str, Any]
     model_weights: str | Path | None  # file to read, for a meta model also to write; None: none
+    # what a segmentation network does not say itself; None: as it says, or as TRAIN_DATASET has it
+    classes: int | list | dict | None = None  # how many, their names, or {id: (name, RGB)}
+    mean: tuple | None = None  # that its input is normalised by, of red, green, blue in 0..1
+    std: tuple | None = None
+    size: tuple | dict | None = None  # (height, width) to scale pictures to, {"shortest_edge": n}
+    multiple_of: int | None = None  # pixels: pictures are padded to such heights and widths
 
 
 class DatasetConfig(NamedTuple):
@@ -209,10 +215,12 @@ class CONFIG:
     NUM_AVERAGES = 10  # random splits into training and validation images that it averages over
 
     IOU_THRESHOLD = 0.5  # segments with a predicted IoU below it are suspects
-    MIN_HEIGHT = None  # pixels, smaller segments are left out; None: what suits the data set
-    MIN_WIDTH = None  # pixels, as above; without a `min_segment_size` of the data set: 128
-    MIN_CROP_HEIGHT = None  # pixels, smaller crops grow to it; None: what suits the data set
-    MIN_CROP_WIDTH = None  # pixels, as above; without a `min_crop_size` of the data set: 128
+    ENTROPY_THRESHOLD = 0.2  # where the entropy tells: suspects have at least that mean
+    # least sizes: pixels, or a share of the picture's height; None: what suits the data set
+    MIN_HEIGHT = None  # smaller segments are left out; where the data set says nothing: 1/16
+    MIN_WIDTH = None  # as above
+    MIN_CROP_HEIGHT = None  # smaller crops grow to it; where the data set says nothing: 1/8
+    MIN_CROP_WIDTH = None  # as above
 
     PROBABILITIES = "compact"  # how stage 1 stores them: compact, float32 (8 times larger), or none
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from configuration import CONFIG, datasets, embedding_networks, models
-from src import class_ids, registry
+from src import class_ids, entries
 from src.discover.browser import listen, serve
 from src.discover.display import require_display, show_explorer, write_pictures
 from src.discover.explorer import Explorer
@@ -24,10 +24,12 @@ from src.embedding import space
 from src.embedding.maps import Reduction, read_with_maps
 from src.embedding.table import only_datasets
 from src.errors import SettingError
+from src.model_card import known_card
 from src.run import choice
 from src.run.experiment import create_experiment
 from src.run.settings import NAMES, PATH, setting, shared_settings, some_whole_numbers
-from src.store.paths import tags_path
+from src.store import names as kept_names
+from src.store.paths import net_of, tags_path
 
 BOX = some_whole_numbers("[left, upper, right, lower] in pixels", 4, at_least=0)
 
@@ -63,14 +65,6 @@ def config():
     )
 
 
-def table_path(args, names):
-    """Path of the table that the settings name; `names` are those of the datasets, or None."""
-    if args["load_file"]:
-        return Path(args["load_file"])
-    name = CONFIG.DATASET.name if names is None else names[0]
-    return choice.embeddings_file(args, registry.choose(datasets, name, "dataset"))[1]
-
-
 def check_options(method, tsne, browser, save_path, segment):
     """Refuse options that do not fit together or do not exist, before any work."""
     known = space.tsne_options() if tsne else set()
@@ -102,51 +96,56 @@ def check_segment(path, table, segment):
         )
 
 
-def segments_of(log, table, io_path):
+def segments_of(log, table, card, io_path):
     """The table with names and colours of classes: Segments."""
     names = dict.fromkeys(table["dataset"])
     for name in names.keys() - datasets.keys():
+        if kept_names.read(io_path, "datasets", name):  # a folder, whose pictures have no labels
+            continue
         log.warning("no entry in `datasets` is called %r: its true classes have no names", name)
     labels = {
         name: class_ids.class_mapping(datasets[name], "label_mapping")
         for name in names
         if name in datasets
     }
-    known = class_ids.class_mapping(CONFIG.TRAIN_DATASET, "pred_mapping")
-    return Segments(table, labels, known, io_path)
+    return Segments(table, labels, card.classes, io_path)
 
 
-def embedder_of(args, table, log):
+def embedder_of(net, table, model, card, log):
     """What embeds a query like the objects of the table: an Embedder."""
     # the one place that needs torch, whose import takes seconds
     from src.embedding import networks, vectors
     from src.segmentation import inference
 
     device = inference.choose_device(None, log)  # one picture
-    if args["net"] == "segmentation":
-        entry = registry.choose(models, args["model_name"], "model")
-        return vectors.WholeEmbedder(entry, CONFIG.TRAIN_DATASET, device)
-    entry = networks.choose_entry(embedding_networks, args["net"])
+    if net == "segmentation":
+        return vectors.WholeEmbedder(model, card, device)
+    entry = networks.choose_entry(embedding_networks, net)
     crop_size = (table.facts["made_from"] or {}).get("crop_size")
     return vectors.CropEmbedder(entry, crop_size, 1, device)
 
 
 @ex.automain
 def main(args, tsne, mainplot, _log):
-    names = args["datasets"]
-    registry.choose(models, args["model_name"], "model")
+    names = entries.dataset_names(datasets, args["datasets"], args["io_path"])
+    io_path = args["io_path"]
+    model = entries.choose_model(models, args["model_name"], io_path)
+    card = known_card(io_path, model, CONFIG.TRAIN_DATASET)
     check_options(args["method"], tsne, args["browser"], **mainplot)
     part = read_part(args["query"], args["query_box"])
     server = listen(args["address"], args["port"]) if args["browser"] else None
-    path = table_path(args, names)
+    named = args["load_file"]
+    path = Path(named) if named else choice.embeddings_file(args, model.name, _log)
     reduction = Reduction(args["method"], args["embedding_size"], args["seed"], dict(tsne))
     table = only_datasets(path, read_with_maps(_log, path, reduction, args["overwrite"]), names)
     check_segment(path, table, mainplot["segment"])
-    query = part and embed_part(_log, part, table, args["net"], embedder_of(args, table, _log))
+    net = args["net"] or net_of(path)
+    embedder = part and embedder_of(net, table, model, card, _log)
+    query = part and embed_part(_log, part, table, net, embedder)
     make = partial(
         Explorer,
-        segments_of(_log, table, args["io_path"]),
-        Path(args["io_path"], "pictures", "explorer"),
+        segments_of(_log, table, card, io_path),
+        Path(io_path, "pictures", "explorer"),
         tags_path=tags_path(path),
         query=query,
         metric=args["metric"],

@@ -2,8 +2,9 @@
 
     python eval_anomaly.py with args.dataset=streets_ood
 
-Needs stages 1 and 2. Scores: entropy, 1 - largest probability, margin, 1 - predicted IoU of the
-segment, and those that stage 1 kept (args.scores). Writes anomaly_pixels.csv,
+Needs stages 1 and 2. Scores: entropy, margin, max_softmax (1 - largest probability), predicted_iou
+(1 - that of the segment) where a meta model fits the network, those that stage 1 kept (args.scores)
+and maps of your own that stage 2 took (args.heatmaps). Writes anomaly_pixels.csv,
 anomaly_components.csv and the curves (PNG, PDF) to analysis/<model>/<dataset> below the results
 folder. Objects are those of the pixels at the threshold with the best F1, worked out from all
 scores; SegmentMeIfYouCan's own program takes that threshold from histograms, which differ a little.
@@ -33,7 +34,8 @@ def config():
 def main(args, _log):
     run = Runner.from_args(args, _log)
     pictures = Pictures.from_args(args, configuration)
-    judged, tally = anomaly.judge(run, pictures, meta_model_of(args, configuration))
+    meta_model = meta_model_of(args, configuration, _log)
+    judged, tally = anomaly.judge(run, pictures, meta_model)
     anomaly.report(_log, pictures.results.analysis, judged)
     run.close(tally)
     return judged.figures()

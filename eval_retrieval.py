@@ -9,13 +9,14 @@ analysis/<model>/<datasets> below the results folder.
 """
 
 from configuration import CONFIG, datasets, models
-from src import registry
+from src import entries
 from src.embedding.table import only_datasets, read_table
 from src.evaluation import retrieval
+from src.model_card import known_card
 from src.run import choice
 from src.run.experiment import create_experiment
 from src.run.settings import NAMES, list_of, one_of, setting, shared_settings
-from src.store.paths import Results
+from src.store.paths import Results, net_of
 
 ex = create_experiment("eval_retrieval")
 
@@ -50,14 +51,18 @@ def question_of(args):
 
 @ex.automain
 def main(args, _log, _run):
-    names = args["datasets"]
-    data = [registry.choose(datasets, name, "dataset") for name in names or ()] or [CONFIG.DATASET]
     space, question = question_of(args)
-    model = registry.choose(models, args["model_name"], "model")
-    _, path = choice.embeddings_file(args, data[0])
+    io_path = args["io_path"]
+    names = entries.dataset_names(datasets, args["datasets"], io_path)
+    model = entries.choose_model(models, args["model_name"], io_path)
+    known = known_card(io_path, model, CONFIG.TRAIN_DATASET).classes
+    path = choice.embeddings_file(args, model.name, _log)
     table = only_datasets(path, read_table(path), names)
-    found = retrieval.evaluate(_log, table, space, question, datasets, CONFIG.TRAIN_DATASET)
-    folder = Results(args["io_path"], model.name, "+".join(names or sorted(set(table["dataset"]))))
-    retrieval.report(_log, folder.analysis / f"retrieval_{args['net']}_{space}", found)
+    origins = {
+        name: entries.choose_dataset(datasets, name, io_path) for name in set(table["dataset"])
+    }
+    found = retrieval.evaluate(_log, table, space, question, origins, known)
+    folder = Results(io_path, model.name, "+".join(names or sorted(set(table["dataset"]))))
+    retrieval.report(_log, folder.analysis / f"retrieval_{net_of(path)}_{space}", found)
     _run.info["average precision"] = found.average_precisions()
     return found.merits()

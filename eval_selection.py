@@ -14,6 +14,7 @@ from src.run import choice
 from src.run.experiment import create_experiment
 from src.run.runner import Runner
 from src.run.settings import setting, shared_settings
+from src.store.paths import min_size_of, net_of
 
 ex = create_experiment("eval_selection")
 
@@ -31,9 +32,9 @@ def config():
 def main(args, _log, _run):
     run = Runner.from_args(args, _log)
     pictures = Pictures.from_args(args, configuration)
-    min_size, path = choice.embeddings_file(args, pictures.data)
-    rows, tally = selection.judge(run, pictures, path, min_size)
-    selection.report(_log, pictures.results.analysis / f"selection_{args['net']}", rows)
+    path = choice.embeddings_file(args, pictures.results.model, _log)
+    rows, tally = selection.judge(run, pictures, path, min_size_of(path))
+    selection.report(_log, pictures.results.analysis / f"selection_{net_of(path)}", rows)
     run.close(tally)
     _run.info.update(selection.by_class(rows))
     return selection.figures(rows)

@@ -9,13 +9,15 @@ also what stage 2 writes.
 from pathlib import Path
 
 from configuration import CONFIG, datasets, models
-from src import class_ids, registry
+from src import class_ids, entries, model_card
+from src.errors import ClassCountError
 from src.run import choice
 from src.run.experiment import create_experiment
 from src.run.runner import Runner
 from src.run.settings import HOW_TO_RUN, PATH, SIZE, setting, shared_settings
 from src.scores import OF_LOGITS
 from src.segmentation import inference
+from src.segmentation.class_maps import KINDS
 from src.segmentation.inference import Computing
 from src.segmentation.search import read_classes
 from src.segmentation.stage import Predictor, loaders_of, predict_dataset
@@ -29,13 +31,19 @@ ex = create_experiment("pred_images")
 @ex.config
 def config():
     args = dict(  # noqa: F841 (sacred reads it)
-        dataset=setting(CONFIG.DATASET.name, "entry of `datasets` to predict"),
-        model_name=setting(CONFIG.MODEL_NAME, "entry of `models`: the segmentation network"),
+        dataset=setting(CONFIG.DATASET.name, "entry of `datasets`, or a folder of pictures"),
+        model_name=setting(
+            CONFIG.MODEL_NAME,
+            "segmentation network: entry of `models`, or hf/, torchvision/, onnx/, predictions/...",
+        ),
         **shared_settings(CONFIG, "io_path", "gpu"),
         precision=setting(
             "float32", "16 bits are faster and less exact", choices=inference.PRECISIONS
         ),
         channels_last=setting(False, "order in memory, on a GPU faster with 16 bits"),
+        outputs=setting(
+            None, "what the network gives", none="told by range and sum", choices=KINDS
+        ),
         compile=setting(False, "takes a minute, then images of one size are faster"),
         tile=setting(None, "parts to predict where an image does not fit", none="whole", kind=SIZE),
         **shared_settings(CONFIG, "num_images"),
@@ -47,30 +55,43 @@ def config():
     )
 
 
-def predictor_of(args, run):
-    """What the settings ask for: a Predictor."""
-    model = registry.choose(models, args["model_name"], "model")
-    data = registry.choose(datasets, args["dataset"], "dataset")
-    trained_on, scores = CONFIG.TRAIN_DATASET, sorted(args["scores"])
-    mean, std = (registry.module_attribute(trained_on, name) for name in ("mean", "std"))
+def predictor_of(args, run, count=None):
+    """What the settings ask for: a Predictor; `count` is the number of classes, where it is known.
+
+    It keeps what later stages need to know of the network and the pictures.
+    """
+    io_path, keeps = Path(args["io_path"]).resolve(), not run.dry_run
+    model = entries.choose_model(models, args["model_name"], io_path, keeps)
+    data = entries.choose_dataset(datasets, args["dataset"], io_path, keeps)
+    says = model_card.ask(model) or model_card.kept(io_path, model)
+    says |= {"classes": count} if count else {}
+    card = model_card.card_of(model, CONFIG.TRAIN_DATASET, says)
+    if keeps and says:
+        model_card.keep(io_path, model, says)
+    run.log.info("%s: %s", model.name, card.origin)
+    names = "precision", "tile", "channels_last", "compile", "outputs"
     computing = Computing(
         device=inference.choose_device(args["gpu"], run.log, elsewhere=bool(run.scheduler)),
-        scores=scores,
-        **{name: args[name] for name in ("precision", "tile", "channels_last", "compile")},
+        scores=sorted(args["scores"]),
+        size=card.size,
+        multiple_of=card.multiple_of,
+        classes=len(card.classes),
+        **{name: args[name] for name in names},
     )
     inference.check_precision(computing.device, computing.precision)
-    names = "precision", "tile", "probabilities"
-    source = {"network": identity(model), "mean": mean, "std": std}
-    source |= {name: args[name] for name in names} | ({"scores": scores} if scores else {})
+    source = {"network": identity(model), "mean": card.mean, "std": card.std}
+    source |= {name: args[name] for name in ("precision", "tile", "probabilities")}
+    asked = {"scores": computing.scores, "outputs": args["outputs"], "size": card.size}
+    asked |= {"multiple_of": card.multiple_of if card.multiple_of > 1 else None}
+    source |= {name: value for name, value in asked.items() if value}
     return Predictor(
-        results=Results(Path(args["io_path"]).resolve(), model.name, data.name),
+        results=Results(io_path, model.name, data.name),
         model=model,
         data=data,
-        mean=mean,
-        std=std,
+        card=card,
         computing=computing,
         form=args["probabilities"],
-        predicted_ids=class_ids.predicted_ids(data, trained_on, run.log),
+        predicted_ids=class_ids.predicted_ids(data, card.classes, run.log),
         source=source,
         loaders=loaders_of(run),
     )
@@ -93,7 +114,14 @@ def chosen_images(args, predictor):
 def predict(args, run):
     """Predict what the settings ask for; gives the Tally."""
     predictor = predictor_of(args, run)
-    return predict_dataset(run, predictor, chosen_images(args, predictor))
+    indices = chosen_images(args, predictor)
+    try:
+        return predict_dataset(run, predictor, indices)
+    except ClassCountError as error:
+        said = model_card.ask(predictor.model)
+        if model_card.card_of(predictor.model, CONFIG.TRAIN_DATASET, said).count is not None:
+            raise
+        return predict_dataset(run, predictor_of(args, run, error.count), indices)
 
 
 @ex.automain

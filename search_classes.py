@@ -7,7 +7,7 @@ image, so that an interrupted search goes on where it was. Only label files are 
 """
 
 from configuration import CONFIG, datasets
-from src import registry
+from src import entries
 from src.run.experiment import create_experiment
 from src.run.runner import Runner
 from src.run.settings import setting, shared_settings
@@ -27,7 +27,7 @@ def config():
 
 @ex.automain
 def main(args, _log):
-    data = registry.choose(datasets, args["dataset"], "dataset")
+    data = entries.choose_dataset(datasets, args["dataset"], args["io_path"])
     run = Runner.from_args(args, _log)
     results = Results(args["io_path"], dataset=data.name)
     run.close(search_dataset(run, ClassSearch(results, data)))

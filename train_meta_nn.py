@@ -9,7 +9,7 @@ how well it predicts on other images. A training that was interrupted is gone on
 from pathlib import Path
 
 from configuration import CONFIG, datasets, meta_models, models
-from src import registry
+from src import entries, registry
 from src.MetaSeg import meta_training
 from src.MetaSeg.meta_stage import Training, train
 from src.run.experiment import create_experiment
@@ -42,11 +42,15 @@ def config():
 
 def training_of(args):
     """What the settings ask for: a Training."""
-    model = registry.choose(models, args["model_name"], "model")
+    model = entries.choose_model(models, args["model_name"], args["io_path"])
     entry = registry.choose(meta_models, args["meta_model"], "meta model")
     meta_training.check(entry)
     learnt, judged = (
-        Results(args["io_path"], model.name, registry.choose(datasets, args[key], "dataset").name)
+        Results(
+            args["io_path"],
+            model.name,
+            entries.choose_dataset(datasets, args[key], args["io_path"]).name,
+        )
         for key in ("dataset", "val_dataset")
     )
     names = "epochs", "batch_size", "learning_rate", "patience", "seed"

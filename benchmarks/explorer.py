@@ -21,6 +21,7 @@ from PIL import Image
 
 from configuration import CONFIG
 from src import class_ids, pictures
+from src.discover import state
 from src.discover.display import Windows
 from src.discover.explorer import Explorer
 from src.discover.segments import Segments
@@ -131,7 +132,7 @@ class Bench:
         self.canvas.draw()
 
     def slide(self):
-        self.map.panel.slider.set_val((next(self.ends), 0.45))
+        self.map.panel.ranges[state.BY_IOU].slider.set_val((next(self.ends), 0.45))
         self.canvas.draw()
 
     def neighbours(self):

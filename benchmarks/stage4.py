@@ -13,7 +13,7 @@ from measuring import timed, with_peak
 from PIL import Image
 
 from src.embedding.stage import Embedding, embed_dataset
-from src.embedding.suspects import Judge
+from src.embedding.suspects import Judge, Rule
 from src.embedding.table import collect
 from src.embedding.vectors import Embedder
 from src.MetaSeg.stage import measure_dataset
@@ -27,7 +27,7 @@ FEATURES = 1920  # as densenet201 gives them
 SIZE, CLASSES = 64, 19
 LOG = logging.getLogger("benchmark")
 LOG.setLevel(logging.ERROR)
-EVERY = dict(min_height=1, min_width=1, iou_threshold=1, classes=None)  # segment is suspicious
+EVERY = Rule("predicted_iou", 1, None, None, (1, 1))  # segment is suspicious
 
 
 class NoModel:

@@ -36,13 +36,14 @@ def class_names(entry):
     return {key: name for key, (name, _) in mapping.items()} | class_mapping(entry, "kinds")
 
 
-def predicted_ids(entry, trained_on, log):
+def predicted_ids(entry, known, log):
     """Look-up table from the ids of a dataset's ground truth to the predicted ones: `match_ids`.
 
     Parameters
     ----------
-    entry, trained_on : DatasetConfig
-        The dataset, and the one that the network was trained on.
+    entry : DatasetConfig
+    known : dict of int to (str, (int, int, int))
+        Name and colour of each class that the network predicts; see `ModelCard.classes`.
     log : logging.Logger
         Warned where no class has a counterpart, which leaves the true IoU unknown.
 
@@ -52,7 +53,6 @@ def predicted_ids(entry, trained_on, log):
         255: no counterpart.
     """
     label_mapping = class_mapping(entry, "label_mapping")
-    known = class_mapping(trained_on, "pred_mapping")
     table = match_ids(label_mapping, known, class_mapping(entry, "train_ids"))
     if label_mapping and (table == NO_LABEL).all():
         log.warning(
@@ -63,7 +63,7 @@ def predicted_ids(entry, trained_on, log):
     return table
 
 
-def anomaly_labels(entry, trained_on, log):
+def anomaly_labels(entry, known, log):
     """Look-up table from the ids of a dataset's ground truth to what an anomaly score is judged by.
 
     A class that the network does not predict is an anomaly, unless the class of the dataset says
@@ -74,10 +74,10 @@ def anomaly_labels(entry, trained_on, log):
     table : ndarray of shape (256,), uint8
         0 = normal, 1 = anomaly, 255 = not judged: an id without a class among them.
     """
-    known = predicted_ids(entry, trained_on, log) != NO_LABEL
+    is_known = predicted_ids(entry, known, log) != NO_LABEL
     table = np.full(256, NO_LABEL, np.uint8)
     ids = [key for key in class_mapping(entry, "label_mapping") if key != NO_LABEL]
-    table[ids] = np.where(known[ids], 0, 1)
+    table[ids] = np.where(is_known[ids], 0, 1)
     for key, label in class_mapping(entry, "anomaly_ids").items():
         table[key] = label
     return table

@@ -10,11 +10,12 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
-from src import class_ids, pictures, registry
+from src import pictures
 from src.datasets import read_image
 from src.embedding.crops import segment_boxes
 from src.MetaSeg.meta_models import MetaModel, load_meta_model
 from src.MetaSeg.metrics import compute_metrics_components
+from src.model_card import ModelCard, ask, card_of
 from src.segmentation import inference
 
 _log = logging.getLogger(__name__)
@@ -25,9 +26,7 @@ class Loaded:
     """A segmentation network with all that its input and output need."""
 
     network: nn.Module  # in evaluation mode, on its device
-    mean: tuple  # of red, green and blue in 0..1, that its input is normalised by; so is `std`
-    std: tuple
-    classes: dict[int, tuple]  # name and RGB colour of each predicted class
+    card: ModelCard  # its classes, and what its input must be
     meta_model: MetaModel | None
 
 
@@ -53,7 +52,8 @@ def load(model, trained_on, meta_model=None, gpu=0):
     model : ModelConfig
         Entry of `models` in configuration.py.
     trained_on : DatasetConfig
-        What it learnt on, an entry of `datasets`: names its classes and has its mean and std.
+        What it learnt on, an entry of `datasets`: names its classes, and has its mean and std,
+        where it does not say them itself.
     meta_model : ModelConfig, optional
         Entry of `meta_models`; None: predicted IoUs are unknown.
     gpu : int or None
@@ -64,12 +64,9 @@ def load(model, trained_on, meta_model=None, gpu=0):
     SettingError
         A class cannot be found; weights are missing, or do not fit.
     """
-    mean, std = (registry.module_attribute(trained_on, name) for name in ("mean", "std"))
     return Loaded(
         network=inference.load_network(model, inference.choose_device(gpu, _log)),
-        mean=mean,
-        std=std,
-        classes=class_ids.class_mapping(trained_on, "pred_mapping"),
+        card=card_of(model, trained_on, ask(model)),
         meta_model=meta_model and load_meta_model(meta_model.model_weights, meta_model),
     )
 
@@ -82,8 +79,11 @@ def predict(loaded, path):
     OSError, ValueError
         The picture cannot be read, or what the network gives are no logits of its size.
     """
-    image, _ = inference.to_input(loaded.mean, loaded.std)(read_image(path), None)
-    ((_, prediction),) = inference.predict_images(loaded.network, [(0, (image, None, str(path)))])
+    card = loaded.card
+    image, _ = inference.to_input(card.mean, card.std)(read_image(path), None)
+    computing = inference.Computing(size=card.size, multiple_of=card.multiple_of)
+    sample = image, None, str(path)
+    ((_, prediction),) = inference.predict_images(loaded.network, [(0, sample)], computing)
     if isinstance(prediction, Exception):
         raise prediction
     return prediction
@@ -98,7 +98,9 @@ def segments(loaded, prediction):
         prediction.probabilities, heatmaps=prediction.scores, prediction=prediction.prediction
     )
     count = len(metrics["class"])
-    names = [loaded.classes.get(key, (f"class {key}",))[0] for key in metrics["class"].tolist()]
+    names = [
+        loaded.card.classes.get(key, (f"class {key}",))[0] for key in metrics["class"].tolist()
+    ]
     unknown = np.full(count, np.nan, np.float32)
     return Segments(
         number=np.arange(1, count + 1),
@@ -125,7 +127,7 @@ def show(loaded, prediction, segments, boxed=()):
     image = np.asarray(read_image(prediction.image_path))
     panels = [
         image,
-        pictures.colour_classes(prediction.prediction, loaded.classes),
+        pictures.colour_classes(prediction.prediction, loaded.card.classes),
         pictures.entropy_heatmap(prediction),
         pictures.iou_map(segments.components, segments.predicted_iou),
     ]

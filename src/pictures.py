@@ -120,9 +120,10 @@ def overview_panels(image, prediction, components, predicted_iou, box, label_map
     else:
         truth_title = "Image with ground truth"
         truth_picture = overlay_classes(image, truth, label_mapping)
+    unknown = " (unknown)" if np.isnan(predicted_iou).all() else ""
     panels = {
         "Entropy": entropy_heatmap(prediction),
-        "Predicted IoU of each segment": iou_map(components, predicted_iou),
+        f"Predicted IoU of each segment{unknown}": iou_map(components, predicted_iou),
         truth_title: truth_picture,
         "Predicted classes": colour_classes(prediction.prediction, pred_mapping),
     }

@@ -66,7 +66,9 @@ class ObjectTable:
         Of the object: `component_index`, int64, from 1 within the picture; `box` (N, 4), int64,
         left, upper, right, lower of the crop in pixels, right and lower exclusive; `true_id`,
         int64, the most frequent id of its dataset (255: none); `predicted_id`, int64;
-        `predicted_iou`, float32; `segment_size`, int64, in pixels, -1 where unknown.
+        `predicted_iou`, float32, NaN where unknown; `suspicion`, float32, higher = stranger, by
+        what stage 4 was asked for, 1 - predicted IoU in older tables; `segment_size`, int64, in
+        pixels, -1 where unknown.
 
         Some tables also have `embeddings` (N, F), float32; `thumbnail`, bytes (JPEG);
         `annotated`; and from stage 5 `nn_embeddings` (N, D) and `plot_embeddings` (N, 2), float32,
@@ -100,6 +102,11 @@ class ObjectTable:
     def with_facts(self, **facts):
         """The table with further facts, or others."""
         return replace(self, facts=self.facts | facts)
+
+    def by_suspicion(self, rows):
+        """Numbers of rows with the most suspicious first, the unknown last; equal ones stay."""
+        rows = np.asarray(rows, np.int64)
+        return rows[np.argsort(-self["suspicion"][rows], kind="stable")]
 
     def image_names(self):
         """Dataset and index of the picture of each row: a list of ImageName."""

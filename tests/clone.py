@@ -93,37 +93,27 @@ TREE = {  # what the stages write below the results folder for one dataset; {} i
 }
 
 
-class Clone:
-    """A copy of the repository whose configuration its owner has edited.
+class Checkout:
+    """A copy of the repository, whose scripts are started in another folder, without a network.
 
     Attributes
     ----------
-    folder, elsewhere, results, photographs : Path
-        Of the copy, of the scripts' working directory, of what they write, and of the dataset
-        "custom_dataset" (no such folder yet).
+    folder, elsewhere, results : Path
+        Of the copy, of the scripts' working directory, and of what they write.
     """
 
-    def __init__(self, folder):
-        self.folder, self.elsewhere = folder / "clone", folder / "elsewhere"
-        self.results, self._logs = folder / "results", folder / "logs"
+    def __init__(self, home):
+        self.folder, self.elsewhere = home / "clone", home / "elsewhere"
+        self.results, self._logs = home / "results", home / "logs"
         self.elsewhere.mkdir(parents=True)
         self._logs.mkdir()
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(REPOSITORY / "src", self.folder / "src", ignore=ignored)
-        for script in (*SCRIPTS, SEARCH):
-            shutil.copy(REPOSITORY / script, self.folder / script)
-        default = (REPOSITORY / "configuration.py").read_text()
-        own = ENTRIES.replace("SPLITS", repr([*SPLITS]))
-        self.photographs = self.folder / "data" / "photographs"
-        default = default.replace("/path/to/images", str(self.photographs))
-        (self.folder / "configuration.py").write_text(default + own)
-        (self.folder / "own.py").write_text(MODULE)
-        weights = self.folder / "weights"
-        weights.mkdir()
-        torch.save({"colours": paint_blocks(self.folder / "data")}, weights / "colours.pth")
+        for name in ("configuration.py", *SCRIPTS, SEARCH):
+            shutil.copy(REPOSITORY / name, self.folder / name)
 
     def call(self, script, *words, results=None):
-        """Run a script to its end, away from the clone and from the network."""
+        """Run a script to its end."""
         return self._start(script, *words, results=results).end()
 
     def call_all(self, **calls):
@@ -154,6 +144,28 @@ class Clone:
             **dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9"),  # closed
             **dict.fromkeys(("no_proxy", "NO_PROXY"), ""),
         }
+
+
+class Clone(Checkout):
+    """A checkout with own entries in its configuration, and with their data.
+
+    Attributes
+    ----------
+    photographs : Path
+        Folder of the dataset "custom_dataset": there is none yet.
+    """
+
+    def __init__(self, home):
+        super().__init__(home)
+        configuration = self.folder / "configuration.py"
+        own = ENTRIES.replace("SPLITS", repr([*SPLITS]))
+        self.photographs = self.folder / "data" / "photographs"
+        default = configuration.read_text().replace("/path/to/images", str(self.photographs))
+        configuration.write_text(default + own)
+        (self.folder / "own.py").write_text(MODULE)
+        weights = self.folder / "weights"
+        weights.mkdir()
+        torch.save({"colours": paint_blocks(self.folder / "data")}, weights / "colours.pth")
 
 
 class Call(NamedTuple):

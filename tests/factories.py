@@ -3,6 +3,7 @@
 import numpy as np
 
 from src.MetaSeg.stage import store_segments
+from src.model_card import ModelCard
 from src.records import NO_LABEL, ObjectTable
 from src.store import provenance
 from src.store.arrays import write_prediction
@@ -33,6 +34,7 @@ def object_table(count, facts=None, **columns):
     for name, values in (made_up | columns).items():
         values = [values] * count if isinstance(values, str) else values
         table[name] = as_column(values) if name in OF_OBJECTS else np.asarray(values)
+    table.setdefault("suspicion", 1 - table["predicted_iou"])
     return ObjectTable(table, {"made_from": None} | (facts or {}))
 
 
@@ -48,3 +50,10 @@ def store_image(results, index, prediction, predicted_ids, source=None):
     source = source or {}
     write_prediction(results.prediction(index), prediction, source, "float32")
     store_segments(results, index, prediction, provenance.of_segments(source, predicted_ids))
+
+
+def model_card(classes=2, mean=(0, 0, 0), std=(1, 1, 1), **others):
+    """A ModelCard of so many classes, "class 0", ..."""
+    named = {k: (f"class {k}", (k, k, k)) for k in range(classes)}
+    facts = dict(size=None, multiple_of=1, trained_on=None, origin="")
+    return ModelCard(named, classes, mean, std, **facts | others)

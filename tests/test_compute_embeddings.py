@@ -20,6 +20,7 @@ from sklearn.linear_model import LinearRegression
 import compute_embeddings
 from configuration import CONFIG, DatasetConfig, ModelConfig
 from src.embedding import vectors as segment_vectors
+from src.embedding.table import read_table
 from src.errors import RunError, SettingError
 from src.MetaSeg import meta_models as meta
 from src.MetaSeg import segment_tables
@@ -97,7 +98,10 @@ class World:
             net_weights=None,
             load_file=None,
             io_path=self.results,
+            suspicion=None,
             iou_threshold=0.5,
+            threshold=None,
+            most=None,
             pred_classes=None,
             min_height=None,
             min_width=None,
@@ -296,7 +300,7 @@ def test_the_table_of_classes_and_filters_is_logged(world, caplog):
         if re.fullmatch(r"\w+ +\d+ +\d+", line)
     }
     assert counts == {"road": ["0", "1"], "car": ["1", "1"], "bus": ["0", "1"], "all": ["1", "3"]}
-    for line in ("unknown iou: 0", "high iou: 1", "other class: 1", "too small: 0"):
+    for line in ("unknown suspicion: 0", "not suspicious: 1", "other class: 1", "too small: 0"):
         assert f"left out, {line}" in caplog.messages
 
 
@@ -306,9 +310,54 @@ def test_without_any_suspect_the_table_has_no_rows(world, caplog):
     path = Results(world.results, "whole").embeddings((7, 4), "mean_colour")
     assert tables.read_embeddings(path)["embeddings"].shape == (0, 0)
     assert "left out, too small: 2" in caplog.messages
+    advice = "most segments .2 of 3. are left out as too small: lower args.min_height, now 7"
+    assert re.search(advice, caplog.text)
+    with pytest.raises(SettingError, match=f"holds no segment: {advice}"):
+        read_table(path)
     caplog.clear()
     world.run(min_height=7)
     assert "up to date" in caplog.text
+
+
+def test_a_budget_takes_the_most_suspicious_of_all_pictures(world):
+    world.add_image("first", 0)
+    assert world.run(most=2)[0]["kept"] == 2  # the bus of both, predicted IoU 0.25
+    assert_array_equal(world.table()["component_index"], [3, 3])
+    assert_array_equal(world.table()["suspicion"], [0.75, 0.75])
+    assert world.run(most=100)[0]["kept"] == 4
+
+
+def test_a_budget_keeps_what_is_as_suspicious_as_the_last(world):
+    world.add_image("first", 0)
+    assert world.run(most=1)[0]["kept"] == 2
+
+
+def test_without_a_fitting_meta_model_the_entropy_tells_and_that_is_said(world, caplog):
+    blurred = world.add_image("second", 0)
+    place = Results(world.results, "whole", "second")
+    known = arrays.read_prediction(place.prediction(0))
+    sure = np.where(known.prediction[..., None] == 2, np.float32([0.2, 0.2, 0.6]), np.eye(3)[0])
+    unsure = replace(known, probabilities=sure.astype(np.float32), image_path=str(blurred))
+    store_image(place, 0, unsure, same_ids(3), {"label": 2})
+    gone = world.folder / "gone.pth"
+    figures, _ = world.run(datasets=["second"], meta_weights=gone)
+    assert "suspicious is what has a high entropy" in caplog.text
+    (bus,) = world.table()["suspicion"]
+    p = np.array([0.2, 0.2, 0.6])
+    assert_allclose(bus, -(p * np.log(p)).sum() / np.log(3), rtol=1e-4)
+    assert figures["kept"] == 1 and np.isnan(world.table()["predicted_iou"]).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"suspicion": "margin"}, "args.suspicion=margin needs args.threshold, .* or args.most"),
+        ({"suspicion": "energi", "most": 3}, "no score 'energi' .*predicted_iou, entropy, margin"),
+    ],
+)
+def test_a_score_that_cannot_tell_is_named(world, settings, message):
+    with pytest.raises(SettingError, match=message):
+        world.run(**{"threshold": None} | settings)
 
 
 def test_an_unknown_iou_is_counted_and_judges_nothing(world, caplog):
@@ -316,7 +365,7 @@ def test_an_unknown_iou_is_counted_and_judges_nothing(world, caplog):
     save_meta_model(world.folder / "by_size.pth", bias=np.nan)
     figures, crops = world.run()
     assert (figures, crops) == ({"segments": 6, "kept": 0}, 0)
-    assert "left out, unknown iou: 6" in caplog.messages
+    assert "left out, unknown suspicion: 6" in caplog.messages
 
 
 def test_labels_above_255_belong_to_no_class(world):
@@ -559,8 +608,12 @@ def test_masks_of_a_file_of_the_original_come_from_the_folders_above_it(world, r
     annotations = json.loads((world.folder / "out.json").read_text())["annotations"]
     results = Results(file.parent, "deeplabv3plus", "cityscapes_val")
     components = arrays.read_components(results.components(0))
-    of_first = [annotation["area"] for annotation in annotations if annotation["image_id"] == 1]
-    assert of_first == [(abs(components) == number).sum() for number in (2, 18)]
+    areas = {
+        annotation["attributes"]["component"]: annotation["area"]
+        for annotation in annotations
+        if annotation["attributes"]["image_index"] == 0
+    }
+    assert areas == {number: (abs(components) == number).sum() for number in (2, 18)}
 
 
 def test_own_features_need_the_component_map_of_the_segments_in_the_file(world):
@@ -669,7 +722,8 @@ def test_the_segments_are_exported_also_when_nothing_is_new(world):
     assert '"annotations"' in files["coco"].read_text()
     lines = files["csv"].read_text().splitlines()
     assert len(lines) == 3
-    assert "second" in lines[1] and "car" in lines[1] and "sofa" in lines[1]
+    assert "second" in lines[1] and "bus" in lines[1]  # whose predicted IoU is lower
+    assert "second" in lines[2] and "car" in lines[2] and "sofa" in lines[2]
 
 
 def test_an_export_that_fails_is_named_and_the_table_is_kept(world):
@@ -706,8 +760,6 @@ def test_the_selection_of_the_training_dataset_holds_unless_another_is_asked_for
         ({"pred_classes": ["cow"]}, r"'cow'.* Classes: 0 'road', 1 'car', 2 'bus'"),
         ({"pred_classes": [7]}, "got 7"),
         ({"pred_classes": []}, "got none"),
-        ({"datasets": ["first"]}, r"then the datasets to search.*got \['first'\]"),
-        ({"datasets": []}, r"then the datasets to search.*got \[\]"),
         ({"datasets": ["source", "frist"]}, "Did you mean 'first'"),
         ({"net": "segmentation", "crop_size": [9, 9]}, "go with networks that see crops"),
         ({"crop_size": [9]}, r"`args.crop_size` must be \[height, width\]"),
@@ -715,7 +767,6 @@ def test_the_selection_of_the_training_dataset_holds_unless_another_is_asked_for
         ({"net": "timm/"}, "timm/<name> need no entry"),
         ({"net": "no_network"}, "'no_network' must be a torch.nn.Module"),
         ({"net_weights": "missing.pth"}, "weights of 'mean_colour' are missing"),
-        ({"datasets": ["first", "first"]}, r"then the datasets to search"),
         ({"datasets": [[1], 2]}, r"there is no dataset '\[1\]'"),
         ({"coco": Path(__file__).parent}, "`args.coco` .* is a folder"),
     ],
@@ -737,7 +788,7 @@ def test_a_setting_that_cannot_work_is_named_before_an_image_is_searched(
         ({"iou_threshold": 0}, "`args.iou_threshold` must be a number above 0, got 0"),
         ({"iou_threshold": float("nan")}, "`args.iou_threshold` must be .*, got nan"),
         ({"iou_threshold": "low"}, "`args.iou_threshold` must be .*, got 'low'"),
-        ({"datasets": "first"}, r"`args.datasets` must be a list, got 'first'"),
+        ({"datasets": []}, r"`args.datasets` must be a name or a list of names.*got \[\]"),
         ({"load_file": 5}, "`args.load_file` must be the path of a file or folder, .*, got 5"),
         ({"csv": 5}, "`args.csv` must be the path of a file or folder, .*, got 5"),
     ],

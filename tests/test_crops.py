@@ -6,6 +6,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from src.embedding import crops
+from src.embedding.suspects import Rule
 from src.store.arrays import read_components, read_prediction
 from src.store.paths import Results
 from src.store.tables import read_embeddings
@@ -72,13 +73,11 @@ def test_random_boxes_grow_to_the_minimum_and_keep_what_they_held():
 
 def select(**changed):
     settings = {
-        "predicted_iou": np.array([0.1, 0.5, 0.2, 0.3]),
+        "suspicion": np.array([0.9, 0.5, 0.8, 0.7]),
+        "is_suspicious": np.array([True, False, True, True]),
         "predicted_class": np.array([11, 11, 0, 13]),
-        "boxes": np.array([[0, 0, 4, 3], [0, 0, 9, 9], [0, 0, 9, 9], [0, 0, 3, 3]]),
-        "iou_threshold": 0.5,
+        "is_large": np.array([True, True, True, False]),
         "classes": [11, 13],
-        "min_height": 3,
-        "min_width": 4,
     }
     return crops.select_segments(**{**settings, **changed})
 
@@ -86,7 +85,12 @@ def select(**changed):
 def test_each_segment_is_chosen_or_falls_to_one_filter():
     chosen, left_out = select()
     assert_array_equal(chosen, [True, False, False, False])
-    assert left_out == {"unknown iou": 0, "high iou": 1, "other class": 1, "too small": 1}
+    assert left_out == {
+        "unknown suspicion": 0,
+        "not suspicious": 1,
+        "other class": 1,
+        "too small": 1,
+    }
 
 
 def test_without_classes_every_class_is_wanted():
@@ -94,10 +98,10 @@ def test_without_classes_every_class_is_wanted():
     assert_array_equal(select(classes=set())[0], [False] * 4)
 
 
-def test_an_unknown_iou_is_not_chosen():
-    chosen, left_out = select(predicted_iou=np.array([np.nan, 0.1, np.nan, 0.9]))
-    assert_array_equal(chosen, [False, True, False, False])
-    assert (left_out["unknown iou"], left_out["high iou"]) == (2, 1)
+def test_an_unknown_suspicion_is_not_chosen():
+    chosen, left_out = select(suspicion=np.array([np.nan, 0.5, 0.8, np.nan]), classes=None)
+    assert_array_equal(chosen, [False, False, True, False])
+    assert (left_out["unknown suspicion"], left_out["not suspicious"]) == (2, 1)
 
 
 def test_the_label_is_the_most_frequent_one_inside():
@@ -177,8 +181,16 @@ def test_a_segment_of_exactly_the_smallest_size_is_large_enough():
     components = np.zeros((9, 9), np.int32)
     components[2:5, 3:7] = -1  # 3 x 4 pixels
     boxes = crops.segment_boxes(components)
-    assert crops.are_large(boxes, 3, 4).all()
-    assert not crops.are_large(boxes, 4, 4).any() and not crops.are_large(boxes, 3, 5).any()
+    assert crops.are_large(boxes, 9, 3, 4).all()
+    assert not crops.are_large(boxes, 9, 4, 4).any()
+    assert not crops.are_large(boxes, 9, 3, 5).any()
+
+
+def test_a_share_is_one_of_the_pictures_height():
+    boxes = [[0, 0, 32, 32], [0, 0, 31, 32]]
+    assert_array_equal(crops.are_large(boxes, 1024, 1 / 32, 1 / 32), [True, False])
+    assert_array_equal(crops.grow_boxes([[0, 0, 2, 2]], (80, 60), 1 / 8, 0.5), [[0, 0, 40, 10]])
+    assert crops.in_pixels(0.001, 100) == 1 and crops.in_pixels(128, 100) == 128
 
 
 def test_the_smaller_of_two_equally_frequent_labels_is_taken():
@@ -222,17 +234,18 @@ def test_the_recorded_selection_differs_only_by_the_stated_faults(reference):
         truth = reference_truth(reference, image)
         rows = slice(*known["start"][image : image + 2])
         boxes = crops.segment_boxes(components)
+        predicted_iou, height = known["iou_pred"][rows], len(components)
+        classes = recorded["pred_class_selection"]
+        rule = Rule("predicted_iou", recorded["iou_threshold"], None, classes, min_size)
         chosen, _ = crops.select_segments(
-            predicted_iou=known["iou_pred"][rows],
+            suspicion=1 - predicted_iou,
+            is_suspicious=rule.is_suspicious(1 - predicted_iou, predicted_iou),
             predicted_class=known["segment_class"][rows],
-            boxes=boxes,
-            iou_threshold=recorded["iou_threshold"],
-            classes=recorded["pred_class_selection"],
-            min_height=min_size[0],
-            min_width=min_size[1],
+            is_large=crops.are_large(boxes, height, *min_size),
+            classes=classes,
         )
         # the recorded size rule: inner pixels, largest minus smallest; a zero box has none
-        is_large = crops.are_large(first_extents(components, len(boxes)), *min_size)
+        is_large = crops.are_large(first_extents(components, len(boxes)), height, *min_size)
         ours = np.flatnonzero(chosen) + 1
         theirs = ours[is_large[ours - 1]]
         numbers += theirs.tolist()

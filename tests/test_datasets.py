@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, features
 
 from src import class_ids, datasets
 from src.datasets import a2d2, cityscapes
@@ -281,6 +281,38 @@ def test_custom_takes_every_kind_of_picture_in_order_and_nothing_else(tmp_path):
     image, truth, _ = CustomDataset(tmp_path)[0]
     assert (image.mode, image.size, truth) == ("RGB", (3, 2), None)
     assert len(CustomDataset(tmp_path, recursive=True)) == 7
+    assert CustomDataset(tmp_path).left_out == {".txt": 1}
+
+
+def test_folders_below_and_behind_links_are_searched_once(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    save(elsewhere / "deep" / "b.png")
+    photos = tmp_path / "photos"
+    save(photos / "2024" / "may" / "a.png")
+    (photos / "linked").symlink_to(elsewhere)
+    (photos / "linked again").symlink_to(elsewhere)
+    (photos / "2024" / "loop").symlink_to(photos)
+    found = CustomDataset(photos, recursive=True)
+    names = [path.relative_to(photos).as_posix() for path, _ in found.samples]
+    assert names == ["2024/may/a.png", "linked/deep/b.png"]
+
+
+def test_what_is_no_picture_is_counted_by_its_extension(tmp_path):
+    for name in ("a.png", "b.MOV", "c.mov", "d.xml", "README"):
+        save(tmp_path / name) if name == "a.png" else (tmp_path / name).write_text("")
+    assert CustomDataset(tmp_path).left_out == {".mov": 2, ".xml": 1, "README": 1}
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"but 2 \.mov, 1 \.xml, 1 README; .* \.jpg"):
+        CustomDataset(tmp_path)
+
+
+@pytest.mark.parametrize(("suffix", "needed"), [(".avif", "avif"), (".jp2", "jpg_2000")])
+def test_newer_formats_are_read_where_pillow_can(tmp_path, suffix, needed):
+    if not features.check(needed):
+        pytest.skip(f"Pillow without {needed}")
+    save(tmp_path / f"a{suffix}")
+    image, _, _ = CustomDataset(tmp_path)[0]
+    assert image.size == (3, 2) and abs(np.asarray(image).astype(int) - 90).max() < 4
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,12 @@ class Hand:
     def panel(self):
         return self.map.panel
 
+    @property
+    def slider(self):
+        """The one that shows."""
+        (shown,) = (its for its in self.panel.ranges.values() if its.slider.active)
+        return shown.slider
+
     def titles(self):
         return [title for title, _ in self.opened[1:]]
 
@@ -206,8 +212,8 @@ class Hand:
             self.send(self.map, MouseEvent(name, self.map.figure.canvas, x, y, **event))
 
     def slide(self, low, high):
-        """Drag the slider's left and then its right handle to a predicted IoU."""
-        slider = self.panel.slider
+        """Drag the slider's left and then its right handle to a number."""
+        slider = self.slider
         for old, new in zip(slider.val, (low, high), strict=True):
             moves = [("motion_notify_event", value) for value in np.linspace(old, new, 9)]
             for name, value in (
@@ -739,12 +745,87 @@ def test_o_colours_by_dataset(two_datasets):
 def test_i_colours_by_predicted_iou_on_a_scale(hand):
     hand.press("i")
     assert hand.legend() == ("Predicted IoU", [])
-    scale = pictures.scale_colours(state.IOU_STEPS)
+    scale = pictures.scale_colours(state.STEPS)
     low, middle, high = scale[[0, 16, 31]]  # 0.1, 0.2 and 0.3 on a scale from 0.1 to 0.3
-    assert hand.explorer.segments.iou_extent == pytest.approx((0.1, 0.3))
+    assert hand.explorer.segments.scales[state.BY_IOU].extent == pytest.approx((0.1, 0.3))
     assert_array_equal(hand.point_colours(), [low, middle, high] * 2)
     ticks = {text.get_text() for text in hand.panel.axes.texts}
     assert {"0.10", "0.30"} <= ticks
+
+
+def test_w_colours_by_suspicion_with_the_strange_in_the_colour_of_a_low_iou(results, tmp_path):
+    folder, table = results
+    entropy = np.array([0.02, 0.05, 0.08, 0.02, 0.05, np.nan], np.float32)
+    hand = Hand(folder, table.with_columns(suspicion=entropy), tmp_path)
+    hand.press("w")
+    assert hand.legend() == ("Suspicion", ["unknown  1"])
+    low, middle, high = pictures.scale_colours(state.STEPS)[[0, 15, 31]]
+    assert_array_equal(hand.point_colours()[:3], [high, middle, low])
+    assert_array_equal(hand.point_colours()[5], segments.GREY)
+    ticks = {text.get_text() for text in hand.panel.axes.texts}
+    assert {"0.020", "0.080", "SUSPICION", "0.020 to 0.080"} <= ticks
+    hand.hover(1)
+    assert "predicted IoU 0.20  ·  suspicion 0.050" in hand.map.status.get_text()
+
+
+def test_a_suspicion_that_is_1_minus_the_predicted_iou_is_not_told_twice(hand):
+    hand.hover(1)
+    assert "suspicion" not in hand.map.status.get_text()
+    hand.press("w")
+    assert hand.legend() == ("Suspicion", [])
+
+
+@pytest.fixture
+def unjudged(results, tmp_path):
+    """Segments without a predicted IoU or a ground truth, chosen by a score."""
+    folder, table = results
+    unknown = dict(predicted_iou=np.full(6, np.nan, np.float32), true_id=np.full(6, 255))
+    scores = np.array([-4, -9, -2, -7, -3, -8], np.float32)
+    return Hand(folder, table.with_columns(suspicion=scores, **unknown), tmp_path)
+
+
+def test_without_any_predicted_iou_the_suspicion_takes_its_place(unjudged):
+    assert unjudged.legend()[0] == "Predicted class"
+    unjudged.press("w")
+    assert unjudged.legend()[0] == "Suspicion"
+    unjudged.hover(2)
+    status = unjudged.map.status.get_text()
+    assert "true no label  ·  suspicion -2.00" in status and "IoU" not in status
+    unjudged.press("i")
+    assert unjudged.message() == "no segment has a predicted IoU, so there is nothing to colour by"
+    unjudged.press("h")
+    unjudged.slide(-5, -2)  # from -9 to -2
+    assert unjudged.grey_points() == [1, 3, 5]
+    assert unjudged.message() == "only suspicion from -5.00 to -2.00"
+    unjudged.press("r")
+    assert unjudged.grey_points() == []
+
+
+def test_a_selection_shows_the_most_suspicious_first(unjudged):
+    unjudged.press("l")
+    unjudged.draw_around([0, 1, 2, 3, 4, 5])
+    assert_array_equal(unjudged.grid.rows, [2, 4, 0, 3, 5, 1])
+    assert unjudged.grid.title.get_text() == "Selection: 6 segments, with their suspicion"
+    captions = [text.get_text() for text in unjudged.grid.axes.texts]
+    assert [caption.split()[-1] for caption in captions[:2]] == ["-2.00", "-3.00"]
+
+
+def test_ranges_of_both_scales_add_up_and_are_undone_one_by_one(results, tmp_path):
+    folder, table = results
+    scores = np.array([1, 2, 3, 4, 5, 6], np.float32)
+    hand = Hand(folder, table.with_columns(suspicion=scores), tmp_path)
+    hand.slide(0.15, 0.3)
+    hand.press("w")
+    hand.slide(2.5, 6)
+    assert hand.grey_points() == [0, 1, 3]
+    assert hand.message().startswith(
+        "only predicted IoU from 0.15 to 0.30; only suspicion from 2.5"
+    )
+    hand.press("i")
+    assert hand.grey_points() == [0, 1, 3]
+    hand.press("u", "u", "u")  # the colours, then each handle
+    assert hand.message() == "undone: filter by suspicion"
+    assert hand.grey_points() == [0, 3]
 
 
 def test_k_colours_by_the_last_clusters_and_asks_for_their_number_first(hand):
@@ -899,12 +980,13 @@ def test_classes_without_a_name_have_colours_of_their_own(results, tmp_path):
 def test_the_slider_filters_by_predicted_iou_and_its_movement_is_one_step_back(hand):
     hand.slide(0.15, 0.25)
     assert hand.grey_points() == [0, 2, 3, 5]
-    assert hand.explorer.state.iou_range == pytest.approx((0.15, 0.25), abs=0.01)
+    ends = hand.explorer.state.ranges[state.BY_IOU]
+    assert ends == pytest.approx((0.15, 0.25), abs=0.01)
     hand.press("u")  # the right handle
     assert hand.grey_points() == [0, 3]
     hand.press("u")  # the left handle
     assert hand.grey_points() == []
-    assert hand.panel.slider.val == pytest.approx((0.1, 0.3))
+    assert hand.slider.val == pytest.approx((0.1, 0.3))
     hand.press("u")
     assert hand.message() == "nothing to undo"
 
@@ -1086,12 +1168,12 @@ def test_the_wheel_turns_the_pages_of_a_large_selection(hand, monkeypatch):
     monkeypatch.setattr(sheets, "PAGE", 4)
     hand.press("l")
     hand.draw_around([0, 5])
-    assert_array_equal(hand.grid.rows, [0, 1, 2, 3])
+    assert_array_equal(hand.grid.rows, [0, 3, 1, 4])  # the most suspicious
     assert "1 to 4 here" in hand.grid.title.get_text()
     hand.wheel(-1, hand.grid)
-    assert_array_equal(hand.grid.rows, [4, 5])
+    assert_array_equal(hand.grid.rows, [2, 5])
     hand.wheel(-1, hand.grid)
-    assert_array_equal(hand.grid.rows, [4, 5])
+    assert_array_equal(hand.grid.rows, [2, 5])
     hand.click(5, 3, hand.grid)  # neighbours open in a window of their own
     assert hand.titles() == ["Selection", "Nearest neighbours"]
     assert hand.grid.rows[0] == 5

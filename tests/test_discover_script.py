@@ -19,6 +19,7 @@ from src.embedding.maps import MAPS, Reduction, read_with_maps, with_maps
 from src.embedding.space import reduce
 from src.embedding.table import only_datasets, read_table
 from src.errors import SettingError
+from src.model_card import card_of
 from src.store.files import version_of
 from src.store.provenance import identity
 from src.store.tables import write_embeddings
@@ -223,7 +224,7 @@ def test_a_query_is_embedded_by_the_network_of_the_segments_and_placed(photo, mo
     maps = dict.fromkeys(MAPS, reduce(vectors, "pca", 2, 0))
     table = object_table(8, embeddings=vectors, **maps)
     same = table.with_facts(made_from={"net": identity(entry), "crop_size": None})
-    embedder = script.embedder_of({"net": "tiny"}, same, LOG)
+    embedder = script.embedder_of("tiny", same, None, None, LOG)
     query = embed_part(LOG, part, same, "tiny", embedder)
     assert query.name == "photo.png"
     assert query.embeddings.shape == (512,)
@@ -239,8 +240,9 @@ def test_a_query_is_embedded_by_the_network_of_the_segments_and_placed(photo, mo
 
 def test_a_query_is_the_one_object_of_its_picture_for_the_segmentation_network(photo):
     table = object_table(1)
-    settings = {"net": "segmentation", "model_name": CONFIG.MODEL_NAME}
-    embedder = script.embedder_of(settings, table, LOG)
+    model = script.models[CONFIG.MODEL_NAME]
+    card = card_of(model, CONFIG.TRAIN_DATASET, {})
+    embedder = script.embedder_of("segmentation", table, model, card, LOG)
     part = read_part(photo[0], [1, 2, 39, 28])
     picture, components, numbers = embedder.cut_box(part.picture, part.box)
     assert numbers == [1]

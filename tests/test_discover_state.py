@@ -43,11 +43,28 @@ def test_values_with_one_name_are_one_group_in_the_first_colour():
 def test_a_scale_has_equal_steps_that_hold_its_ends_and_what_is_beyond():
     colours = np.zeros((4, 3), np.uint8)
     values = np.array([0.0, 0.24, 0.26, 1.0, 1.1, -0.1, np.nan])
-    groups = state.group_by_step(values, (0.0, 1.0), colours, (9, 9, 9))
+    groups = state.group_by_step(state.Scale(values, (0.0, 1.0)), colours, (9, 9, 9))
     assert_array_equal(groups.codes, [0, 0, 1, 3, 3, 0, 4])
     assert groups.names[4] == "unknown"
     assert_array_equal(groups.colours[4], (9, 9, 9))
     assert groups.names[1] == "0.25 to 0.50"
+
+
+@pytest.mark.parametrize(
+    ("values", "extent", "text"),
+    [
+        ([0.1, 0.3, np.nan], (0.1, 0.3), "0.20"),  # predicted IoUs
+        ([-18.25, -2.5], (-19, -2), "0.20"),  # energies
+        ([3e-5, 0.00021], (3e-5, 0.00021), "0.20000"),
+        ([0.75], (0.7, 0.8), "0.20"),
+        ([np.nan], (0, 1), "0.20"),
+    ],
+)
+def test_a_scale_ends_on_round_numbers_and_tells_its_values_apart(values, extent, text):
+    scale = state.Scale.of(np.array(values, np.float32))
+    assert scale.extent == pytest.approx(extent)
+    assert scale.text(0.2) == text
+    assert scale.is_known() == (values != [np.nan])
 
 
 # filters
@@ -58,16 +75,21 @@ def test_a_segment_is_kept_that_passes_every_filter(first):
         "class": groups_of([0, 0, 1, 1], ["cow", "car"]),
         "dataset": groups_of([0, 1, 0, 1], ["a", "b"]),
     }
-    iou = np.array([0.1, 0.2, 0.3, np.nan])
+    scales = {
+        state.BY_IOU: state.Scale.of([0.1, 0.2, 0.3, np.nan]),
+        state.BY_SUSPICION: state.Scale.of([5, 9, 2, 7]),
+    }
 
     def kept(**changes):
-        return state.kept_rows(replace(first, **changes), ways.__getitem__, iou).tolist()
+        return state.kept_rows(replace(first, **changes), ways.__getitem__, scales).tolist()
 
     assert kept() == [True, True, True, True]
     assert kept(hidden=frozenset({("class", "cow")})) == [False, False, True, True]
     both = frozenset({("class", "cow"), ("dataset", "b")})
     assert kept(hidden=both) == [False, False, True, False]
-    assert kept(iou_range=(0.2, np.inf)) == [False, True, True, False]
+    assert kept(ranges={state.BY_IOU: (0.2, np.inf)}) == [False, True, True, False]
+    both = {state.BY_IOU: (-np.inf, 0.2), state.BY_SUSPICION: (6, np.inf)}
+    assert kept(ranges=both) == [False, True, False, False]
     assert kept(hidden=frozenset({("class", "gone")})) == [True, True, True, True]
 
 

@@ -27,6 +27,8 @@ from src.embedding.networks import (
 )
 from src.errors import SettingError
 from src.model.deepv3 import DeepWV3Plus
+from src.segmentation.class_maps import RawOutput
+from src.segmentation.inference import Computing
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 Entry = namedtuple("Entry", "name module_name class_name kwargs model_weights")
@@ -600,6 +602,38 @@ def test_a_segment_that_does_not_exist_is_an_error(k):
         segment_features(network, torch.zeros(3, *COMPONENTS.shape), COMPONENTS, [k])
 
 
-def test_a_network_without_features_is_an_error_that_says_what_to_do():
-    with pytest.raises(SettingError, match="no method `features"):
+def test_what_is_no_segmentation_network_is_an_error_that_says_so():
+    with pytest.raises(SettingError, match=r"Flatten gave \(1, 2142\) float32: a segmentation net"):
         segment_features(torch.nn.Flatten(), torch.zeros(3, 21, 34), COMPONENTS, [1])
+
+
+class Places(torch.nn.Module):
+    """Features: row and column of each pixel of the input, seen with a stride of one."""
+
+    def features(self, images):
+        height, width = images.shape[2:]
+        rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        return torch.stack([rows, columns])[None].float()
+
+
+@pytest.mark.parametrize(
+    ("computing", "factor"),
+    [
+        (Computing(multiple_of=32), (1, 1)),
+        (Computing(size=(41, 67)), (2, 2)),  # 40 steps from the first row to the last, not 20
+        (Computing(size=(41, 34), multiple_of=64), (2, 1)),
+    ],
+)
+def test_features_lie_where_the_segment_lies_in_a_resized_and_filled_input(computing, factor):
+    image = torch.zeros(3, *COMPONENTS.shape)
+    features = segment_features(Places(), image, COMPONENTS, [4, 1, 3], computing)
+    for row, k in zip(features, [4, 1, 3], strict=True):
+        middle = np.argwhere(abs(COMPONENTS) == k).mean(axis=0)
+        np.testing.assert_allclose(row, factor * middle, rtol=1e-5)
+
+
+def test_the_features_of_a_raw_output_are_its_values():
+    values = torch.tensor([[[0.0, 2.0]], [[5.0, 5.0]]])  # (2, 1, 2), of a picture of 1 x 3
+    components = np.array([[1, 1, 2]], np.int32)
+    features = segment_features(torch.nn.Identity(), RawOutput(values, (1, 3)), components, [1, 2])
+    np.testing.assert_allclose(features, [[0.5, 5], [2, 5]])

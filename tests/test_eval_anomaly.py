@@ -13,6 +13,7 @@ import eval_anomaly
 from configuration import CONFIG, DatasetConfig, ModelConfig, datasets
 from src import class_ids
 from src.evaluation import anomaly
+from src.MetaSeg import main as stage_2
 from src.MetaSeg import meta_models, meta_training, segment_tables
 from src.records import Prediction
 from src.store import arrays
@@ -60,7 +61,7 @@ def run(tree, *settings):
 def test_every_score_is_judged_by_pixels_and_by_objects(tree):
     result = run(tree)
     assert list(result) == [
-        "entropy", "1 - largest probability", "margin", "1 - predicted IoU", "max logit",
+        "entropy", "margin", "max_softmax", "predicted_iou", "max_logit",
     ]  # fmt: skip
     for name, figures in result.items():
         assert (figures["positives"], figures["negatives"]) == (60, 160), name
@@ -91,9 +92,9 @@ def test_each_score_is_what_its_name_says(tree):
     entropy = -(0.7 * np.log(0.7) + 0.2 * np.log(0.2) + 0.1 * np.log(0.1 / 17)) / np.log(19)
     expected = {
         "entropy": entropy,
-        "1 - largest probability": 0.3,
         "margin": 1 - 0.7 + 0.2,
-        "1 - predicted IoU": 0.75,
+        "max_softmax": 0.3,
+        "predicted_iou": 0.75,
     }
     assert {name: pytest.approx(values[0, 0], abs=1e-5) for name, values in scores.items()} == (
         expected
@@ -107,6 +108,53 @@ def test_each_score_is_what_its_name_says(tree):
         expected
     )
     assert_allclose(labels, np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("network", [None, {"class": "another"}])
+def test_without_a_meta_model_that_fits_the_others_are_judged_and_one_line_says_so(
+    tree, network, caplog
+):
+    folder, weights = tree[0], tree[0] / "own.pth"
+    if network:
+        model = meta_models.load_meta_model(folder / "linear.pth")
+        meta_models.save_meta_model(weights, model, {"network": network})
+    result = run((folder, ["args.meta_model=linear", f"args.meta_weights={weights}"]))
+    assert list(result) == ["entropy", "margin", "max_softmax", "max_logit"]
+    (line,) = [text for text in caplog.messages if "predicted_iou" in text]
+    assert line == f"without predicted_iou: {weights} is not there, or is of another network"
+
+
+@pytest.fixture
+def mapped(tree, monkeypatch):
+    """The tree with a map of the user's own, that knows the unknown object; and its file."""
+    for index in (0, 3):
+        np.save(tree[0] / f"{index}.npy", (LABELS == 100).astype(np.float16))
+    words = "args.dataset=streets_ood", "args.heatmaps.own=.", "args.num_cores=1"
+    with monkeypatch.context() as there:
+        there.chdir(tree[0])
+        stage_2.ex.run_commandline(["main.py", "with", *words, "args.io_path=."])
+    return tree, tree[0] / "0.npy"
+
+
+def test_heat_maps_of_one_s_own_are_judged_beside_the_scores(mapped):
+    figures = run(mapped[0])
+    assert list(figures)[-1] == "own"
+    assert figures["own"]["average_precision"] == figures["own"]["auroc"] == 1
+
+
+def test_an_own_heat_map_that_is_gone_is_the_error_of_its_picture(mapped):
+    tree, path = mapped
+    write_image(tree[0], 5, LABELS)
+    path.unlink()
+    with pytest.raises(SystemExit, match=f"image 0: .*{path}"):
+        run(tree)
+
+
+def test_an_own_heat_map_that_is_another_one_now_is_not_judged(mapped):
+    tree, path = mapped
+    np.save(path, np.zeros((12, 20)))
+    with pytest.raises(SystemExit, match=f"image 0: .*{path} has changed since; run src/MetaSeg"):
+        run(tree)
 
 
 class FixedIoU:
@@ -139,7 +187,7 @@ def test_images_with_different_scores_are_not_compared(tree):
     write_image(tree[0], 5, LABELS)
     prediction = replace(arrays.read_prediction(path), scores={})
     arrays.write_prediction(path, prediction, {}, "float32")
-    with pytest.raises(SystemExit, match="image 5 .*others also have max logit"):
+    with pytest.raises(SystemExit, match="image 5 .*others also have max_logit"):
         run(tree)
 
 
@@ -150,7 +198,7 @@ def test_the_benchmarks_are_judged_by_their_own_labels(tree, dataset, unknown):
     known = 1 if dataset == "cityscapes_laf" else 0
     labels = np.where(LABELS == 100, unknown, np.where(LABELS == 0, known, 255)).astype(np.uint8)
     write_image(tree[0], 0, labels, dataset)
-    figures = run(tree, f"args.dataset={dataset}")["max logit"]
+    figures = run(tree, f"args.dataset={dataset}")["max_logit"]
     assert (figures["positives"], figures["negatives"]) == (60, 160)
 
 
@@ -162,7 +210,7 @@ def test_tables_and_curves_are_written(tree):
         "anomaly_pixels.csv", "anomaly_components.csv", "anomaly_curves.png", "anomaly_curves.pdf",
     }  # fmt: skip
     rows = list(csv.DictReader((folder / "anomaly_pixels.csv").read_text().splitlines()))
-    assert [row["score"] for row in rows][-1] == "max logit"
+    assert [row["score"] for row in rows][-1] == "max_logit"
     assert float(rows[0]["auroc"]) == pytest.approx(5 / 6 + 1 / 12)
     rows = list(csv.DictReader((folder / "anomaly_components.csv").read_text().splitlines()))
     assert [row["track"] for row in rows] == ["anomaly"] * 5 + ["obstacle"] * 5
@@ -209,7 +257,6 @@ def test_an_image_that_cannot_be_read_is_named_and_the_others_are_judged(tree):
     ],
 )
 def test_what_counts_as_anomaly_in_each_dataset(name, expected):
-    table = class_ids.anomaly_labels(
-        datasets[name], CONFIG.TRAIN_DATASET, logging.getLogger(__name__)
-    )
+    known = class_ids.class_mapping(CONFIG.TRAIN_DATASET, "pred_mapping")
+    table = class_ids.anomaly_labels(datasets[name], known, logging.getLogger(__name__))
     assert_allclose(table[[*expected]], [*expected.values()])

@@ -52,11 +52,11 @@ def test_coco_masks_are_the_segments_pixel_by_pixel(tmp_path):
     write_coco(tmp_path / "new" / "all.json", table, [2, 0, 3, 1], NAMES, components=components)
     coco = coco_api.COCO(tmp_path / "new" / "all.json")
     assert [(i["file_name"], i["width"], i["height"]) for i in coco.loadImgs([1, 2])] == [
-        ("a/b, ü.png", 3, 3),
         ("c.jpg", 4, 1),
+        ("a/b, ü.png", 3, 3),
     ]
     annotations = coco.loadAnns(coco.getAnnIds())
-    assert [a["attributes"]["component"] for a in annotations] == [1, 2, 1, 2]
+    assert [a["attributes"]["component"] for a in annotations] == [1, 1, 2, 2]
     for annotation in annotations:
         attributes = annotation["attributes"]
         numbers = MAPS[attributes["dataset"], attributes["image_index"]]
@@ -64,9 +64,9 @@ def test_coco_masks_are_the_segments_pixel_by_pixel(tmp_path):
         assert_array_equal(mask, abs(numbers) == attributes["component"])
         assert annotation["area"] == mask.sum()
     assert [a["bbox"] for a in annotations] == [
+        [0, 0, 1, 1],
         [0, 0, 2, 2],
         [2, 0, 1, 3],
-        [0, 0, 1, 1],
         [1, 0, 3, 1],
     ]
 
@@ -86,6 +86,7 @@ def test_coco_tells_what_is_known_of_a_segment(tmp_path):
     assert first["attributes"] == {
         "predicted_class": "road, paved",
         "predicted_iou": 0.25,
+        "suspicion": 0.75,
         "dataset": "streets",
         "image_index": 5,
         "component": 1,
@@ -95,11 +96,8 @@ def test_coco_tells_what_is_known_of_a_segment(tmp_path):
     }
     assert (last["id"], last["image_id"], last["category_id"]) == (2, 2, 9)
     unknown = last["attributes"]
-    assert (unknown["predicted_iou"], unknown["true_class"], unknown["tag"]) == (
-        None,
-        "class 3",
-        None,
-    )
+    assert (unknown["predicted_iou"], unknown["suspicion"]) == (None, None)
+    assert (unknown["true_class"], unknown["tag"]) == ("class 3", None)
 
 
 def test_a_component_map_is_asked_for_once_an_image(tmp_path):
@@ -111,7 +109,7 @@ def test_a_component_map_is_asked_for_once_an_image(tmp_path):
         return components(*place)
 
     write_coco(tmp_path / "all.json", table_of_four(), range(4), NAMES, components=counted)
-    assert asked == [("net", "streets", 5), ("net", "photographs", 0)]
+    assert asked == [("net", "photographs", 0), ("net", "streets", 5)]
 
 
 @pytest.mark.parametrize("there", [np.ones((2, 2), np.int32), np.full((3, 3), 2, np.int32)])
@@ -127,7 +125,7 @@ def test_an_image_measured_anew_is_named_and_nothing_is_written(there, tmp_path)
 def test_csv_has_a_row_a_segment(tmp_path):
     write_csv(tmp_path / "a.csv", table_of_four(), np.array([3, 0]), NAMES, {0: 'a "b"\nc'})
     with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
-        unknown, known = csv.DictReader(file)
+        known, unknown = csv.DictReader(file)
     assert known == {
         "dataset": "streets",
         "model": "net",
@@ -139,6 +137,7 @@ def test_csv_has_a_row_a_segment(tmp_path):
         "true_id": "7",
         "true_class": "Kühe, braun",
         "predicted_iou": "0.25",
+        "suspicion": "0.75",
         "segment_size": "4",
         "crop_left": "0",
         "crop_upper": "0",
@@ -147,7 +146,7 @@ def test_csv_has_a_row_a_segment(tmp_path):
         "tag": 'a "b"\nc',
     }
     assert {key for key, value in unknown.items() if not value} == {
-        "predicted_iou", "segment_size", "tag",
+        "predicted_iou", "suspicion", "segment_size", "tag",
     }  # fmt: skip
     assert (unknown["true_id"], unknown["true_class"]) == ("3", "class 3")
 
@@ -167,6 +166,23 @@ def test_parquet_has_the_same_columns_with_vector_map_and_thumbnail(tmp_path):
     assert (placed["embedding"], placed["x"], placed["y"]) == ([0, 1], 1, 2)
     assert placed["image"] == {"bytes": b"one", "path": "0.jpg"}
     assert (new["tag"], new["true_class"], new["x"], new["y"]) == ("x", None, None, None)
+
+
+def test_the_most_suspicious_come_first_in_every_format_and_the_unknown_last(tmp_path):
+    pytest.importorskip("pycocotools")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    suspicion = np.array([-3, np.nan, 0.5, 12], np.float32)  # a score without bounds
+    table = table_of_four().with_columns(suspicion=suspicion)
+    write_coco(tmp_path / "a.json", table, range(4), NAMES, components=components)
+    write_csv(tmp_path / "a.csv", table, range(4), NAMES)
+    write_parquet(tmp_path / "a.parquet", table, range(4), NAMES)
+    annotations = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["annotations"]
+    found = [annotation["attributes"]["suspicion"] for annotation in annotations]
+    assert found == [12, 0.5, -3, None]
+    assert [annotation["image_id"] for annotation in annotations] == [1, 1, 2, 2]
+    assert parquet.read_table(tmp_path / "a.parquet")["suspicion"].to_pylist() == found
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["suspicion"] for row in csv.DictReader(file)] == ["12.0", "0.5", "-3.0", ""]
 
 
 def test_parquet_leaves_out_what_the_table_does_not_have(tmp_path):

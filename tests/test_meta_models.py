@@ -1,6 +1,7 @@
 """Meta models, held to the numbers of the published network."""
 
 import json
+import logging
 from collections import namedtuple
 from dataclasses import replace
 from functools import partial
@@ -15,9 +16,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from src import registry
 from src.errors import SettingError
-from src.MetaSeg import meta_models, meta_training, segment_tables
+from src.MetaSeg import meta_models, meta_stage, meta_training, segment_tables
 from src.MetaSeg.meta_models import MetaModel
 from src.MetaSeg.meta_nn import MetaNN
+from src.run.runner import Runner
+from src.store import provenance
+from src.store.paths import Results
 
 Entry = namedtuple("Entry", "name module_name class_name kwargs model_weights")
 ENTRY = Entry("meta_nn", "src.MetaSeg.meta_nn", "MetaNN", {}, None)
@@ -471,6 +475,36 @@ def test_a_checkpoint_knows_what_it_was_made_from(checkpoint, tmp_path):
     assert meta_models.made_from(tmp_path / "missing.pth") is None
     (tmp_path / "broken.pth").write_bytes(b"no checkpoint")
     assert meta_models.made_from(tmp_path / "broken.pth") is None
+
+
+def test_a_meta_model_fits_unless_it_is_known_to_be_of_another_network(checkpoint, tmp_path):
+    model, path = checkpoint
+    entry = ENTRY._replace(model_weights=tmp_path / "network.pth")
+    entry.model_weights.write_bytes(b"weights")
+    assert meta_models.fits(path, entry)  # it does not say of which it is
+    meta_models.save_meta_model(path, model, {"network": provenance.identity(entry)})
+    assert meta_models.fits(path, entry)
+    entry.model_weights.write_bytes(b"others")
+    assert not meta_models.fits(path, entry)
+    assert not meta_models.fits(path, ENTRY)
+    entry.model_weights.unlink()  # the results of others
+    assert meta_models.fits(path, entry)
+    assert not meta_models.fits(tmp_path / "gone.pth", entry)
+    assert not meta_models.fits(None, entry)
+
+
+def test_a_meta_model_of_another_network_is_replaced_only_where_asked_to(checkpoint, tmp_path):
+    model, path = checkpoint
+    first, second = ({"class": f"nets.{name}", "kwargs": {}, "weights": None} for name in "AB")
+    meta_models.save_meta_model(path, model, {"network": first})
+    before, place = path.read_bytes(), Results(tmp_path, "net", "none")
+    training = meta_stage.Training(ENTRY, path, second, place, place, {})
+    run = Runner(logging.getLogger(__name__))
+    with pytest.raises(SettingError, match=r"another network \(nets.A, .*by args.meta_weights="):
+        meta_stage.train(run, training, None)
+    with pytest.raises(SettingError, match="has no metrics files"):
+        meta_stage.train(replace(run, overwrite=True), training, None)
+    assert path.read_bytes() == before
 
 
 def test_a_missing_checkpoint_says_what_to_run(tmp_path):

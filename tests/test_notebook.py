@@ -1,10 +1,12 @@
 """The page docs/notebook.md as it is printed, and the module behind it."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from factories import model_card
 from numpy.testing import assert_array_equal
 
 from configuration import datasets, models
@@ -71,7 +73,7 @@ def test_rows_are_numbered_like_the_pixels_of_their_segments():
     classes = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [1, 0, 0, 0]])
     likely = np.where(classes[..., None] == [0, 1], np.float32(0.75), np.float32(0.25))
     prediction = Prediction(likely, classes.astype(np.uint8), None, "street.png")
-    loaded = notebook.Loaded(None, (0, 0, 0), (1, 1, 1), CLASSES, None)
+    loaded = notebook.Loaded(None, replace(model_card(), classes=CLASSES), None)
     segments = notebook.segments(loaded, prediction)
     assert_array_equal(segments.components, [[1, 1, 2, 2], [1, 1, 2, 2], [3, 1, 1, 1]])
     assert_array_equal(segments.number, [1, 2, 3])

@@ -121,6 +121,13 @@ def test_the_overview_has_four_titled_panels_with_the_segment_boxed_in_each(trut
         assert_array_equal(picture[4, 2], pictures.RED)
 
 
+def test_the_overview_says_where_no_predicted_iou_is_known():
+    image, components = np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), np.int32)
+    rest = (3, 3, 5, 5), MAPPING, MAPPING
+    panels = pictures.overview_panels(image, prediction(None), components, [np.nan], *rest)
+    assert list(panels)[1] == "Predicted IoU of each segment (unknown)"
+
+
 def test_a_thumbnail_is_a_small_jpeg_with_a_little_context():
     image = np.zeros((400, 600, 3), np.uint8)
     data = pictures.thumbnail(image, (100, 100, 300, 200))

@@ -197,8 +197,8 @@ class Pictures:
 def test_a_truth_without_counterpart_is_told(user_folder, caplog, kind, expected, warned):
     (user_folder / "own_module_c.py").write_text(DATASETS)
     entry = Entry("mine", "own_module_c", kind, {})
-    trained_on = Entry("roads", "own_module_c", "Roads", {})
-    table = class_ids.predicted_ids(entry, trained_on, logging.getLogger("test"))
+    known = class_ids.class_mapping(Entry("roads", "own_module_c", "Roads", {}), "pred_mapping")
+    table = class_ids.predicted_ids(entry, known, logging.getLogger("test"))
     assert table[5] == expected
     message = "the true IoU of segments of 'mine' is unknown: .*`train_ids` of Seas .*(road)"
     assert bool(caplog.messages) is warned

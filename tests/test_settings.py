@@ -190,5 +190,5 @@ def test_shared_settings_have_the_defaults_of_the_configuration():
         "shard": None,
         "overwrite": False,
         "dry_run": False,
-        "fail_fast": False,
+        "fail_fast": None,
     }

@@ -458,6 +458,7 @@ def nested():
         "gt": np.array([1, 2, 255]),
         "pred": np.array([0, 0, 1]),
         "iou": np.array([0.5, 0.25, 0.75], np.float32),
+        "suspicion": np.array([0.9, 0.8, 0.7], np.float32),
         "segment_size": np.array([7, 8, 9]),
         "thumbnail": [b"1", b"2", b"3"],
         "reduced_by": {"method": "pca"},

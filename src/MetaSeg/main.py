@@ -18,10 +18,11 @@ if __name__ == "__main__":  # this checkout comes first, whichever is installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from configuration import CONFIG, datasets, meta_models, models
-from src import class_ids, registry
+from src import class_ids, entries, registry, scores
 from src.errors import SettingError
 from src.MetaSeg import analysis, meta_stage, meta_training, segment_tables, stage
 from src.MetaSeg import meta_models as meta
+from src.model_card import known_card
 from src.run.experiment import create_experiment
 from src.run.runner import Runner
 from src.run.settings import HOW_TO_RUN, PATH, POSITIVE, setting, shared_settings
@@ -33,7 +34,9 @@ ex = create_experiment("metaseg")
 @ex.config
 def config():
     args = dict(  # noqa: F841 (sacred reads it)
-        dataset=setting(CONFIG.DATASET.name, "entry of `datasets` whose predictions to measure"),
+        dataset=setting(
+            CONFIG.DATASET.name, "entry of `datasets`, or a folder, whose predictions to measure"
+        ),
         **shared_settings(CONFIG, "model_name", "io_path", "num_images"),
         heatmaps=setting({}, "name=folder of further maps <i>.npy, (H, W)", kind=PATH),
         compute_metrics=setting(CONFIG.COMPUTE_METRICS, "measure the segments"),
@@ -81,39 +84,44 @@ def analyze_metrics(args, run, results, entry):
 
 
 def _check_heatmaps(heatmaps):
+    """The absolute folders of further maps, by name."""
     for name, folder in heatmaps.items():
+        if name in scores.NAMES:
+            raise SettingError(
+                f"`args.heatmaps.{name}` has the name of a score: name the map otherwise than "
+                f"{', '.join(scores.NAMES)}"
+            )
         if not name.isidentifier() or not Path(folder).is_dir():
             raise SettingError(
                 f"`args.heatmaps.{name}` must be a name of letters and digits and a folder of "
                 f"<image index>.npy, got {folder!r}"
             )
+    return {name: Path(folder).absolute() for name, folder in heatmaps.items()}
 
 
 @ex.automain
 def main(args, _log, _run):
-    registry.choose(models, args["model_name"], "model")
-    data = registry.choose(datasets, args["dataset"], "dataset")
+    io_path = Path(args["io_path"]).resolve()  # others may work in another folder
+    model = entries.choose_model(models, args["model_name"], io_path)
+    data = entries.choose_dataset(datasets, args["dataset"], io_path)
+    known = known_card(io_path, model, CONFIG.TRAIN_DATASET).classes
     entry = registry.choose(meta_models, args["meta_model"], "meta model")
-    _check_heatmaps(args["heatmaps"])
-    # others may work in another folder
-    results = Results(Path(args["io_path"]).resolve(), args["model_name"], data.name)
+    heatmaps = _check_heatmaps(args["heatmaps"])
+    results = Results(io_path, model.name, data.name)
     run, num_images = Runner.from_args(args, _log), args["num_images"]
     if args["analyze_metrics"]:  # what is wrong is said before the work begins
         meta_training.check(entry)
     if args["visualize_rating"]:
         meta_model = meta.load_meta_model(args["meta_weights"] or entry.model_weights, entry)
     if args["compute_metrics"]:
-        predicted_ids = class_ids.predicted_ids(data, CONFIG.TRAIN_DATASET, _log)
-        run.close(stage.measure_dataset(run, results, predicted_ids, args["heatmaps"], num_images))
+        predicted_ids = class_ids.predicted_ids(data, known, _log)
+        run.close(stage.measure_dataset(run, results, predicted_ids, heatmaps, num_images))
     if args["dry_run"]:
         if args["visualize_rating"] or args["analyze_metrics"]:
             _log.info("then pictures would be drawn and tables written, which are always made anew")
         return None
     if args["visualize_rating"]:
-        mappings = (
-            class_ids.class_mapping(data, "label_mapping"),
-            class_ids.class_mapping(CONFIG.TRAIN_DATASET, "pred_mapping"),
-        )
+        mappings = class_ids.class_mapping(data, "label_mapping"), known
         run.close(stage.draw_ratings(run, results, meta_model, mappings, num_images))
     if args["analyze_metrics"]:
         result = analyze_metrics(args, run, results, entry)

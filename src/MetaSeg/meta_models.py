@@ -6,6 +6,7 @@ Rottmann et al., arXiv 1811.00648.
 import inspect
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from src import registry
 from src.errors import SettingError
 from src.MetaSeg.meta_nn import MetaNN
 from src.MetaSeg.segment_tables import original_names, segment_table
-from src.store import regressors
+from src.store import provenance, regressors
 from src.store.weights import read_torch, write_torch
 
 FORMAT = 2  # of a checkpoint
@@ -237,6 +238,20 @@ def _from_original(checkpoint):
         "std": std,
         "made_from": None,
     }
+
+
+def fits(path, model):
+    """Whether a meta model's file is there, and not of another segmentation network.
+
+    That it is of another network, the entry `model`, must be known: the file says of which it is,
+    and the network's own weights are at hand.
+    """
+    if path is None or not Path(path).is_file():
+        return False
+    network, weights = (made_from(path) or {}).get("network"), model.model_weights
+    if network is None or (weights is not None and not Path(weights).exists()):
+        return True
+    return network == provenance.identity(model)
 
 
 def made_from(path):

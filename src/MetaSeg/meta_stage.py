@@ -43,6 +43,8 @@ def train(run, training, report):
     )
     made_from, segments = made_from_of(training, learnt, judged)
     read = partial(read_segments, training.network)
+    if not run.overwrite:
+        _refuse_another_networks(path, training)
     reason = "args.overwrite" if run.overwrite else why_stale(path, made_from, segments)
     if reason is None:
         log.info("%s was made from the same: not trained again", path)
@@ -61,6 +63,20 @@ def train(run, training, report):
     r2, name = float(r2_score(table.true_iou, predicted_iou)), training.judged.dataset
     log.info("R^2 of the predicted IoU on %s: %.3f (%d segments)", name, r2, len(predicted_iou))
     return r2
+
+
+def _refuse_another_networks(path, training):
+    """Keep a meta model that another segmentation network still needs."""
+    of_network = (meta.made_from(path) or {}).get("network", training.network)
+    its, ours = (
+        {key: of[key] for key in ("class", "kwargs")} for of in (of_network, training.network)
+    )
+    if its != ours:
+        raise SettingError(
+            f"{path} is the meta model of another network ({its['class']}, {its['kwargs']}): name "
+            "a file for this one by args.meta_weights=..., here and in later stages, or replace it "
+            "by args.overwrite=True"
+        )
 
 
 def _fit_and_store(training, tables, made_from, report):

@@ -129,6 +129,24 @@ def read_measured(results, index, probabilities=False):
     return measured
 
 
+def own_maps(results, index):
+    """The further heat maps that the metrics of an image have means of: (H, W) float32 by name.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        See `source_of`; a map is missing, or is another one now.
+    """
+    noted = (source_of(results, index) or {}).get("heatmaps", {})
+    maps = {}
+    for name, of_map in noted.items():
+        path = provenance.path_of(of_map)
+        if provenance.why_differs(of_map, provenance.content(path, of_map)):
+            raise ValueError(f"{path} has changed since; run src/MetaSeg/main.py again")
+        maps[name] = np.asarray(arrays.read_map(path), np.float32)
+    return maps
+
+
 def source_of(results, index, path=None):
     """What the metrics of an image were made from: a dict, None for the original's file.
 

@@ -4,16 +4,30 @@ The common part is here: pictures and label files from a folder of the user.
 """
 
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# Not all that Pillow knows: for some, such as EPS, it starts another program on the file.
-FORMATS = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+EXTENSIONS = {  # in lower case, by format; some are read only where Pillow has what they need
+    # not all that it knows: for some, such as EPS, it starts another program on the file
+    "AVIF": (".avif",),
+    "BMP": (".bmp",),
+    "DIB": (".dib",),
+    "GIF": (".gif",),
+    "HEIF": (".heic", ".heif", ".hif"),
+    "JPEG": (".jfif", ".jpe", ".jpeg", ".jpg"),
+    "JPEG2000": (".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx"),
+    "PNG": (".png",),
+    "PPM": (".pbm", ".pgm", ".pnm", ".ppm"),
+    "TGA": (".tga",),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
 
 _NO_RANGE = "its values have no known range; save it with 8 or 16 bits a channel"
 
@@ -83,7 +97,7 @@ def read_image(path):
     Parameters
     ----------
     path : path
-        The content tells the format, not the name: one of `FORMATS`.
+        The content tells the format, not the name: one of `readable_formats`.
 
     Raises
     ------
@@ -131,6 +145,22 @@ def read_colours(path):
         return np.array(image.convert("RGB"))
 
 
+@cache
+def readable_formats():
+    """Those of `EXTENSIONS` that Pillow reads here, by itself or by the plug-in of pillow-heif."""
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    Image.init()
+    lacking = {"AVIF": "avif", "JPEG2000": "jpg_2000", "WEBP": "webp"}
+    return [
+        name
+        for name in EXTENSIONS
+        if name in Image.OPEN and (name not in lacking or features.check(lacking[name]))
+    ]
+
+
 @contextmanager
 def _opened(path):
     """Give the picture in a file, upright; what goes wrong is told in one line with its name."""
@@ -138,7 +168,9 @@ def _opened(path):
         with Path(path).open("rb") as file:  # by its name Pillow may map it, and die if it shrinks
             with warnings.catch_warnings():  # half of what is refused
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                image = Image.open(file, formats=FORMATS)  # looks at the size before it reads on
+                image = Image.open(
+                    file, formats=readable_formats()
+                )  # looks at the size before it reads on
             ImageOps.exif_transpose(image, in_place=True)
             image.load()
             yield image
@@ -157,7 +189,7 @@ def _reason(error, path):
         )
     if isinstance(error, UnidentifiedImageError):
         is_empty = Path(path).stat().st_size == 0
-        return "it is empty" if is_empty else f"it is no picture ({', '.join(FORMATS)})"
+        return "it is empty" if is_empty else f"it is no picture ({', '.join(readable_formats())})"
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -187,11 +219,7 @@ def list_images(root, pattern, *, folder=".", readable=(".png",)):
         There is no such root, or no such picture.
     """
     root = Path(root)
-    if not root.is_dir():
-        raise FileNotFoundError(
-            f"there is no folder {root}; set the root of the data set in configuration.py: "
-            "`kwargs` of its entry in `datasets`"
-        )
+    check_root(root)
     paths = [
         path
         for path in (root / folder).glob(pattern)
@@ -202,6 +230,15 @@ def list_images(root, pattern, *, folder=".", readable=(".png",)):
     if not paths:
         raise FileNotFoundError(f"there are no pictures {root / folder / pattern}")
     return sorted(paths, key=Path.as_posix)
+
+
+def check_root(root):
+    """Raise a FileNotFoundError if the root of a data set is no folder."""
+    if not Path(root).is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {root}; set the root of the data set in configuration.py: "
+            "`kwargs` of its entry in `datasets`"
+        )
 
 
 def with_labels(images, label_of):

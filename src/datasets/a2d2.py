@@ -16,6 +16,7 @@ from src.datasets import (
 from src.records import NO_LABEL
 
 mean, std = IMAGENET_MEAN, IMAGENET_STD
+min_segment_size = min_crop_size = (128, 128)  # height, width in pixels
 
 POSITIONS = (
     "front_center",

@@ -15,6 +15,7 @@ from src.datasets import (
 from src.records import NO_LABEL
 
 mean, std = IMAGENET_MEAN, IMAGENET_STD
+min_segment_size = min_crop_size = (128, 128)  # height, width in pixels
 
 _TRAINED = [label for label in tables.Cityscapes.classes if not label.ignore_in_eval]
 # wall, fence, traffic light, traffic sign, person, rider and all vehicles

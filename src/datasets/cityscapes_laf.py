@@ -10,6 +10,7 @@ from src.datasets import (
 )
 
 mean, std = IMAGENET_MEAN, IMAGENET_STD
+min_segment_size = min_crop_size = (128, 128)  # height, width in pixels
 
 # numbered objects that are no hazard: they are flat, or part of the scene
 NON_HAZARD_IDS = (31, 33, 34, 36, 37, 38, 39)

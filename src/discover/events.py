@@ -25,7 +25,8 @@ class Events:
         self.held = set()  # keys that are down
         self._stroke = None  # pixels that a selection has been drawn through so far
         self._sliding = False  # whether the slider has moved since the button was let go
-        explorer.map.panel.slider.on_changed(self._on_slider)
+        for way, its in explorer.map.panel.ranges.items():
+            its.slider.on_changed(partial(self._on_slider, way))
 
     def connect(self, view):
         """Listen to the map or a sheet."""
@@ -204,8 +205,8 @@ class Events:
         corners = (left, lower), (right, lower), (right, upper), (left, upper), (left, lower)
         return np.array(corners)
 
-    def _on_slider(self, value):
-        self.explorer.filter_iou(*map(float, value), goes_on=self._sliding)
+    def _on_slider(self, way, value):
+        self.explorer.filter_range(way, *map(float, value), goes_on=self._sliding)
         self._sliding = True
 
     def _on_scroll(self, view, event):

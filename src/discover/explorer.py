@@ -30,7 +30,6 @@ SPACES = ("reduced", "full")
 TOOLS = ("", "lasso", "rectangle")  # "": clicks are clicks
 ASKED_ALREADY = "the question that is asked comes first: Enter or Escape ends it"
 NOTHING_SELECTED = "nothing is selected: press l, then draw around segments"
-IOU_FILTER = "filter by predicted IoU"
 
 
 class Explorer:
@@ -94,8 +93,7 @@ class Explorer:
             windows.new(MAP_SIZE_IN, "Embedding space"),
             self.table["plot_embeddings"],
             self._map_title(),
-            segments.predicted_iou,
-            segments.iou_extent,
+            segments.scales,
         )
         self.here = self.map  # the window that was used last
         self.events = Events(self)
@@ -204,6 +202,9 @@ class Explorer:
         if way == state.BY_TRUTH and not self.segments.has_truth():
             self.say("no segment has a ground truth, so there is nothing to colour by")
             return
+        if way in self.segments.scales and not self.segments.scales[way].is_known():
+            self.say(f"no segment has a {way}, so there is nothing to colour by")
+            return
         if way == state.BY_CLUSTER and self.state.clusters is None:
             self.ask_clusters()
             return
@@ -227,29 +228,32 @@ class Explorer:
         self._change("filter", hidden=hidden)
         self._say_filters()
 
-    def filter_iou(self, low, high, goes_on=False):
-        """Filter out what has a predicted IoU outside a range.
+    def filter_range(self, way, low, high, goes_on=False):
+        """Filter out what has a number outside a range, `way` being that of its Scale.
 
         `goes_on`: part of the same movement as the last change, and with it one step back.
         """
-        if goes_on and self._history and self._history[-1][1] == IOU_FILTER:
+        what = f"filter by {way}"
+        if goes_on and self._history and self._history[-1][1] == what:
             self.state = self._history.pop()[0]
-        at_end = np.isclose((low, high), self.segments.iou_extent)  # of the scale: no limit there
+        at_end = np.isclose((low, high), self.segments.scales[way].extent)  # no limit there
         wanted = (-np.inf if at_end[0] else float(low), np.inf if at_end[1] else float(high))
-        self._change(IOU_FILTER, iou_range=None if at_end.all() else wanted)
+        others = {other: its for other, its in self.state.ranges.items() if other != way}
+        self._change(what, ranges=others if at_end.all() else others | {way: wanted})
         self._say_filters()
 
     def reset_filters(self):
         """Take all filters off."""
         if self.state.filtered():
-            self._change("filter", hidden=frozenset(), iou_range=None)
+            self._change("filter", hidden=frozenset(), ranges={})
         self.say("no filters")
 
     def _say_filters(self):
         out = [told for way in state.WAYS if (told := self._filtered_out(way))]
-        if self.state.iou_range:
-            shown = np.clip(self.state.iou_range, *self.segments.iou_extent)
-            out.append("only predicted IoU from {:.2f} to {:.2f}".format(*shown))
+        for way, ends in self.state.ranges.items():
+            scale = self.segments.scales[way]
+            low, high = map(scale.text, np.clip(ends, *scale.extent))
+            out.append(f"only {way} from {low} to {high}")
         self.say("; ".join(out) or "no filters")
 
     def _filtered_out(self, way):
@@ -542,7 +546,7 @@ class Explorer:
     def _show_state(self, before=None):
         """Draw the map and panel; of the sheets, those whose frames or rows may be others."""
         groups = self.groups()
-        kept = state.kept_rows(self.state, self.groups, self.segments.predicted_iou)
+        kept = state.kept_rows(self.state, self.groups, self.segments.scales)
         self.map.paint(groups, kept, self.state.selected & kept)
         self.show_panel()
         same_frames = before is not None and all(
@@ -561,7 +565,9 @@ class Explorer:
     def show_panel(self, tools=True):
         """Draw the map with its panel anew; without tools for a picture."""
         kept, density = self.map.kept, self.map.density is not None
-        content = panel_content(self.state, self.groups(), kept, self.tool, density)
+        way, scales = self.state.colouring, self.segments.scales
+        range_of = way if way in scales else self.segments.told[0]
+        content = panel_content(self.state, self.groups(), kept, self.tool, density, range_of)
         self.map.panel.show(content, tools)
         self.map.redraw()
 

@@ -1,4 +1,4 @@
-"""The panel beside the map: ways to colour, the legend that filters, the range of IoU, tools."""
+"""The panel beside the map: ways to colour, the legend that filters, a range of numbers, tools."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ CHIPS_IN_ROW, NARROW = 4, 220  # three in a narrower panel
 BARS_HEIGHT, SLIDER_HEIGHT = 34, 16
 RANGE_HEIGHT = 20 + BARS_HEIGHT + SLIDER_HEIGHT
 LEAST_FOR_RANGE, LEAST_FOR_TOOLS = 400, 300  # heights of a panel with these
-N_BARS = state.IOU_STEPS
+N_BARS = state.STEPS
 SHORT = {state.BY_TRUTH: "true", state.BY_PREDICTION: "predicted", state.BY_IOU: "IoU"}  # of ways
 TOOL_CHIPS = (  # label, command
     ("select", "next_tool"),
@@ -61,15 +61,15 @@ class Content:
 
     title: str  # what the colours mean
     entries: tuple[Entry, ...]  # the legend; for a scale, only what has no place on it
-    # (IOU_STEPS, 3) uint8: colours from low to high predicted IoU, where these are shown
-    scale: np.ndarray | None
+    scale: np.ndarray | None  # (STEPS, 3) uint8: its colours from low to high, where one is shown
     ways: tuple[Chip, ...]
     tools: tuple[Chip, ...]
     counts: str  # how many segments show; in a second line, how many are selected
-    iou_range: tuple[float, float] | None  # None: all
+    range_of: str  # way whose numbers the slider filters
+    range: tuple[float, float] | None  # of these; None: all
 
 
-def panel_content(chosen, groups, kept, tool, density):
+def panel_content(chosen, groups, kept, tool, density, range_of):
     """What the panel shows for a State: a Content.
 
     Parameters
@@ -82,11 +82,13 @@ def panel_content(chosen, groups, kept, tool, density):
         With which segments are selected; empty: none.
     density : bool
         Whether it shows.
+    range_of : str
+        Way whose numbers the slider filters.
     """
     way, counts = chosen.colouring, groups.counts()
-    is_scale = way == state.BY_IOU
-    order = np.arange(state.IOU_STEPS if is_scale else 0, len(counts))
-    if way not in (state.BY_CLUSTER, state.BY_TAG, state.BY_IOU):
+    is_scale = way in (state.BY_IOU, state.BY_SUSPICION)
+    order = np.arange(state.STEPS if is_scale else 0, len(counts))
+    if way not in (state.BY_CLUSTER, state.BY_TAG) and not is_scale:
         order = np.argsort(-counts, kind="stable")
     names, colours = groups.names, groups.colours
     entries = [
@@ -99,7 +101,7 @@ def panel_content(chosen, groups, kept, tool, density):
     return Content(
         title="Segments" if way == state.ALL_BLUE else f"{way[0].upper()}{way[1:]}",
         entries=tuple(entries),
-        scale=colours[: state.IOU_STEPS] if is_scale else None,
+        scale=colours[: state.STEPS] if is_scale else None,
         ways=tuple(Chip(SHORT.get(its, its), its, its == way) for its in state.WAYS),
         tools=tuple(
             Chip(tool if tool and do == "next_tool" else label, do, bool(is_on.get(do)))
@@ -108,7 +110,8 @@ def panel_content(chosen, groups, kept, tool, density):
         counts=f"{shown}\n{_share(kept[chosen.selected])} selected"
         if chosen.selected.any()
         else shown,
-        iou_range=chosen.iou_range,
+        range_of=range_of,
+        range=chosen.ranges.get(range_of),
     )
 
 
@@ -118,19 +121,14 @@ def _share(mask):
     return f"{count:,}" if count == len(mask) else f"{count:,} of {len(mask):,}"
 
 
-class Panel:
-    """Draws a `Content`, and tells what lies under a click.
+class Range:
+    """The slider of a Scale, and bars over it of how many segments lie where."""
 
-    The predicted `iou` (N,) is drawn as bars over the slider, whose ends are `iou_extent`.
-    """
-
-    def __init__(self, figure, iou, iou_extent):
-        self.figure, self.iou_extent = figure, iou_extent
-        self.axes = figure.add_axes((0, 0, 1, 1))
-        self.axes.set_axis_off()
+    def __init__(self, figure, scale):
+        self.scale, extent, values = scale, scale.extent, scale.values
         self.bars_axes = figure.add_axes((0, 0, 0.1, 0.1))
         self.bars_axes.set_axis_off()
-        heights, edges = np.histogram(iou[np.isfinite(iou)], N_BARS, iou_extent)
+        heights, edges = np.histogram(values[np.isfinite(values)], N_BARS, extent)
         corners = [
             [(left, 0), (left, high), (right, high), (right, 0)]
             for left, right, high in zip(edges[:-1], edges[1:], np.sqrt(heights), strict=True)
@@ -139,17 +137,43 @@ class Panel:
         self.bars_axes.set_ylim(0, max(1, np.sqrt(heights.max())))
         self._bar_middles = (edges[:-1] + edges[1:]) / 2
         self.slider = RangeSlider(
-            figure.add_axes((0, 0, 0.1, 0.1)), "", *iou_extent, valinit=iou_extent,
+            figure.add_axes((0, 0, 0.1, 0.1)), "", *extent, valinit=extent,
             track_color="#e6e9ef", facecolor="#7aa5dd",
             handle_style={"facecolor": "white", "edgecolor": "#4f7fbf", "size": 11},
         )  # fmt: skip
         self.slider.valtext.set_visible(False)
-        margin = 0.04 * (iou_extent[1] - iou_extent[0])  # for the handles at the ends
+        margin = 0.04 * (extent[1] - extent[0])  # for the handles at the ends
         for axes in (self.bars_axes, self.slider.ax):
-            axes.set_xlim(iou_extent[0] - margin, iou_extent[1] + margin)
-        self.slider.drawon = False  # the map shows the change, once
-        for axes in (self.axes, self.bars_axes, self.slider.ax):
+            axes.set_xlim(extent[0] - margin, extent[1] + margin)
             axes.set_navigate(False)
+        self.slider.drawon = False  # the map shows the change, once
+
+    def set_visible(self, visible):
+        """Show it, or not; what does not show hears nothing."""
+        for axes in (self.bars_axes, self.slider.ax):
+            axes.set_visible(visible)
+        self.slider.set_active(visible)
+
+    def show(self, ends, colours):
+        """Show which part is chosen, low and high, and give the bars the colours (N_BARS, 3)."""
+        self.slider.eventson = False
+        self.slider.set_val(ends)
+        self.slider.eventson = True
+        faces = np.ones((N_BARS, 4))
+        faces[:, :3] = colours
+        faces[(self._bar_middles < ends[0]) | (self._bar_middles > ends[1]), 3] = 0.3
+        self.bars.set_facecolors(faces)
+
+
+class Panel:
+    """Draws a `Content`, and tells what lies under a click; `scales` are a Scale by way."""
+
+    def __init__(self, figure, scales):
+        self.figure = figure
+        self.axes = figure.add_axes((0, 0, 1, 1))
+        self.axes.set_axis_off()
+        self.axes.set_navigate(False)
+        self.ranges = {way: Range(figure, scale) for way, scale in scales.items()}
         self.first = 0  # of the entries that show
         self._content = None
         self._artists = []
@@ -160,7 +184,7 @@ class Panel:
         for artist in self._artists:
             artist.remove()
         self._artists, self._targets, self._content = [], [], content
-        width, height = self._place(tools)
+        width, height = self._place(tools, content.range_of)
         top = 0
         if tools:
             self._text(0, 0, "COLOUR AND FILTER BY", 7.5, color=MUTED)
@@ -169,7 +193,7 @@ class Panel:
         top += 26
         bottom = self._show_bottom(content, width, height) if tools else height
         if content.scale is not None:
-            top = self._show_scale(content.scale, top, bottom - ROW * len(content.entries))
+            top = self._show_scale(content, top, bottom - ROW * len(content.entries))
         self._show_entries(content.entries, width, top, bottom)
 
     def room(self):
@@ -197,19 +221,18 @@ class Panel:
 
     # the parts, from above
 
-    def _place(self, tools):
+    def _place(self, tools, range_of):
         """Put the axes where the window's size wants them; the panel's width and height."""
         width, height = self.figure.get_size_inches() * self.room()[2:] * 100
         self.axes.set_position(self.room())
         self.axes.set(xlim=(0, width), ylim=(height, 0))
         self._has_range = height >= LEAST_FOR_RANGE
         self._has_tools = height >= LEAST_FOR_TOOLS
-        for axes in (self.bars_axes, self.slider.ax):
-            axes.set_visible(tools and self._has_range)
-        self.slider.set_active(tools and self._has_range)
         bottom = self._bottom_height(width) - 20
-        self._put(self.bars_axes, height, bottom, BARS_HEIGHT)
-        self._put(self.slider.ax, height, bottom - BARS_HEIGHT, SLIDER_HEIGHT)
+        for way, its in self.ranges.items():
+            its.set_visible(tools and self._has_range and way == range_of)
+            self._put(its.bars_axes, height, bottom, BARS_HEIGHT)
+            self._put(its.slider.ax, height, bottom - BARS_HEIGHT, SLIDER_HEIGHT)
         return width, height
 
     def _put(self, axes, panel_height, above_bottom, height):
@@ -249,21 +272,22 @@ class Panel:
             middle = top + (len(shown) + 0.5) * ROW
             self._text(22, middle, f"{rest} more: wheel", 8.5, color=MUTED, va="center")
 
-    def _show_scale(self, colours, top, bottom):
-        """The scale of IoU; gives where it ends."""
+    def _show_scale(self, content, top, bottom):
+        """The colours from low to high, with numbers; gives where it ends."""
+        scale = self.ranges[content.range_of].scale
         height = min(260, bottom - top - 30)
         if height < ROW:
             return top
         self._keep(self.axes.imshow(
-            colours[::-1, None], extent=(0, 16, top + height, top), aspect="auto", zorder=1
+            content.scale[::-1, None], extent=(0, 16, top + height, top), aspect="auto", zorder=1
         ))  # fmt: skip
-        for share in np.linspace(0, 1, 6 if height > 100 else 2):
-            value = self.iou_extent[0] + share * np.diff(self.iou_extent)[0]
-            self._text(24, top + (1 - share) * height, f"{value:.2f}", 9, va="center")
+        shares = np.linspace(0, 1, 6 if height > 100 else 2)
+        for share, value in zip(shares, np.linspace(*scale.extent, len(shares)), strict=True):
+            self._text(24, top + (1 - share) * height, scale.text(value), 9, va="center")
         return top + height + ROW / 2
 
     def _show_bottom(self, content, width, height):
-        """The range of IoU, the counts and the tools; gives where they begin."""
+        """The range, the counts and the tools; gives where they begin."""
         top = height - self._bottom_height(width)
         if self._has_range:
             self._show_range(content, width, top)
@@ -275,16 +299,12 @@ class Panel:
         return top
 
     def _show_range(self, content, width, top):
-        low, high = np.clip(content.iou_range or self.iou_extent, *self.iou_extent)
-        self._text(0, top, "PREDICTED IOU", 7.5, color=MUTED)
-        self._text(width, top - 2, f"{low:.2f} to {high:.2f}", 8.5, color=INK, ha="right")
-        self.slider.eventson = False
-        self.slider.set_val((low, high))
-        self.slider.eventson = True
-        colours = np.ones((N_BARS, 4))
-        colours[:, :3] = to_rgb(FAINT) if content.scale is None else content.scale / 255
-        colours[(self._bar_middles < low) | (self._bar_middles > high), 3] = 0.3
-        self.bars.set_facecolors(colours)
+        its = self.ranges[content.range_of]
+        ends = np.clip(content.range or its.scale.extent, *its.scale.extent)
+        self._text(0, top, content.range_of.upper(), 7.5, color=MUTED)
+        words = " to ".join(map(its.scale.text, ends))
+        self._text(width, top - 2, words, 8.5, color=INK, ha="right")
+        its.show(ends, to_rgb(FAINT) if content.scale is None else content.scale / 255)
 
     def _show_chips(self, chips, width, top):
         """Rows of buttons; gives where they end."""

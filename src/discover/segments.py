@@ -8,6 +8,7 @@ import numpy as np
 from src import pictures
 from src.datasets import read_image
 from src.discover import state
+from src.discover.state import Scale
 from src.records import NO_LABEL
 from src.store.arrays import read_components, read_prediction
 from src.store.paths import Results
@@ -15,7 +16,6 @@ from src.store.paths import Results
 BLUE = (31, 119, 180)
 GREY = (170, 174, 182)  # without a label or a tag
 KEPT_THUMBNAILS = 2000  # of those that are cut on demand
-IOU_STEP = 0.1  # the scale of predicted IoU ends on a multiple
 UNREADABLE = (OSError, ValueError)
 UNNAMED_COLOURS = [rgb for rgb in pictures.distinct_colours(20) if np.ptp(rgb) > 20]  # no greys
 NO_LABEL_NAME, NO_TAG = "no label", "no tag"
@@ -39,8 +39,12 @@ class Segments:
     def __init__(self, table, label_mappings, pred_mapping, io_path):
         self.table, self.io_path = table, Path(io_path)
         self.label_mappings, self.pred_mapping = label_mappings, pred_mapping
-        self.predicted_iou = np.asarray(table["predicted_iou"], np.float64)
-        self.iou_extent = _extent_of(self.predicted_iou)
+        iou, suspicion = table["predicted_iou"], table["suspicion"]
+        self.scales = {state.BY_IOU: Scale.of(iou), state.BY_SUSPICION: Scale.of(suspicion)}
+        is_same = np.allclose(suspicion, 1 - iou, atol=1e-6, equal_nan=True)
+        # which of the scales tell something of their own
+        self.told = [state.BY_IOU] if is_same or self.scales[state.BY_IOU].is_known() else []
+        self.told += [] if is_same else [state.BY_SUSPICION]
         self._cut_thumbnail = lru_cache(KEPT_THUMBNAILS)(self._cut_thumbnail)
         self._groups = {}
 
@@ -60,20 +64,21 @@ class Segments:
         return _entry(self.table["true_id"][row], mapping)[0]
 
     def describe(self, row):
-        """One line about a segment: where it comes from, its classes, its predicted IoU."""
+        """One line about a segment: where it comes from, its classes, how strange it is."""
         parts = [
             f"{self.table['dataset'][row]}",
             f"image {self.table['image_index'][row]}",
             f"segment {self.table['component_index'][row]}",
             self.classes(row),
-            f"predicted IoU {self.iou_text(row)}",
+            *(f"{way} {self.number(row, way)}" for way in self.told),
         ]
         return "  ·  ".join(parts)
 
-    def iou_text(self, row):
-        """Predicted IoU in words."""
-        value = self.predicted_iou[row]
-        return f"{value:.2f}" if np.isfinite(value) else state.UNKNOWN
+    def number(self, row, way):
+        """Its predicted IoU or suspicion in words."""
+        scale = self.scales[way]
+        value = scale.values[row]
+        return scale.text(value) if np.isfinite(value) else state.UNKNOWN
 
     def named(self, row):
         """A segment in a few words, for a title."""
@@ -176,9 +181,10 @@ class Segments:
         return bool((np.asarray(self.table["true_id"]) != NO_LABEL).any())
 
     def _sorted_by(self, way):
-        if way == state.BY_IOU:
-            colours = pictures.scale_colours(state.IOU_STEPS)
-            return state.group_by_step(self.predicted_iou, self.iou_extent, colours, GREY)
+        if way in self.scales:
+            colours = pictures.scale_colours(state.STEPS)
+            strange_alike = colours[::-1] if way == state.BY_SUSPICION else colours
+            return state.group_by_step(self.scales[way], strange_alike, GREY)
         if way == state.ALL_BLUE:
             return state.group_by_name(np.zeros(len(self), int), lambda _: ("all segments", BLUE))
         if way == state.BY_PREDICTION:
@@ -216,13 +222,3 @@ def _entry(class_id, mapping):
     if class_id == NO_LABEL:
         return NO_LABEL_NAME, GREY
     return f"class {class_id}", UNNAMED_COLOURS[class_id % len(UNNAMED_COLOURS)]
-
-
-def _extent_of(iou):
-    """Ends of the scale of predicted IoU, on whole steps around all values."""
-    known = iou[np.isfinite(iou)]
-    if not known.size:
-        return 0.0, 1.0
-    steps = np.round([known.min() / IOU_STEP, known.max() / IOU_STEP], 4)  # float32 came in
-    low, high = np.floor(steps[0]) * IOU_STEP, np.ceil(steps[1]) * IOU_STEP
-    return (float(low), float(high)) if high > low else (float(low), float(low) + IOU_STEP)

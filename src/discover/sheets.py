@@ -70,14 +70,16 @@ class Sheets:
             return embedding_space.neighbours(points, row, *how)
 
     def _fill_selection(self, sheet):
-        rows = np.flatnonzero(self.explorer.chosen())
+        segments = self.explorer.segments
+        rows = segments.table.by_suspicion(np.flatnonzero(self.explorer.chosen()))
+        way = segments.told[-1]
         sheet.page = min(sheet.page, max(0, (len(rows) - 1) // PAGE))
         start = sheet.page * PAGE
         sheet.rows = page = rows[start : start + PAGE]
-        title = f"Selection: {counted(len(rows), 'segment')}, with their predicted IoU"
+        title = f"Selection: {counted(len(rows), 'segment')}, with their {way}"
         if len(rows) > PAGE:
             title += f", {start + 1:,} to {start + len(page):,} here (wheel: the others)"
-        self._show(sheet, title, [self.explorer.segments.iou_text(row) for row in page])
+        self._show(sheet, title, [segments.number(row, way) for row in page])
 
     def _show(self, sheet, title, captions):
         explorer, rows = self.explorer, sheet.rows

@@ -1,23 +1,25 @@
 """What the user has chosen, and by what segments are coloured, listed and filtered; no windows."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from matplotlib.path import Path as Outline
 
 BY_TRUTH, BY_PREDICTION, BY_IOU = "true class", "predicted class", "predicted IoU"
+BY_SUSPICION = "suspicion"
 BY_DATASET, BY_CLUSTER, BY_TAG, ALL_BLUE = "dataset", "cluster", "tag", "blue"
 WAYS = {  # to colour; what each does
     BY_TRUTH: "Colour by the most frequent true class of each segment.",
     BY_PREDICTION: "Colour by predicted class.",
     BY_IOU: "Colour by predicted IoU.",
+    BY_SUSPICION: "Colour by suspicion, whatever it was in stage 4; higher is stranger.",
     BY_DATASET: "Colour by dataset.",
     BY_CLUSTER: "Colour by cluster; the first time, ask for their number.",
     BY_TAG: "Colour by tag.",
     ALL_BLUE: "Give all points one blue.",
 }
-IOU_STEPS = 32  # colours of the scale
-UNKNOWN = "unknown"  # a predicted IoU that is NaN
+STEPS = 32  # colours of a scale
+UNKNOWN = "unknown"  # a value that is NaN
 
 
 @dataclass(frozen=True)
@@ -49,17 +51,47 @@ def group_by_name(values, name_of):
     return Groups(codes, tuple(colours), np.array(list(colours.values()), np.uint8).reshape(-1, 3))
 
 
-def group_by_step(values, extent, colours, unknown):
-    """Group values (N,) from low to high into equal steps, one for each of the colours (G, 3).
+@dataclass(frozen=True)
+class Scale:
+    """A number of each of N segments, and where all of them lie."""
+
+    values: np.ndarray  # (N,) float64; NaN: unknown
+    extent: tuple[float, float]  # round numbers below and above
+
+    @classmethod
+    def of(cls, values):
+        """The Scale of values (N,)."""
+        values = np.asarray(values, np.float64)
+        known = values[np.isfinite(values)]
+        if not known.size:
+            return cls(values, (0.0, 1.0))
+        ends = known.min(), known.max()
+        step = 10.0 ** np.floor(np.log10(np.ptp(ends) / 2 or 0.1) + 1e-6)  # float32 came in
+        low, high = np.round(np.divide(ends, step), 4)
+        low, high = float(np.floor(low) * step), float(np.ceil(high) * step)
+        return cls(values, (low, high) if high > low else (low, low + float(step)))
+
+    def is_known(self):
+        """Whether any segment has a number."""
+        return bool(np.isfinite(self.values).any())
+
+    def text(self, value):
+        """A number with as many digits as tell it from others on the scale."""
+        span = self.extent[1] - self.extent[0]
+        return f"{value:.{max(2, 1 - int(np.floor(np.log10(span) + 1e-6)))}f}"
+
+
+def group_by_step(scale, colours, unknown):
+    """Group a Scale from low to high into equal steps, one for each of the colours (G, 3).
 
     NaN is the last group, of the colour `unknown`.
     """
-    low, high = extent
+    low, high = scale.extent
     count = len(colours)
-    steps = np.clip((values - low) / (high - low) * count, 0, count - 1)
+    steps = np.clip((scale.values - low) / (high - low) * count, 0, count - 1)
     codes = np.where(np.isnan(steps), count, np.nan_to_num(steps)).astype(np.int64)
-    edges = np.linspace(low, high, count + 1)
-    names = tuple(f"{edges[i]:.2f} to {edges[i + 1]:.2f}" for i in range(count))
+    edges = list(map(scale.text, np.linspace(low, high, count + 1)))
+    names = tuple(f"{edges[i]} to {edges[i + 1]}" for i in range(count))
     return Groups(codes, (*names, UNKNOWN), np.vstack([colours, unknown]).astype(np.uint8))
 
 
@@ -72,27 +104,27 @@ class State:
     tags: np.ndarray  # (N,) int64; 0: no tag, k: `tag_names[k - 1]`
     tag_names: tuple[str, ...] = ()
     hidden: frozenset = frozenset()  # groups that are filtered out, (way, name) each
-    iou_range: tuple[float, float] | None = None  # outside, filtered out; None: all stay
+    ranges: dict = field(default_factory=dict)  # by way, (low, high): outside, filtered out
     clusters: np.ndarray | None = None  # (N,) int64, from 0, after the first clustering
 
     def filtered(self):
         """Whether anything may be filtered out."""
-        return bool(self.hidden or self.iou_range)
+        return bool(self.hidden or self.ranges)
 
 
-def kept_rows(state, groups_of, iou):
+def kept_rows(state, groups_of, scales):
     """Which segments pass the filters of a State, a mask (N,).
 
-    `groups_of` gives the Groups of a way, `iou` (N,) is the predicted one.
+    `groups_of` gives the Groups of a way, `scales` are a Scale by way.
     """
-    kept = np.ones(len(iou), bool)
+    kept = np.ones(len(state.selected), bool)
     for way in {way for way, _ in state.hidden}:
         groups = groups_of(way)
         shown = np.array([(way, name) not in state.hidden for name in groups.names], bool)
         kept &= shown[groups.codes]
-    if state.iou_range is not None:
-        low, high = state.iou_range
-        kept &= (iou >= low) & (iou <= high)
+    for way, (low, high) in state.ranges.items():
+        values = scales[way].values
+        kept &= (values >= low) & (values <= high)
     return kept
 
 

@@ -161,11 +161,11 @@ class MapView(View):
     each point would take is a hundred times as long.
     """
 
-    def __init__(self, figure, points, title, iou, iou_extent):
+    def __init__(self, figure, points, title, scales):
         super().__init__(figure)
         self.points = np.asarray(points, np.float64)
         self.title.set_text(title)
-        self.panel = Panel(figure, iou, iou_extent)
+        self.panel = Panel(figure, scales)
         self.axes = figure.add_axes((0, 0, 1, 1), xticks=[], yticks=[])
         self.place()
         self.axes.set_facecolor("white")

@@ -38,9 +38,9 @@ def grow_boxes(boxes, image_size, min_height, min_width):
         Left, upper, right, lower in pixels, inside the image; right and lower exclusive.
     image_size : (int, int)
         Height and width of the image in pixels.
-    min_height, min_width : int
-        Smallest size of a box in pixels. Where the image itself is smaller, the box spans all
-        of it.
+    min_height, min_width : int or float
+        Smallest size of a box, see `in_pixels`. Where the image itself is smaller, the box spans
+        all of it.
 
     Returns
     -------
@@ -50,8 +50,8 @@ def grow_boxes(boxes, image_size, min_height, min_width):
     """
     left, upper, right, lower = np.asarray(boxes, np.int64).reshape(-1, 4).T
     height, width = image_size
-    left, right = _grow(left, right, width, min_width)
-    upper, lower = _grow(upper, lower, height, min_height)
+    left, right = _grow(left, right, width, in_pixels(min_width, height))
+    upper, lower = _grow(upper, lower, height, in_pixels(min_height, height))
     return np.stack([left, upper, right, lower], axis=1)
 
 
@@ -62,46 +62,53 @@ def _grow(start, stop, length, minimum):
     return start, start + size
 
 
-def select_segments(
-    *, predicted_iou, predicted_class, boxes, iou_threshold, classes, min_height, min_width
-):
-    """Choose the segments that are probably wrong, of a class of interest and large enough.
+def select_segments(*, suspicion, is_suspicious, predicted_class, is_large, classes):
+    """Choose the segments that are suspicious, of a class of interest and large enough.
 
     Parameters
     ----------
-    predicted_iou : ndarray of shape (S,), float
-        In [0, 1]; kept below `iou_threshold`. NaN = unknown, not kept.
+    suspicion : ndarray of shape (S,), float
+        NaN = unknown, not kept.
+    is_suspicious : ndarray of shape (S,), bool
+        Whether it is enough.
     predicted_class : ndarray of shape (S,), int
-        Ids in the training set's `pred_mapping`; kept if among `classes`, a collection of ids or
-        None for all.
-    boxes : ndarray of shape (S, 4), int
-        See `segment_boxes`; kept from `min_height` x `min_width` pixels on.
+        Ids of the network's classes; kept if among `classes`, a collection of ids or None for all.
+    is_large : ndarray of shape (S,), bool
+        See `are_large`.
 
     Returns
     -------
     chosen : ndarray of shape (S,), bool
     left_out : dict of str to int
-        How many of the others fell to which filter: their predicted IoU is unknown, or not below
-        the threshold; of the rest, those of another class; of the rest, those that are too small.
+        How many of the others fell to which filter: their suspicion is unknown, or too low; of the
+        rest, those of another class; of the rest, those that are too small.
     """
-    predicted_iou = np.asarray(predicted_iou)
-    suspicious = predicted_iou < iou_threshold
+    is_unknown = np.isnan(suspicion)
+    suspicious = is_suspicious & ~is_unknown
     wanted = np.ones_like(suspicious) if classes is None else np.isin(predicted_class, [*classes])
-    large = are_large(boxes, min_height, min_width)
     left_out = {
-        "unknown iou": np.isnan(predicted_iou),
-        "high iou": predicted_iou >= iou_threshold,
+        "unknown suspicion": is_unknown,
+        "not suspicious": ~suspicious & ~is_unknown,
         "other class": suspicious & ~wanted,
-        "too small": suspicious & wanted & ~large,
+        "too small": suspicious & wanted & ~is_large,
     }
-    chosen = suspicious & wanted & large
+    chosen = suspicious & wanted & is_large
     return chosen, {reason: int(mask.sum()) for reason, mask in left_out.items()}
 
 
-def are_large(boxes, min_height, min_width):
-    """Whether boxes (S, 4), see `segment_boxes`, have `min_height` x `min_width` pixels: (S,)."""
+def are_large(boxes, image_height, min_height, min_width):
+    """Whether boxes (S, 4), see `segment_boxes`, reach a least size, see `in_pixels`: (S,) bool."""
     left, upper, right, lower = np.asarray(boxes).reshape(-1, 4).T
-    return (lower - upper >= min_height) & (right - left >= min_width)
+    is_high = lower - upper >= in_pixels(min_height, image_height)
+    return is_high & (right - left >= in_pixels(min_width, image_height))
+
+
+def in_pixels(length, image_height):
+    """A length in pixels: a whole number as it is, a share (float, below 1) of a picture's height.
+
+    At least 1.
+    """
+    return length if isinstance(length, int) else max(1, round(length * image_height))
 
 
 def majority_label(components, ground_truth, chosen):

@@ -24,6 +24,9 @@ from src import registry
 from src.datasets import IMAGENET_MEAN, IMAGENET_STD
 from src.errors import SettingError
 from src.run.settings import SIZE
+from src.segmentation.class_maps import RawOutput, fit_input
+from src.segmentation.features import features_of
+from src.segmentation.inference import Computing, device_of
 from src.store.provenance import identity
 from src.store.weights import load_weights, read_state
 
@@ -177,7 +180,7 @@ def embed_stream(network, crops, batch_size):
 
 
 @torch.inference_mode()
-def segment_features(network, image, components, chosen):
+def segment_features(network, image, components, chosen, computing=None):
     """Features of the segmentation network itself, averaged over each chosen segment's pixels.
 
     The same as enlarging the feature map to the image, bilinearly with the corner pixels kept in
@@ -188,13 +191,14 @@ def segment_features(network, image, components, chosen):
     Parameters
     ----------
     network : torch.nn.Module
-        Has a method `features`: (1, 3, H, W) -> (1, F, h, w).
-    image : Tensor of shape (3, H, W), float32
-        Normalised as the network wants it.
+    image : Tensor of shape (3, H, W), float32, or RawOutput
+        Normalised as the network wants it; or what it gave, see `features_of`.
     components : ndarray of shape (H, W), int32
         Segment number from 1; negative on the segment's own boundary.
     chosen : sequence of n int
         Segment numbers.
+    computing : Computing, optional
+        Its `size`, `multiple_of` and `classes` are heeded, as where the classes are predicted.
 
     Returns
     -------
@@ -204,31 +208,34 @@ def segment_features(network, image, components, chosen):
     Raises
     ------
     SettingError
-        If the network has no such method.
+        If the network has no such features, see `features_of`.
     ValueError
         If the sizes differ or a chosen segment does not exist.
     """
-    if not callable(getattr(network, "features", None)):
-        raise SettingError(
-            f"{type(network).__name__} has no method `features(images)`, whose feature map "
-            "net='segmentation' averages: add one, or choose another embedding network"
-        )
-    if tuple(image.shape[1:]) != components.shape:
-        raise ValueError(
-            f"`components` must be of the image's size {tuple(image.shape[1:])}, "
-            f"got {components.shape}"
-        )
-    device = next(network.parameters(), image).device
-    maps = network.features(image[None].to(device))[0].float()
-    weights = torch.from_numpy(_cell_weights(components, chosen, maps.shape[1:])).to(device)
-    return (weights.flatten(1) @ maps.flatten(1).T).cpu().numpy()
+    computing = computing or Computing()
+    is_raw = isinstance(image, RawOutput)
+    size = tuple(image.size if is_raw else image.shape[1:])
+    if size != components.shape:
+        raise ValueError(f"`components` must be of the image's size {size}, got {components.shape}")
+    inputs, shares = image, (1, 1)
+    if not is_raw:
+        images = image[None].to(device_of(network, image))
+        inputs, inside = fit_input(images, computing.size, computing.multiple_of)
+        shares = [(a - 1) / max(b - 1, 1) for a, b in zip(inside, inputs.shape[2:], strict=True)]
+    maps = features_of(network, inputs, computing.classes)[0].float()
+    weights = torch.from_numpy(_cell_weights(components, chosen, maps.shape[1:], shares))
+    return (weights.to(maps.device).flatten(1) @ maps.flatten(1).T).cpu().numpy()
 
 
-def _cell_weights(components, chosen, size):
-    """Share of each cell of the feature map in the mean over each segment: (n, h, w) float32."""
+def _cell_weights(components, chosen, size, shares):
+    """Share of each cell of the feature map in the mean over each segment: (n, h, w) float32.
+
+    The components lie in the upper left corner of what the map shows, and take such `shares` of its
+    height and width, from the middle of the first pixel to that of the last.
+    """
     numbers = np.abs(components)
     boxes = ndimage.find_objects(numbers)
-    row_shares, column_shares = map(_linear_shares, numbers.shape, size)
+    row_shares, column_shares = map(_linear_shares, numbers.shape, size, shares)
     weights = np.empty((len(chosen), *size), np.float32)
     for weight, k in zip(weights, chosen, strict=True):
         if not 1 <= k <= len(boxes) or boxes[k - 1] is None:
@@ -239,9 +246,12 @@ def _cell_weights(components, chosen, size):
     return weights
 
 
-def _linear_shares(pixels, cells):
-    """Linear enlargement from `cells` to `pixels`, the ends kept: (pixels, cells) float32."""
-    position = np.linspace(0, cells - 1, pixels)  # one pixel: the first cell
+def _linear_shares(pixels, cells, share):
+    """Linear enlargement from that share of `cells` to `pixels`, the ends kept: float32.
+
+    Of shape (pixels, cells).
+    """
+    position = np.linspace(0, share * (cells - 1), pixels)  # one pixel: the first cell
     distance = np.abs(position[:, None] - np.arange(cells))
     return np.maximum(0, 1 - distance).astype(np.float32)
 

@@ -1,21 +1,48 @@
 """Which objects of a picture are suspicious: found among its segments, or read from a file."""
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
-from src import registry
+from src import registry, scores
 from src.datasets import LabelledImages
 from src.embedding import crops
 from src.errors import SettingError
 from src.MetaSeg import stage
 from src.MetaSeg.meta_models import MetaModel
 from src.records import ImageName, ObjectTable
+from src.run import processes
 from src.run.kept import Kept
 from src.store import provenance, tables
 from src.store.paths import Results, min_size_of
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Which segments are suspicious."""
+
+    suspicion: str  # "predicted_iou", or a score of `scores.of_segments`
+    iou_threshold: float | None  # with "predicted_iou": suspects have a lower one
+    least: float | None  # suspicion that they have at least; None: any
+    classes: list | None  # ids of predicted classes to look at; None: all
+    min_size: tuple  # smallest height and width of an object, see `crops.in_pixels`
+
+    def suspicion_of(self, metrics, predicted_iou):
+        """Suspicion of the S segments of a picture: (S,) float32, higher = stranger."""
+        if self.suspicion == "predicted_iou":
+            return 1 - predicted_iou
+        return scores.of_segments(metrics, self.suspicion)
+
+    def is_suspicious(self, suspicion, predicted_iou):
+        """Whether each segment is suspicious enough: (S,) bool."""
+        enough = np.ones(len(suspicion), bool) if self.least is None else suspicion >= self.least
+        if self.suspicion == "predicted_iou":
+            enough &= predicted_iou < self.iou_threshold
+        return enough
 
 
 @dataclass(eq=False)
@@ -24,16 +51,16 @@ class Judge(Kept):
 
     io_path: str | Path  # folder of all results
     model_name: str  # the segmentation network
-    meta_model: MetaModel
-    rule: dict  # which segments are suspicious: arguments of `crops.select_segments`
-    min_crop: tuple[int, int]  # smallest height and width of a crop in pixels
+    meta_model: MetaModel | None  # None: predicted IoUs are unknown
+    rule: Rule
+    min_crop: tuple  # smallest height and width of a crop, see `crops.in_pixels`
     datasets: dict  # entries of those that are searched, by name
     selection: dict  # what the choice depends on, see `provenance.of_vectors`
 
     @property
     def min_size(self):
-        """Smallest height and width of an object in pixels."""
-        return self.rule["min_height"], self.rule["min_width"]
+        """Smallest height and width of an object."""
+        return self.rule.min_size
 
     def places(self, dataset):
         """Results where the component maps may lie, the likeliest first."""
@@ -68,8 +95,9 @@ class Judge(Kept):
         -------
         table : ObjectTable
             n rows, without vectors. Its facts have "segments", what is known of all: `predicted_id`
-            and `true_id`, uint16, `predicted_iou`, float32, `is_chosen` and `is_large`, bool, (S,)
-            each; and "left_out", counts of those that are not chosen by reason.
+            and `true_id`, uint16, `predicted_iou` and `suspicion`, float32, `is_chosen` and
+            `is_large`, bool, (S,) each; and "left_out", counts of those that are not chosen by
+            reason.
 
         Raises
         ------
@@ -81,18 +109,21 @@ class Judge(Kept):
         prediction, metrics, components = stage.read_measured(results, name.index)
         numbers = np.arange(1, len(metrics["class"]) + 1)
         labels = crops.majority_label(components, prediction.ground_truth, numbers)
-        boxes = crops.segment_boxes(components)
+        boxes, predicted_iou = crops.segment_boxes(components), self._predicted_iou(metrics)
+        suspicion = self.rule.suspicion_of(metrics, predicted_iou)
         segments = {
             "predicted_id": np.asarray(metrics["class"], np.uint16),
             "true_id": labels.astype(np.uint16),
-            "predicted_iou": self.meta_model.predict(metrics),
-            "is_large": crops.are_large(boxes, *self.min_size),
+            "predicted_iou": predicted_iou,
+            "suspicion": suspicion,
+            "is_large": crops.are_large(boxes, len(components), *self.min_size),
         }
         chosen, left_out = crops.select_segments(
-            predicted_iou=segments["predicted_iou"],
+            suspicion=suspicion,
+            is_suspicious=self.rule.is_suspicious(suspicion, predicted_iou),
             predicted_class=segments["predicted_id"],
-            boxes=boxes,
-            **self.rule,
+            is_large=segments["is_large"],
+            classes=self.rule.classes,
         )
         rows = np.flatnonzero(chosen)
         columns = {
@@ -111,10 +142,53 @@ class Judge(Kept):
             "true_id": labels[rows],
             "predicted_id": segments["predicted_id"][rows].astype(np.int64),
             "predicted_iou": segments["predicted_iou"][rows],
+            "suspicion": suspicion[rows],
             "segment_size": np.asarray(metrics["S"], np.int64)[rows],
         }
         facts = {"segments": segments | {"is_chosen": chosen}, "left_out": left_out}
         return ObjectTable(columns, facts)
+
+    def least_of(self, names, most, num_cores):
+        """Suspicion of the last of the `most` suspicious objects in some images: a float, or None.
+
+        None: there are no more. Several objects may have it.
+        """
+        found = []
+        found_in = processes.results(self._suspicions, names, num_cores)
+        for _, result in tqdm(found_in, "ranking", len(names), unit="image", delay=2):
+            if not isinstance(result, Exception):  # will be named when it is embedded
+                found.append(result)
+        suspicions = np.concatenate([np.zeros(0, np.float32), *found])
+        return float(np.partition(suspicions, -most)[-most]) if len(suspicions) > most else None
+
+    def advice(self, judged):
+        """What to change where too few objects are chosen, by what most segments fell to.
+
+        `judged` are the facts of `objects_of` of some pictures.
+        """
+        reasons = sum((Counter(facts["left_out"]) for facts in judged), Counter())
+        if not reasons.total():
+            return "no picture that was searched has a segment"
+        reason, count = reasons.most_common(1)[0]
+        rule, (height, width) = self.rule, self.min_size
+        is_iou = rule.suspicion == "predicted_iou"
+        threshold = f"lower args.threshold, now {rule.least:g}" if rule.least is not None else ""
+        return f"most segments ({count} of {reasons.total()}) are left out as {reason}: " + {
+            "unknown suspicion": "their predicted IoU or score is not known; measure them anew",
+            "not suspicious": f"raise args.iou_threshold, now {rule.iou_threshold:g}, or take "
+            "args.suspicion=entropy" if is_iou else threshold,
+            "other class": "name the classes to look at by args.pred_classes",
+            "too small": f"lower args.min_height, now {height:g}, and args.min_width, now "
+            f"{width:g}; below 1 they are shares of the picture's height",
+        }[reason]  # fmt: skip
+
+    def _suspicions(self, name):
+        return self.objects_of(name)["suspicion"]
+
+    def _predicted_iou(self, metrics):
+        if self.meta_model is None:
+            return np.full(len(metrics["class"]), np.nan, np.float32)
+        return self.meta_model.predict(metrics)
 
     def path_of(self, name, noted):
         """Where a picture lies: where it was once seen, else where its dataset has it now."""

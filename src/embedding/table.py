@@ -50,6 +50,8 @@ def collect(log, embedding, names, done):
         found.clear()  # so that no more than two copies of the vectors are in memory
         old = _read_old(log, path, made_from)
         table = _with_maps(table, old)
+        if judged and not len(table):
+            table = table.with_facts(emptied_by=embedding.source.advice(judged.values()))
         if _is_same(old, table, made_from):
             log.info("%s is up to date: not embedded again", path)
         elif is_empty and path.is_file():
@@ -184,7 +186,8 @@ def read_table(path):
         )
     table = tables.read_embeddings(path)
     if not len(table):
-        raise SettingError(f"{path} holds no segment: raise args.iou_threshold in stage 4")
+        why = table.facts.get("emptied_by", "raise args.iou_threshold in stage 4")
+        raise SettingError(f"{path} holds no segment: {why}")
     return table
 
 

@@ -8,12 +8,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from src import pictures, registry
+from src import pictures
 from src.datasets import read_image
 from src.embedding import crops
 from src.embedding.networks import embed_stream, load_embedding_network, segment_features
+from src.errors import SettingError
+from src.model_card import ModelCard
 from src.run.kept import Kept
 from src.segmentation import inference
+from src.segmentation.class_maps import RawOutput, read_output, stored_outputs
 from src.store import arrays
 from src.store.paths import find_components
 
@@ -79,7 +82,7 @@ class WholeEmbedder(Embedder):
     """By the segmentation network's own features, the mean over the object."""
 
     entry: tuple
-    trained_on: tuple  # entry of the dataset that has the mean and std of the network's input
+    card: ModelCard  # of the network
     device: torch.device | None
     takes_some = False
 
@@ -88,8 +91,15 @@ class WholeEmbedder(Embedder):
         """The segmentation network, on its device."""
         return inference.load_network(self.entry, self.choose_device())
 
+    @cached_property
+    def outputs(self):
+        """The Predictions that lie in files; None: the network makes them."""
+        return stored_outputs(self.entry)
+
     def cut(self, picture, objects, places):
         """Picture (H, W, 3) uint8, component map (H, W) int32, and the objects' numbers in it.
+
+        In the place of the picture a RawOutput, where the class values lie in files.
 
         Raises
         ------
@@ -105,10 +115,18 @@ class WholeEmbedder(Embedder):
                 f"{path} has other segments than were chosen; run src/MetaSeg/main.py, then this "
                 "stage without args.load_file"
             )
+        if self.outputs is not None:
+            path, count = objects["image_path"][0], self.card.count
+            picture = read_output(self.outputs, path, components.shape, count)
         return picture, components, numbers
 
     def cut_box(self, picture, box):
         """As `cut`; the box is the object."""
+        if self.outputs is not None:
+            raise SettingError(
+                f"a picture from outside has no prediction in {self.outputs.folder}: embed the "
+                "segments by a network that sees crops, such as args.net=resnet18"
+            )
         left, upper, right, lower = box
         components = np.zeros(picture.shape[:2], np.int32)
         components[upper:lower, left:right] = 1
@@ -116,11 +134,15 @@ class WholeEmbedder(Embedder):
 
     def embed(self, cut):
         """See `Embedder`."""
-        statistics = (registry.module_attribute(self.trained_on, name) for name in ("mean", "std"))
-        to_input = inference.to_input(*statistics)
+        card = self.card
+        to_input = inference.to_input(card.mean, card.std)
+        computing = inference.Computing(
+            size=card.size, multiple_of=card.multiple_of, classes=len(card.classes)
+        )
         for key, (picture, components, numbers) in cut:
-            image, _ = to_input(Image.fromarray(picture), None)
-            yield key, segment_features(self.network, image, components, numbers)
+            is_raw = isinstance(picture, RawOutput)
+            image = picture if is_raw else to_input(Image.fromarray(picture), None)[0]
+            yield key, segment_features(self.network, image, components, numbers, computing)
 
 
 def read_picture(objects):

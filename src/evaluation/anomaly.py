@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from src import class_ids, scores
 from src.errors import SettingError
 from src.evaluation.components import judge_components, sum_components
-from src.evaluation.pictures import read_judged
 from src.evaluation.pixels import ScoreCounts
+from src.MetaSeg import stage
 from src.MetaSeg.metrics import heatmaps
 from src.store import reports
 
@@ -52,8 +52,11 @@ class Judged:
 
 
 def judge(run, pictures, meta_model):
-    """Judge every score on all images with ground truth: a Judged, and the Tally."""
-    labels = class_ids.anomaly_labels(pictures.data, pictures.trained_on, run.log)
+    """Judge every score on all images with ground truth: a Judged, and the Tally.
+
+    `meta_model` is a MetaModel, or None: predicted IoUs are unknown.
+    """
+    labels = class_ids.anomaly_labels(pictures.data, pictures.card.classes, run.log)
     if not (labels == 1).any():
         raise SettingError(
             f"{pictures.name!r} has no class that the network does not predict: choose a dataset "
@@ -98,7 +101,7 @@ def check_scores(dataset, names):
             raise SettingError(
                 f"image {image} of {dataset!r} has the scores {', '.join(own)}, others also have "
                 f"{', '.join(sorted(every - set(own)))}: to compare them, run pred_images.py and "
-                "src/MetaSeg/main.py for all images with the same args.scores"
+                "src/MetaSeg/main.py for all images with the same args.scores and args.heatmaps"
             )
 
 
@@ -117,14 +120,16 @@ def load_frame(index, results, anomaly_labels, meta_model):
 
     Labels are 0 = normal, 1 = anomaly, 255 = not judged.
     """
-    prediction, predicted_iou = read_judged(results, index, meta_model, probabilities=True)
-    if predicted_iou is None:
+    prediction, metrics, components = stage.read_measured(results, index, probabilities=True)
+    if prediction.ground_truth is None:
         return None
+    predicted_iou = meta_model and meta_model.predict(metrics)[np.abs(components) - 1]
     if prediction.probabilities is None:
         maps = np.moveaxis(prediction.heatmaps, 2, 0)
     else:
         maps = heatmaps(prediction.probabilities)
-    found = scores.of_picture(maps, predicted_iou, prediction.scores)
+    kept = prediction.scores | stage.own_maps(results, index)
+    found = scores.of_picture(maps, predicted_iou, kept)
     return found, anomaly_labels[prediction.ground_truth]
 
 

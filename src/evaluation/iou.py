@@ -70,10 +70,10 @@ def judge(run, pictures, meta_model, thresholds):
     `thresholds` (T,) are predicted IoUs to divide the pixels at, ascending. Gives a Trust, and the
     Tally.
     """
-    categories = categories_of(pictures.data, pictures.trained_on)
+    categories = categories_of(pictures.data, pictures.card)
     if (categories.true == len(categories.names)).all():
         raise SettingError(
-            f"no class of {pictures.name!r} is in a category of {pictures.trained_on.name!r} "
+            f"no class of {pictures.name!r} is in a category of the predicted ones "
             f"({', '.join(categories.names)}): choose a dataset with ground truth whose classes are"
         )
     options = dict(meta_model=meta_model, categories=categories, thresholds=thresholds)
@@ -87,23 +87,21 @@ def judge(run, pictures, meta_model, thresholds):
     return Trust(thresholds, categories.names, sides_of(below), class_iou(below[-1])), tally
 
 
-def categories_of(data, trained_on):
+def categories_of(data, card):
     """The categories of predicted and true classes.
 
-    The dataset that the network was trained on says in `categories`, {class name: category name},
+    The dataset that names the network's classes says in `categories`, {class name: category name},
     what belongs together; without it every predicted class is its own category. True classes are
     found there by their name, or by the one that `train_ids` gives them.
     """
-    pred_mapping = class_ids.class_mapping(trained_on, "pred_mapping")
-    predicted = {key: (name,) for key, (name, _) in pred_mapping.items()}
+    predicted = {key: (name,) for key, (name, _) in card.classes.items()}
     train_ids = class_ids.class_mapping(data, "train_ids")
     true = {
         key: (name, train_ids.get(key, ""))
         for key, (name, _) in class_ids.class_mapping(data, "label_mapping").items()
     }
-    category_of = class_ids.class_mapping(trained_on, "categories") or {
-        name: name for (name,) in predicted.values()
-    }
+    named = card.trained_on and class_ids.class_mapping(card.trained_on, "categories")
+    category_of = named or {name: name for (name,) in predicted.values()}
     place = {name: number for number, name in enumerate(dict.fromkeys(category_of.values()))}
     of_class = {name.casefold(): place[category] for name, category in category_of.items()}
     tables = np.full((2, MAX_IDS), len(place), np.uint16)

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src import registry
+from src import entries, registry
 from src.errors import SettingError
 from src.MetaSeg import stage
+from src.model_card import ModelCard, known_card
 from src.store.paths import Results
 
 
@@ -16,16 +17,17 @@ class Pictures:
 
     results: Results
     data: tuple  # a DatasetConfig: theirs
-    trained_on: tuple  # a DatasetConfig: the one whose classes the network predicts
+    card: ModelCard  # of the network
     num_images: int | None = None  # only the first so many; None: all
 
     @classmethod
     def from_args(cls, args, configuration):
         """Those that the settings of a script name; `configuration` has the entries."""
-        data = registry.choose(configuration.datasets, args["dataset"], "dataset")
-        model = registry.choose(configuration.models, args["model_name"], "model")
-        results = Results(args["io_path"], model.name, data.name)
-        return cls(results, data, configuration.CONFIG.TRAIN_DATASET, args["num_images"])
+        io_path = args["io_path"]
+        data = entries.choose_dataset(configuration.datasets, args["dataset"], io_path)
+        model = entries.choose_model(configuration.models, args["model_name"], io_path)
+        card = known_card(io_path, model, configuration.CONFIG.TRAIN_DATASET)
+        return cls(Results(io_path, model.name, data.name), data, card, args["num_images"])
 
     @property
     def name(self):
@@ -37,20 +39,28 @@ class Pictures:
         return self.results.indices(kind)[: self.num_images]
 
 
-def meta_model_of(args, configuration):
-    """The MetaModel that the settings of a script name."""
-    from src.MetaSeg.meta_models import load_meta_model  # needs torch, whose import takes seconds
+def meta_model_of(args, configuration, log=None):
+    """The MetaModel that the settings of a script name.
+
+    With a `log` None where it does not fit the segmentation network, which the log is told.
+    """
+    from src.MetaSeg import meta_models  # needs torch, whose import takes seconds
 
     entry = registry.choose(configuration.meta_models, args["meta_model"], "meta model")
-    return load_meta_model(args["meta_weights"] or entry.model_weights, entry)
+    path = args["meta_weights"] or entry.model_weights
+    model = entries.choose_model(configuration.models, args["model_name"], args["io_path"])
+    if log and not meta_models.fits(path, model):
+        log.info("without predicted_iou: %s is not there, or is of another network", path)
+        return None
+    return meta_models.load_meta_model(path, entry)
 
 
-def read_judged(results, index, meta_model, probabilities=False):
+def read_judged(results, index, meta_model):
     """A picture's Prediction, and the predicted IoU of each pixel's segment, (H, W) float32.
 
     In place of that None where there is no ground truth, so that nothing can be compared.
     """
-    prediction, metrics, components = stage.read_measured(results, index, probabilities)
+    prediction, metrics, components = stage.read_measured(results, index)
     if prediction.ground_truth is None:
         return prediction, None
     return prediction, meta_model.predict(metrics)[np.abs(components) - 1]

@@ -105,18 +105,18 @@ class Found:
         }
 
 
-def evaluate(log, table, space, question, datasets, trained_on):
+def evaluate(log, table, space, question, datasets, known):
     """Judge the vectors of a table of embedded objects: a Found.
 
-    `datasets` are all entries that the table may have objects of; the one of `trained_on` names the
-    classes that the network predicts.
+    `datasets` are all entries that the table may have objects of, `known` the classes that the
+    network predicts, see `ModelCard.classes`.
     """
     origin = ", ".join(sorted(set(table["dataset"])))
     if question.annotated and "annotated" not in table:
         raise SettingError(
             "args.annotated: the embeddings file has no column `annotated`; set it to False"
         )
-    names, is_known = classes_of(log, table, datasets, trained_on)
+    names, is_known = classes_of(log, table, datasets, known)
     labelled = names != ""
     if not labelled.any():
         raise SettingError(f"no segment of {origin} in the embeddings file has a true class")
@@ -132,7 +132,7 @@ def evaluate(log, table, space, question, datasets, trained_on):
     return found
 
 
-def classes_of(log, table, datasets, trained_on):
+def classes_of(log, table, datasets, known):
     """What the N segments of a table show; arguments as for `evaluate`.
 
     Returns
@@ -149,7 +149,7 @@ def classes_of(log, table, datasets, trained_on):
     for dataset in sorted(set(origin)):
         entry = registry.choose(datasets, dataset, "dataset")
         name_of = class_ids.class_names(entry)
-        predicted = class_ids.predicted_ids(entry, trained_on, log)
+        predicted = class_ids.predicted_ids(entry, known, log)
         of_dataset = origin == dataset
         for true_id in np.setdiff1d(true_ids[of_dataset], NO_LABEL).tolist():
             of_class = of_dataset & (true_ids == true_id)

@@ -71,7 +71,7 @@ def judge(run, pictures, path, min_size):
         f"no image of {data.name!r} has ground truth with an object of {min_size[0]} x "
         f"{min_size[1]} pixels",
     )
-    predicted_ids = class_ids.predicted_ids(data, pictures.trained_on, run.log)
+    predicted_ids = class_ids.predicted_ids(data, pictures.card.classes, run.log)
     return rows_by_class(counts, data, predicted_ids), tally
 
 
@@ -106,7 +106,7 @@ def count_objects(truth, boxes, min_size):
     found = []
     for class_id in np.setdiff1d(truth, NO_LABEL).tolist():
         numbers, count = ndimage.label(truth == class_id, EIGHT)
-        large = crops.are_large(crops.segment_boxes(numbers), *min_size)
+        large = crops.are_large(crops.segment_boxes(numbers), len(truth), *min_size)
         inside = np.zeros(count + 1, np.int64)  # pixels in the box with the most of them
         for left, upper, right, lower in np.asarray(boxes).tolist():
             held = numbers[upper:lower, left:right]

@@ -1,21 +1,38 @@
 """Which images and files a script works on, from its settings."""
 
 import difflib
+from fnmatch import fnmatch
 from pathlib import Path
 
-from src import registry
 from src.errors import SettingError
 from src.store.paths import Results
 
 
-def embeddings_file(args, data):
-    """Smallest height and width of an object in pixels, and path of the table, that `args` name.
+def embeddings_file(args, model_name, log):
+    """Path of the table of stage 4 that settings name, else of the one that was written last.
 
-    See `registry.size_for` and `Results.embeddings`.
+    The settings are `io_path` and those that say which, where they are not None: `net`,
+    `min_height`, `min_width`. Others that they would fit are named in the log.
+
+    Raises
+    ------
+    SettingError
+        There is no such table.
     """
-    min_size = registry.size_for(data, "min_segment_size", args["min_height"], args["min_width"])
-    results = Results(args["io_path"], args["model_name"])
-    return min_size, results.embeddings(min_size, args["net"])
+    tables = Results(args["io_path"], model_name).all_embeddings()
+    sizes = ("*" if args[key] is None else f"{args[key]:g}" for key in ("min_height", "min_width"))
+    pattern = "_".join(["embeddings", *sizes, (args["net"] or "*").replace("/", "_") + ".p"])
+    found = [path for path in tables if fnmatch(path.name, pattern)]
+    if not found:
+        there = ", ".join(path.name for path in tables) or "none"
+        raise SettingError(
+            f"stage 4 has written no {pattern} for model {model_name!r}; run compute_embeddings.py "
+            f"first. Tables that are there: {there}"
+        )
+    if len(found) > 1:
+        others = ", ".join(path.name for path in found[1:])
+        log.info("taking %s, which was written last; there are also %s", found[0], others)
+    return found[0]
 
 
 def chosen_indices(count, num_images=None, *, classindex=None, classes=None, subset_file=None):

@@ -130,16 +130,16 @@ def shared_settings(config, *names):
     """
 
     def least(what, default):
-        about = f"least {what} in pixels"
-        return setting(default, about, none="what suits the dataset", at_least=1)
+        about = f"least {what}"
+        return setting(default, about, none="what suits the dataset", kind=LENGTH)
 
     every = dict(
-        model_name=setting(config.MODEL_NAME, "entry of `models` that made the predictions"),
+        model_name=setting(config.MODEL_NAME, "network that made the predictions, as in stage 1"),
         meta_model=setting(config.META_MODEL_NAME, "entry of `meta_models` that predicts the IoU"),
         meta_weights=setting(
             None, "its weights file", none="`model_weights` of its entry", kind=PATH
         ),
-        net=setting(config.EMBEDDING_NETWORK, "embedding network that made the vectors"),
+        net=setting(None, "network that made the vectors", none="that of the table written last"),
         io_path=setting(config.metaseg_io_path, "folder of all results", kind=PATH),
         min_height=least("height", config.MIN_HEIGHT),
         min_width=least("width", config.MIN_WIDTH),
@@ -157,7 +157,12 @@ def shared_settings(config, *names):
         shard=setting(None, "share of the images to work on here", none="all", kind=SHARD),
         overwrite=setting(False, "do again what is already there"),
         dry_run=setting(False, "only say what would be done, and why"),
-        fail_fast=setting(False, "stop at the first image that fails"),
+        fail_fast=setting(
+            None,
+            "whether to stop at the first image that fails",
+            none="where the first three fail alike",
+            kind=_of_type(True),
+        ),
     )
     return {name: every[name] for name in names}
 
@@ -261,8 +266,13 @@ _LIST_HINT = "write {name}=[{value}], and commas between several"
 ANYTHING = Kind("anything", lambda value: True, _as_list)
 PATH = Kind("the path of a file or folder", _is_text, _expanded, _QUOTE_HINT)
 NAMES = Kind("a name or a list of names, such as [streets,streets_ood]", _are_names, _as_names)
+LENGTH = Kind(
+    "a whole number >= 1 (pixels), or a share of the picture's height such as 0.125",
+    lambda value: number(1).fits(value) or (isinstance(value, float) and 0 < value < 1),
+)
 SIZE = some_whole_numbers("[height, width], two whole numbers >= 1 (in pixels)", 2, at_least=1)
-POSITIVE = Kind("a number above 0", lambda value: number(whole=False).fits(value) and value > 0)
+NUMBER = number(whole=False)
+POSITIVE = Kind("a number above 0", lambda value: NUMBER.fits(value) and value > 0)
 SHARD = Kind("k/n with k in 0..n-1, such as 0/4 to 3/4", _is_shard)
 SCHEDULER = Kind(
     "the address of a Dask scheduler such as tcp://host:8786, or local:N for N worker processes on "
@@ -272,7 +282,7 @@ SCHEDULER = Kind(
 _OF_TYPES = (
     (bool, Kind("True or False", lambda value: isinstance(value, bool))),
     (int, number()),
-    (float, number(whole=False)),
+    (float, NUMBER),
     (str, Kind("text", _is_text, hint=_QUOTE_HINT)),
     ((list, tuple), Kind("a list", _is_list, _as_list, _LIST_HINT)),
     (dict, Kind("a dict", lambda value: isinstance(value, dict))),

@@ -1,10 +1,11 @@
-"""Segments as files for other tools: COCO JSON, CSV and Parquet."""
+"""Segments as files for other tools: COCO JSON, CSV and Parquet; the most suspicious first."""
 
 import csv
 import importlib
-import itertools
 import json
 import os
+from collections import defaultdict
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ COLUMNS = {  # of CSV and Parquet, with their types in the latter
     "true_id": "int64",
     "true_class": "string",
     "predicted_iou": "float32",
+    "suspicion": "float32",
     "segment_size": "int64",
     "crop_left": "int64",
     "crop_upper": "int64",
@@ -34,7 +36,8 @@ COLUMNS = {  # of CSV and Parquet, with their types in the latter
 _PACKAGES = {"coco": ("pycocotools.mask", "COCO"), "parquet": ("pyarrow.parquet", "Parquet")}
 _SIDES = ("left", "upper", "right", "lower")
 _ATTRIBUTES = (
-    "predicted_class", "predicted_iou", "dataset", "image_index", "component", "true_class", "tag",
+    "predicted_class", "predicted_iou", "suspicion", "dataset", "image_index", "component",
+    "true_class", "tag",
 )  # fmt: skip
 ROWS_AT_ONCE = 4096  # in Parquet: at most 32 MB of vectors of 1920 values in memory
 
@@ -64,10 +67,9 @@ def check_files(**paths):
 def write_coco(path, table, rows, names, tags=None, *, components):
     """Write segments as a COCO file (https://cocodataset.org/#format-data), masks included.
 
-    Image and annotation ids count from 1; annotations stand image by image, each image's in the
-    order of `rows`. A `category_id` is a predicted id. Boxes are [left, upper, width, height] in
-    pixels: `bbox` that of the segment, `crop_box` among the attributes that of its crop. What is
-    unknown is null.
+    Image and annotation ids count from 1, beginning with the most suspicious. A `category_id` is a
+    predicted id. Boxes are [left, upper, width, height] in pixels: `bbox` that of the segment,
+    `crop_box` among the attributes that of its crop. What is unknown is null.
 
     Parameters
     ----------
@@ -75,7 +77,7 @@ def write_coco(path, table, rows, names, tags=None, *, components):
         Folders are made as needed.
     table : ObjectTable
     rows : sequence of int
-        Rows of the segments to write; may be empty.
+        Rows of the segments to write, in any order; may be empty.
     names : tuple of (dict, dict)
         `pred_mapping`, and the `label_mapping` of each dataset by its name: id -> (name, colour),
         as `class_ids.class_mapping` gives them. An id that they lack is called "class <id>".
@@ -92,22 +94,22 @@ def write_coco(path, table, rows, names, tags=None, *, components):
         A component map has other segments than the table.
     """
     masks = _optional(*_PACKAGES["coco"])
-    names_of_rows = table.image_names()
-    position = {name: k for k, name in enumerate(dict.fromkeys(names_of_rows))}
-    image_of = [position[name] for name in names_of_rows]
+    names_of_rows, by_image = table.image_names(), defaultdict(list)
+    for rank, row in enumerate(_rows(table, rows), 1):
+        by_image[names_of_rows[row]].append((rank, row))
     images, annotations = [], []
-    by_image = sorted(_rows(rows), key=image_of.__getitem__)
-    for _, of_image in itertools.groupby(by_image, image_of.__getitem__):
-        at, *others = of_image
+    for of_image in by_image.values():  # whose component map is read once
+        at = of_image[0][1]
         place = table["model_name"][at], table["dataset"][at], int(table["image_index"][at])
         # column by column, as COCO counts pixels
         numbers = np.asfortranarray(np.abs(components(*place)))
         height, width = numbers.shape
         image = dict(id=len(images) + 1, file_name=table["image_path"][at])
         images.append(dict(image, width=width, height=height))
-        for row in (at, *others):
+        for rank, row in of_image:
             found = _annotation(masks, numbers, _record(table, row, names, tags))
-            annotations.append(dict(id=len(annotations) + 1, image_id=image["id"], **found))
+            annotations.append(dict(id=rank, image_id=image["id"], **found))
+    annotations.sort(key=itemgetter("id"))
     classes = names[0].keys() | {annotation["category_id"] for annotation in annotations}
     categories = [dict(id=key, name=_name(names[0], key)) for key in sorted(map(int, classes))]
     content = dict(images=images, annotations=annotations, categories=categories)
@@ -148,7 +150,7 @@ def write_csv(path, table, rows, names, tags=None):
     with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        writer.writerows(_record(table, row, names, tags) for row in _rows(rows))
+        writer.writerows(_record(table, row, names, tags) for row in _rows(table, rows))
 
 
 def write_parquet(path, table, rows, names, tags=None):
@@ -166,7 +168,7 @@ def write_parquet(path, table, rows, names, tags=None):
     arrow = _optional("pyarrow", "Parquet")
     parquet = _optional(*_PACKAGES["parquet"])
     schema = _schema(arrow, table)
-    rows = _rows(rows)
+    rows = _rows(table, rows)
     with whole_file(path) as part, parquet.ParquetWriter(part, schema) as writer:
         for start in range(0, len(rows), ROWS_AT_ONCE):
             records = [
@@ -214,6 +216,7 @@ def _record(table, row, names, tags):
         true_id=None if true_id == NO_LABEL else true_id,
         true_class=None if true_id == NO_LABEL else _name(true.get(dataset, {}), true_id),
         predicted_iou=_finite(table["predicted_iou"][row]),
+        suspicion=_finite(table["suspicion"][row]),
         segment_size=None if size < 0 else size,
         tag=(tags or {}).get(row),
     )
@@ -221,8 +224,8 @@ def _record(table, row, names, tags):
     return record | {f"crop_{side}": value for side, value in sides}
 
 
-def _rows(rows):
-    return np.asarray(rows, np.int64).tolist()
+def _rows(table, rows):
+    return table.by_suspicion(rows).tolist()
 
 
 def _name(mapping, key):

@@ -15,6 +15,7 @@ MAKERS = {  # of the files whose names begin like that
     "embeddings": "compute_embeddings.py",
     "classes": "search_classes.py",
 }
+_TABLE = r"embeddings_([\d.]+)_([\d.]+)_(.+)\.p"
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,18 @@ class Results:
     def embeddings(self, min_size, net):
         """Path of the table of embedded segments, collected by stage 4.
 
-        `min_size` is the smallest height and width of a segment in pixels, `net` the network that
-        made the vectors, such as timm/<name>.
+        `min_size` is the smallest height and width of a segment, pixels or shares of the picture's
+        height; `net` the network that made the vectors, such as timm/<name>.
         """
         height, width = min_size
-        name = f"embeddings_{height}_{width}_{net.replace('/', '_')}.p"
+        name = f"embeddings_{height:g}_{width:g}_{net.replace('/', '_')}.p"
         return Path(self.io_path, "embeddings", self.model, name)
+
+    def all_embeddings(self):
+        """Paths of the tables that are there, the one that was written last first."""
+        folder = Path(self.io_path, "embeddings", self.model)
+        tables = [path for path in _files(folder) if re.fullmatch(_TABLE, path.name)]
+        return sorted(tables, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
     def vectors(self, index, table):
         """Path of the vectors of one picture, written by stage 4 for such a table."""
@@ -89,6 +96,11 @@ class Results:
         return indices_in(folder, f"(?:{kind}|probs_)" if kind == "input" else kind)
 
 
+def name_path(io_path, kind, name):
+    """Path of what is known of a name: JSON; `kind` is "datasets" or "models"."""
+    return Path(io_path, "names", kind, f"{name}.json")
+
+
 def indices_in(folder, stem):
     """Ascending numbers of the files <stem><number>.hdf5 and .p in a folder, if there is one."""
     names = (re.fullmatch(rf"{stem}(\d+)\.(?:hdf5|p)", path.name) for path in _files(folder))
@@ -117,17 +129,24 @@ def tags_path(table):
 
 
 def min_size_of(table):
-    """Smallest height and width in pixels in the name of a table of embedded segments.
+    """Smallest height and width in the name of a table of embedded segments.
 
-    A SettingError if that is no name that `Results.embeddings` gives.
+    Whole numbers are pixels, others shares of the picture's height. A SettingError if that is no
+    name that `Results.embeddings` gives.
     """
-    name = re.fullmatch(r"embeddings_(\d+)_(\d+)_.+\.p", Path(table).name)
+    name = re.fullmatch(_TABLE, Path(table).name)
     if not name:
         raise SettingError(
             f"a file of embedded segments must be called embeddings_<height>_<width>_<net>.p, "
             f"got {table}"
         )
-    return int(name[1]), int(name[2])
+    return tuple(float(size) if "." in size else int(size) for size in name.group(1, 2))
+
+
+def net_of(table):
+    """Name of the network that made the vectors, as the name of their table has it, or None."""
+    name = re.fullmatch(_TABLE, Path(table).name)
+    return name and name[3].replace("timm_", "timm/", 1)
 
 
 def _files(folder):

@@ -13,7 +13,7 @@ from src.store.sealed import as_json, as_stored, existing
 FORMATS = {  # of each kind of file; one of another number is made again
     "prediction": 3,
     "segments": 3,  # metrics and component maps
-    "vectors": 3,  # of one picture, and the table of all
+    "vectors": 4,  # of one picture, and the table of all
     "classes": 3,  # of one picture, and the overview of all
 }
 OTHER_FORMAT = "made by another version of this project"
@@ -23,7 +23,7 @@ _SEEN = "seen"  # what is noted only to save reading a file again
 # what files depend on
 
 
-def of_prediction(settings, image, labels, known=None):
+def of_prediction(settings, image, labels, output=None, known=None):
     """What a prediction depends on.
 
     Parameters
@@ -32,11 +32,13 @@ def of_prediction(settings, image, labels, known=None):
         The network, what its inputs are normalised by, how it computes, what is stored.
     image, labels : path or None
         The picture and its label file; None: there is none.
+    output : path, optional
+        The file of what another program predicted.
     known : dict, optional
         What a file of the same picture says that it was made from, see `content`.
     """
     known = known or {}
-    paths = {"image": image, "labels": labels}
+    paths = {"image": image, "labels": labels} | ({"output": output} if output else {})
     files = {name: path and content(path, known.get(name)) for name, path in paths.items()}
     return _stored("prediction", **settings, **files)
 
@@ -111,22 +113,36 @@ def content(path, known=None):
     return {"size": state.st_size, "sha256": _sha256(path), _SEEN: seen}
 
 
+def path_of(noted):
+    """Where a file lay whose `content` was noted."""
+    return Path(noted[_SEEN][0])
+
+
 def identity(entry):
     """What an entry, of a network or a dataset, depends on: its class, arguments and weights.
 
-    A dict of plain values; the weights as the SHA-256 of their file, None where the entry has none.
+    A dict of plain values; the weights as the SHA-256 of their file, or of all files of their
+    folder; None where the entry has none.
     A weights file that is missing is a SettingError.
     """
     weights = getattr(entry, "model_weights", None)
-    if weights is not None and not Path(weights).is_file():
+    if weights is not None and not Path(weights).exists():
         raise missing_weights(entry.name, weights)
     return as_stored(
         {
             "class": f"{entry.module_name}.{entry.class_name}",
             "kwargs": entry.kwargs,
-            "weights": weights and _sha256(weights),
+            "weights": weights and _sha256_of_all(weights),
         }
     )
+
+
+def _sha256_of_all(path):
+    """SHA-256 of a file; of a folder that of the names and SHA-256 of the files in it."""
+    if not Path(path).is_dir():
+        return _sha256(path)
+    files = sorted(file for file in Path(path).iterdir() if file.is_file())
+    return digest([[file.name, _sha256(file)] for file in files])
 
 
 def _sha256(path):

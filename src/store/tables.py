@@ -40,6 +40,7 @@ _OF_ROWS = {
     "true_id": "gt",
     "predicted_id": "pred",
     "predicted_iou": "iou",
+    "suspicion": "suspicion",
     "segment_size": "segment_size",
     "thumbnail": "thumbnail",
     "annotated": "annotated",
@@ -197,6 +198,8 @@ def _columns(content):
         pairs = zip(ious, columns["component_index"], strict=True)
         iou = [of_image[number - 1] for of_image, number in pairs]
     columns["predicted_iou"] = np.asarray(iou, np.float32)
+    suspicion = content.get("suspicion", 1 - columns["predicted_iou"])
+    columns["suspicion"] = np.asarray(suspicion, np.float32)
     if "thumbnail" in content:
         columns["thumbnail"] = as_column(content["thumbnail"])
     if "annotated" in content:

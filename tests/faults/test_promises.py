@@ -110,7 +110,7 @@ def test_a_signal_ends_a_run_cleanly_and_a_rerun_goes_on(place, io_path, step, n
 
 # 3, 4: what is done, and what has to be done again
 
-NO_NETWORK = {"own.NearestColour": None}
+NO_NETWORK = {"src.segmentation.inference.load_network": None}
 
 
 @pytest.mark.promise(3)
