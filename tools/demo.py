@@ -27,24 +27,17 @@ from src.evaluation.confusion import class_iou, confusion_matrix
 from src.MetaSeg import main as metaseg
 from src.store.arrays import read_prediction
 from src.store.paths import Results
+from tools.steps import run
 
 STREETS = datasets["streets"], datasets["streets_val"], datasets["streets_ood"]
 IO_PATH = Path(CONFIG.metaseg_io_path)
 PICTURES = IO_PATH / "pictures"
 
 
-def run(experiment, script, *settings):
-    """Run a script as from the command line; gives the result of its main function."""
-    arguments = [script, *(["with", *settings] if settings else [])]
-    print("\n$ python", *arguments, flush=True)
-    return experiment.run_commandline(arguments).result
-
-
 def largest_unknown():
     """Row of the largest embedded segment of `streets_ood` on an object never seen in training."""
-    size = registry.size_for(CONFIG.DATASET, "min_segment_size", None, None)
     results = Results(IO_PATH, CONFIG.MODEL_NAME)
-    table = read_table(results.embeddings(size, CONFIG.EMBEDDING_NETWORK))
+    table = read_table(results.all_embeddings()[0])
     left, upper, right, lower = table["box"].T
     known = registry.find_class(CONFIG.TRAIN_DATASET).pred_mapping
     area = (right - left) * (lower - upper)
@@ -107,8 +100,8 @@ Out of distribution, AUROC of 1 - predicted IoU
 Retrieval of unknown kinds, mAP on the map:             {retrieved["map_unknown"]:.3f}
 IoU of categories on {val}, mean:                {trusted["miou"]:.3f}
 Unknown objects that a crop shows by half:              {part:.0%}
-Unknown pixels, average precision of the best score
-  ({best}): {judged[best]["average_precision"]:.3f}
+Unknown pixels, average precision of the best score,
+  {best + ":":<54}{judged[best]["average_precision"]:.3f}
 
 tables    {IO_PATH / "analysis"}
 pictures  {PICTURES}
