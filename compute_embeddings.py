@@ -1,4 +1,4 @@
-"""Stage 4: turn the segments with low predicted IoU into crops and feature vectors.
+"""Stage 4: turn objects, of segments with low predicted IoU, into crops and feature vectors.
 
     python compute_embeddings.py with args.datasets=[streets,streets_ood] args.iou_threshold=0.5
     python compute_embeddings.py with args.load_file=FILE args.net=resnet18
@@ -15,6 +15,7 @@ from configuration import CONFIG, embedding_networks, meta_models, models
 from configuration import datasets as known_datasets
 from src import class_ids, entries, registry
 from src.embedding import networks as embedding_nets
+from src.embedding import objects
 from src.embedding.report import report
 from src.embedding.stage import Embedding, embed_dataset
 from src.embedding.suspects import Judge, Rule, load_objects
@@ -77,6 +78,13 @@ def config():
             none=f"{CONFIG.ENTROPY_THRESHOLD} of the entropy; other scores need this, or args.most",
             kind=NUMBER,
         ),
+        join=setting(
+            "border",
+            "which suspicious segments are one object: all that touch, or of large ones only those "
+            "that share enough border",
+            none="each is an object of its own",
+            choices=objects.WAYS,
+        ),
         most=setting(None, "only so many, the most suspicious", none="all suspects", at_least=1),
         pred_classes=setting(
             None, "names or ids of predicted classes to look at", none="those of the model"
@@ -105,6 +113,7 @@ def judge_of(args, run, model, card):
         least=least_score(args, suspicion),
         classes=classes_to_search(args["pred_classes"], card),
         min_size=tuple(min_size),
+        join=args["join"],
     )
     judge = Judge(
         io_path=Path(args["io_path"]).resolve(),  # others may work in another folder
@@ -116,10 +125,24 @@ def judge_of(args, run, model, card):
         selection={},
     )
     if args["most"]:
-        names, cores = judge.measured_images(), 1 if run.scheduler else run.num_cores
-        least = judge.least_of(names, args["most"], cores)
-        judge = replace(judge, rule=replace(rule, least=rule.least if least is None else least))
+        judge = replace(judge, rule=only_most(args, run, judge))
     return replace(judge, selection=selection_of(judge, meta_model and identity(entry)))
+
+
+def only_most(args, run, judge):
+    """The Rule of a Judge, with a least suspicion that only `args.most` objects have.
+
+    Where no threshold says which segments to join, only so many segments have it, and are joined.
+    """
+    rule, is_joined = judge.rule, judge.rule.join is not None
+    is_of_objects = is_joined and (rule.least is not None or rule.iou_threshold is not None)
+    if is_joined and not is_of_objects:
+        judge = replace(judge, rule=replace(rule, join=None))
+    cores = 1 if run.scheduler else run.num_cores
+    least = judge.least_of(judge.measured_images(), args["most"], cores)
+    if is_of_objects:
+        return replace(rule, least_of_objects=least)
+    return replace(rule, least=rule.least if least is None else least)
 
 
 def least_score(args, suspicion):
@@ -152,6 +175,8 @@ def selection_of(judge, meta_model):
     return {
         **({"iou_threshold": rule.iou_threshold} if rule.iou_threshold else by_score),
         **({"least": rule.least} if rule.least is not None else {}),
+        "join": rule.join,
+        "least_of_objects": rule.least_of_objects,
         "classes": rule.classes,
         "min_height": height,
         "min_width": width,
@@ -168,9 +193,10 @@ def choose_suspicion(args, log, entry, model, source):
     wanted, fits = args["suspicion"], meta.fits(entry.model_weights, model)
     if wanted is None and not fits:
         log.info(
-            "suspicious is what has a high entropy, as %s is not there, or of another network; the "
-            "predicted IoU is better: it needs train_meta_nn.py on labelled pictures of classes "
-            "that the network knows", entry.model_weights,
+            "suspicious is what has a high entropy, as %s is not there, or of another network. "
+            "Better are args.suspicion=nearest_logits (pred_images.py with args.fit_scores=True "
+            "on ordinary pictures first) and predicted_iou (train_meta_nn.py on labelled pictures "
+            "of classes that the network knows)", entry.model_weights,
         )  # fmt: skip
     wanted = wanted or ("predicted_iou" if fits else "entropy")
     if not fits and wanted != "predicted_iou":
@@ -285,7 +311,7 @@ def export(log, collection, source, known, files):
     mappings = (
         known,
         {
-            name: class_ids.class_mapping(known_datasets[name], "label_mapping")
+            name: class_ids.joined_classes(known_datasets[name])
             for name in set(table["dataset"]) & known_datasets.keys()
         },
     )
@@ -305,7 +331,7 @@ def export(log, collection, source, known, files):
             writers[name](path, table, rows, mappings)
         except (OSError, ValueError) as error:
             raise SettingError(f"{path} cannot be written: {error}") from error
-        log.info("wrote %s: %d segments", path, len(rows))
+        log.info("wrote %s: %d objects", path, len(rows))
 
 
 def embed_segments(args, log):

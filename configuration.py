@@ -214,7 +214,7 @@ class CONFIG:
     ANALYZE_METRICS = False  # stage 2 compares ways to predict the IoU, on images with ground truth
     NUM_AVERAGES = 10  # random splits into training and validation images that it averages over
 
-    IOU_THRESHOLD = 0.5  # segments with a predicted IoU below it are suspects
+    IOU_THRESHOLD = 0.75  # segments with a predicted IoU below it are suspects; the paper: 0.5
     ENTROPY_THRESHOLD = 0.2  # where the entropy tells: suspects have at least that mean
     # least sizes: pixels, or a share of the picture's height; None: what suits the data set
     MIN_HEIGHT = None  # smaller segments are left out; where the data set says nothing: 1/16

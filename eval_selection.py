@@ -1,14 +1,14 @@
-"""Evaluation: which of the true objects do the crops of stage 4 show?
+"""Evaluation: which of the true objects do the crops of stage 4 show, and which does it find?
 
     python eval_selection.py with args.dataset=streets_ood
 
-Needs ground truth and stage 4. Writes selection_<net>.csv and pie charts (PNG, PDF) to
-analysis/<model>/<dataset> below the results folder.
+Needs ground truth and stage 4. Writes selection_<net>.csv with pie charts, and objects_<net>.csv
+with curves (PNG, PDF), to analysis/<model>/<dataset> below the results folder.
 """
 
 import configuration
 from configuration import CONFIG
-from src.evaluation import selection
+from src.evaluation import objects, selection
 from src.evaluation.pictures import Pictures
 from src.run import choice
 from src.run.experiment import create_experiment
@@ -35,6 +35,9 @@ def main(args, _log, _run):
     path = choice.embeddings_file(args, pictures.results.model, _log)
     rows, tally = selection.judge(run, pictures, path, min_size_of(path))
     selection.report(_log, pictures.results.analysis / f"selection_{net_of(path)}", rows)
+    found, _ = objects.eval_objects(run, pictures, path, min_size_of(path))
+    if found:
+        objects.report(_log, pictures.results.analysis / f"objects_{net_of(path)}", found)
     run.close(tally)
     _run.info.update(selection.by_class(rows))
-    return selection.figures(rows)
+    return selection.figures(rows) | objects.merits(found)

@@ -12,6 +12,7 @@ import io
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw
+from scipy import ndimage
 
 from src.records import NO_LABEL
 
@@ -109,10 +110,13 @@ def draw_box(picture, box, colour=RED):
     return np.array(result)
 
 
-def overview_panels(image, prediction, components, predicted_iou, box, label_mapping, pred_mapping):
-    """The four pictures that explain a segment, by their titles, in reading order.
+def overview_panels(
+    image, prediction, components, predicted_iou, box, label_mapping, pred_mapping, segments
+):
+    """The four pictures that explain an object, by their titles, in reading order.
 
-    The IoUs are those of every segment of the image; the box is the segment's, drawn in each.
+    The IoUs are those of every segment of the image; box and outline, around all its segments, are
+    the object's, drawn in each.
     """
     truth = prediction.ground_truth
     if truth is None:
@@ -127,7 +131,16 @@ def overview_panels(image, prediction, components, predicted_iou, box, label_map
         truth_title: truth_picture,
         "Predicted classes": colour_classes(prediction.prediction, pred_mapping),
     }
-    return {title: draw_box(picture, box) for title, picture in panels.items()}
+    outline = outline_of(np.isin(np.abs(components), segments))
+    return {
+        title: draw_box(np.where(outline[..., None], np.uint8(WHITE), picture), box)
+        for title, picture in panels.items()
+    }
+
+
+def outline_of(mask):
+    """The pixels (H, W) of a mask with one beside them, or the edge of the image, that is not."""
+    return mask & ~ndimage.binary_erosion(mask)
 
 
 def crop(image, box, context=0.0):

@@ -63,12 +63,13 @@ class ObjectTable:
         `image_predicted_iou`, float32 arrays with the predicted IoU of all its segments;
         `image_made_from`, str, which changes when it is segmented anew.
 
-        Of the object: `component_index`, int64, from 1 within the picture; `box` (N, 4), int64,
-        left, upper, right, lower of the crop in pixels, right and lower exclusive; `true_id`,
-        int64, the most frequent id of its dataset (255: none); `predicted_id`, int64;
-        `predicted_iou`, float32, NaN where unknown; `suspicion`, float32, higher = stranger, by
-        what stage 4 was asked for, 1 - predicted IoU in older tables; `segment_size`, int64, in
-        pixels, -1 where unknown.
+        Of the object: `segments`, int64 arrays with the numbers of its segments, from 1 within the
+        picture, the largest first; `component_index`, int64, that one; `box` (N, 4), int64, left,
+        upper, right, lower of the crop in pixels, right and lower exclusive; `true_id`, int64, the
+        most frequent id of its dataset (255: none); `predicted_id`, int64, the class that most of
+        its pixels have; means over its pixels: `predicted_iou`, float32, NaN where unknown, and
+        `suspicion`, float32, higher = stranger, by what stage 4 was asked for, 1 - predicted IoU in
+        older tables; `segment_size`, int64, in pixels, -1 where unknown.
 
         Some tables also have `embeddings` (N, F), float32; `thumbnail`, bytes (JPEG);
         `annotated`; and from stage 5 `nn_embeddings` (N, D) and `plot_embeddings` (N, 2), float32,

@@ -10,7 +10,12 @@ from src.store.arrays import write_prediction
 from src.store.tables import as_column
 
 TEXTS = "dataset", "model_name", "image_path", "image_made_from"
-OF_OBJECTS = (*TEXTS, "image_predicted_iou", "thumbnail")  # columns that hold Python's objects
+OF_OBJECTS = (
+    *TEXTS,
+    "image_predicted_iou",
+    "thumbnail",
+    "segments",
+)  # columns that hold Python's objects
 
 
 def object_table(count, facts=None, **columns):
@@ -34,6 +39,7 @@ def object_table(count, facts=None, **columns):
     for name, values in (made_up | columns).items():
         values = [values] * count if isinstance(values, str) else values
         table[name] = as_column(values) if name in OF_OBJECTS else np.asarray(values)
+    table.setdefault("segments", as_column(table["component_index"][:, None]))
     table.setdefault("suspicion", 1 - table["predicted_iou"])
     return ObjectTable(table, {"made_from": None} | (facts or {}))
 

@@ -101,6 +101,7 @@ class World:
             suspicion=None,
             iou_threshold=0.5,
             threshold=None,
+            join=None,
             most=None,
             pred_classes=None,
             min_height=None,
@@ -230,6 +231,81 @@ def test_the_table_holds_what_is_known_of_each_suspicious_segment(world):
     assert table["embeddings"].dtype == table["predicted_iou"].dtype == np.float32
 
 
+def add_split_car(world):
+    """Picture 4 of `first`: the upper 2 x 8 pixels of the car are a bus to the network."""
+    path = world.add_image("first", 4)
+    results = Results(world.results, "whole", "first")
+    labels = np.zeros((24, 32), np.uint8)
+    labels[CAR_AT], labels[4:6, 5:13], labels[BUS_AT] = 1, 2, 2
+    truth = np.where(labels == 2, 1, labels).astype(np.uint8)
+    probabilities = np.eye(3, dtype=np.float32)[labels]
+    prediction = Prediction(probabilities, labels, truth, str(path))
+    store_image(results, 4, prediction, same_ids(3), {"split": True})
+    return path
+
+
+def test_segments_that_belong_together_are_one_object_with_one_vector(world):
+    add_split_car(world)
+    (figures, _) = world.run(join="border", net="segmentation")
+    table = world.table("segmentation")
+    table = table.take(table["image_index"] == 4)
+    assert [numbers.tolist() for numbers in table["segments"]] == [[3, 2]]  # the bus is too small
+    assert_array_equal(table["component_index"], [3])
+    assert_array_equal(table["segment_size"], [48])
+    assert_array_equal(table["predicted_id"], [1])  # of 32 of the 48 pixels
+    assert_array_equal(table["true_id"], [1])
+    assert_allclose(table["predicted_iou"], [(16 * 0.16 + 32 * 0.32) / 48], rtol=1e-6)
+    assert_allclose(table["suspicion"], 1 - table["predicted_iou"], rtol=1e-6)
+    assert_array_equal(table["box"], BOXES[:1])
+    assert_allclose(table["embeddings"], np.float32([CAR]) / 255, rtol=1e-5)
+    assert figures["segments"] == 7 and figures["kept"] == 3 and figures["objects"] == 2
+
+
+def test_each_segment_alone_has_another_vector_than_the_object_of_the_same_name(world):
+    add_split_car(world)
+    world.run(join="border", net="segmentation")
+    world.run(net="segmentation", min_height=3, min_width=4)
+    world.run(net="segmentation")
+    table = world.table("segmentation")
+    assert [numbers.tolist() for numbers in table["segments"]] == [[2], [3], [3], [4]]
+
+
+def test_the_most_suspicious_objects_are_counted_whole(world):
+    add_split_car(world)
+    world.run(join="border", most=1)  # the car's suspicion is 0.52 in picture 3, and 0.73 in 4
+    table = world.table()
+    assert_array_equal(table["image_index"], [4])
+    assert [numbers.tolist() for numbers in table["segments"]] == [[3, 2]]
+
+
+def test_without_a_threshold_the_most_suspicious_segments_are_joined(world):
+    path = world.add_image("first", 4)
+    labels, unsure = np.zeros((24, 32), np.uint8), np.zeros((24, 32, 1), np.float32)
+    labels[CAR_AT], labels[4:7, 5:13] = 1, 2  # upper and lower 3 x 8 pixels of the car
+    unsure[CAR_AT], unsure[4:7, 5:13] = 0.3, 0.4
+    probabilities = np.eye(3, dtype=np.float32)[labels] * (1 - 1.5 * unsure) + unsure / 2
+    prediction = Prediction(probabilities, labels, None, str(path))
+    store_image(Results(world.results, "whole", "first"), 4, prediction, same_ids(3), {"soft": 1})
+    settings = dict(suspicion="max_softmax", threshold=None, min_height=3, most=2)
+    figures, _ = world.run(join="border", **settings)
+    assert (figures["kept"], figures["objects"]) == (2, 1)
+    figures, _ = world.run(**settings)
+    assert (figures["kept"], figures["objects"]) == (2, 2)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # in pycocotools, with NumPy 2
+def test_the_mask_that_is_exported_is_that_of_the_object(world):
+    masks = pytest.importorskip("pycocotools.mask")
+    add_split_car(world)
+    path = world.folder / "out.json"
+    world.run(join="border", coco=path)
+    found = json.loads(path.read_text())["annotations"]
+    (car,) = [one for one in found if one["attributes"]["segments"] == [3, 2]]
+    expected = np.zeros((24, 32), np.uint8)
+    expected[CAR_AT] = 1
+    assert_array_equal(masks.decode(car["segmentation"]), expected)
+
+
 def test_the_files_say_what_they_were_made_from(world):
     world.run(pred_classes=["car", "bus"], crop_size=(9, 9))
     made_from = world.table().facts["made_from"]
@@ -245,6 +321,9 @@ def test_the_files_say_what_they_were_made_from(world):
     assert len(of_image["segments"]) == len(selection["meta_model"]["weights"]) == 64  # SHA-256
     expected = dict(iou_threshold=0.5, classes=[1, 2], min_height=4, min_width=4, min_crop=[8, 8])
     assert {key: selection[key] for key in expected} == expected
+    assert selection["join"] is None
+    world.run(join="touching")
+    assert provenance.made_from(world.vectors("first", 3))["selection"]["join"] == "touching"
 
 
 def test_the_network_s_own_features_are_the_mean_over_the_segment(world):
@@ -312,7 +391,7 @@ def test_without_any_suspect_the_table_has_no_rows(world, caplog):
     assert "left out, too small: 2" in caplog.messages
     advice = "most segments .2 of 3. are left out as too small: lower args.min_height, now 7"
     assert re.search(advice, caplog.text)
-    with pytest.raises(SettingError, match=f"holds no segment: {advice}"):
+    with pytest.raises(SettingError, match=f"holds no object: {advice}"):
         read_table(path)
     caplog.clear()
     world.run(min_height=7)
@@ -364,7 +443,7 @@ def test_an_unknown_iou_is_counted_and_judges_nothing(world, caplog):
     world.add_image("first", 0, label=100)
     save_meta_model(world.folder / "by_size.pth", bias=np.nan)
     figures, crops = world.run()
-    assert (figures, crops) == ({"segments": 6, "kept": 0}, 0)
+    assert (figures, crops) == ({"segments": 6, "kept": 0, "objects": 0}, 0)
     assert "left out, unknown suspicion: 6" in caplog.messages
 
 
@@ -439,7 +518,7 @@ def test_another_dataset_joins_those_in_the_file(world, caplog):
     before = world.table()
     world.add_image("second", 3)
     assert world.run(datasets=["source", "second"])[1] == 2
-    assert "keeps the segments of first" in caplog.text
+    assert "keeps the objects of first" in caplog.text
     table = world.table()
     assert table["dataset"].tolist() == ["first"] * 2 + ["second"] * 2
     assert_array_equal(table["embeddings"][:2], before["embeddings"])
@@ -463,7 +542,7 @@ def test_a_selection_of_no_segment_leaves_the_file_as_it_is(world, settings, cap
     before = world.path().read_bytes()
     figures, _ = world.run(pred_classes=["road"], csv=world.folder / "out.csv", **settings)
     assert figures["kept"] == 0
-    assert f"{world.path()} keeps what it has, as no segment was selected" in caplog.messages
+    assert f"{world.path()} keeps what it has, as no object was selected" in caplog.messages
     assert world.path().read_bytes() == before
     assert len((world.folder / "out.csv").read_text().splitlines()) == 1
 
@@ -489,7 +568,7 @@ def test_another_network_or_crop_size_computes_everything_and_drops_the_other_da
     world.run(datasets=["source", "first", "second"])
     with_maps(world.path())
     assert world.run(crop_size=[6, 6])[1] == 2
-    assert "the segments of second are dropped" in caplog.text
+    assert "the objects of second are dropped" in caplog.text
     table = world.table()
     assert set(table["dataset"]) == {"first"} and "plot_embeddings" not in table
 

@@ -11,6 +11,7 @@ from numpy.testing import assert_array_equal
 
 from src.errors import SettingError
 from src.store.exports import check_files, write_coco, write_csv, write_parquet
+from src.store.tables import as_column
 
 NAMES = (
     {0: ("road, paved", (1, 2, 3)), 4: ("Gebäude", (4, 5, 6))},
@@ -90,6 +91,7 @@ def test_coco_tells_what_is_known_of_a_segment(tmp_path):
         "dataset": "streets",
         "image_index": 5,
         "component": 1,
+        "segments": [1],
         "true_class": "Kühe, braun",
         "tag": "keep, später",
         "crop_box": [0, 0, 2, 2],
@@ -98,6 +100,19 @@ def test_coco_tells_what_is_known_of_a_segment(tmp_path):
     unknown = last["attributes"]
     assert (unknown["predicted_iou"], unknown["suspicion"]) == (None, None)
     assert (unknown["true_class"], unknown["tag"]) == ("class 3", None)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # in pycocotools, with NumPy 2
+def test_the_mask_of_an_object_is_that_of_all_its_segments(tmp_path):
+    coco_api = pytest.importorskip("pycocotools.coco")
+    joined = as_column([np.array([1, 3]), *[np.array([k]) for k in (2, 1, 2)]])
+    table = table_of_four().with_columns(segments=joined, segment_size=np.array([6, 3, 1, 3]))
+    write_coco(tmp_path / "a.json", table, [0], NAMES, components=components)
+    (annotation,) = coco_api.COCO(tmp_path / "a.json").loadAnns([1])
+    mask = coco_api.maskUtils.decode(annotation["segmentation"])
+    assert_array_equal(mask, [[1, 1, 0], [1, 1, 0], [1, 1, 0]])
+    assert annotation["bbox"] == [0, 0, 2, 3]
+    assert annotation["attributes"]["segments"] == [1, 3]
 
 
 def test_a_component_map_is_asked_for_once_an_image(tmp_path):
@@ -144,6 +159,7 @@ def test_csv_has_a_row_a_segment(tmp_path):
         "crop_right": "2",
         "crop_lower": "2",
         "tag": 'a "b"\nc',
+        "segments": "[1]",
     }
     assert {key for key, value in unknown.items() if not value} == {
         "predicted_iou", "suspicion", "segment_size", "tag",

@@ -114,16 +114,25 @@ def test_the_overview_has_four_titled_panels_with_the_segment_boxed_in_each(trut
         (3, 3, 5, 5),
         MAPPING,
         MAPPING,
+        [1],
     )
     titles = ["Entropy", "Predicted IoU of each segment", title, "Predicted classes"]
     assert list(panels) == titles
     for picture in panels.values():
         assert_array_equal(picture[4, 2], pictures.RED)
+        assert_array_equal(picture[0, 0], pictures.WHITE)  # the outline of the segment
+
+
+def test_an_outline_lies_inside_and_runs_around_all_segments_of_an_object():
+    segments = np.array([[1, 1, 1, 2, 2, 3]] * 3)
+    outline = pictures.outline_of(np.isin(segments, [1, 2]))
+    assert_array_equal(outline[[0, 2]], [[1, 1, 1, 1, 1, 0]] * 2)
+    assert_array_equal(outline[1], [1, 0, 0, 0, 1, 0])
 
 
 def test_the_overview_says_where_no_predicted_iou_is_known():
     image, components = np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), np.int32)
-    rest = (3, 3, 5, 5), MAPPING, MAPPING
+    rest = (3, 3, 5, 5), MAPPING, MAPPING, [1]
     panels = pictures.overview_panels(image, prediction(None), components, [np.nan], *rest)
     assert list(panels)[1] == "Predicted IoU of each segment (unknown)"
 

@@ -126,7 +126,7 @@ class Explorer:
     def _map_title(self):
         names = ", ".join(dict.fromkeys(map(str, self.table["dataset"])))
         images = len(set(self.table.image_names()))
-        what = f"{counted(len(self.segments), 'segment')} of {counted(images, 'image')}"
+        what = f"{counted(len(self.segments), 'object')} of {counted(images, 'image')}"
         return f"Embedding space of {names}: {what}"
 
     # pictures without a window
@@ -398,7 +398,7 @@ class Explorer:
         rows = np.flatnonzero(self.chosen())
         known = short(", ".join(self.state.tag_names), 60)
         hint = (f"so far: {known}; " if known else "") + "nothing typed: take the tag away"
-        prompt = f"Tag of {counted(len(rows), 'selected segment')}"
+        prompt = f"Tag of {counted(len(rows), 'selected object')}"
         self._ask(prompt, hint, partial(self._take_tag, rows))
 
     def _take_tag(self, rows, answer):

@@ -27,7 +27,7 @@ def export_segments(segments, rows, tags, out_dir, announce):
         _write_crops(folder / "crops", segments, rows, announce),
     ]
     return "; ".join(
-        [f"exported {counted(len(rows), 'segment')} to {folder}", *filter(None, problems)]
+        [f"exported {counted(len(rows), 'object')} to {folder}", *filter(None, problems)]
     )
 
 

@@ -29,7 +29,7 @@ class Segments:
     table : ObjectTable
         N rows, with `plot_embeddings` and `nn_embeddings`.
     label_mappings : dict of str to dict of int to (str, (int, int, int))
-        Names and RGB colours of the true classes of each dataset.
+        Names and RGB colours of the true classes of each dataset, see `class_ids.joined_classes`.
     pred_mapping : dict of int to (str, (int, int, int))
         The same of the predicted classes.
     io_path : path
@@ -68,7 +68,7 @@ class Segments:
         parts = [
             f"{self.table['dataset'][row]}",
             f"image {self.table['image_index'][row]}",
-            f"segment {self.table['component_index'][row]}",
+            self._segments(row),
             self.classes(row),
             *(f"{way} {self.number(row, way)}" for way in self.told),
         ]
@@ -83,9 +83,13 @@ class Segments:
     def named(self, row):
         """A segment in a few words, for a title."""
         return (
-            f"image {self.table['image_index'][row]}, segment "
-            f"{self.table['component_index'][row]} ({self.classes(row)})"
+            f"image {self.table['image_index'][row]}, {self._segments(row)} ({self.classes(row)})"
         )
+
+    def _segments(self, row):
+        """Which segments it is, the largest by its number."""
+        number, *others = self.table["segments"][row]
+        return f"segment {number}" + (f" and {len(others)} more" if others else "")
 
     def classes(self, row):
         """Predicted and true class in words."""
@@ -163,6 +167,7 @@ class Segments:
             self.table["box"][row],
             self.label_mappings.get(where[1], {}),
             self.pred_mapping,
+            self.table["segments"][row],
         )
 
     # groups

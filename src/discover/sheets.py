@@ -76,7 +76,7 @@ class Sheets:
         sheet.page = min(sheet.page, max(0, (len(rows) - 1) // PAGE))
         start = sheet.page * PAGE
         sheet.rows = page = rows[start : start + PAGE]
-        title = f"Selection: {counted(len(rows), 'segment')}, with their {way}"
+        title = f"Selection: {counted(len(rows), 'object')}, with their {way}"
         if len(rows) > PAGE:
             title += f", {start + 1:,} to {start + len(page):,} here (wheel: the others)"
         self._show(sheet, title, [segments.number(row, way) for row in page])

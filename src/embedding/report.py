@@ -13,11 +13,12 @@ from src.records import NO_LABEL
 def report(log, collection, judge, known):
     """Log what was chosen, and how well its suspicion finds what is out of distribution.
 
-    Gives the numbers `segments` and `kept`; and `auroc` and `auroc_large`, see `detection`.
+    Gives the numbers `segments`, `kept` of them, and `objects`; and `auroc` and `auroc_large`, see
+    `detection`.
     """
     judged = collection.judged
     if not judged:
-        return {"segments": 0, "kept": 0}
+        return {"segments": 0, "kept": 0, "objects": 0}
     classes, chosen = (_all(judged, name) for name in ("predicted_id", "is_chosen"))
     log.info("%-16s %8s %8s", "predicted class", "kept", "total")
     for class_id in np.unique(classes).tolist():
@@ -37,7 +38,13 @@ def report(log, collection, judge, known):
             "images smaller than the least crop, %s, whose crops show the whole height or "
             "width: %d", in_words(judge.min_crop), small,
         )  # fmt: skip
-    figures = {"segments": len(chosen), "kept": int(chosen.sum())}
+    figures = {
+        "segments": len(chosen),
+        "kept": int(chosen.sum()),
+        "objects": len(collection.rows),
+    }
+    if judge.rule.join:
+        log.info("joined to objects: %d", figures["objects"])
     return figures | detection(log, judged, judge, known)
 
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from src import registry, scores
 from src.datasets import LabelledImages
-from src.embedding import crops
+from src.embedding import crops, objects
 from src.errors import SettingError
 from src.MetaSeg import stage
 from src.MetaSeg.meta_models import MetaModel
@@ -30,6 +30,8 @@ class Rule:
     least: float | None  # suspicion that they have at least; None: any
     classes: list | None  # ids of predicted classes to look at; None: all
     min_size: tuple  # smallest height and width of an object, see `crops.in_pixels`
+    join: str | None = None  # how suspicious segments become objects, see `objects.join`
+    least_of_objects: float | None = None  # suspicion that these have at least; None: any
 
     def suspicion_of(self, metrics, predicted_iou):
         """Suspicion of the S segments of a picture: (S,) float32, higher = stranger."""
@@ -118,14 +120,10 @@ class Judge(Kept):
             "suspicion": suspicion,
             "is_large": crops.are_large(boxes, len(components), *self.min_size),
         }
-        chosen, left_out = crops.select_segments(
-            suspicion=suspicion,
-            is_suspicious=self.rule.is_suspicious(suspicion, predicted_iou),
-            predicted_class=segments["predicted_id"],
-            is_large=segments["is_large"],
-            classes=self.rule.classes,
-        )
-        rows = np.flatnonzero(chosen)
+        sizes = np.asarray(metrics["S"], np.int64)
+        found, chosen, left_out = self._join(components, segments, boxes, sizes)
+        boxes, count = objects.boxes_of(boxes, found), len(found)
+        labels = objects.label_map(components, found)
         columns = {
             "dataset": name.dataset,
             "model_name": self.model_name,
@@ -133,20 +131,43 @@ class Judge(Kept):
             "image_predicted_iou": segments["predicted_iou"],
             "image_made_from": source,
         }
-        columns = {key: tables.as_column([value] * len(rows)) for key, value in columns.items()}
+        columns = {key: tables.as_column([value] * count) for key, value in columns.items()}
         columns |= {
-            "image_index": np.full(len(rows), name.index, np.int64),
-            "image_size": np.tile(np.array(components.shape, np.int64), (len(rows), 1)),
-            "component_index": rows + 1,
-            "box": crops.grow_boxes(boxes[rows], components.shape, *self.min_crop),
-            "true_id": labels[rows],
-            "predicted_id": segments["predicted_id"][rows].astype(np.int64),
-            "predicted_iou": segments["predicted_iou"][rows],
-            "suspicion": suspicion[rows],
-            "segment_size": np.asarray(metrics["S"], np.int64)[rows],
+            "image_index": np.full(count, name.index, np.int64),
+            "image_size": np.tile(np.array(components.shape, np.int64), (count, 1)),
+            "component_index": np.array([numbers[0] for numbers in found], np.int64),
+            "segments": tables.as_column(found),
+            "box": crops.grow_boxes(boxes, components.shape, *self.min_crop),
+            "true_id": crops.majority_label(labels, prediction.ground_truth, range(1, count + 1)),
+            "predicted_id": objects.class_by_pixels(segments["predicted_id"], sizes, found),
+            "predicted_iou": objects.mean_by_pixels(predicted_iou, sizes, found),
+            "suspicion": objects.mean_by_pixels(suspicion, sizes, found),
+            "segment_size": objects.sizes_of(sizes, found),
         }
         facts = {"segments": segments | {"is_chosen": chosen}, "left_out": left_out}
         return ObjectTable(columns, facts)
+
+    def _join(self, components, segments, boxes, sizes):
+        """Segment numbers of each object; which segments are in one, and why others are not."""
+        rule, suspicion = self.rule, segments["suspicion"]
+        asked = dict(
+            suspicion=suspicion,
+            is_suspicious=rule.is_suspicious(suspicion, segments["predicted_iou"]),
+            predicted_class=segments["predicted_id"],
+            classes=rule.classes,
+        )
+        everything = np.ones(len(suspicion), bool)
+        candidates, _ = crops.select_segments(**asked, is_large=everything)
+        shared = rule.join and objects.borders(components, len(suspicion))
+        of_segments = candidates, segments["is_large"], sizes, boxes, shared
+        found = objects.find(*of_segments, len(components), rule.min_size, rule.join)
+        in_large = _members(found, len(suspicion))
+        if rule.least_of_objects is not None:
+            means = objects.mean_by_pixels(suspicion, sizes, found)
+            enough = means >= rule.least_of_objects
+            found = [numbers for numbers, is_kept in zip(found, enough, strict=True) if is_kept]
+            asked["is_suspicious"] &= ~in_large | _members(found, len(suspicion))
+        return found, *crops.select_segments(**asked, is_large=in_large)
 
     def least_of(self, names, most, num_cores):
         """Suspicion of the last of the `most` suspicious objects in some images: a float, or None.
@@ -207,6 +228,13 @@ class Judge(Kept):
     def _samples(self):
         """Function from the name of a dataset to the dataset, each made once."""
         return cache(lambda dataset: registry.build(self.datasets[dataset]))
+
+
+def _members(found, count):
+    """Which of so many segments are in an object: (S,) bool."""
+    members = np.zeros(count, bool)
+    members[np.concatenate([np.zeros(0, np.int64), *found]) - 1] = True
+    return members
 
 
 @dataclass(eq=False)

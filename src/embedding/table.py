@@ -55,7 +55,7 @@ def collect(log, embedding, names, done):
         if _is_same(old, table, made_from):
             log.info("%s is up to date: not embedded again", path)
         elif is_empty and path.is_file():
-            log.warning("%s keeps what it has, as no segment was selected", path)
+            log.warning("%s keeps what it has, as no object was selected", path)
         else:
             tables.write_embeddings(path, table, made_from)
     rows = [row for row, name in enumerate(table.image_names()) if name in done]
@@ -94,12 +94,12 @@ def _read_all(log, embedding, searched, names):
         sources.setdefault(name.dataset, []).append([name.index, provenance.digest(source)])
     if dropped:
         log.warning(
-            "%s: the segments of %s are dropped, which another network or crop size has embedded",
+            "%s: the objects of %s are dropped, which another network or crop size has embedded",
             embedding.path, ", ".join(sorted(dropped)),
         )  # fmt: skip
     kept = sorted(sources.keys() - searched)
     if kept:
-        log.info("%s keeps the segments of %s", embedding.path, ", ".join(kept))
+        log.info("%s keeps the objects of %s", embedding.path, ", ".join(kept))
     datasets = {
         dataset: {"pictures": provenance.digest(of_dataset), "count": len(of_dataset)}
         for dataset, of_dataset in sources.items()
@@ -160,9 +160,10 @@ def matching_rows(table, other):
 
 
 def _keys(table):
-    names = "dataset", "image_index", "image_made_from", "component_index"
+    names = "dataset", "image_index", "image_made_from"
     columns = [table[name].tolist() for name in names]
-    return zip(*columns, map(tuple, table["box"].tolist()), strict=True)
+    segments = (tuple(numbers.tolist()) for numbers in table["segments"])
+    return zip(*columns, segments, map(tuple, table["box"].tolist()), strict=True)
 
 
 # reading
@@ -187,7 +188,7 @@ def read_table(path):
     table = tables.read_embeddings(path)
     if not len(table):
         why = table.facts.get("emptied_by", "raise args.iou_threshold in stage 4")
-        raise SettingError(f"{path} holds no segment: {why}")
+        raise SettingError(f"{path} holds no object: {why}")
     return table
 
 
@@ -205,7 +206,7 @@ def only_datasets(path, table, names):
     missing = sorted(set(names) - set(there))
     if missing:
         raise SettingError(
-            f"{path} has no segments of {', '.join(missing)}, only of {', '.join(there)}; run "
+            f"{path} has no objects of {', '.join(missing)}, only of {', '.join(there)}; run "
             "compute_embeddings.py with them first"
         )
     return table.take(np.isin(table["dataset"].astype(str), names))

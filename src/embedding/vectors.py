@@ -10,7 +10,7 @@ from PIL import Image
 
 from src import pictures
 from src.datasets import read_image
-from src.embedding import crops
+from src.embedding import objects as joined
 from src.embedding.networks import embed_stream, load_embedding_network, segment_features
 from src.errors import SettingError
 from src.model_card import ModelCard
@@ -97,7 +97,7 @@ class WholeEmbedder(Embedder):
         return stored_outputs(self.entry)
 
     def cut(self, picture, objects, places):
-        """Picture (H, W, 3) uint8, component map (H, W) int32, and the objects' numbers in it.
+        """Picture (H, W, 3) uint8, map of the objects (H, W) int32, and their numbers in it.
 
         In the place of the picture a RawOutput, where the class values lie in files.
 
@@ -106,11 +106,12 @@ class WholeEmbedder(Embedder):
         FileNotFoundError, ValueError
             There is no component map; it is broken, or lacks segments of the objects.
         """
-        numbers = objects["component_index"]
+        segments = objects["segments"]
         path = find_components(places, objects["image_index"][0])
         components = arrays.read_components(path)
-        known = numbers <= len(crops.segment_boxes(components))
-        if components.shape != picture.shape[:2] or not known.all():
+        there = np.unique(np.abs(components))
+        known = np.isin(np.concatenate(segments), there).all()
+        if components.shape != picture.shape[:2] or not known:
             raise ValueError(
                 f"{path} has other segments than were chosen; run src/MetaSeg/main.py, then this "
                 "stage without args.load_file"
@@ -118,7 +119,7 @@ class WholeEmbedder(Embedder):
         if self.outputs is not None:
             path, count = objects["image_path"][0], self.card.count
             picture = read_output(self.outputs, path, components.shape, count)
-        return picture, components, numbers
+        return picture, joined.label_map(components, segments), range(1, len(segments) + 1)
 
     def cut_box(self, picture, box):
         """As `cut`; the box is the object."""

@@ -20,14 +20,16 @@ from src.store.arrays import read_prediction
 
 EIGHT = np.ones((3, 3), bool)  # pixels that touch at a corner are one object
 COLOURS = matplotlib.color_sequences["tab20"]
+COUNTS = "objects", "covered", "shown"
 SMALLEST_SLICE = 0.03  # of a pie; smaller ones are one slice together
 
 
 class CropsOfImage(NamedTuple):
-    """An image, and the boxes (left, upper, right, lower) of its crops."""
+    """An image, and of its crops the boxes (left, upper, right, lower) and what they lie on."""
 
     index: int
     boxes: list
+    ids: list  # the true id that most pixels of a crop's own segments have
 
     def __str__(self):
         return str(self.index)
@@ -39,7 +41,8 @@ class Shown(NamedTuple):
     name: str
     side: str  # "known" or "unknown" to the network
     objects: int
-    covered: int
+    covered: int  # by any crop
+    shown: int  # by a crop whose own segments are mostly of that class
 
 
 def judge(run, pictures, path, min_size):
@@ -60,13 +63,15 @@ def judge(run, pictures, path, min_size):
             "stage 4 searched %d of the %d images of %r: objects in the others count as not "
             "covered; run compute_embeddings.py again", searched, there, data.name,
         )  # fmt: skip
-    boxes = defaultdict(list)
-    for index, box in zip(table["image_index"].tolist(), table["box"].tolist(), strict=True):
+    boxes, ids = defaultdict(list), defaultdict(list)
+    columns = (table[name].tolist() for name in ("image_index", "box", "true_id"))
+    for index, box, true_id in zip(*columns, strict=True):
         boxes[index].append(box)
+        ids[index].append(true_id)
     counts, tally = total(
         run,
         partial(count_image, results=results, min_size=min_size),
-        [CropsOfImage(index, boxes[index]) for index in pictures.indices("input")],
+        [CropsOfImage(index, boxes[index], ids[index]) for index in pictures.indices("input")],
         f"counting {data.name}",
         f"no image of {data.name!r} has ground truth with an object of {min_size[0]} x "
         f"{min_size[1]} pixels",
@@ -82,42 +87,47 @@ def searched_images(table, dataset):
 
 
 def count_image(image, results, min_size):
-    """By true id (256, 2) what `count_objects` finds in one image; zeros without ground truth."""
-    counts = np.zeros((NO_LABEL + 1, 2), np.int64)
+    """By true id (256, 3) what `count_objects` finds in one image; zeros without ground truth."""
+    counts = np.zeros((NO_LABEL + 1, 3), np.int64)
     truth = read_prediction(results.prediction(image.index), probabilities=False).ground_truth
     if truth is not None:
-        found = count_objects(truth, image.boxes, min_size)
+        found = count_objects(truth, image.boxes, image.ids, min_size)
         counts[found[:, 0]] = found[:, 1:]
     return counts
 
 
-def count_objects(truth, boxes, min_size):
+def count_objects(truth, boxes, ids, min_size):
     """How many objects of each class there are, and how many of them a box covers by half.
 
     An object is an 8-connected region of one true id in `truth` (H, W), 255 being none. It counts
     if the box around it has at least `min_size`, height and width in pixels. Each of the `boxes`
-    (n, 4) is left, upper, right, lower in pixels, the last two exclusive.
+    (n, 4) is left, upper, right, lower in pixels, the last two exclusive; `ids` (n,) are those of
+    what is in them.
 
     Returns
     -------
-    counts : ndarray of shape (K, 3), int64
-        Id, objects, and those of which one box holds at least half of the pixels.
+    counts : ndarray of shape (K, 4), int64
+        Id; objects; those of which one box holds at least half of the pixels; those of which one
+        of the same id does.
     """
     found = []
     for class_id in np.setdiff1d(truth, NO_LABEL).tolist():
         numbers, count = ndimage.label(truth == class_id, EIGHT)
         large = crops.are_large(crops.segment_boxes(numbers), len(truth), *min_size)
-        inside = np.zeros(count + 1, np.int64)  # pixels in the box with the most of them
-        for left, upper, right, lower in np.asarray(boxes).tolist():
+        pixels = np.bincount(numbers.ravel(), minlength=count + 1)
+        # in the box with the most of them: of all boxes, and of those of the same id
+        inside = np.zeros((2, count + 1), np.int64)
+        for (left, upper, right, lower), own_id in zip(boxes, ids, strict=True):
             held = numbers[upper:lower, left:right]
-            inside = np.maximum(inside, np.bincount(held.ravel(), minlength=count + 1))
-        covered = 2 * inside >= np.bincount(numbers.ravel(), minlength=count + 1)
-        found.append((class_id, large.sum(), (large & covered[1:]).sum()))
-    return np.array(found, np.int64).reshape(-1, 3)
+            held = np.bincount(held.ravel(), minlength=count + 1)
+            inside = np.maximum(inside, [held, held * (own_id == class_id)])
+        covered, shown = (large & (2 * inside >= pixels)[:, 1:]).sum(axis=1)
+        found.append((class_id, large.sum(), covered, shown))
+    return np.array(found, np.int64).reshape(-1, 4)
 
 
 def rows_by_class(counts, data, predicted_ids):
-    """The counts (256, 2) by name, those of one kind (`kinds`) together; rows as from `judge`."""
+    """The counts (256, 3) by name, those of one kind (`kinds`) together; rows as from `judge`."""
     names = class_ids.class_names(data)
     sums = {}
     for key in np.flatnonzero(counts[:, 0]).tolist():
@@ -129,27 +139,26 @@ def rows_by_class(counts, data, predicted_ids):
 
 
 def figures(rows):
-    """`objects` and `covered`, and `objects_unknown` and `covered_unknown`: a dict of numbers."""
-    everything, unknown = totals(rows)["all"], totals(rows)["unknown"]
+    """`objects`, `covered` and `shown` ones, and the same with `_unknown`: a dict of numbers."""
+    sums = totals(rows)
     return {
-        "objects": everything[0],
-        "covered": everything[1],
-        "objects_unknown": unknown[0],
-        "covered_unknown": unknown[1],
+        name + suffix: count
+        for suffix, side in (("", "all"), ("_unknown", "unknown"))
+        for name, count in zip(COUNTS, sums[side], strict=True)
     }
 
 
 def by_class(rows):
-    """`objects` and `covered` by name of the class: a dict of dicts."""
-    return {what: {row.name: getattr(row, what) for row in rows} for what in ("objects", "covered")}
+    """`objects`, `covered` and `shown` by name of the class: a dict of dicts."""
+    return {what: {row.name: getattr(row, what) for row in rows} for what in COUNTS}
 
 
 def totals(rows):
-    """Objects and covered ones of "unknown", "known" and "all" classes: dict of str to list."""
+    """The `COUNTS` of "unknown", "known" and "all" classes: dict of str to list."""
     sides = {"unknown": ("unknown",), "known": ("known",), "all": ("known", "unknown")}
     chosen = {name: [row for row in rows if row.side in wanted] for name, wanted in sides.items()}
     return {
-        name: [sum(row.objects for row in some), sum(row.covered for row in some)]
+        name: [sum(getattr(row, what) for row in some) for what in COUNTS]
         for name, some in chosen.items()
     }
 
@@ -160,9 +169,15 @@ def totals(rows):
 def report(log, path, rows):
     """Log the table; write it and the pie charts."""
     sums = [Shown(name, "", *values) for name, values in totals(rows).items()]
-    table = [(*row, row.covered / row.objects if row.objects else None) for row in [*rows, *sums]]
-    header = ["class", "", "objects", "covered", "share"]
-    log.info("objects that a crop covers by half\n%s", reports.text_table(header, table))
+    table = [
+        (*row, *(count / row.objects if row.objects else None for count in row[3:]))
+        for row in [*rows, *sums]
+    ]
+    header = ["class", "", *COUNTS, "share", "share_shown"]
+    log.info(
+        "objects that a crop covers by half: any, and one whose own segments are mostly of the "
+        "class (shown)\n%s", reports.text_table(header, table),
+    )  # fmt: skip
     header[1] = "known"
     reports.write_csv(f"{path}.csv", header, table[: len(rows)])
     reports.save_figure(path, draw_pies(rows))
@@ -170,14 +185,14 @@ def report(log, path, rows):
 
 
 def draw_pies(rows):
-    """A row of pies for unknown and for known classes: objects, and covered ones."""
+    """A row of pies for unknown and for known classes: objects, covered and shown ones."""
     sides = [side for side in ("unknown", "known") if any(row.side == side for row in rows)]
-    figure = Figure(figsize=(13, 5.5 * len(sides)), layout="constrained")
-    axes = figure.subplots(len(sides), 2, squeeze=False)
-    for side, pair in zip(sides, axes, strict=True):
+    figure = Figure(figsize=(18, 5.5 * len(sides)), layout="constrained")
+    axes = figure.subplots(len(sides), len(COUNTS), squeeze=False)
+    for side, pies in zip(sides, axes, strict=True):
         slices = grouped([row for row in rows if row.side == side])
         colours = {row.name: COLOURS[k % len(COLOURS)] for k, row in enumerate(slices)}
-        for what, pie in zip(("objects", "covered"), pair, strict=True):
+        for what, pie in zip(COUNTS, pies, strict=True):
             counts = {row.name: getattr(row, what) for row in slices if getattr(row, what)}
             pie.axis("off")
             if counts:
@@ -199,6 +214,6 @@ def grouped(rows):
     few = [row for row in rows if row.objects < least]
     slices = [row for row in rows if row.objects >= least]
     if few:
-        sums = sum(row.objects for row in few), sum(row.covered for row in few)
+        sums = (sum(getattr(row, what) for row in few) for what in COUNTS)
         slices.append(Shown(f"{len(few)} others", few[0].side, *sums))
     return slices

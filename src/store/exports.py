@@ -1,4 +1,4 @@
-"""Segments as files for other tools: COCO JSON, CSV and Parquet; the most suspicious first."""
+"""Objects as files for other tools: COCO JSON, CSV and Parquet; the most suspicious first."""
 
 import csv
 import importlib
@@ -37,7 +37,7 @@ _PACKAGES = {"coco": ("pycocotools.mask", "COCO"), "parquet": ("pyarrow.parquet"
 _SIDES = ("left", "upper", "right", "lower")
 _ATTRIBUTES = (
     "predicted_class", "predicted_iou", "suspicion", "dataset", "image_index", "component",
-    "true_class", "tag",
+    "true_class", "tag", "segments",
 )  # fmt: skip
 ROWS_AT_ONCE = 4096  # in Parquet: at most 32 MB of vectors of 1920 values in memory
 
@@ -65,11 +65,12 @@ def check_files(**paths):
 
 
 def write_coco(path, table, rows, names, tags=None, *, components):
-    """Write segments as a COCO file (https://cocodataset.org/#format-data), masks included.
+    """Write objects as a COCO file (https://cocodataset.org/#format-data), masks included.
 
     Image and annotation ids count from 1, beginning with the most suspicious. A `category_id` is a
-    predicted id. Boxes are [left, upper, width, height] in pixels: `bbox` that of the segment,
-    `crop_box` among the attributes that of its crop. What is unknown is null.
+    predicted id. Boxes are [left, upper, width, height] in pixels: `bbox` that of the object,
+    `crop_box` among the attributes that of its crop; the mask is that of all its `segments`. What
+    is unknown is null.
 
     Parameters
     ----------
@@ -79,8 +80,8 @@ def write_coco(path, table, rows, names, tags=None, *, components):
     rows : sequence of int
         Rows of the segments to write, in any order; may be empty.
     names : tuple of (dict, dict)
-        `pred_mapping`, and the `label_mapping` of each dataset by its name: id -> (name, colour),
-        as `class_ids.class_mapping` gives them. An id that they lack is called "class <id>".
+        The predicted classes, and the true ones of each dataset by its name: id -> (name, colour),
+        as `class_ids.joined_classes` gives them. An id that they lack is called "class <id>".
     tags : dict of int to str, optional
         Tag by row, of those that have one.
     components : function of (model, dataset, image index) -> ndarray of shape (H, W), int32
@@ -118,8 +119,9 @@ def write_coco(path, table, rows, names, tags=None, *, components):
 
 
 def _annotation(masks, numbers, record):
-    """What COCO says of a segment, from the segment numbers (H, W) of its image."""
-    encoded = masks.encode((numbers == record["component"]).view(np.uint8))
+    """What COCO says of an object, from the segment numbers (H, W) of its image."""
+    mask = np.asfortranarray(np.isin(numbers, record["segments"]))
+    encoded = masks.encode(mask.view(np.uint8))
     area, expected = int(masks.area(encoded)), record["segment_size"]
     if area == 0 or expected not in (None, area):
         raise ValueError(
@@ -142,19 +144,19 @@ def _annotation(masks, numbers, record):
 
 
 def write_csv(path, table, rows, names, tags=None):
-    """Write segments as CSV in UTF-8, a row each; arguments as for `write_coco`.
+    """Write objects as CSV in UTF-8, a row each; arguments as for `write_coco`.
 
-    The crop's box is in pixels, right and lower exclusive; `segment_size` is in pixels. What is
-    unknown is empty.
+    `segments` is a list such as [7, 9], of which `component` is the largest. The crop's box is in
+    pixels, right and lower exclusive; `segment_size` is in pixels. What is unknown is empty.
     """
     with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, [*COLUMNS, "segments"])
         writer.writeheader()
         writer.writerows(_record(table, row, names, tags) for row in _rows(table, rows))
 
 
 def write_parquet(path, table, rows, names, tags=None):
-    """Write segments as Parquet, a row each; arguments as for `write_coco`.
+    """Write objects as Parquet, a row each; arguments as for `write_coco`.
 
     The columns of `write_csv`, with null for what is unknown; `embedding` (list of float32); `x`
     and `y`, where the table has a map; and where it has thumbnails `image`, their bytes (JPEG) and
@@ -178,7 +180,8 @@ def write_parquet(path, table, rows, names, tags=None):
 
 
 def _schema(arrow, table):
-    fields = [*COLUMNS.items(), ("embedding", arrow.list_(arrow.float32()))]
+    fields = [*COLUMNS.items(), ("segments", arrow.list_(arrow.int64()))]
+    fields += [("embedding", arrow.list_(arrow.float32()))]
     metadata = {}
     if "plot_embeddings" in table:
         fields += [("x", "float32"), ("y", "float32")]
@@ -211,6 +214,7 @@ def _record(table, row, names, tags):
         image_index=int(table["image_index"][row]),
         image_path=table["image_path"][row],
         component=int(table["component_index"][row]),
+        segments=table["segments"][row].tolist(),
         predicted_id=int(table["predicted_id"][row]),
         predicted_class=_name(predicted, int(table["predicted_id"][row])),
         true_id=None if true_id == NO_LABEL else true_id,

@@ -46,6 +46,7 @@ _OF_ROWS = {
     "annotated": "annotated",
     **{name: name for name in VECTORS},
 }
+_SEGMENTS = "segments", "segment_counts"  # of all rows one after the other; how many each has
 
 
 def write_table(path, table, made_from):
@@ -112,6 +113,9 @@ def write_embeddings(path, table, made_from):
     columns |= {_OF_ROWS[name]: table[name] for name in _OF_ROWS if name in table}
     for name, values in columns.items():
         content[name] = values.tolist() if values.dtype == object else values
+    # one after the other, as many small arrays take long to read
+    content["segments"] = np.concatenate([np.zeros(0, np.int64), *table["segments"]])
+    content["segment_counts"] = np.array([len(of) for of in table["segments"]], np.int64)
     write_table(path, table.facts | content, made_from)
 
 
@@ -131,7 +135,7 @@ def read_embeddings(path):
         raise SettingError(str(error)) from error
     try:
         columns = _columns(content)
-        known = {"image_level_index", *_OF_IMAGES.values(), *_OF_ROWS.values()}
+        known = {"image_level_index", *_OF_IMAGES.values(), *_OF_ROWS.values(), *_SEGMENTS}
         facts = {name: value for name, value in content.items() if name not in known}
         return ObjectTable(columns, {"made_from": None} | facts)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -162,6 +166,8 @@ def read_objects(path):
             name: values if isinstance(values, np.ndarray) else as_column(values)
             for name, values in content["columns"].items()
         }
+        if columns and "segments" not in columns:  # an older file, of single segments
+            columns["segments"] = as_column(columns["component_index"][:, None])
         table = ObjectTable(columns, content["facts"]) if columns else no_objects(content["facts"])
         return table, content["made_from"]
     except (AttributeError, KeyError, TypeError) as error:
@@ -190,6 +196,11 @@ def _columns(content):
         "box": np.asarray(content["box"], np.int64).reshape(rows, 4),
         "segment_size": np.asarray(content.get("segment_size", np.full(rows, -1)), np.int64),
     }
+    segments = np.asarray(content.get("segments", columns["component_index"]), np.int64)
+    counts = np.asarray(content.get("segment_counts", np.ones(rows)), np.int64)
+    ends = np.cumsum(counts)
+    parts = zip((ends - counts).tolist(), ends.tolist(), strict=True)
+    columns["segments"] = as_column([segments[start:stop] for start, stop in parts])
     for name in ("image_path", "dataset", "model_name"):
         columns[name] = as_column(content[name])[of_row]
     columns["image_predicted_iou"] = ious = as_column(content["iou_pred"])[of_row]
