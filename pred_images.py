@@ -3,9 +3,11 @@
     python pred_images.py with args.dataset=streets_val
 
 Writes input/<model>/<dataset>/input<i>.hdf5 below the results folder; with args.probabilities=none
-also what stage 2 writes.
+also what stage 2 writes. With args.fit_scores=True and the pictures that the network was trained on
+(no labels needed) it writes scores/<model>/fitted_scores.pth instead, for scores that learn.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from configuration import CONFIG, datasets, models
@@ -14,16 +16,16 @@ from src.errors import ClassCountError
 from src.run import choice
 from src.run.experiment import create_experiment
 from src.run.runner import Runner
-from src.run.settings import HOW_TO_RUN, PATH, SIZE, setting, shared_settings
-from src.scores import OF_LOGITS
-from src.segmentation import inference
+from src.run.settings import HOW_TO_RUN, PATH, SHARE, SIZE, setting, shared_settings
+from src.scores import FITTED, OF_LOGITS
+from src.segmentation import fitting, inference
 from src.segmentation.class_maps import KINDS
 from src.segmentation.inference import Computing
 from src.segmentation.search import read_classes
 from src.segmentation.stage import Predictor, loaders_of, predict_dataset
+from src.store import provenance
 from src.store.arrays import FORMS
 from src.store.paths import Results
-from src.store.provenance import identity
 
 ex = create_experiment("pred_images")
 
@@ -46,11 +48,15 @@ def config():
         ),
         compile=setting(False, "takes a minute, then images of one size are faster"),
         tile=setting(None, "parts to predict where an image does not fit", none="whole", kind=SIZE),
+        context=setting(0.4, "weight of smaller whole pictures beside parts", kind=SHARE),
         **shared_settings(CONFIG, "num_images"),
         classindex=setting(None, "class that images must show, by name or id", none="any"),
         subset_file=setting(None, "file with an index a line to predict", none="all", kind=PATH),
         probabilities=setting(CONFIG.PROBABILITIES, "how they are stored", choices=FORMS),
-        scores=setting([], "anomaly scores to keep as maps", choices=OF_LOGITS),
+        scores=setting([], "anomaly scores to keep as maps", choices=[*OF_LOGITS, *FITTED]),
+        fit_scores=setting(
+            False, "fit the scores that learn to these pictures, and predict nothing"
+        ),
         **shared_settings(CONFIG, *HOW_TO_RUN),
     )
 
@@ -69,7 +75,7 @@ def predictor_of(args, run, count=None):
     if keeps and says:
         model_card.keep(io_path, model, says)
     run.log.info("%s: %s", model.name, card.origin)
-    names = "precision", "tile", "channels_last", "compile", "outputs"
+    names = "precision", "tile", "context", "channels_last", "compile", "outputs"
     computing = Computing(
         device=inference.choose_device(args["gpu"], run.log, elsewhere=bool(run.scheduler)),
         scores=sorted(args["scores"]),
@@ -79,13 +85,19 @@ def predictor_of(args, run, count=None):
         **{name: args[name] for name in names},
     )
     inference.check_precision(computing.device, computing.precision)
-    source = {"network": identity(model), "mean": card.mean, "std": card.std}
+    source = {"network": provenance.identity(model), "mean": card.mean, "std": card.std}
     source |= {name: args[name] for name in ("precision", "tile", "probabilities")}
     asked = {"scores": computing.scores, "outputs": args["outputs"], "size": card.size}
+    asked |= {"context": args["tile"] and args["context"]}
     asked |= {"multiple_of": card.multiple_of if card.multiple_of > 1 else None}
     source |= {name: value for name, value in asked.items() if value}
+    results = Results(io_path, model.name, data.name)
+    if FITTED.keys() & set(args["scores"]) and not args["fit_scores"]:
+        there = fitting.fitted_for(results, source)
+        computing = replace(computing, fitted=there["fitted"])
+        source |= {"fitted_scores": provenance.digest(there["made_from"])}
     return Predictor(
-        results=Results(io_path, model.name, data.name),
+        results=results,
         model=model,
         data=data,
         card=card,
@@ -112,16 +124,17 @@ def chosen_images(args, predictor):
 
 
 def predict(args, run):
-    """Predict what the settings ask for; gives the Tally."""
+    """Predict what the settings ask for, or fit scores to it; gives the Tally."""
+    work = fitting.fit_scores if args["fit_scores"] else predict_dataset
     predictor = predictor_of(args, run)
     indices = chosen_images(args, predictor)
     try:
-        return predict_dataset(run, predictor, indices)
+        return work(run, predictor, indices)
     except ClassCountError as error:
         said = model_card.ask(predictor.model)
         if model_card.card_of(predictor.model, CONFIG.TRAIN_DATASET, said).count is not None:
             raise
-        return predict_dataset(run, predictor_of(args, run, error.count), indices)
+        return work(run, predictor_of(args, run, error.count), indices)
 
 
 @ex.automain

@@ -148,6 +148,11 @@ def shared_settings(config, *names):
         num_images=setting(
             config.NUM_IMAGES, "only the first so many images", none="all", at_least=1
         ),
+        unlabelled=setting(
+            "unknown",
+            "IoU of segments that lie wholly on ground without a label; the original's is `zero`",
+            choices=("unknown", "zero"),
+        ),
         gpu=setting(config.GPU_ID, "index of the GPU", none="the CPU", at_least=-1),
         seed=setting(config.SEED, "same seed, same result", at_least=0, at_most=2**32 - 1),
         # how to run
@@ -272,6 +277,7 @@ LENGTH = Kind(
 )
 SIZE = some_whole_numbers("[height, width], two whole numbers >= 1 (in pixels)", 2, at_least=1)
 NUMBER = number(whole=False)
+SHARE = Kind("a number from 0 to below 1", lambda value: NUMBER.fits(value) and 0 <= value < 1)
 POSITIVE = Kind("a number above 0", lambda value: NUMBER.fits(value) and value > 0)
 SHARD = Kind("k/n with k in 0..n-1, such as 0/4 to 3/4", _is_shard)
 SCHEDULER = Kind(

@@ -3,23 +3,31 @@
 import logging
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 
 import numpy as np
 import torch
 
-from src import registry
+from src import registry, scores
 from src.errors import SettingError
 from src.model.outputs import TOLERANCE
 from src.records import Prediction
-from src.scores import OF_LOGITS
-from src.segmentation.class_maps import RawOutput, class_maps, kind_of_maps, name_of, raw_maps
+from src.segmentation.class_maps import (
+    RawOutput,
+    class_maps,
+    kind_of_maps,
+    name_of,
+    raw_maps,
+    resize,
+    say_once,
+)
 from src.store.weights import load_weights
 
 PRECISIONS = "float32", "bfloat16", "float16"
 SUM_TOLERANCE = 1e-3  # of the probabilities of a pixel that are worked out here
+SHRINK = 0.5**0.5  # of the picture's height and width, from one context of parts to the next
 OVERLAP = 4  # neighbouring tiles share at least one such part of their height and width
 
 _log = logging.getLogger(__name__)
@@ -36,9 +44,11 @@ _WRONG = {  # why probabilities do not sum to 1, by what the network gave
 class Computing:
     """How a network computes, and what is kept of it.
 
-    Parts (`tile`) overlap by a quarter or more, where their logits fade over. `torch.compile` needs
-    a C++ compiler, on a GPU Triton, and a minute at the first image; images of many sizes cost more
-    of that.
+    Parts (`tile`) overlap by a quarter or more, where their logits fade over. What lies beyond them
+    they are told by the picture in 0.7 times its size, in such parts too, and so on until it fits
+    into one: the logits are (1 - context) times those of the parts and `context` times those of the
+    smaller picture. `torch.compile` needs a C++ compiler, on a GPU Triton, and a minute at the
+    first image; images of many sizes cost more of that.
 
     The network sees each image, or part, resized to `size` (bilinearly, without aliasing) and then
     continued to the right and below, where it repeats its edge, up to a multiple of `multiple_of`
@@ -54,7 +64,9 @@ class Computing:
     device: torch.device | None = None  # None: the first GPU of the process that predicts, or CPU
     precision: str = "float32"  # of the network, by `torch.autocast`; the softmax is float32 always
     tile: tuple[int, int] | None = None  # height and width in pixels of parts of larger images
-    scores: tuple[str, ...] = ()  # which of `scores.OF_LOGITS` to keep with each prediction
+    context: float = 0.0  # weight of the smaller picture, from 0 to below 1
+    scores: tuple[str, ...] = ()  # which of `scores.of_logits` to keep with each prediction
+    fitted: dict = field(default_factory=dict)  # what some of them have learnt, see `scores.fit`
     channels_last: bool = False  # in memory, which half precision on a GPU likes
     compile: bool = False
     size: tuple[int, int] | dict[str, int] | None = None  # in pixels, of the input; None: as it is
@@ -280,6 +292,18 @@ def _begin(network, image, computing):
     return finish
 
 
+@torch.inference_mode()
+def logits_of(network, image, computing):
+    """Logits (H, W, C) float32 of one image, or the class scores of a mask network.
+
+    On the device where the network is; otherwise as `predict`.
+    """
+    is_raw = isinstance(image, RawOutput)
+    size, tensor = (image.size, image.tensor) if is_raw else (None, image)
+    maps, _ = _maps(network, tensor, device_of(network, tensor), computing, size)
+    return maps[0].permute(1, 2, 0).float()
+
+
 def _maps(network, tensor, device, computing, raw_size):
     """Maps (1, C, H, W) of the classes, and their kind, one of `class_maps.KINDS`.
 
@@ -310,7 +334,7 @@ def _results(network, tensor, device, computing, raw_size):
     """
     maps, kind = _maps(network, tensor, device, computing, raw_size)
     maps = maps[0].permute(1, 2, 0).float()
-    of_pixels = [OF_LOGITS[name](maps) for name in computing.scores]
+    of_pixels = [scores.of_logits(name, maps, computing.fitted) for name in computing.scores]
     if kind == "logits":
         maps = maps.softmax(-1)
     elif kind == "scores":
@@ -356,6 +380,25 @@ def _tiled_maps(network, images, computing):
     tile = min(tile[0], height), min(tile[1], width)
     if tile == (height, width):
         return class_maps(network, images, computing)
+    if 2 * tile[0] <= height and 2 * tile[1] <= width:
+        say_once(
+            network, logging.WARNING,
+            "parts of %d x %d see at most half the height and width of pictures, such as %d x %d: "
+            "that cost the demo's network %s of mIoU, larger parts (args.tile) nothing",
+            *tile, height, width, "0.006" if computing.context else "0.06",
+        )  # fmt: skip
+    maps = _joined_maps(network, images, tile, computing)
+    if not computing.context or isinstance(computing.size, tuple):  # which would distort them
+        return maps
+    scale = max(SHRINK, min(computing.tile[0] / height, computing.tile[1] / width))
+    smaller = resize(images, (round(height * scale), round(width * scale)))
+    around = resize(_tiled_maps(network, smaller, computing), (height, width))
+    return torch.lerp(maps, around, computing.context)
+
+
+def _joined_maps(network, images, tile, computing):
+    """Maps (1, C, H, W) joined of those of tiles of a size (height, width)."""
+    height, width = images.shape[2:]
     weights = torch.outer(*(_fade(length, images.device) for length in tile))
     total, maps = torch.zeros(height, width, device=images.device), None
     for top in _tile_starts(height, tile[0]):

@@ -95,7 +95,9 @@ class Predictor(Kept):
 
     def why_stale(self, index):
         """Why an image must be predicted, as text; None: it need not."""
-        kept = () if self.computing.scores else ("scores",)  # those of an earlier run stay
+        kept = (
+            () if self.computing.scores else ("scores", "fitted_scores")
+        )  # those of an earlier run stay
         made_from = partial(self._made_from, index)
         reason = provenance.why_stale(self.results.prediction(index), made_from, ignored=kept)
         if reason is None and self.form == "none":

@@ -76,6 +76,11 @@ class Results:
         return self.overview.with_name(f"classes{index}.p")
 
     @property
+    def fitted_scores(self):
+        """Path of what the scores of logits that learn have learnt for the network, by stage 1."""
+        return Path(self.io_path, "scores", self.model, "fitted_scores.pth")
+
+    @property
     def overview(self):
         """Path of the list of pictures by class, written by search_classes.py."""
         return Path(self.io_path, "overviews", self.dataset, "overview.json")

@@ -137,6 +137,12 @@ def identity(entry):
     )
 
 
+def identity_if_there(entry):
+    """The `identity` of an entry; None where its weights file is missing."""
+    weights = entry.model_weights
+    return identity(entry) if weights is None or Path(weights).exists() else None
+
+
 def _sha256_of_all(path):
     """SHA-256 of a file; of a folder that of the names and SHA-256 of the files in it."""
     if not Path(path).is_dir():
