@@ -50,6 +50,9 @@ def config():
         metric=setting("euclid", "distance between neighbours", choices=space.METRICS),
         neighbours=setting(24, "number of neighbours shown at first", at_least=1),
         **shared_settings(CONFIG, "seed", "overwrite"),
+        keep_map=setting(
+            False, "keep the map also where more than a third of the segments have come since"
+        ),
         query=setting(None, "picture to find neighbours of", none="no picture", kind=PATH),
         query_box=setting(None, "its part that counts", none="all of it", kind=BOX),
         browser=setting(False, "explore in a web browser, also from another computer"),
@@ -103,11 +106,7 @@ def segments_of(log, table, card, io_path):
         if kept_names.read(io_path, "datasets", name):  # a folder, whose pictures have no labels
             continue
         log.warning("no entry in `datasets` is called %r: its true classes have no names", name)
-    labels = {
-        name: class_ids.class_mapping(datasets[name], "label_mapping")
-        for name in names
-        if name in datasets
-    }
+    labels = {name: class_ids.joined_classes(datasets[name]) for name in names if name in datasets}
     return Segments(table, labels, card.classes, io_path)
 
 
@@ -137,7 +136,8 @@ def main(args, tsne, mainplot, _log):
     named = args["load_file"]
     path = Path(named) if named else choice.embeddings_file(args, model.name, _log)
     reduction = Reduction(args["method"], args["embedding_size"], args["seed"], dict(tsne))
-    table = only_datasets(path, read_with_maps(_log, path, reduction, args["overwrite"]), names)
+    how = args["overwrite"], args["keep_map"]
+    table = only_datasets(path, read_with_maps(_log, path, reduction, *how), names)
     check_segment(path, table, mainplot["segment"])
     net = args["net"] or net_of(path)
     embedder = part and embedder_of(net, table, model, card, _log)

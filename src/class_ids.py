@@ -36,6 +36,24 @@ def class_names(entry):
     return {key: name for key, (name, _) in mapping.items()} | class_mapping(entry, "kinds")
 
 
+def joined_classes(entry):
+    """Name and RGB colour of a dataset's true classes by id, those of one kind (`kinds`) alike.
+
+    Their colour is that of the first.
+    """
+    names, colours = class_names(entry), {}
+    return {
+        key: (names[key], colours.setdefault(names[key], colour))
+        for key, (_, colour) in class_mapping(entry, "label_mapping").items()
+    }
+
+
+def are_classes(entry):
+    """Whether each id from 0 to 255 is a class of a dataset's ground truth: (256,) bool."""
+    ids = [key for key in class_mapping(entry, "label_mapping") if key != NO_LABEL]
+    return np.isin(np.arange(256), ids)
+
+
 def predicted_ids(entry, known, log):
     """Look-up table from the ids of a dataset's ground truth to the predicted ones: `match_ids`.
 

@@ -6,6 +6,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image, PngImagePlugin, features
 
+import configuration
 from src import class_ids, datasets
 from src.datasets import a2d2, cityscapes
 from src.datasets.a2d2 import A2D2
@@ -219,6 +220,14 @@ def test_the_kinds_of_a2d2_are_those_of_the_paper(reference):
     assert len(set(names.values())) == 37
     for one, other in itertools.combinations(names, 2):
         assert (names[one] == names[other]) == (kinds[str(one)] == kinds[str(other)])
+
+
+def test_classes_of_one_kind_have_its_name_and_the_colour_of_the_first():
+    joined = class_ids.joined_classes(configuration.datasets["a2d2"])
+    assert [joined[key] for key in (7, 8, 10)] == [("Car", (255, 0, 0))] * 3  # Car 1, 2 and 4
+    assert joined[33] == joined[46] == ("Traffic signal", (33, 44, 177))  # Signal corpus first
+    assert joined[34] == ("Sky", (135, 206, 255))
+    assert joined.keys() == A2D2.label_mapping.keys() and len(set(joined.values())) == 37
 
 
 def test_a2d2_finds_the_recorded_categories_in_those_of_cityscapes(reference):

@@ -805,7 +805,7 @@ def test_a_selection_shows_the_most_suspicious_first(unjudged):
     unjudged.press("l")
     unjudged.draw_around([0, 1, 2, 3, 4, 5])
     assert_array_equal(unjudged.grid.rows, [2, 4, 0, 3, 5, 1])
-    assert unjudged.grid.title.get_text() == "Selection: 6 segments, with their suspicion"
+    assert unjudged.grid.title.get_text() == "Selection: 6 objects, with their suspicion"
     captions = [text.get_text() for text in unjudged.grid.axes.texts]
     assert [caption.split()[-1] for caption in captions[:2]] == ["-2.00", "-3.00"]
 
@@ -1042,7 +1042,7 @@ def test_drawing_selects_and_shows_the_segments_as_a_sheet(hand, presses):
     assert hand.selected() == [0, 1, 2]
     assert hand.titles() == ["Selection"]
     assert_array_equal(hand.grid.rows, [0, 1, 2])
-    assert hand.grid.title.get_text().startswith("Selection: 3 segments")
+    assert hand.grid.title.get_text().startswith("Selection: 3 objects")
     assert [text.get_text() for text in hand.grid.axes.texts][:2] == [
         "sofa\n→ road  0.10",
         "sofa\n→ car  0.20",
@@ -1088,7 +1088,7 @@ def test_what_is_filtered_out_after_it_was_selected_is_left_alone(hand):
     hand.press("n", *"cow", "enter")
     assert_array_equal(hand.explorer.state.tags, [1, 0, 1, 0, 0, 0])
     hand.press("e")
-    assert "exported 2 segments" in hand.message()
+    assert "exported 2 objects" in hand.message()
     hand.press_panel("entry", "road")
     hand.press("e")
     assert "all that is selected is filtered out" in hand.message()
@@ -1247,7 +1247,7 @@ def test_e_exports_the_selection_as_coco_csv_and_crops(hand):
     hand.draw_around([0, 1])
     hand.press("n", *"cow", "enter", "e")
     folder = hand.out_dir / "selection_1"
-    assert hand.message() == f"exported 2 segments to {folder}"
+    assert hand.message() == f"exported 2 objects to {folder}"
     with (folder / "segments.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [(line["component"], line["tag"]) for line in lines] == [("2", "cow"), ("3", "cow")]
@@ -1444,6 +1444,17 @@ def check_pointer(hand, view, rng):
             hand.hover(int(rng.choice(rows)), view)
 
 
+def test_an_object_is_told_by_its_largest_segment_and_how_many_more_it_has():
+    of_rows = as_column([np.array([7, 2, 4]), np.array([3])])
+    points = np.zeros((2, 2), np.float32)
+    table = object_table(2, component_index=[7, 3], segments=of_rows, plot_embeddings=points)
+    shown = Segments(table, {}, {}, "results")
+    assert "image 0  ·  segment 7 and 2 more  ·  predicted" in shown.describe(0)
+    assert "image 0  ·  segment 3  ·  predicted" in shown.describe(1)
+    assert shown.named(0).startswith("image 0, segment 7 and 2 more (")
+    assert shown.tag_keys([0]) == [("streets", 0, 7, (0, 0, 9, 9))]
+
+
 def without_thumbnails(table):
     columns = {name: column for name, column in table.columns.items() if name != "thumbnail"}
     return ObjectTable(columns)
@@ -1576,10 +1587,10 @@ def test_one_or_two_segments_are_a_map(results, tmp_path, n_rows):
 def test_one_is_not_told_as_many(results, tmp_path):
     folder, table = results
     hand = Hand(folder, table.take([0]), tmp_path)
-    assert hand.map.title.get_text() == "Embedding space of streets: 1 segment of 1 image"
+    assert hand.map.title.get_text() == "Embedding space of streets: 1 object of 1 image"
     hand.press("l", "l")
     hand.draw_around([0])
-    assert hand.grid.title.get_text().startswith("Selection: 1 segment,")
+    assert hand.grid.title.get_text().startswith("Selection: 1 object,")
 
 
 def test_an_empty_table_and_a_wrong_metric_are_named(results, tmp_path):

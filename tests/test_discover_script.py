@@ -11,7 +11,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 import discover_embedding_space as script
-from configuration import CONFIG, ModelConfig
+from configuration import CONFIG, ModelConfig, models
+from src.discover import state
 from src.discover.display import write_pictures
 from src.discover.query import embed_part, read_part
 from src.embedding import space as embedding_space
@@ -20,6 +21,7 @@ from src.embedding.space import reduce
 from src.embedding.table import only_datasets, read_table
 from src.errors import SettingError
 from src.model_card import card_of
+from src.store import exports
 from src.store.files import version_of
 from src.store.provenance import identity
 from src.store.tables import write_embeddings
@@ -54,7 +56,7 @@ def test_only_the_named_datasets_are_shown_and_wrong_names_are_told(path):
     shown = only_datasets(path, table, ["alleys"])
     assert_array_equal(shown["dataset"], ["alleys"] * 4)
     assert_array_equal(shown["component_index"], [2, 4, 6, 8])
-    with pytest.raises(SettingError, match="no segments of highways, only of alleys, streets"):
+    with pytest.raises(SettingError, match="no objects of highways, only of alleys, streets"):
         only_datasets(path, table, ["highways", "streets"])
 
 
@@ -90,14 +92,54 @@ def test_a_file_that_another_run_has_written_meanwhile_stays(path, caplog):
     assert len(read_table(path)) == 2
 
 
+def lose(path, table, rows):
+    """Write a table as stage 4 leaves it where some rows have come since the maps were made."""
+    is_new = np.isin(np.arange(len(table)), rows)[:, None]
+    lacking = {name: np.where(is_new, np.nan, table[name]) for name in MAPS}
+    write_embeddings(path, table.with_columns(**lacking), table.facts["made_from"])
+
+
+def test_a_map_is_made_anew_where_more_than_a_third_has_come_since(path, caplog):
+    caplog.set_level(logging.INFO)
+    fresh = make_maps(path, PLANE)["plot_embeddings"]
+    old = read_table(path).with_columns(plot_embeddings=np.zeros((8, 2), np.float32))
+    lose(path, old, [0, 1, 2])
+    kept = read_with_maps(LOG, path, PLANE, keep=True)
+    assert_array_equal(kept["plot_embeddings"], np.zeros((8, 2)))
+    lose(path, old, [0, 1, 2])
+    assert_array_equal(make_maps(path, PLANE)["plot_embeddings"], fresh)
+    assert "making the map anew: 3 of 8 segments have come since it was made" in caplog.text
+
+
+def test_segments_that_came_little_by_little_are_counted_together(path, caplog):
+    caplog.set_level(logging.INFO)
+    whole = read_table(path)
+    for count in (4, 5, 6):  # all of which the first 4 are two thirds of
+        table = whole.take(np.arange(count))
+        if count > 4:
+            former = read_table(path)
+            points = np.full((count, 2), np.nan, np.float32)
+            points[: count - 1] = former["plot_embeddings"]
+            table = table.with_columns(**dict.fromkeys(MAPS, points))
+            table = table.with_facts(reduced_by=former.facts["reduced_by"])
+        write_embeddings(path, table, whole.facts["made_from"])
+        make_maps(path, PLANE)
+    assert "making the map anew" not in caplog.text
+    former = read_table(path)
+    points = np.vstack([former["plot_embeddings"], [[np.nan, np.nan]]]).astype(np.float32)
+    table = whole.take(np.arange(7)).with_columns(**dict.fromkeys(MAPS, points))
+    table = table.with_facts(reduced_by=former.facts["reduced_by"])
+    write_embeddings(path, table, whole.facts["made_from"])
+    make_maps(path, PLANE)
+    assert "making the map anew: 3 of 7 segments" in caplog.text
+
+
 @pytest.mark.parametrize("size", [2, 1, None])
 def test_segments_that_came_since_are_placed_and_others_stay(path, size):
     reduction = replace(PLANE, size=size)
     before = make_maps(path, reduction)
     others = np.arange(8) != 2
-    lacking = {name: np.where(others[:, None], before[name], np.nan) for name in MAPS}
-    longer = before.with_columns(**lacking)  # as stage 4 leaves them
-    write_embeddings(path, longer, before.facts["made_from"])
+    lose(path, before, [2])
     after = make_maps(path, reduction)
     for name in MAPS:
         assert np.isfinite(after[name]).all()
@@ -181,6 +223,18 @@ def test_a_map_that_cannot_be_stored_is_shown_all_the_same(path, caplog):
     table = with_maps(LOG, blocked, None, read_table(path), PLANE)
     assert np.isfinite(table["plot_embeddings"]).all()
     assert "the map cannot be kept" in caplog.text
+
+
+def test_classes_of_one_kind_are_one_group_and_one_name_in_exports(tmp_path):
+    true_id, points = [7, 8, 34], np.zeros((3, 2), np.float32)  # Car 1, Car 2, Sky of A2D2
+    table = object_table(3, dataset="a2d2", true_id=true_id, plot_embeddings=points)
+    card = card_of(models[CONFIG.MODEL_NAME], CONFIG.TRAIN_DATASET, {})
+    shown = script.segments_of(LOG, table, card, tmp_path)
+    groups = shown.groups(state.BY_TRUTH, None)
+    assert (groups.names, groups.codes.tolist()) == (("Car", "Sky"), [0, 0, 1])
+    assert groups.colours[0].tolist() == [255, 0, 0]  # of Car 1
+    exports.write_csv(tmp_path / "a.csv", table, [0, 1], (card.classes, shown.label_mappings))
+    assert (tmp_path / "a.csv").read_text().count(",Car,") == 2
 
 
 # a picture from outside

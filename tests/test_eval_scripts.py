@@ -65,55 +65,101 @@ def test_recorded_mean_average_precisions_are_met(reference, tmp_path, case):
     settings = dict(min_height=128, min_width=128, annotated=case == "annotated")
     run = call(eval_retrieval, tmp_path, **settings)
     for metric in ("euclid", "cos"):
-        found = run.info["average precision"][metric].values()
+        found = run.info["own picture too"][f"features, {metric}"].values()
         per_class = sorted(value for value in found if value is not None)
         assert_allclose(per_class, sorted(recorded[f"map_per_class_{metric}"]), rtol=1e-6)
-        figures = run.result[metric]
-        assert figures["map"] == pytest.approx(float(recorded[f"map_average_{metric}"]), rel=1e-6)
-        weighted = float(recorded[f"map_weighted_{metric}"])
-        assert figures["map_weighted"] == pytest.approx(weighted, rel=1e-6)
+        figures = run.result["features"][metric]
+        average, weighted = (recorded[f"map_{name}_{metric}"] for name in ("average", "weighted"))
+        assert figures["map_own_picture"] == pytest.approx(float(average), rel=1e-6)
+        assert figures["map_own_picture_weighted"] == pytest.approx(float(weighted), rel=1e-6)
+        assert np.isnan(figures["map"])  # all rows are of one picture
 
 
 LINE = [[0.0, 1], [1, 1], [3, 1], [6, 1], [50, 1]]  # row 0 sees 1, 2, 3, 4 in order
+APART = np.arange(5)  # each in a picture of its own
 
 
 def test_classes_are_averaged_alone_and_by_known_and_unknown(tmp_path):
     # cow 0: ranks 2; cow 2: rank 2 (1 is nearer); cars 1 and 3 likewise; a boat alone.
-    write_embeddings(tmp_path, LINE, true_id=[COW, KNOWN["car"], COW, KNOWN["car"], BOAT])
+    true_id = [COW, KNOWN["car"], COW, KNOWN["car"], BOAT]
+    write_embeddings(tmp_path, LINE, true_id=true_id, image_index=APART)
     run = call(eval_retrieval, tmp_path, metrics=["euclid"], counts=[1, 2])
     assert run.info["average precision"] == {
         # row 0: 1, 2 -> 1/2; row 2: 1, 0 or 3 at equal distance, the lower first -> 1/2;
         # row 1: 0, 2, 3 -> 1/3; row 3: 2, 1 -> 1/2
-        "euclid": {"boat": None, "car": pytest.approx(5 / 12), "cow": pytest.approx(1 / 2)}
+        way: {"boat": None, "car": pytest.approx(5 / 12), "cow": pytest.approx(1 / 2)}
+        for way in ("features, euclid", "stored, euclid")
     }
-    figures = run.result["euclid"]
+    figures = run.result["features"]["euclid"]
     assert figures["map"] == pytest.approx((5 / 12 + 1 / 2) / 2)
     assert (figures["map_known"], figures["map_unknown"]) == pytest.approx((5 / 12, 1 / 2))
     assert (figures["precision_at_1"], figures["recall_at_2"]) == pytest.approx((0, 3 / 4))
     folder = Results(tmp_path, MODEL, "streets_ood").analysis
     rows = read_csv(folder / f"retrieval_{NET}_stored.csv")
-    assert [(row["class"], row["known"], row["segments"]) for row in rows] == [
-        ("boat", "unknown", "1"),
-        ("cow", "unknown", "2"),
-        ("car", "known", "2"),
+    assert [(row["space"], row["class"], row["known"], row["segments"]) for row in rows] == [
+        (space, *row)
+        for space in ("features", "stored")
+        for row in [("boat", "unknown", "1"), ("cow", "unknown", "2"), ("car", "known", "2")]
     ]
     assert [row["average precision"] for row in rows[:2]] == ["", "0.5"]
     for suffix in ("_means.csv", ".png", ".pdf"):
         assert (folder / f"retrieval_{NET}_stored{suffix}").stat().st_size
 
 
+def test_pieces_of_the_same_picture_are_no_find_and_their_figure_stands_beside(tmp_path):
+    # Pictures 0, 0, 1, 1, 2. Cow 0 finds cow 2 first among 2, 3, 4 (with its own picture: cow 1);
+    # cow 1 likewise; cow 2 finds 1 and 0, ranks 1 and 2 among 1, 0, 4 (3 is of its own picture).
+    true_id = [COW, COW, COW, BOAT, BOAT]
+    write_embeddings(tmp_path, LINE, true_id=true_id, image_index=[0, 0, 1, 1, 2])
+    run = call(eval_retrieval, tmp_path, method="none", metrics=["euclid"], counts=[1])
+    # with its own picture: row 3 sees 2, 1, 0, 4; row 4 sees 3 first
+    assert run.info == {
+        "average precision": {"features, euclid": {"boat": pytest.approx(2 / 3), "cow": 1}},
+        "own picture too": {"features, euclid": {"boat": pytest.approx(5 / 8), "cow": 1}},
+    }
+    figures = run.result["features"]["euclid"]
+    assert figures["map"] == pytest.approx(5 / 6)
+    assert figures["map_own_picture"] == pytest.approx(13 / 16)
+    (rows,) = Results(tmp_path, MODEL, "streets_ood").analysis.glob("*_means.csv")
+    assert read_csv(rows)[0]["own picture too"] == str(13 / 16)
+
+
+def test_angles_are_not_measured_on_a_map(tmp_path):
+    write_embeddings(tmp_path, LINE, true_id=[COW] * 5, image_index=APART)
+    figures = call(eval_retrieval, tmp_path).result
+    assert {space: [*by_metric] for space, by_metric in figures.items()} == {
+        "features": ["euclid", "cos"],
+        "stored": ["euclid"],
+    }
+
+
+def test_the_spread_of_a_map_is_that_over_maps_of_vectors_a_millionth_away(tmp_path):
+    rng = np.random.default_rng(0)
+    columns = dict(true_id=[COW, BOAT] * 10, image_index=np.arange(20))
+    write_embeddings(tmp_path, rng.normal(size=(20, 6)), **columns)
+    maps = dict(method="pca", maps=3)
+    figures = call(eval_retrieval, tmp_path, **maps).result["pca_2"]["euclid"]
+    assert 0 <= figures["map_spread"] < 1e-3  # pca hardly heeds it
+    assert np.isnan(call(eval_retrieval, tmp_path).result["stored"]["euclid"]["map_spread"])
+    with pytest.raises(SettingError, match="args.maps: .* does not say how its map was made"):
+        call(eval_retrieval, tmp_path, maps=2)
+
+
 def test_frequent_classes_count_more_in_the_weighted_average():
     names = np.array(["a", "a", "b", "b", "b"])
     known = np.ones(5, bool)
     question = retrieval.Question(metrics=["euclid"], counts=[])
-    found = retrieval.judge(np.array([[0.0], [9], [1], [2], [3]]), names, known, question)
-    a, b = found.figures["euclid"][:, 0]
+    spaces = {"features": [np.array([[0.0], [9], [1], [2], [3]])]}
+    table = object_table(5, image_index=APART)
+    found = retrieval.judge(spaces, table, names, known, question)
+    (way,) = found.figures
+    a, b = found.of_classes(way)[:, 0]
     groups = found.groups()
     assert list(groups) == ["all", "known"] and groups["all"].sum() == 2
     assert found.queries.tolist() == [2, 3] and a < b
-    over_classes, over_queries = found.means("euclid", groups["all"])
-    assert_allclose(over_classes, [(a + b) / 2])
-    assert_allclose(over_queries, [(2 * a + 3 * b) / 5])
+    over_classes, over_queries = found.means(way, groups["all"])
+    assert_allclose(over_classes, [(a + b) / 2] * 2)
+    assert_allclose(over_queries, [(2 * a + 3 * b) / 5] * 2)
 
 
 def card_of(trained_on):
@@ -134,10 +180,11 @@ def test_other_spaces_are_made_from_the_features(tmp_path):
     gt = [COW, BOAT] * 10
     features = rng.normal(size=(20, 6)) + np.array(gt)[:, None]
     box = np.array([[0, 0, 10 if label == COW else 20, 20] for label in gt])
-    write_embeddings(tmp_path, features, true_id=gt, box=box, nn_embeddings=None)
-    for method in ("none", "pca", "size"):
+    columns = dict(true_id=gt, box=box, nn_embeddings=None, image_index=np.arange(20))
+    write_embeddings(tmp_path, features, **columns)
+    for method, space in (("none", "features"), ("pca", "pca_2"), ("size", "size")):
         figures = call(eval_retrieval, tmp_path, method=method, metrics=["euclid"]).result
-        assert figures["euclid"]["map_unknown"] > 0.99, method
+        assert figures[space]["euclid"]["map_unknown"] > 0.99, method
     with pytest.raises(SettingError, match="no neighbour space yet: run discover_embedding_space"):
         call(eval_retrieval, tmp_path)
 
@@ -160,8 +207,8 @@ def test_segments_that_came_after_the_space_are_counted(tmp_path):
             r"`args.counts` must be a list, each a whole number >= 1, got \[1, 0\]",
         ),
         ({"min_query_count": 1}, "`args.min_query_count` must be a whole number >= 2"),
-        ({"datasets": ["street"]}, "no segments of street, only of streets_ood"),
-        ({"datasets": ["streets"]}, "no segments of streets, only of streets_ood"),
+        ({"datasets": ["street"]}, "no objects of street, only of streets_ood"),
+        ({"datasets": ["streets"]}, "no objects of streets, only of streets_ood"),
         ({"annotated": True}, "has no column `annotated`"),
         ({"min_height": 7}, r"no embeddings_7_\*_\*.p .*; run compute_embeddings"),
         ({"min_query_count": 6}, "no class has 6 segments"),
@@ -310,32 +357,42 @@ def test_objects_are_counted_from_a_size_on_and_covered_by_half():
     truth[4:6, 0:3] = 255
     size = 2, 2
     ids = [0, COW, BOAT]
-    none = selection.count_objects(truth, [], size)
-    assert_array_equal(none, [[0, 1, 0], [COW, 2, 0], [BOAT, 0, 0]])
+    none = selection.count_objects(truth, [], [], size)
+    assert_array_equal(none, [[0, 1, 0, 0], [COW, 2, 0, 0], [BOAT, 0, 0, 0]])
     # Half of the first cow, a quarter of the second, and all of the boat.
-    boxes = [[0, 0, 2, 2], [8, 0, 9, 1], [9, 5, 10, 6]]
+    boxes, of = [[0, 0, 2, 2], [8, 0, 9, 1], [9, 5, 10, 6]], [COW, COW, BOAT]
     assert_array_equal(
-        selection.count_objects(truth, boxes, size), [[0, 1, 0], [COW, 2, 1], [BOAT, 0, 0]]
+        selection.count_objects(truth, boxes, of, size),
+        [[0, 1, 0, 0], [COW, 2, 1, 1], [BOAT, 0, 0, 0]],
     )
     # Two boxes with a quarter each are no box with a half.
     boxes = [[7, 0, 8, 1], [8, 1, 9, 2]]
-    assert_array_equal(selection.count_objects(truth, boxes, size)[:, 2], [0, 0, 0])
-    assert_array_equal(selection.count_objects(truth, [], (1, 1))[:, 0], ids)
+    assert_array_equal(selection.count_objects(truth, boxes, [COW] * 2, size)[:, 2], [0, 0, 0])
+    assert_array_equal(selection.count_objects(truth, [], [], (1, 1))[:, 0], ids)
+
+
+def test_an_object_is_shown_by_a_crop_that_lies_on_its_class_only():
+    truth = np.full((4, 8), 255, np.uint8)
+    truth[0:2, 0:2], truth[0:2, 4:6] = COW, BOAT
+    boxes = [[0, 0, 6, 2], [4, 0, 5, 1]]  # both objects; a quarter of the boat
+    for ids, shown in (([COW, BOAT], (1, 0)), ([BOAT, COW], (0, 1)), ([255, BOAT], (0, 0))):
+        counts = selection.count_objects(truth, boxes, ids, (2, 2))
+        assert_array_equal(counts, [[COW, 1, 1, shown[0]], [BOAT, 1, 1, shown[1]]])
 
 
 def test_variants_are_counted_as_one_class():
-    counts = np.zeros((256, 2), int)
-    counts[[7, 10, 34]] = [[2, 1], [3, 0], [1, 0]]  # Car 1, Car 4, Sky
+    counts = np.zeros((256, 3), int)
+    counts[[7, 10, 34]] = [[2, 1, 1], [3, 0, 0], [1, 0, 0]]  # Car 1, Car 4, Sky
     predicted = np.full(256, 255)
     predicted[[7, 10]] = 13
     rows = selection.rows_by_class(counts, datasets["a2d2"], predicted)
-    assert rows == [("Sky", "unknown", 1, 0), ("Car", "known", 5, 1)]
+    assert rows == [("Sky", "unknown", 1, 0, 0), ("Car", "known", 5, 1, 1)]
 
 
 def test_small_slices_of_a_pie_become_one():
-    rows = [("a", "known", 96, 3), ("b", "known", 2, 1), ("c", "known", 2, 2)]
+    rows = [("a", "known", 96, 3, 2), ("b", "known", 2, 1, 0), ("c", "known", 2, 2, 1)]
     slices = selection.grouped([selection.Shown(*row) for row in rows])
-    assert slices == [("a", "known", 96, 3), ("2 others", "known", 4, 3)]
+    assert slices == [("a", "known", 96, 3, 2), ("2 others", "known", 4, 3, 1)]
 
 
 def test_the_selection_script_counts_what_the_crops_show(tree):
@@ -346,16 +403,18 @@ def test_the_selection_script_counts_what_the_crops_show(tree):
     assert run.result == {
         "objects": 4,
         "covered": 2,
+        "shown": 2,
         "objects_unknown": 1,
         "covered_unknown": 1,
+        "shown_unknown": 1,
     }
     folder = Results(tree, MODEL, "streets_ood").analysis
     rows = read_csv(folder / f"selection_{NET}.csv")
     assert [tuple(row.values()) for row in rows] == [
-        ("cow", "unknown", "1", "1", "1.0"),
-        ("building", "known", "1", "1", "1.0"),
-        ("car", "known", "1", "0", "0.0"),
-        ("road", "known", "1", "0", "0.0"),
+        ("cow", "unknown", "1", "1", "1", "1.0", "1.0"),
+        ("building", "known", "1", "1", "1", "1.0", "1.0"),
+        ("car", "known", "1", "0", "0", "0.0", "0.0"),
+        ("road", "known", "1", "0", "0", "0.0", "0.0"),
     ]
     for suffix in (".png", ".pdf"):
         assert (folder / f"selection_{NET}{suffix}").stat().st_size
@@ -366,7 +425,7 @@ def test_the_selection_script_counts_what_the_crops_show(tree):
     [
         ({"dataset": "custom_dataset"}, "'custom_dataset' has no ground truth"),
         ({"min_height": 9}, r"no embeddings_9_\*_\*.p .*; run compute_embeddings"),
-        ({"dataset": "streets_val"}, "no segments of streets_val, only of streets_ood"),
+        ({"dataset": "streets_val"}, "no objects of streets_val, only of streets_ood"),
         ({"num_cores": 0}, "`args.num_cores` must be a whole number >= 1, got 0"),
     ],
 )

@@ -40,6 +40,15 @@ def test_a_list_worked_by_hand():
     assert_allclose(retrieval_average_precision(LINE, [1, 0, 1, 1], [0]), [7 / 12])
 
 
+def test_neighbours_from_the_querys_own_picture_can_be_left_out():
+    # Row 0 sees 1, 2, 3 in order; 1 is of its picture, so 2 and 3 are at ranks 1 and 2.
+    figures = retrieval(LINE, [1, 1, 0, 1], [0, 2], counts=[1, 3], pictures=[5, 5, 7, 8])
+    assert_allclose(figures[0], [1 / 2, 0, 1 / 3, 0, 1])
+    assert_array_equal(figures[1], [np.nan, 0, 0, np.nan, np.nan])  # nothing like row 2
+    figures = retrieval(LINE, [1, 1, 0, 1], [0, 1], pictures=[5, 5, 7, 5])
+    assert_array_equal(figures[:, 0], [np.nan, np.nan])  # nothing like them in other pictures
+
+
 def test_the_blocks_do_not_show(monkeypatch):
     generator = np.random.default_rng(0)
     embeddings, labels = generator.normal(size=(40, 3)), generator.integers(0, 4, 40)
@@ -80,15 +89,16 @@ def test_no_queries_give_no_values():
     [
         ({"metric": "taxi"}, "'euclid' or 'cos', got 'taxi'"),
         ({"queries": [4]}, r"rows in \[0, 4\)"),
-        ({"labels": [1, 2]}, "one entry a row, got 4, 2 and 2"),
+        ({"labels": [1, 2]}, "one entry a row, got 4, 2, 2 and 2"),
         ({"queries": [True, False, True, True]}, "`queries` must be whole numbers, got bool"),
+        ({"pictures": [1]}, "`annotated` and `pictures` must .*, got 4, 4, 4 and 1"),
         ({"embeddings": LINE * np.nan}, r"`embeddings` must be finite and \(N, F\)"),
     ],
 )
 def test_wrong_arguments_are_named(change, message):
     arguments = {"embeddings": LINE, "labels": [1, 0, 1, 1], "queries": [0], **change}
     with pytest.raises(ValueError, match=message):
-        retrieval_average_precision(**arguments)
+        retrieval(**arguments)
 
 
 def test_pixels_without_a_known_class_are_not_counted():

@@ -498,7 +498,7 @@ def test_a_meta_model_of_another_network_is_replaced_only_where_asked_to(checkpo
     first, second = ({"class": f"nets.{name}", "kwargs": {}, "weights": None} for name in "AB")
     meta_models.save_meta_model(path, model, {"network": first})
     before, place = path.read_bytes(), Results(tmp_path, "net", "none")
-    training = meta_stage.Training(ENTRY, path, second, place, place, {})
+    training = meta_stage.Training(ENTRY, path, second, place, place, {}, 256)
     run = Runner(logging.getLogger(__name__))
     with pytest.raises(SettingError, match=r"another network \(nets.A, .*by args.meta_weights="):
         meta_stage.train(run, training, None)

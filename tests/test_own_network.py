@@ -133,7 +133,7 @@ class User(Checkout):
         said = {
             "predict": self.run(PREDICT, dataset="./photos", **of_model, **predicting),
             "measure": self.run(MEASURE, dataset="photos", **of_model),
-            "embed": self.run(EMBED, datasets="[photos]", csv=f"{name}.csv", **of_model),
+            "embed": self.run(EMBED, datasets="[photos]", join=None, csv=f"{name}.csv", **of_model),
             "discover": self.run(DISCOVER, f"mainplot.save_path={name}.png", **of_model),
         }
         assert "high entropy" in said["embed"]
@@ -288,7 +288,7 @@ def test_second_runs_do_nothing_and_take_the_names_of_the_results(user, five):
     for script, dataset in (
         (PREDICT, {"dataset": "photos"}),
         (MEASURE, {"dataset": "photos"}),
-        (EMBED, {"datasets": "[photos]"}),
+        (EMBED, {"datasets": "[photos]", "join": None}),
     ):
         assert "0 done, 6 skipped" in user.run(script, **dataset, **FIVE)
     assert written_at(user.results) == before
@@ -303,7 +303,7 @@ def test_results_and_pictures_are_understood_where_they_are_moved_to(user, five,
     assert f"'photos': there is no folder {photos}; if it lies elsewhere now, say so in" in said
     shutil.copytree(user.photos, photos)
     assert "0 done, 6 skipped" in user.run(MEASURE, dataset="photos", **elsewhere)
-    said = user.run(EMBED, datasets="[photos]", csv=tmp_path / "moved.csv", **elsewhere)
+    said = user.run(EMBED, datasets="[photos]", join=None, csv=tmp_path / "moved.csv", **elsewhere)
     assert "0 done, 6 skipped" in said
     assert user.rows(tmp_path / "moved.csv") == five[1]
     user.run(DISCOVER, f"mainplot.save_path={tmp_path}/map.png", **elsewhere)
@@ -366,8 +366,9 @@ def test_an_unknown_object_that_the_meta_model_trusts_is_found_by_its_entropy(us
         labels.append(ground_truth)
     user.run(PREDICT, dataset="./scenes")
     user.run(MEASURE, dataset="scenes")
-    user.run(EMBED, datasets="[scenes]", csv="default.csv")
-    user.run(EMBED, datasets="[scenes]", suspicion="entropy", csv="entropy.csv")
+    scenes = {"datasets": "[scenes]", "join": None}
+    user.run(EMBED, **scenes, iou_threshold=0.5, csv="iou.csv")
+    user.run(EMBED, **scenes, suspicion="entropy", csv="entropy.csv")
     places = Results(user.results, "deeplabv3plus_streets", "scenes")
 
     def is_unknown(row):
@@ -375,7 +376,7 @@ def test_an_unknown_object_that_the_meta_model_trusts_is_found_by_its_entropy(us
         segments = abs(read_components(places.components(index)))
         return (labels[index][segments == segment] >= streets.FIRST_UNSEEN_ID).mean() > 0.8
 
-    by_iou, by_entropy = user.rows("default.csv"), user.rows("entropy.csv")
+    by_iou, by_entropy = user.rows("iou.csv"), user.rows("entropy.csv")
     assert all(float(row["predicted_iou"]) < 0.5 for row in by_iou)
     trusted = [
         row
@@ -398,7 +399,7 @@ def test_photographs_and_what_a_network_said_of_them_elsewhere(user, real):
     said = user.run(PREDICT, dataset="./anomalies", **model)
     assert "8 done" in said and "19 classes" in said
     user.run(MEASURE, dataset="anomalies", **model)
-    user.run(EMBED, datasets="[anomalies]", csv="anomalies.csv", **model)
+    user.run(EMBED, datasets="[anomalies]", join=None, csv="anomalies.csv", **model)
     assert len(user.rows("anomalies.csv")) > 50
     user.run(DISCOVER, "mainplot.save_path=anomalies.png", **model)
 

@@ -47,19 +47,21 @@ def config():
         learning_rate=setting(
             CONFIG.META_LEARNING_RATE, "of the network in the comparison", kind=POSITIVE
         ),
+        **shared_settings(CONFIG, "unlabelled"),
         num_averages=setting(CONFIG.NUM_AVERAGES, "random splits to average", at_least=1),
         **shared_settings(CONFIG, "seed", *HOW_TO_RUN),
     )
 
 
-def analyze_metrics(args, run, results, entry):
+def analyze_metrics(args, run, results, entry, labels=None):
     """Compare meta models on random splits by image; write tables and pictures, log the table.
 
     `entry` is the network among the models, or a regressor to compare beside linear regression,
-    gradient boosting and the network "meta_nn". Gives the Analysis.
+    gradient boosting and the network "meta_nn"; for `labels` see `meta_stage.measured_tables`.
+    Gives the Analysis.
     """
     indices, seed = results.indices("metrics")[: args["num_images"]], args["seed"]
-    table = meta_stage.known_segments(meta_stage.measured_tables(results, indices))
+    table = meta_stage.known_segments(meta_stage.measured_tables(results, indices, labels))
     analysis.check(table)
     splits = segment_tables.split_by_image(table, args["num_averages"], seed)
     analysis.check_splits(splits)
@@ -124,7 +126,8 @@ def main(args, _log, _run):
         mappings = class_ids.class_mapping(data, "label_mapping"), known
         run.close(stage.draw_ratings(run, results, meta_model, mappings, num_images))
     if args["analyze_metrics"]:
-        result = analyze_metrics(args, run, results, entry)
+        labels = class_ids.are_classes(data) if args["unlabelled"] == "unknown" else None
+        result = analyze_metrics(args, run, results, entry, labels)
         _run.info["analysis"] = analysis.plain_numbers(result)
         return analysis.main_figures(result)
     return None

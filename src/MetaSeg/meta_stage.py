@@ -1,8 +1,9 @@
 """Stage 3: from the tables of measured pictures to a meta model, and how well it predicts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.metrics import r2_score
@@ -10,9 +11,12 @@ from sklearn.metrics import r2_score
 from src.errors import SettingError
 from src.MetaSeg import analysis, meta_training, segment_tables, stage
 from src.MetaSeg import meta_models as meta
-from src.store import provenance
+from src.records import NO_LABEL
+from src.store import arrays, provenance
 from src.store.paths import Results
 from src.store.tables import read_table
+
+FAR_BELOW = 0.25  # of predicted IoUs that do not reach the true ones
 
 
 @dataclass(frozen=True)
@@ -21,10 +25,22 @@ class Training:
 
     entry: tuple  # of the meta model
     path: Path  # where it is stored
-    network: dict  # identity of the segmentation network
+    # identity of the segmentation network; None: its weights are not here
+    network: dict | None
     learnt: Results  # of the dataset to learn from
     judged: Results  # of the dataset to judge by
     options: dict  # `seed` and others of `meta_training.fit`
+    least: int  # pixels of a segment that counts as large
+    labels: tuple = (None, None)  # of both datasets, see `measured_tables`
+
+
+class MeasuredTable(NamedTuple):
+    """The segments of a measured image."""
+
+    index: int
+    made_from: dict | None  # None: the original's file
+    metrics: dict[str, np.ndarray]
+    unlabelled: int = 0  # segments whose IoU is unknown only as they lie on unlabelled ground
 
 
 def train(run, training, report):
@@ -32,15 +48,19 @@ def train(run, training, report):
 
     Returns
     -------
-    r2 : float or None
-        Coefficient of determination of the predicted IoU on the dataset to judge by; None without
-        its segments, which training needs and a trained model does not, and in a dry run.
+    figures : dict of str to float, or None
+        See `judge`, on the dataset to judge by; None without its segments, which training needs and
+        a trained model does not, and in a dry run.
     """
     log, path, entry = run.log, training.path, training.entry
     learnt, judged = (
-        measured_tables(results, results.indices("metrics", missing_ok=True))
-        for results in (training.learnt, training.judged)
+        measured_tables(results, results.indices("metrics", missing_ok=True), labels)
+        for results, labels in zip((training.learnt, training.judged), training.labels, strict=True)
     )
+    if training.network is None:
+        log.info("the weights of %s are not here: taking its predictions as they are",
+                 training.learnt.model)  # fmt: skip
+        training = replace(training, network=noted_network([*learnt, *judged]))
     made_from, segments = made_from_of(training, learnt, judged)
     read = partial(read_segments, training.network)
     if not run.overwrite:
@@ -60,14 +80,45 @@ def train(run, training, report):
         return None
     table = read(training.judged, judged)
     predicted_iou = meta.load_meta_model(path, entry).predict_table(table)
-    r2, name = float(r2_score(table.true_iou, predicted_iou)), training.judged.dataset
-    log.info("R^2 of the predicted IoU on %s: %.3f (%d segments)", name, r2, len(predicted_iou))
-    return r2
+    return judge(log, training.judged.dataset, table, predicted_iou, training.least)
+
+
+def judge(log, dataset, table, predicted_iou, least):
+    """Log how well the IoU of segments is predicted, of all and of large ones.
+
+    Gives `r2` and, where there are some of at least `least` pixels that differ, `r2_large`:
+    coefficients of determination. It is a warning where the largest predicted IoUs (95th
+    percentiles) of large segments are far below the true ones.
+    """
+    figures, true_iou = {}, table.true_iou
+    is_large = table.features[:, table.feature_names.index("S")] >= least
+    for name, rows, what in (
+        ("r2", np.ones(len(true_iou), bool), "all"),
+        ("r2_large", is_large, f"those of {least} pixels and more"),
+    ):
+        if rows.any() and np.ptp(true_iou[rows]) > 0:
+            figures[name] = float(r2_score(true_iou[rows], predicted_iou[rows]))
+            log.info(
+                "R^2 of the predicted IoU on %s: %.3f (%d segments, %s)",
+                dataset, figures[name], rows.sum(), what,
+            )  # fmt: skip
+    if is_large.any():
+        largest, possible = (np.quantile(iou[is_large], 0.95) for iou in (predicted_iou, true_iou))
+        if possible - largest > FAR_BELOW:
+            log.warning(
+                "the predicted IoU of segments of %d pixels and more ends at %.2f, their true IoU "
+                "at %.2f (95th percentiles): choose args.iou_threshold of stage 4 well below %.2f, "
+                "or learn from more pictures with such segments",
+                least, largest, possible, largest,
+            )  # fmt: skip
+    return figures
 
 
 def _refuse_another_networks(path, training):
     """Keep a meta model that another segmentation network still needs."""
-    of_network = (meta.made_from(path) or {}).get("network", training.network)
+    of_network = (meta.made_from(path) or {}).get("network")
+    if not (of_network and training.network):  # nobody knows
+        return
     its, ours = (
         {key: of[key] for key in ("class", "kwargs")} for of in (of_network, training.network)
     )
@@ -103,10 +154,11 @@ def made_from_of(training, learnt, judged):
     tables = dict(zip(names, (learnt, judged), strict=True))
     segments = {
         "images": {name: len(found) for name, found in tables.items()},
-        "metrics": list(segment_tables.feature_names(learnt[0][2])) if learnt else [],
+        "metrics": list(segment_tables.feature_names(learnt[0].metrics)) if learnt else [],
+        "unlabelled": sum(image.unlabelled for image in (*learnt, *judged)),
         "tables": provenance.digest(
             [
-                [(index, provenance.digest(source or {})) for index, source, _ in found]
+                [(image.index, provenance.digest(image.made_from or {})) for image in found]
                 for found in tables.values()
             ]
         ),
@@ -128,6 +180,7 @@ def why_stale(path, made_from, segments):
     there = meta.made_from(path)
     if there is None:
         return "missing or broken" if path.is_file() else "missing"
+    there = {"unlabelled": 0} | there  # an earlier version learnt that their IoU is 0
     has_segments = segments["images"][made_from["datasets"][0]]
     # the file that this project comes with was trained elsewhere, on tables that differ by rounding
     compared = {key: segments[key] for key in segments if has_segments and key in there}
@@ -136,8 +189,12 @@ def why_stale(path, made_from, segments):
     return provenance.why_differs(others, made_from | compared)
 
 
-def measured_tables(results, indices):
-    """Index, what it was made from, and table of some measured images.
+def measured_tables(results, indices, labels=None):
+    """The MeasuredTable of some images.
+
+    Where segments lie wholly on ground without a label, there is no telling whether they are right:
+    their `iou` and `iou0` become NaN. `labels` (256,) bool says which true ids are classes, see
+    `class_ids.are_classes`; None: they stay 0, as in the original, and in files of the original.
 
     Raises
     ------
@@ -147,16 +204,36 @@ def measured_tables(results, indices):
     found = []
     for index in indices:
         try:
-            table = read_table(results.metrics(index))
-            found.append((index, stage.source_of(results, index), table))
+            table, source = read_table(results.metrics(index)), stage.source_of(results, index)
+            image = MeasuredTable(index, source, table)
+            is_told = labels is None or source is None
+            found.append(image if is_told else _without_unlabelled(results, image, labels))
         except (FileNotFoundError, ValueError) as error:
             raise SettingError(f"image {index} of {results.dataset!r}: {error}") from error
     return found
 
 
+def _without_unlabelled(results, image, labels):
+    iou = np.asarray(image.metrics["iou"], np.float64)
+    if not (iou == 0).any():
+        return image
+    prediction = arrays.read_prediction(results.prediction(image.index), probabilities=False)
+    numbers = np.abs(arrays.read_components(results.components(image.index)))
+    has_label = labels[np.minimum(prediction.ground_truth, NO_LABEL)]
+    is_bare = np.bincount(numbers[has_label], minlength=len(iou) + 1)[1:] == 0
+    unknown = {name: np.where(is_bare, np.nan, image.metrics[name]) for name in ("iou", "iou0")}
+    return image._replace(metrics=image.metrics | unknown, unlabelled=int(is_bare.sum()))
+
+
+def noted_network(tables):
+    """Identity of the network that predicted the first image; None where that is the original's."""
+    source = tables[0].made_from if tables else None
+    return ((source or {}).get("prediction") or {}).get("network")
+
+
 def known_segments(tables):
     """One table of `measured_tables`, of the segments whose IoU is known."""
-    metrics = [(index, table) for index, _, table in tables]
+    metrics = [(image.index, image.metrics) for image in tables]
     return segment_tables.with_known_iou(segment_tables.segment_table(metrics))
 
 
@@ -167,7 +244,7 @@ def read_segments(network, results, tables):
         raise SettingError(
             f"{dataset!r} has no metrics files; run src/MetaSeg/main.py with args.dataset={dataset}"
         )
-    for index, made_from, _ in tables:
+    for index, made_from, *_ in tables:
         prediction = (made_from or {}).get("prediction")  # None: the original's file
         if prediction and prediction["network"] != network:
             raise SettingError(

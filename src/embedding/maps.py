@@ -11,6 +11,8 @@ from src.errors import SettingError, WriteError
 from src.store import tables
 from src.store.files import locked, version_of
 
+MAX_NEW = 1 / 3  # share of a table's objects that may be placed on a map made of the others
+
 
 @dataclass(frozen=True)
 class Reduction:
@@ -22,27 +24,31 @@ class Reduction:
     tsne: dict = field(default_factory=dict)  # options of t-SNE
 
 
-def read_with_maps(log, path, reduction, overwrite=False):
+def read_with_maps(log, path, reduction, overwrite=False, keep=False):
     """The table of a file of stage 4 with its maps, which are made and stored where they lack.
 
-    Those are the columns `nn_embeddings` and `plot_embeddings`; `overwrite` makes them again. It is
-    a SettingError if the file cannot be read, or the vectors cannot be reduced like that.
+    Those are the columns `nn_embeddings` and `plot_embeddings`; `overwrite` makes them again, and
+    `keep` keeps them however many objects have come since. It is a SettingError if the file cannot
+    be read, or the vectors cannot be reduced like that.
     """
     version = version_of(path)  # before it is read: another run may write it meanwhile
-    return with_maps(log, path, version, read_table(path), reduction, overwrite)
+    return with_maps(log, path, version, read_table(path), reduction, overwrite, keep)
 
 
-def with_maps(log, path, version, table, reduction, overwrite=False):
+def with_maps(log, path, version, table, reduction, overwrite=False, keep=False):
     """The table of a file with its maps; see `read_with_maps`.
 
-    Objects that have come since the maps were made are placed on them, without moving others. A
-    file that is no longer the one that was read, of that `version`, stays as it is.
+    Objects that have come since the maps were made are placed on them, without moving others; where
+    they are more than `MAX_NEW` of all, the maps are made anew. A file that is no longer the one
+    that was read, of that `version`, stays as it is.
     """
-    made_by = asdict(reduction)
-    if overwrite or table.facts.get("reduced_by") != made_by:
+    made_by, known = asdict(reduction), table.facts.get("reduced_by") or {}
+    is_stale = overwrite or any(known.get(name) != value for name, value in made_by.items())
+    if is_stale or not (keep or _has_few_new(log, table, known)):
         maps = reduce_table(log, table["embeddings"], reduction)
+        made_by["objects"] = len(table)
     else:
-        maps = place_new(log, table)
+        maps, made_by = place_new(log, table), known
     if not maps:
         return table
     table = table.with_columns(**maps).with_facts(reduced_by=made_by)
@@ -59,6 +65,21 @@ def with_maps(log, path, version, table, reduction, overwrite=False):
     except (OSError, WriteError) as error:
         log.warning("the map cannot be kept, and will be made again next time: %s", error)
     return table
+
+
+def _has_few_new(log, table, reduced_by):
+    """Whether most objects were there when the maps were made, placed or not since; else told."""
+    there = np.isfinite(table["plot_embeddings"]).all(axis=1).sum()
+    count = len(table)
+    new = count - min(there, reduced_by.get("objects", there))
+    if new <= MAX_NEW * count:
+        return True
+    log.info(
+        "making the map anew: %d of %d segments have come since it was made, more than a third "
+        "(args.keep_map=True keeps it and places them on it)",
+        new, count,
+    )  # fmt: skip
+    return False
 
 
 def reduce_table(log, vectors, reduction):

@@ -15,15 +15,17 @@ def retrieval_average_precision(embeddings, labels, queries, metric="euclid", an
     return retrieval(embeddings, labels, queries, metric, annotated)[:, 0]
 
 
-def retrieval(embeddings, labels, queries, metric="euclid", annotated=None, counts=()):
+def retrieval(
+    embeddings, labels, queries, metric="euclid", annotated=None, counts=(), pictures=None
+):
     """How well the nearest neighbours of each query carry its label.
 
     For each query all other rows are sorted by distance; of equally near rows the lower comes
     first. A row is relevant if it carries the query's label (and is annotated). With R relevant
     rows, AP = (1/R) * sum over the ranks r of relevant rows of (relevant among the first r) / r;
     precision at k = (relevant among the first k) / k, recall at k the same over R. The query
-    itself is left out by its row, so its duplicates count. Rows without a label should not be
-    passed at all.
+    itself is left out by its row, so its duplicates count; with `pictures`, so are all rows of its
+    own picture. Rows without a label should not be passed at all.
 
     Parameters
     ----------
@@ -37,6 +39,8 @@ def retrieval(embeddings, labels, queries, metric="euclid", annotated=None, coun
         Rows with 0 stay in the list but are relevant to no query. None: all are annotated.
     counts : sequence of int, length K
         The k of precision and recall at k, each at least 1.
+    pictures : ndarray of shape (N,), int, optional
+        Which picture each row is of. None: neighbours may be of any, also of the query's own.
 
     Returns
     -------
@@ -59,10 +63,12 @@ def retrieval(embeddings, labels, queries, metric="euclid", annotated=None, coun
         raise ValueError(f"`queries` must be whole numbers, got {queries.dtype}")
     queries = queries.astype(np.int64)
     annotated = np.ones(len(labels), bool) if annotated is None else np.asarray(annotated) != 0
-    if not len(embeddings) == len(labels) == len(annotated):
+    # what is left out with a query: itself, or its picture
+    left_out = np.arange(len(labels)) if pictures is None else np.asarray(pictures)
+    if not len(embeddings) == len(labels) == len(annotated) == len(left_out):
         raise ValueError(
-            "`embeddings`, `labels` and `annotated` must have one entry a row, got "
-            f"{len(embeddings)}, {len(labels)} and {len(annotated)}"
+            "`embeddings`, `labels`, `annotated` and `pictures` must have one entry a row, got "
+            f"{len(embeddings)}, {len(labels)}, {len(annotated)} and {len(left_out)}"
         )
     if ((queries < 0) | (queries >= len(labels))).any():
         raise ValueError(f"`queries` must be rows in [0, {len(labels)}), got {queries}")
@@ -74,7 +80,8 @@ def retrieval(embeddings, labels, queries, metric="euclid", annotated=None, coun
 
     def judge(start):
         rows = queries[start : start + block]
-        return _judge_ranking(_ranked_relevance(measure, labels, annotated, rows), counts)
+        relevant = _ranked_relevance(measure, labels, annotated, left_out, rows)
+        return _judge_ranking(relevant, counts)
 
     threads = min(os.cpu_count(), MAX_THREADS)  # sorting leaves Python's lock to others
     with ThreadPoolExecutor(threads) as pool:
@@ -93,16 +100,19 @@ def _measure(embeddings, metric):
     raise ValueError(f"`metric` must be 'euclid' or 'cos', got {metric!r}")
 
 
-def _ranked_relevance(measure, labels, annotated, rows):
-    """Whether the row at each rank is relevant, (B, N) bool; the query comes last, and is not."""
+def _ranked_relevance(measure, labels, annotated, left_out, rows):
+    """Whether the row at each rank is relevant, (B, N) bool.
+
+    Rows that share their number in `left_out` with the query come last, and are not.
+    """
     distances = measure(rows)
-    distances[np.arange(len(rows)), rows] = np.inf
+    distances[left_out == left_out[rows, None]] = np.inf
     order = np.argsort(distances, axis=1)  # four times faster than a stable sort
     ranked = np.take_along_axis(distances, order, axis=1)
-    tied = (ranked[:, 1:] == ranked[:, :-1]).any(axis=1)
+    tied = ((ranked[:, 1:] == ranked[:, :-1]) & np.isfinite(ranked[:, 1:])).any(axis=1)
     order[tied] = np.argsort(distances[tied], axis=1, kind="stable")
     relevant = (labels[order] == labels[rows, None]) & annotated[order]
-    relevant &= order != rows[:, None]
+    relevant &= left_out[order] != left_out[rows, None]
     return relevant
 
 
