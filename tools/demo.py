@@ -32,6 +32,7 @@ from tools.steps import run
 STREETS = datasets["streets"], datasets["streets_val"], datasets["streets_ood"]
 IO_PATH = Path(CONFIG.metaseg_io_path)
 PICTURES = IO_PATH / "pictures"
+SCORES = "args.scores=[max_logit,energy,nearest_logits,combined]"
 
 
 def largest_unknown():
@@ -71,11 +72,13 @@ def main():
     if (CONFIG.TRAIN_DATASET, CONFIG.VAL_DATASET, CONFIG.DATASET) != STREETS:
         sys.exit("the demo needs TRAIN_DATASET, VAL_DATASET and DATASET as configuration.py came")
     val = CONFIG.VAL_DATASET.name
+    learnt = f"args.dataset={CONFIG.TRAIN_DATASET.name}"
+    run(pred_images.ex, "pred_images.py", learnt, "args.fit_scores=True")
     for dataset in (entry.name for entry in STREETS):
-        scores = ["args.scores=[max_logit,energy]"] if dataset == CONFIG.DATASET.name else []
+        scores = [SCORES] if dataset == CONFIG.DATASET.name else []
         run(pred_images.ex, "pred_images.py", f"args.dataset={dataset}", *scores)
         run(metaseg.ex, "src/MetaSeg/main.py", f"args.dataset={dataset}")
-    r2 = run(train_meta_nn.ex, "train_meta_nn.py")
+    fitted = run(train_meta_nn.ex, "train_meta_nn.py")
     found = run(compute_embeddings.ex, "compute_embeddings.py")
     run(
         discover_embedding_space.ex,
@@ -84,22 +87,30 @@ def main():
         f"mainplot.segment={largest_unknown()}",
     )
     write_contact_sheet()
-    retrieved = run(eval_retrieval.ex, "eval_retrieval.py")["euclid"]
+    retrieved = run(eval_retrieval.ex, "eval_retrieval.py", "args.maps=5")
+    features, on_map = (retrieved[space]["euclid"] for space in ("features", "stored"))
+    spread = on_map["map_unknown_spread"]
     trusted = run(eval_iou.ex, "eval_iou.py", f"args.dataset={val}")
     shown = run(eval_selection.ex, "eval_selection.py")
     judged = run(eval_anomaly.ex, "eval_anomaly.py")
     best = max(judged, key=lambda score: judged[score]["average_precision"])
-    part = shown["covered_unknown"] / shown["objects_unknown"]
+    part = shown["shown_unknown"] / shown["objects_unknown"]
     iou = validation_iou()
     print(f"""
 Segmentation, mIoU over the {np.isfinite(iou).sum()} classes of {val}: {np.nanmean(iou):.3f}
-Meta network, R^2 of the predicted IoU on {val}:    {r2:.3f}
+Meta network, R^2 of the predicted IoU on {val}:    {fitted["r2"]:.3f}
+  of segments of 16 x 16 pixels and more:               {fitted["r2_large"]:.3f}
 Out of distribution, AUROC of 1 - predicted IoU
   over segments large enough to be looked at:           {found["auroc_large"]:.3f}
   over all, fragments of a few pixels included:         {found["auroc"]:.3f}
-Retrieval of unknown kinds, mAP on the map:             {retrieved["map_unknown"]:.3f}
+Retrieval of unknown kinds from other pictures, mAP
+  by the features:                                      {features["map_unknown"]:.3f}
+  the same, the own picture too:                        {features["map_unknown_own_picture"]:.3f}
+  on the map, mean and spread of 5 maps:                {on_map["map_unknown"]:.2f} +- {spread:.2f}
 IoU of categories on {val}, mean:                {trusted["miou"]:.3f}
-Unknown objects that a crop shows by half:              {part:.0%}
+Unknown objects that a crop of their kind shows by half: {part:.0%}
+  found at a mask IoU of 0.25, F1:                      {shown["f1_border"]:.3f}
+  the same, by single segments:                         {shown["f1_fragments"]:.3f}
 Unknown pixels, average precision of the best score,
   {best + ":":<54}{judged[best]["average_precision"]:.3f}
 
