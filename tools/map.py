@@ -35,13 +35,18 @@ def main():
         network = entries.choose_model(models, model, IO_PATH)
     except SettingError as error:
         sys.exit(f"{error}\n{USAGE}")
-    dataset, model_name = f"args.dataset={pictures}", f"args.model_name={model}"
-    without_failed(pred_images, "pred_images.py", dataset, model_name, "args.probabilities=none")
     results = Results(IO_PATH, network.name, data.name)
-    results.indices("metrics")  # says what is missing where no picture could be predicted
-    without_failed(metaseg, "src/MetaSeg/main.py", dataset, model_name)
+    dataset, model_name = f"args.dataset={pictures}", f"args.model_name={model}"
     embedded = f"args.datasets={pictures}"
-    without_failed(compute_embeddings, "compute_embeddings.py", embedded, model_name)
+
+    def are_measured():
+        return results.indices("metrics", missing_ok=True)
+
+    predicted = dataset, model_name, "args.probabilities=none"
+    without_failed(are_measured, pred_images, "pred_images.py", *predicted)
+    without_failed(are_measured, metaseg, "src/MetaSeg/main.py", dataset, model_name)
+    embedding = compute_embeddings, "compute_embeddings.py", embedded, model_name
+    without_failed(results.all_embeddings, *embedding)
     picture = results.analysis / "map.png"
     picture.parent.mkdir(parents=True, exist_ok=True)
     shown = "discover_embedding_space.py", embedded, model_name
@@ -51,12 +56,17 @@ def main():
     print(f"\nthe map   {picture}\nExplore it in a window:\n  {command}")
 
 
-def without_failed(script, path, *settings):
-    """Run a stage; what it could not do for some pictures does not end the rest."""
+def without_failed(made, script, path, *settings):
+    """Run a stage; what it could not do for some pictures does not end the rest.
+
+    `made` gives what there is of its results.
+    """
     try:
         run(script.ex, path, *settings)
     except SystemExit:
-        print("going on with the others, if there are any", flush=True)
+        if not made():
+            raise
+        print("going on with the others", flush=True)
 
 
 if __name__ == "__main__":
