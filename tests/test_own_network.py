@@ -2,8 +2,11 @@
 
 import csv
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -388,6 +391,33 @@ def test_an_unknown_object_that_the_meta_model_trusts_is_found_by_its_entropy(us
     names = "image_index", "component"
     chosen = [[row[name] for name in names] for row in by_iou]
     assert not any([row[name] for name in names] in chosen for row in found)
+
+
+def make_map(results, pictures, model):
+    """What `make map` says, with its exit code."""
+    words = [sys.executable, "-m", "tools.map", str(pictures), model]
+    where = dict(cwd=REPOSITORY, env=os.environ | {"OODRETRIEVAL_IO_PATH": str(results)})
+    run = subprocess.run(words, **where, capture_output=True, text=True)
+    return run.returncode, run.stdout + run.stderr
+
+
+def test_one_command_leads_from_a_folder_to_a_map_though_a_picture_is_broken(user, tmp_path):
+    photos = shutil.copytree(user.photos, tmp_path / "photos")
+    save_predictions(tmp_path / "logits", photos, 4)
+    (photos / "broken.jpg").write_bytes(b"no picture")
+    code, said = make_map(tmp_path / "results", photos, f"predictions/{tmp_path}/logits")
+    assert code == 0, said
+    assert "broken.jpg" in said and "going on with the others" in said
+    (picture,) = (tmp_path / "results" / "analysis").rglob("map.png")
+    assert f"the map   {picture}" in said and "discover_embedding_space.py with args.data" in said
+
+
+def test_one_command_ends_with_the_reason_where_no_picture_can_be_predicted(user, tmp_path):
+    code, said = make_map(tmp_path / "results", user.photos, "torchvision/resnet18")
+    assert code == 1 and "publishes no weights of a segmentation network 'resnet18'" in said
+    assert "Traceback" not in said and "compute_embeddings" not in said
+    code, said = make_map(tmp_path / "results", tmp_path / "gone", "deeplabv3plus_streets")
+    assert code == 1 and f"there is no folder {tmp_path}/gone\nmake map PICTURES=" in said
 
 
 def test_photographs_and_what_a_network_said_of_them_elsewhere(user, real):
