@@ -33,7 +33,7 @@ from src.records import ObjectTable, Prediction
 from src.store.arrays import write_components, write_prediction
 from src.store.paths import Results
 from src.store.tables import as_column
-from src.store.tags import read_tags, write_tags
+from src.store.tags import change_tags, read_tags, write_tags
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PRED = {0: ("road", (128, 64, 128)), 13: ("car", (0, 0, 142))}
@@ -1219,6 +1219,32 @@ def test_the_tag_of_a_segment_with_another_box_is_not_applied_but_kept(results, 
     hand.draw_around([3])
     hand.press("n", *"boat", "enter")
     assert read_tags(path) == [old, ("streets", 1, 2, (4, 8, 14, 20), "boat")]
+
+
+def test_two_windows_on_one_table_keep_and_see_each_others_tags(results, tmp_path):
+    path = tmp_path / "tags.json"
+    one, two = (Hand(*results, tmp_path, tags_path=path) for _ in range(2))
+    for hand, row, word in ((one, 0, "cow"), (two, 3, "boat")):
+        hand.press("l")
+        hand.draw_around([row])
+        hand.press("n", *word, "enter")
+    assert sorted(entry[-1] for entry in read_tags(path)) == ["boat", "cow"]
+    assert [two.explorer.tag_of(row) for row in (0, 3)] == ["cow", "boat"]
+    one.press("u")  # takes its own away, not the other's
+    assert [entry[-1] for entry in read_tags(path)] == ["boat"]
+    assert [one.explorer.tag_of(row) for row in (0, 3)] == ["", "boat"]
+
+
+def test_a_tag_set_by_a_script_while_the_window_is_open_stays(results, tmp_path):
+    path = tmp_path / "tags.json"
+    hand = Hand(*results, tmp_path, tags_path=path)
+    hand.press("l")
+    hand.draw_around([0])
+    hand.press("n", *"cow", "enter")
+    key = hand.explorer.segments.tag_keys([3])[0]
+    change_tags(path, {key: "boat"})
+    hand.press("n", *"calf", "enter")
+    assert {entry[-1] for entry in read_tags(path)} == {"boat", "calf"}
 
 
 def test_tags_that_cannot_be_kept_are_told(results, tmp_path):

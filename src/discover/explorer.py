@@ -3,7 +3,7 @@
 from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,8 @@ from src.discover.segments import NO_TAG
 from src.discover.sheets import Sheets
 from src.discover.views import OUTSIDE, MapView, SheetView
 from src.embedding import space as embedding_space
-from src.store.tags import read_tags, write_tags
+from src.errors import RunError
+from src.store.tags import change_tags, read_tags
 
 MAP_SIZE_IN = SHEET_SIZE_IN = (12.0, 8.0)
 DENSITY_GRID = 100  # cells a side
@@ -108,20 +109,23 @@ class Explorer:
         none = np.zeros(len(self.segments), bool)
         way = state.BY_TRUTH if self.segments.has_truth() else state.BY_PREDICTION
         first = state.State(way, none, np.zeros(len(self.segments), np.int64))
-        self._other_tags = []  # in the file, but of no segment here
-        entries = read_tags(self.tags_path) if self.tags_path else []
-        if not entries:
-            return first
-        row_of = {key: row for row, key in enumerate(self.segments.tag_keys())}
+        return self._with_tags(first, read_tags(self.tags_path) if self.tags_path else [])
+
+    def _with_tags(self, of_state, entries):
+        """A State with the tags of a file, and no others; those of no segment here are left out."""
         rows = defaultdict(list)
         for *key, tag in entries:
-            if tuple(key) in row_of:
-                rows[tag].append(row_of[tuple(key)])
-            else:
-                self._other_tags.append((*key, tag))
+            if tuple(key) in self._row_of:
+                rows[tag].append(self._row_of[tuple(key)])
+        tags = np.zeros(len(self.segments), np.int64)
+        of_state = replace(of_state, tags=tags)
         for tag in rows:
-            first = state.tagged(first, rows[tag], tag)
-        return first
+            of_state = state.tagged(of_state, rows[tag], tag)
+        return of_state
+
+    @cached_property
+    def _row_of(self):
+        return {key: row for row, key in enumerate(self.segments.tag_keys())}
 
     def _map_title(self):
         names = ", ".join(dict.fromkeys(map(str, self.table["dataset"])))
@@ -404,23 +408,28 @@ class Explorer:
     def _take_tag(self, rows, answer):
         if answer == NO_TAG:
             return f"{NO_TAG!r} stands for none; choose another name"
+        before = self.state
         self._change("tag", **vars(state.tagged(self.state, rows, answer)))
         told = f"tagged {len(rows):,} as {answer!r}"
         self.say(told if answer else f"took {counted(len(rows), 'tag')} away")
-        self._keep_tags()
+        self._keep_tags(before)
         return None
 
-    def _keep_tags(self):
+    def _keep_tags(self, before):
+        """Write the tags that are others than in the State before, and take in those of others."""
         if self.tags_path is None:
             return
-        rows = np.flatnonzero(self.state.tags)
-        names = [self.state.tag_names[code - 1] for code in self.state.tags[rows]]
-        keys = self.segments.tag_keys(rows)
+        rows = np.flatnonzero(state.tags_of(before) != state.tags_of(self.state))
+        changes = zip(self.segments.tag_keys(rows), map(self.tag_of, rows), strict=True)
         try:
-            entries = [(*key, name) for key, name in zip(keys, names, strict=True)]
-            write_tags(self.tags_path, [*self._other_tags, *entries])
-        except OSError as error:
+            entries = change_tags(self.tags_path, dict(changes))
+        except (OSError, RunError) as error:
             self.say(f"the tags cannot be kept: {error}")
+            return
+        shared = self._with_tags(self.state, entries)
+        if (state.tags_of(shared) != state.tags_of(self.state)).any():
+            before, self.state = self.state, shared
+            self._show_state(before)
 
     def export_selection(self):
         """Write the selected segments for other tools: COCO JSON, CSV and crops."""
@@ -443,12 +452,11 @@ class Explorer:
             self.say("nothing to undo")
             return
         before, what = self._history.pop()
-        retag = before.tags is not self.state.tags
-        self.state = before
+        undone, self.state = self.state, before
         self._show_state()
         self.say(f"undone: {what}")
-        if retag:
-            self._keep_tags()
+        if undone.tags is not before.tags:
+            self._keep_tags(undone)
 
     def answer(self, key):
         """Pass a typed key on to the question that is asked."""

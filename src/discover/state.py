@@ -150,6 +150,11 @@ def tagged(state, rows, name):
     return replace(state, tags=tags, tag_names=names)
 
 
+def tags_of(state):
+    """The tag of each row, empty where it has none: (N,) str objects."""
+    return np.array(["", *state.tag_names], object)[state.tags]
+
+
 def combined(selected, found, how):
     """Selection after `found` came to it: how is "replace", "add" or "remove"; (N,) bool each."""
     if how == "add":

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from src.errors import SettingError
-from src.store.files import whole_file
+from src.store.files import locked, prepare, whole_file
 
 
 def write_tags(path, tags):
@@ -21,6 +21,35 @@ def write_tags(path, tags):
     lines = [json.dumps(dict(zip(names, entry, strict=True)), ensure_ascii=False) for entry in tags]
     with whole_file(path) as part:
         part.write_text('{"tags": [\n' + ",\n".join(lines) + "\n]}\n", encoding="utf-8")
+
+
+def change_tags(path, changes):
+    """Change the tags of some segments in a file; what others have changed meanwhile stays.
+
+    Parameters
+    ----------
+    path
+        As for `write_tags`.
+    changes : dict of tuple to str
+        By dataset, image index, component index and box: the tag, or "" for none any more.
+
+    Returns
+    -------
+    tags : list
+        All that are in the file then, see `read_tags`.
+
+    Raises
+    ------
+    SettingError, WriteError
+        The file is broken; the disk takes none.
+    """
+    path = Path(path)
+    prepare(path.parent)
+    with locked(path):
+        tags = {tuple(key): tag for *key, tag in read_tags(path)} | changes
+        entries = [(*key, tag) for key, tag in tags.items() if tag]
+        write_tags(path, entries)
+    return entries
 
 
 def read_tags(path):
