@@ -15,6 +15,7 @@ import tifffile
 from clone import PREDICT, TREE, Clone, written_at
 from numpy.testing import assert_array_equal
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from src.datasets import LabelledImages, read_ids, read_image
 from src.datasets.custom import CustomDataset
@@ -281,6 +282,65 @@ def test_labels_drawn_for_the_picture_on_its_side_are_refused(tmp_path):
     (tmp_path / "labels.png").write_bytes(encoded("L", 0, "PNG", (HEIGHT, WIDTH)))
     with pytest.raises(ValueError, match=r"upright image: .*labels.png has .*\(6, 4\), .*\(4, 6\)"):
         LabelledImages([(tmp_path / "image.png", tmp_path / "labels.png")])[0]
+
+
+# Damage that no decoder notices
+
+
+@pytest.mark.parametrize("kind", ["bit", "zeros", "cut", "longer"])
+def test_no_damage_of_a_label_png_goes_unnoticed(tmp_path, kind):
+    random, path = np.random.default_rng(0), tmp_path / "labels.png"
+    Image.fromarray(random.integers(0, 19, (60, 80), np.uint8)).save(path)
+    whole = path.read_bytes()
+    for place in random.integers(8, len(whole), 50).tolist():
+        damaged = {
+            "bit": whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :],
+            "zeros": whole[:place] + bytes(len(whole) - place),
+            "cut": whole[:place],
+            "longer": whole + whole[:place],
+        }[kind]
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=f"{path} cannot be used: .+"):
+            read_ids(path)
+
+
+def test_a_damaged_png_photograph_is_refused_and_one_with_more_behind_it_is_not(tmp_path):
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.full((50, 50, 3), 7, np.uint8)).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"what a phone keeps of the picture before it was cropped")
+    assert read_image(path).size == (50, 50)
+    checksum = whole.index(b"IEND") - 8  # of the pixels
+    path.write_bytes(whole[:checksum] + bytes(4) + whole[checksum + 4 :])
+    with pytest.raises(ValueError, match="checksum in b'IDAT'"):
+        read_image(path)
+
+
+def test_a_png_may_tell_three_megabytes_of_how_it_was_made(tmp_path):
+    told = PngInfo()
+    told.add_text("parameters", "abc" * 2**20, zip=True)
+    Image.new("L", (3, 2)).save(tmp_path / "told.png", pnginfo=told)
+    assert read_image(tmp_path / "told.png").size == (3, 2)
+
+
+ODD_TAGS = {  # tag, type, count, value
+    "signed rational": (0x011A, 10, 1, struct.pack("<ii", -1, 0)),
+    "text for a number": (0x0128, 2, 9, b"pictures\0"),
+    "double": (0x011B, 12, 1, struct.pack("<d", 72.5)),
+    "number for text": (0x010F, 4, 2, struct.pack("<II", 1, 2)),
+}
+
+
+@pytest.mark.parametrize("tag", ODD_TAGS.values(), ids=ODD_TAGS)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_picture_is_turned_whatever_its_other_tags_are(tmp_path, kind, tag):
+    *entry, value = tag
+    orientation = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+    entries = sorted([orientation, struct.pack("<HHII", *entry, 38)])
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + b"".join(entries) + bytes(4) + value
+    path = tmp_path / "photo"
+    Image.new("RGB", (WIDTH, HEIGHT)).save(path, kind, exif=exif)
+    assert read_image(path).size == (HEIGHT, WIDTH)
 
 
 # A run over all of them

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -29,6 +29,20 @@ EXTENSIONS = {  # in lower case, by format; some are read only where Pillow has 
     "WEBP": (".webp",),
 }
 
+# texts in a PNG, such as how it was generated, may be as long as all together
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+
+_ORIENTATION = 0x0112  # tag of EXIF
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_PNG_END = b"\xaeB`\x82"  # checksum of its last chunk
 _NO_RANGE = "its values have no known range; save it with 8 or 16 bits a channel"
 
 
@@ -108,14 +122,14 @@ def read_image(path):
         it claims more than 2 * `PIL.Image.MAX_IMAGE_PIXELS` (179 million, if nobody changes it) and
         could fill the memory. Larger real ones need that raised in the module of their data set.
     """
-    with _opened(path) as image:
+    with _opened(path) as (image, upright):
         if image.mode.startswith("I"):
             image = _upper_bits(image)
         elif image.mode == "F":
             raise ValueError(_NO_RANGE)
         if image.mode in ("P", "PA"):  # directly to RGB a palette with transparency warns
             image = image.convert("RGBA")
-        return image.convert("RGB")
+        return upright(image.convert("RGB"))
 
 
 def _upper_bits(image):
@@ -133,16 +147,16 @@ def read_ids(path):
 
     Others raise a ValueError; a file that cannot be read what `read_image` does.
     """
-    with _opened(path) as image:
+    with _opened(path, are_labels=True) as (image, upright):
         if image.mode not in ("L", "P"):
             raise ValueError(f"must hold 8-bit label ids, got a picture of mode {image.mode!r}")
-        return np.array(image)
+        return np.array(upright(image))
 
 
 def read_colours(path):
     """Read a label file that shows classes as colours, as (H, W, 3) uint8; see `read_image`."""
-    with _opened(path) as image:
-        return np.array(image.convert("RGB"))
+    with _opened(path, are_labels=True) as (image, upright):
+        return np.array(upright(image.convert("RGB")))
 
 
 @cache
@@ -162,22 +176,43 @@ def readable_formats():
 
 
 @contextmanager
-def _opened(path):
-    """Give the picture in a file, upright; what goes wrong is told in one line with its name."""
+def _opened(path, are_labels=False):
+    """Give the picture in a file, and what turns it upright; errors are one line with its name.
+
+    Of labels nothing may be wrong, where photographs may have something behind their end.
+    """
     try:
         with Path(path).open("rb") as file:  # by its name Pillow may map it, and die if it shrinks
             with warnings.catch_warnings():  # half of what is refused
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                image = Image.open(
-                    file, formats=readable_formats()
-                )  # looks at the size before it reads on
-            ImageOps.exif_transpose(image, in_place=True)
-            image.load()
-            yield image
+                # looks at the size before it reads on
+                image = Image.open(file, formats=readable_formats())
+                image.load()
+                if image.format == "PNG":
+                    _check_png(file, may_go_on=not are_labels)
+            yield image, _upright(image)
     except Exception as error:  # a broken picture raises nearly anything
         if isinstance(error, OSError) and error.filename:
             raise
         raise ValueError(f"{path} cannot be used: {_reason(error, path)}") from error
+
+
+def _check_png(file, may_go_on):
+    """Raise an error unless a PNG is what was once written: loading it looks at no checksum."""
+    file.seek(0)
+    Image.open(file, formats=["PNG"]).verify()  # up to the name of its last chunk
+    if file.read(4) != _PNG_END:
+        raise ValueError("it is cut off")
+    if not may_go_on and file.read(1):
+        raise ValueError("it goes on after its end: it is damaged, or two files in one")
+
+
+def _upright(image):
+    """What turns a loaded picture as its EXIF data say; others of their tags may be broken."""
+    turn = None
+    with suppress(Exception):  # nearly any
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION))
+    return lambda picture: picture if turn is None else picture.transpose(turn)
 
 
 def _reason(error, path):
