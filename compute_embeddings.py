@@ -19,6 +19,7 @@ from src.embedding import objects
 from src.embedding.report import report
 from src.embedding.stage import Embedding, embed_dataset
 from src.embedding.suspects import Judge, Rule, load_objects
+from src.embedding.suspicion import choose_suspicion, least_score, only_most
 from src.embedding.vectors import CropEmbedder, WholeEmbedder
 from src.errors import SettingError
 from src.MetaSeg import meta_models as meta
@@ -67,15 +68,20 @@ def config():
         suspicion=setting(
             None,
             "what makes suspects: predicted_iou, entropy, another score, or a map of your own",
-            none="predicted_iou where a meta model fits the network, else entropy",
+            none="nearest_logits where stage 1 has kept it, else predicted_iou where a meta model "
+            "fits the network, else entropy",
         ),
         iou_threshold=setting(
-            CONFIG.IOU_THRESHOLD, "suspects have a lower predicted IoU, above 1 all", kind=POSITIVE
+            None,
+            "suspects have a lower predicted IoU, above 1 all; asks for predicted_iou",
+            none=f"{CONFIG.IOU_THRESHOLD}",
+            kind=POSITIVE,
         ),
         threshold=setting(
             None,
             "suspects have at least this score",
-            none=f"{CONFIG.ENTROPY_THRESHOLD} of the entropy; other scores need this, or args.most",
+            none=f"{CONFIG.ENTROPY_THRESHOLD} of the entropy, of nearest_logits what one in ten "
+            "ordinary pixels exceeds; other scores need this, or args.most",
             kind=NUMBER,
         ),
         join=setting(
@@ -104,13 +110,19 @@ def judge_of(args, run, model, card):
     source, searched = searched_datasets(args)
     entry = registry.choose(meta_models, args["meta_model"], "meta model")
     entry = entry._replace(model_weights=args["meta_weights"] or entry.model_weights)
-    suspicion, meta_model = choose_suspicion(args, run.log, entry, model, source)
+    places = [Results(args["io_path"], model.name, data.name) for data in searched]
+    fits = meta.fits(entry.model_weights, model)
+    chosen = choose_suspicion(args, run.log, entry.model_weights, fits, places)
+    is_iou = chosen == "predicted_iou"
+    meta_model = None
+    if fits or is_iou:
+        meta_model = meta_model_of(args, run.log, entry, model, source)
     min_size = common_size(searched, "min_segment_size", args["min_height"], args["min_width"])
     crop_size = args["min_crop_height"], args["min_crop_width"]
     rule = Rule(
-        suspicion=suspicion,
-        iou_threshold=args["iou_threshold"] if suspicion == "predicted_iou" else None,
-        least=least_score(args, suspicion),
+        suspicion=chosen,
+        iou_threshold=(args["iou_threshold"] or CONFIG.IOU_THRESHOLD) if is_iou else None,
+        least=least_score(args, chosen, places, CONFIG.ENTROPY_THRESHOLD),
         classes=classes_to_search(args["pred_classes"], card),
         min_size=tuple(min_size),
         join=args["join"],
@@ -125,38 +137,8 @@ def judge_of(args, run, model, card):
         selection={},
     )
     if args["most"]:
-        judge = replace(judge, rule=only_most(args, run, judge))
+        judge = replace(judge, rule=only_most(run, judge, args["most"]))
     return replace(judge, selection=selection_of(judge, meta_model and identity(entry)))
-
-
-def only_most(args, run, judge):
-    """The Rule of a Judge, with a least suspicion that only `args.most` objects have.
-
-    Where no threshold says which segments to join, only so many segments have it, and are joined.
-    """
-    rule, is_joined = judge.rule, judge.rule.join is not None
-    is_of_objects = is_joined and (rule.least is not None or rule.iou_threshold is not None)
-    if is_joined and not is_of_objects:
-        judge = replace(judge, rule=replace(rule, join=None))
-    cores = 1 if run.scheduler else run.num_cores
-    least = judge.least_of(judge.measured_images(), args["most"], cores)
-    if is_of_objects:
-        return replace(rule, least_of_objects=least)
-    return replace(rule, least=rule.least if least is None else least)
-
-
-def least_score(args, suspicion):
-    """The least score of suspects, or None: of the predicted IoU, or where args.most tells."""
-    if suspicion == "predicted_iou":
-        return None
-    if args["threshold"] is not None or args["most"]:
-        return args["threshold"]
-    if suspicion != "entropy":
-        raise SettingError(
-            f"args.suspicion={suspicion} needs args.threshold, its least value for suspects, or "
-            "args.most, how many suspects there may be, such as args.most=2000"
-        )
-    return CONFIG.ENTROPY_THRESHOLD
 
 
 def searched_datasets(args):
@@ -185,23 +167,12 @@ def selection_of(judge, meta_model):
     }
 
 
-def choose_suspicion(args, log, entry, model, source):
-    """What makes a segment suspicious, and the MetaModel that fits the network, or None.
+def meta_model_of(args, log, entry, model, source):
+    """The MetaModel of an entry; a warning where it belongs to another network.
 
-    `source` is the dataset that a meta model without statistics takes them from.
+    `source` is the dataset that one without statistics takes them from.
     """
-    wanted, fits = args["suspicion"], meta.fits(entry.model_weights, model)
-    if wanted is None and not fits:
-        log.info(
-            "suspicious is what has a high entropy, as %s is not there, or of another network. "
-            "Better are args.suspicion=nearest_logits (pred_images.py with args.fit_scores=True "
-            "on ordinary pictures first) and predicted_iou (train_meta_nn.py on labelled pictures "
-            "of classes that the network knows)", entry.model_weights,
-        )  # fmt: skip
-    wanted = wanted or ("predicted_iou" if fits else "entropy")
-    if not fits and wanted != "predicted_iou":
-        return wanted, None
-    if not fits and meta.made_from(entry.model_weights):
+    if not meta.fits(entry.model_weights, model) and meta.made_from(entry.model_weights):
         log.warning(
             "%s was trained on another segmentation network than %r as it is now: its IoUs are "
             "guesses until train_meta_nn.py has run", entry.model_weights, model.name,
@@ -217,7 +188,7 @@ def choose_suspicion(args, log, entry, model, source):
         indices = results.indices("metrics")
         return segment_tables.segment_table((k, read_table(results.metrics(k))) for k in indices)
 
-    return wanted, meta.load_meta_model(entry.model_weights, entry, training)
+    return meta.load_meta_model(entry.model_weights, entry, training)
 
 
 def embedding_of(args, run, source, model, card):

@@ -14,6 +14,8 @@ REFERENCES = 2000  # pixels that others are compared with
 AT_ONCE = 2**12  # pixels that are compared: 32 MB
 FIELDS = 12, 16  # rows and columns of a picture
 RARE = 0.002  # share of a field that a class has which was never seen there
+BEST = "nearest_logits"  # of what is known here, to tell suspicious segments by
+ORDINARY = 0.9  # share of normal pixels that have less of it than suspicious segments
 SMOOTHED = 1 / 32  # of the height of a picture: 8 of 256 pixels
 
 
@@ -181,6 +183,14 @@ def fit(logits, places):
         Row and column of each in its picture, in 0..1.
     """
     return {name: score.fit(logits, places) for name, score in FITTED.items()}
+
+
+def limit_of(logits, places, fitted):
+    """The score `BEST` that one in ten normal pixels exceeds: a float.
+
+    Arguments are those of `fit`, and what it gave.
+    """
+    return float(FITTED[BEST].score(logits, places, **fitted[BEST]).quantile(ORDINARY))
 
 
 def of_logits(name, logits, fitted):

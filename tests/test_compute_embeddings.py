@@ -140,6 +140,8 @@ class World:
         """Run the stage; gives what it returns and how many crops the network saw."""
         network = self.modules.MeanColour
         before = network.seen
+        if settings.get("suspicion"):
+            settings = {"iou_threshold": None, **settings}
         figures = compute_embeddings.embed_segments({**self.settings, **settings}, LOG)
         return figures, network.seen - before
 
@@ -419,7 +421,7 @@ def test_without_a_fitting_meta_model_the_entropy_tells_and_that_is_said(world, 
     unsure = replace(known, probabilities=sure.astype(np.float32), image_path=str(blurred))
     store_image(place, 0, unsure, same_ids(3), {"label": 2})
     gone = world.folder / "gone.pth"
-    figures, _ = world.run(datasets=["second"], meta_weights=gone)
+    figures, _ = world.run(datasets=["second"], meta_weights=gone, iou_threshold=None)
     assert "suspicious is what has a high entropy" in caplog.text
     (bus,) = world.table()["suspicion"]
     p = np.array([0.2, 0.2, 0.6])
@@ -430,6 +432,10 @@ def test_without_a_fitting_meta_model_the_entropy_tells_and_that_is_said(world, 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        (
+            {"suspicion": "margin", "threshold": 0.1, "iou_threshold": 0.5},
+            "args.iou_threshold=0.5 goes with args.suspicion=predicted_iou; .* margin is args.thr",
+        ),
         ({"suspicion": "margin"}, "args.suspicion=margin needs args.threshold, .* or args.most"),
         ({"suspicion": "energi", "most": 3}, "no score 'energi' .*predicted_iou, entropy, margin"),
     ],
@@ -864,7 +870,7 @@ def test_a_setting_that_cannot_work_is_named_before_an_image_is_searched(
     [
         ({"crop_size": [9]}, r"`args.crop_size` must be \[height, width\], .*, got \[9\]"),
         ({"num_cores": 0}, "`args.num_cores` must be a whole number >= 1, got 0"),
-        ({"iou_threshold": 0}, "`args.iou_threshold` must be a number above 0, got 0"),
+        ({"iou_threshold": 0}, "`args.iou_threshold` must be a number above 0, or None .*, got 0"),
         ({"iou_threshold": float("nan")}, "`args.iou_threshold` must be .*, got nan"),
         ({"iou_threshold": "low"}, "`args.iou_threshold` must be .*, got 'low'"),
         ({"datasets": []}, r"`args.datasets` must be a name or a list of names.*got \[\]"),

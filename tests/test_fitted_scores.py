@@ -52,6 +52,13 @@ def test_nearest_logits_keeps_directions_of_normal_pixels():
     assert_allclose(found, 1 - 1 / np.sqrt(26), rtol=1e-5)
 
 
+def test_one_in_ten_normal_pixels_exceeds_the_limit():
+    angles = torch.linspace(0, 1, 3000)[torch.randperm(3000)]
+    normal = torch.stack([angles.cos(), angles.sin()], -1)
+    fitted = {"nearest_logits": {"references": torch.tensor([[1.0, 0]])}}  # 1 - cosine of the angle
+    assert_allclose(scores.limit_of(normal, None, fitted), 1 - np.cos(0.9), rtol=1e-3)
+
+
 def test_a_class_is_out_of_place_where_normal_pictures_never_have_it():
     above = (CENTRES[..., 0] < 0.5).flatten()
     normal = torch.where(above[:, None], torch.tensor([40.0, 0]), torch.tensor([0, 40.0]))

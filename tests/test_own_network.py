@@ -17,6 +17,7 @@ from PIL import Image
 from torch import nn
 
 from src.datasets import streets
+from src.segmentation import fitting
 from src.store.arrays import read_components
 from src.store.paths import Results
 
@@ -391,6 +392,28 @@ def test_an_unknown_object_that_the_meta_model_trusts_is_found_by_its_entropy(us
     names = "image_index", "component"
     chosen = [[row[name] for name in names] for row in by_iou]
     assert not any([row[name] for name in names] in chosen for row in found)
+
+
+def test_what_was_fitted_to_ordinary_pictures_tells_what_is_suspicious_and_from_where_on(user):
+    for name, split in (("ordinary", "val"), ("strange", "ood")):
+        (user.elsewhere / name).mkdir()
+        for index in range(2):
+            picture, _ = streets.scene(split, 0, index)
+            Image.fromarray(picture).save(user.elsewhere / name / f"{index}.png")
+    user.run(PREDICT, dataset="./ordinary", fit_scores=True)
+    user.run(PREDICT, dataset="./strange", scores="[nearest_logits]")
+    user.run(MEASURE, dataset="strange")
+    strange = {"datasets": "[strange]", "join": None}
+    assert "high nearest_logits, which stage 1 has kept" in user.run(EMBED, **strange, csv="a.csv")
+    limit = fitting.read(Results(user.results, "deeplabv3plus_streets").fitted_scores)["limit"]
+    rows = user.rows("a.csv")
+    assert rows and min(float(row["suspicion"]) for row in rows) >= limit
+    user.run(EMBED, **strange, suspicion="nearest_logits", threshold=limit, csv="b.csv")
+    assert user.rows("b.csv") == rows
+    user.run(PREDICT, dataset="./ordinary", fit_scores=True, num_images=1)
+    assert "is not what has scored the pictures of strange" in user.run(
+        EMBED, **strange, fails=True
+    )
 
 
 def make_map(results, pictures, model):

@@ -13,7 +13,7 @@ from src.store import provenance
 from src.store.sealed import as_stored
 from src.store.weights import read_torch, write_torch
 
-FORMAT = 1  # of the file; raise it when `scores.FITTED` learn something else
+FORMAT = 2  # of the file; raise it when `scores.FITTED` learn something else
 PIXELS = 100_000  # of all pictures together
 _OF_NETWORK = "network", "mean", "std", "size", "multiple_of", "outputs"
 
@@ -41,7 +41,9 @@ def fit_scores(run, predictor, indices):
         run.prepare(path.parent)
         parts = [kept[index] for index in sorted(kept)]
         logits, places = (torch.cat(part) for part in zip(*parts, strict=True))
-        write_torch(path, {"made_from": made_from, "fitted": scores.fit(logits, places)})
+        fitted = scores.fit(logits, places)
+        limit = scores.limit_of(logits, places, fitted)
+        write_torch(path, {"made_from": made_from, "fitted": fitted, "limit": limit})
         run.log.info("wrote %s, from %d pixels of %d pictures", path, len(logits), len(kept))
     return tally
 
@@ -70,7 +72,10 @@ def _some(logits, count, seed):
 
 
 def read(path):
-    """What `fit_scores` wrote: a dict of `made_from` and `fitted`; None: missing or broken."""
+    """What `fit_scores` wrote: a dict of `made_from`, `fitted` and `limit`, see `scores.limit_of`.
+
+    None: the file is missing, broken, or of another version.
+    """
     try:
         content = read_torch(path)
         return content if content["made_from"]["format"] == FORMAT else None
@@ -98,6 +103,20 @@ def fitted_for(results, source):
     if differs:
         raise SettingError(f"{path} was fitted for another network ({differs}): {again}")
     return there
+
+
+def limit_for(results, source):
+    """The `scores.limit_of` of what has scored some predictions, as their `source` says.
+
+    Raises a SettingError where that is not there any more.
+    """
+    there = read(results.fitted_scores)
+    if there is None or provenance.digest(there["made_from"]) != source.get("fitted_scores"):
+        raise SettingError(
+            f"{results.fitted_scores} is not what has scored the pictures of {results.dataset}: "
+            "run pred_images.py and src/MetaSeg/main.py for them again, or say args.threshold"
+        )
+    return there["limit"]
 
 
 def _made_from(predictor, indices):
