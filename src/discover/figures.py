@@ -13,8 +13,7 @@ from src import pictures
 from src.discover.panel import INK, MUTED
 from src.discover.quick import Words
 from src.discover.segments import BLUE
-
-PICTURE_DPI = 150
+from src.store.reports import DPI
 
 
 def draw_image(new_figure, picture, title):
@@ -80,7 +79,7 @@ def present(figure):
 def save_figure(figure, path):
     """Write a figure; the suffix names the format, folders are made as needed."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=PICTURE_DPI)
+    figure.savefig(path, dpi=DPI)
 
 
 def save_picture(picture, path):

@@ -198,10 +198,11 @@ def draw_bars(rows, dataset):
         ax.set_yticks(places, [reports.label(row.name) for row in of_side])
         for place, row in enumerate(of_side):
             ax.text(row.objects, place, f" {_counts(row[2:])}", va="center", fontsize=8)
-        ax.set_title(f"{side} classes: {_counts(totals(rows)[side])}")
+        ax.set_title(f"{side} classes, in all {_counts(totals(rows)[side])}")
         ax.margins(x=0.1)
         ax.set_ylim(len(of_side) - 0.4, -0.6)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_axisbelow(True)
         ax.grid(axis="x", alpha=0.3)
     ax.set_xlabel("objects")
     handles, labels = ax.get_legend_handles_labels()
