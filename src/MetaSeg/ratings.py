@@ -11,7 +11,7 @@ from src import pictures
 from src.datasets import read_image
 from src.store import reports
 
-LEAST_IN, MOST_IN = 4, 8  # the longer side of a panel
+LEAST_IN, MOST_IN = 4, 6  # the longer side of a panel
 NAME_IN, ROW_IN = 2.8, 0.2  # of a class in the legend
 SPARE_IN = 1.2  # of the height, for titles
 

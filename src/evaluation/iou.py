@@ -168,16 +168,17 @@ def report(log, folder, trust, dataset):
 def draw_curves(trust, dataset):
     """IoU by threshold on each side, and the share of the pixels that is there."""
     columns = -(-min(len(trust.names), len(STYLES)) // ROWS)
-    figure = Figure(figsize=(10 + 2 * columns, 6.5), layout="constrained")
-    figure.suptitle(f"{reports.label(dataset)}: IoU of the categories, by predicted IoU")
+    figure = Figure(figsize=(10 + 2.6 * columns, 6.5), layout="constrained")
+    figure.suptitle(f"{reports.label(dataset)}: IoU by predicted IoU")
     upper, lower = figure.subplots(
         2, 2, sharex=True, sharey="row", gridspec_kw={"height_ratios": (4, 1)}
     )
+    marker = "." if len(trust.thresholds) == 1 else ""
     for (name, side), axes, share in zip(trust.sides.items(), upper, lower, strict=True):
         for number in range(len(trust.names)):
             colour, dashes = STYLES[number] if number < len(STYLES) else ("lightgrey", "-")
-            axes.plot(trust.thresholds, side.iou[:, number], dashes, color=colour)
-        axes.plot(trust.thresholds, side.mean, color="black", linewidth=3)
+            axes.plot(trust.thresholds, side.iou[:, number], dashes, color=colour, marker=marker)
+        axes.plot(trust.thresholds, side.mean, color="black", linewidth=3, marker=marker)
         axes.set_title(f"predicted IoU {name} the threshold")
         share.fill_between(trust.thresholds, side.share, color="grey", alpha=0.5)
         share.set_xlabel("threshold")

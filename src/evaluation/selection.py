@@ -199,7 +199,7 @@ def draw_bars(rows, dataset):
         for place, row in enumerate(of_side):
             ax.text(row.objects, place, f" {_counts(row[2:])}", va="center", fontsize=8)
         ax.set_title(f"{side} classes, in all {_counts(totals(rows)[side])}")
-        ax.margins(x=0.1)
+        ax.margins(x=0.17)  # for the counts
         ax.set_ylim(len(of_side) - 0.4, -0.6)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_axisbelow(True)

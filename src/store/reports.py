@@ -101,4 +101,7 @@ def save_figure(path, figure, suffixes=("png", "pdf")):
             with whole_file(f"{path}.{suffix}") as part:
                 figure.savefig(part, dpi=dpi, format=suffix)
     if any(str(warning.message).startswith("Glyph") for warning in caught):
-        _log.warning("%s: no font here has all its letters; install fonts-noto-cjk", path)
+        _log.warning(
+            "%s: no font here has all its letters; install fonts-noto-cjk and delete %s",
+            path, matplotlib.get_cachedir(),
+        )  # fmt: skip
