@@ -520,7 +520,7 @@ def map_of_all(place):
 
 
 @pytest.mark.promise(22)
-@pytest.mark.parametrize("attempt", range(often(8, 2)))
+@pytest.mark.parametrize("attempt", range(often(8, 1)))
 @each("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], [signal.SIGKILL])
 def test_an_explorer_that_is_stopped_leaves_whole_files(
     place, finished, map_of_all, number, attempt
