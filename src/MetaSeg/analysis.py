@@ -328,7 +328,7 @@ def draw_losses(path, losses, learnt, judged):
     """
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot(xlabel="epoch", ylabel="binary cross entropy")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     epochs = range(1, len(losses) + 1)
     labels = f"training: {reports.label(learnt)}", f"validation: {reports.label(judged)}"
     for values, label in zip(np.transpose(losses), labels, strict=True):

@@ -25,7 +25,7 @@ def write(results, index, photograph, panels, classes):
     index : int
         Of the picture.
     photograph : path
-        Of any size; its place stays empty where it cannot be read.
+        Of any size; grey where it cannot be read.
     panels : dict of str to ndarray of shape (H, W, 3), uint8, or None
         See `pictures.rating_panels`.
     classes : sequence of (str, (r, g, b))
@@ -42,9 +42,12 @@ def write(results, index, photograph, panels, classes):
     axes = figure.subplots(2, 3)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
-    _show(axes[0, 0], "Photograph", _read(photograph))
-    for ax, (name, picture) in zip(axes[:, 1:].flat, panels.items(), strict=True):
-        _show(ax, name, picture)
+    shown = [("Photograph", _read(photograph)), *panels.items()]
+    for ax, (name, picture) in zip([axes[0, 0], *axes[:, 1:].flat], shown, strict=True):
+        if picture is None:
+            name, picture = f"{name}: missing", np.full((*size[::-1], 3), pictures.BLANK)
+        ax.set_title(name)
+        ax.imshow(picture)
     axes[1, 0].axis("off")
     scale = axes[1, 0].inset_axes((0.1, 0.5, 0.8, 0.1))
     colours = ScalarMappable(cmap=pictures.IOU_COLOURS)
@@ -64,9 +67,3 @@ def _read(photograph):
         return np.asarray(read_image(photograph))
     except (OSError, ValueError):
         return None
-
-
-def _show(ax, title, picture):
-    if picture is not None:
-        ax.imshow(picture)
-    ax.set_title(title if picture is not None else f"{title}: missing")
