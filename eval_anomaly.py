@@ -36,6 +36,6 @@ def main(args, _log):
     pictures = Pictures.from_args(args, configuration)
     meta_model = meta_model_of(args, configuration, _log)
     judged, tally = anomaly.judge(run, pictures, meta_model)
-    anomaly.report(_log, pictures.results.analysis, judged)
+    anomaly.report(_log, pictures.results.analysis, judged, pictures.name)
     run.close(tally)
     return judged.figures()

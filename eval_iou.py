@@ -35,7 +35,7 @@ def main(args, _log, _run):
     pictures = Pictures.from_args(args, configuration)
     thresholds = np.linspace(0, 1, args["num_thresholds"])
     trust, tally = iou.judge(run, pictures, meta_model_of(args, configuration), thresholds)
-    iou.report(_log, pictures.results.analysis, trust)
+    iou.report(_log, pictures.results.analysis, trust, pictures.name)
     run.close(tally)
     _run.info.update(trust.curves())
     return trust.figures()

@@ -69,8 +69,9 @@ def main(args, _log, _run):
         name: entries.choose_dataset(datasets, name, io_path) for name in set(table["dataset"])
     }
     found = retrieval.evaluate(_log, table, space, question, origins, known)
-    folder = Results(io_path, model.name, "+".join(names or sorted(set(table["dataset"]))))
-    retrieval.report(_log, folder.analysis / f"retrieval_{net_of(path)}_{space}", found)
+    results = Results(io_path, model.name, "+".join(names or sorted(set(table["dataset"]))))
+    path = results.analysis / f"retrieval_{net_of(path)}_{space}"
+    retrieval.report(_log, path, found, results.dataset)
     _run.info["average precision"] = found.average_precisions()
     _run.info["own picture too"] = found.average_precisions(own_picture=True)
     return found.merits()

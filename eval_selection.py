@@ -2,7 +2,7 @@
 
     python eval_selection.py with args.dataset=streets_ood
 
-Needs ground truth and stage 4. Writes selection_<net>.csv with pie charts, and objects_<net>.csv
+Needs ground truth and stage 4. Writes selection_<net>.csv with bars, and objects_<net>.csv
 with curves (PNG, PDF), to analysis/<model>/<dataset> below the results folder.
 """
 
@@ -34,10 +34,11 @@ def main(args, _log, _run):
     pictures = Pictures.from_args(args, configuration)
     path = choice.embeddings_file(args, pictures.results.model, _log)
     rows, tally = selection.judge(run, pictures, path, min_size_of(path))
-    selection.report(_log, pictures.results.analysis / f"selection_{net_of(path)}", rows)
+    folder, name = pictures.results.analysis, pictures.name
+    selection.report(_log, folder / f"selection_{net_of(path)}", rows, name)
     found, _ = objects.eval_objects(run, pictures, path, min_size_of(path))
     if found:
-        objects.report(_log, pictures.results.analysis / f"objects_{net_of(path)}", found)
+        objects.report(_log, folder / f"objects_{net_of(path)}", found, name)
     run.close(tally)
     _run.info.update(selection.by_class(rows))
     return selection.figures(rows) | objects.merits(found)

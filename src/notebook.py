@@ -122,7 +122,7 @@ def show(loaded, prediction, segments, boxed=()):
     -------
     picture : PIL.Image
         Of twice the height and width. Below the picture its entropy, dark where the network is
-        sure; to the right the predicted classes, below them their IoU, red (0) to green (1).
+        sure; to the right the predicted classes, below them their IoU, red (0) to blue (1).
     """
     image = np.asarray(read_image(prediction.image_path))
     panels = [

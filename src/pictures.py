@@ -20,7 +20,7 @@ RED = (255, 0, 0)
 WHITE = (255, 255, 255)
 BLANK = (232, 234, 238)
 ENTROPY_COLOURS = "inferno"  # dark = certain
-IOU_COLOURS = "RdYlGn"  # red = 0, green = 1
+IOU_COLOURS = "RdYlBu"  # red = 0, blue = 1: also for who cannot tell red from green
 SCALE_COLOURS = "viridis"
 THUMBNAIL_SIDE_PX = 128
 CONTEXT = 0.15  # of the box's longer side, on each side
@@ -55,7 +55,7 @@ def entropy_heatmap(prediction):
 
 
 def iou_map(components, ious):
-    """Paint each segment by its IoU, red (0) to green (1), its boundary darker.
+    """Paint each segment by its IoU, red (0) to blue (1), its boundary darker.
 
     No segment (0) becomes black, an unknown IoU (NaN) grey.
     """
@@ -69,27 +69,34 @@ def iou_map(components, ious):
     return picture
 
 
-def rating_picture(prediction, components, true_iou, predicted_iou, label_mapping, pred_mapping):
-    """True beside predicted: ground truth and predicted classes, below them the IoUs.
+def rating_panels(prediction, components, true_iou, predicted_iou, label_mapping, pred_mapping):
+    """Four pictures by their titles: classes, then IoUs, each true before predicted.
 
-    The IoUs go from red (0) to green (1). Segments without a labelled pixel are white in both, all
-    are white in the true one where there is no ground truth at all. The picture is of shape
-    (2 H, 2 W, 3).
+    Segments without a labelled pixel are white in both of the IoUs. The true ones are None where
+    there is no ground truth at all.
     """
-    truth = prediction.ground_truth
-    numbers = np.abs(components)
-    judged = np.ones(len(true_iou) + 1, bool)  # entry k: segment k
-    if truth is None:
-        truth = np.full(components.shape, NO_LABEL, np.uint8)
-    else:
-        judged = np.bincount(numbers[truth != NO_LABEL], minlength=len(true_iou) + 1) > 0
+    truth, numbers = prediction.ground_truth, np.abs(components)
+    of_truth = None if truth is None else colour_classes(truth, label_mapping)
     maps = []
     for values in (true_iou, predicted_iou):
-        is_white = np.concatenate([[False], np.isnan(values) | ~judged[1:]])[numbers]
+        is_white = np.isnan(values)
+        if truth is not None:
+            is_white |= np.bincount(numbers[truth != NO_LABEL], minlength=len(values) + 1)[1:] == 0
+        is_white = np.concatenate([[False], is_white])[numbers]
         maps.append(np.where(is_white[..., None], np.uint8(255), iou_map(components, values)))
-    pairs = (truth, label_mapping), (prediction.prediction, pred_mapping)
-    classes = [colour_classes(*pair) for pair in pairs]
-    return np.vstack([np.hstack(classes), np.hstack(maps)])
+    return {
+        "True classes": of_truth,
+        "Predicted classes": colour_classes(prediction.prediction, pred_mapping),
+        "True IoU (white: no label)": None if truth is None else maps[0],
+        "Predicted IoU (white: no label)": maps[1],
+    }
+
+
+def legend_of(ids, mapping):
+    """Name and colour of each class that occurs; ids without one are together, black."""
+    found = np.unique(ids).tolist()
+    rest = [("no class", (0, 0, 0))] if set(found) - set(mapping) else []
+    return [(mapping[key][0], tuple(mapping[key][1])) for key in found if key in mapping] + rest
 
 
 def draw_box(picture, box, colour=RED):

@@ -163,7 +163,7 @@ def test_a_split_with_one_class_on_a_side_is_named():
 def report(result, tmp_path_factory):
     """Folder of the tables and pictures."""
     folder = tmp_path_factory.mktemp("analysis") / "new"
-    analysis.write_report(folder, result)
+    analysis.write_report(folder, result, "set")
     return folder
 
 
@@ -187,7 +187,7 @@ def test_the_tables_hold_the_numbers_of_the_result(result, report):
 
 
 def test_the_pictures_show_something(report):
-    analysis.draw_losses(report / "losses.png", [(0.7, 0.8), (0.5, 0.6)])
+    analysis.draw_losses(report / "losses", [(0.7, 0.8), (0.5, 0.6)], "set", "other")
     pictures = sorted(path.name for path in report.glob("*.png"))
     assert pictures == [
         "correlated.png",
@@ -261,7 +261,7 @@ def test_the_tasks_draw_every_image_and_write_the_tables(measured, tmp_path):
     tally = stage.draw_ratings(Runner(LOG), results, model, (mapping, mapping))
     assert (tally.done, tally.failed) == (4, ())
     with Image.open(tmp_path / "pictures" / "rating" / "net" / "set" / "rating3.png") as picture:
-        assert picture.size == (32, 24)
+        assert picture.width == 2400 and len(picture.convert("L").getcolors()) > 20
     settings = dict(learning_rate=1e-3, num_averages=1, seed=0, num_images=None)
     result = main.analyze_metrics(settings, Runner(LOG), results, ENTRY)
     figures, numbers = analysis.main_figures(result), analysis.plain_numbers(result)

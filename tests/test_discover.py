@@ -2,6 +2,7 @@
 
 import csv
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
@@ -1296,6 +1297,31 @@ def test_an_export_that_finds_no_place_is_told(results, tmp_path):
     hand.draw_around([0, 1])
     hand.press("e")
     assert hand.message().startswith("cannot export: ")
+
+
+@contextmanager
+def no_room(size=10):
+    """No file grows beyond some bytes, as on a full disk."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_what_finds_no_room_is_told_and_leaves_no_half_file(hand):
+    with no_room():
+        hand.click(2, 1, modifiers=["ctrl"])
+        assert "_image.png cannot be written (File too large)" in hand.message()
+        hand.press("l")
+        hand.draw_around([0, 1])
+        hand.press("e")
+        assert hand.message().startswith("cannot export: ") and "File too large" in hand.message()
+    assert not [path for path in hand.out_dir.rglob("*") if path.is_file()]
+    hand.press("e")
+    assert hand.message().startswith("exported 2 objects")
 
 
 def test_an_export_tells_what_it_could_not_write(results, tmp_path):

@@ -140,7 +140,7 @@ def test_fragments_and_objects_stand_side_by_side(pictures, tmp_path):
     assert curve[-1]["candidates"] == 0  # half of the cow is too small
     budget = [row for row in rows if (row["way"], row["chosen"]) == ("fragments", "budget")]
     assert [(row["value"], row["candidates"]) for row in budget] == [(0.5, 1), (1, 1), (2, 2)]
-    objects.report(LOG, tmp_path / "objects", rows)
+    objects.report(LOG, tmp_path / "objects", rows, "streets_ood")
     with (tmp_path / "objects.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == len(rows)
     assert (tmp_path / "objects.png").stat().st_size

@@ -389,10 +389,30 @@ def test_variants_are_counted_as_one_class():
     assert rows == [("Sky", "unknown", 1, 0, 0), ("Car", "known", 5, 1, 1)]
 
 
-def test_small_slices_of_a_pie_become_one():
-    rows = [("a", "known", 96, 3, 2), ("b", "known", 2, 1, 0), ("c", "known", 2, 2, 1)]
-    slices = selection.grouped([selection.Shown(*row) for row in rows])
-    assert slices == [("a", "known", 96, 3, 2), ("2 others", "known", 4, 3, 1)]
+def test_each_class_has_a_bar_with_its_name_and_counts():
+    rows = [("_a", "unknown", 9, 3, 2), ("$b$", "known", 2, 1, 0), ("c", "known", 1, 0, 0)]
+    figure = selection.draw_bars([selection.Shown(*row) for row in rows], "set")
+    unknown, known = figure.axes
+    assert [tick.get_text() for tick in known.get_yticklabels()] == ["$b$", "c"]
+    assert [bar.get_width() for bar in unknown.patches] == [9, 3, 2]
+    assert [text.get_text() for text in known.texts] == [" 0 / 1 / 2", " 0 / 0 / 1"]
+    assert known.get_title() == "known classes, in all 0 / 1 / 3"
+    assert figure.get_suptitle().startswith("set: ")
+    (alone,) = selection.draw_bars([selection.Shown(*rows[0])], "set").axes
+    assert alone.get_title() == "unknown classes, in all 2 / 3 / 9"
+
+
+@pytest.mark.parametrize(("count", "named"), [(1, 1), (30, 30), (50, 40)])
+def test_as_many_categories_as_can_be_told_apart_are_named(count, named):
+    names, one = [f"_{k}" for k in range(count)], np.array([0.5])
+    side = iou.Side(one, np.full((1, count), 0.5), one)
+    trust = iou.Trust(one, names, dict.fromkeys(iou.SIDES, side), np.ones(count))
+    figure = iou.draw_curves(trust, "set")
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.texts] == ["mean", *(f" _{k}" for k in range(named))]
+    looks = {(line.get_color(), line.get_linestyle()) for line in legend.legend_handles}
+    assert len(looks) == named + 1
+    assert figure.get_suptitle().startswith("set: ")
 
 
 def test_the_selection_script_counts_what_the_crops_show(tree):

@@ -42,35 +42,59 @@ def test_entropy_is_dark_where_the_network_is_certain():
     assert_allclose(stored.astype(int), picture, atol=2)
 
 
-def test_segments_go_from_red_to_green_with_a_darker_boundary():
+def test_segments_go_from_red_to_blue_with_a_darker_boundary():
     components = np.array([[1, -1, 2, 3, 0]], np.int32)
     picture = pictures.iou_map(components, np.array([0, 1, np.nan])).astype(int)[0]
-    assert picture[0, 0] > picture[0, 1] + 100  # IoU 0: red
-    assert picture[2, 1] > picture[2, 0] + 80  # IoU 1: green
+    assert picture[0, 0] > picture[0, 2] + 100  # IoU 0: red
+    assert picture[2, 2] > picture[2, 0] + 80  # IoU 1: blue
     assert (picture[1] < picture[0]).any()
     assert_array_equal(picture[3:], [(128, 128, 128), (0, 0, 0)])
+
+
+def test_ious_differ_for_who_cannot_tell_red_from_green():
+    ious = np.linspace(0, 1, 6)
+    colours = pictures.iou_map(np.arange(1, 7, dtype=np.int32)[None], ious)[0] / 255
+    deuteranopia = [  # Machado, Oliveira and Fernandes 2009, of linear RGB
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ]
+    seen = (colours**2.2 @ np.transpose(deuteranopia)).clip(0, 1) ** (1 / 2.2)
+    distances = np.linalg.norm(seen[:, None] - seen, axis=-1) + np.eye(6)
+    assert distances.min() > 0.3  # from red to green: 0.01
+
+
+TRUE_IOU, PREDICTED_IOU = "True IoU (white: no label)", "Predicted IoU (white: no label)"
 
 
 def test_the_rating_leaves_segments_without_ground_truth_white():
     components = np.array([[1, 2, 3]], np.int32)
     predicted, iou = np.array([[0, 13, 0]], np.uint8), np.array([0, 1, 0.0])
     truth = np.array([[13, 13, 255]], np.uint8)
-    picture = pictures.rating_picture(
+    panels = pictures.rating_panels(
         Prediction(None, predicted, truth, ""), components, iou, iou, MAPPING, MAPPING
     )
-    assert_array_equal(picture[0], [(0, 0, 142), (0, 0, 142), (0, 0, 0), *COLOURS])
-    assert_array_equal(picture[1, :3], picture[1, 3:])
-    assert picture[1, 0, 0] > picture[1, 0, 1] + 100  # IoU 0: red
-    assert picture[1, 1, 1] > picture[1, 1, 0] + 80  # IoU 1: green
-    assert_array_equal(picture[1, 2], pictures.WHITE)
+    assert [*panels] == ["True classes", "Predicted classes", TRUE_IOU, PREDICTED_IOU]
+    assert_array_equal(panels["True classes"], [[(0, 0, 142), (0, 0, 142), (0, 0, 0)]])
+    assert_array_equal(panels["Predicted classes"], [COLOURS])
+    assert_array_equal(panels[TRUE_IOU], panels[PREDICTED_IOU])
+    assert_array_equal(panels[TRUE_IOU][0, :2], pictures.iou_map(components[:, :2], iou)[0])
+    assert_array_equal(panels[TRUE_IOU][0, 2], pictures.WHITE)
 
 
 def test_without_any_ground_truth_the_rating_still_shows_the_predicted_iou():
     components, unknown = np.array([[1, 1]], np.int32), np.array([np.nan])
     prediction = Prediction(None, np.zeros((1, 2), np.uint8), None, "")
-    picture = pictures.rating_picture(prediction, components, unknown, [0.9], MAPPING, MAPPING)
-    assert_array_equal(picture[1, :2], [pictures.WHITE] * 2)
-    assert picture[1, 2, 1] > picture[1, 2, 0] + 50  # green
+    panels = pictures.rating_panels(prediction, components, unknown, [0.9], MAPPING, MAPPING)
+    assert panels["True classes"] is panels[TRUE_IOU] is None
+    assert_array_equal(panels[PREDICTED_IOU], pictures.iou_map(components, [0.9]))
+
+
+def test_a_legend_has_the_classes_that_occur_and_the_rest_once():
+    ids = np.array([[13, 0, 255], [13, 7, 0]], np.uint8)
+    road, car = MAPPING[0], MAPPING[13]
+    assert pictures.legend_of(ids, MAPPING) == [road, car, ("no class", (0, 0, 0))]
+    assert pictures.legend_of(ids[:1, :2], MAPPING) == [road, car]
 
 
 @pytest.mark.parametrize(("size", "thickness"), [(64, 2), (1500, 5)])

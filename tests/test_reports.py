@@ -1,7 +1,13 @@
 """Tables and pictures as files and text."""
 
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
 
+from src.discover.quick import Words
 from src.store import reports
 
 
@@ -26,3 +32,71 @@ def test_a_figure_is_there_for_screen_and_for_paper(tmp_path):
     reports.save_figure(tmp_path / "new" / "v1.5", figure)  # a dot is part of the name
     assert (tmp_path / "new" / "v1.5.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "new" / "v1.5.pdf").read_bytes().startswith(b"%PDF")
+
+
+def texts(figure):
+    """What a figure says in its legends, titles and ticks."""
+    return [text.get_text() for text in figure.findobj(Text)]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("car", "car"),
+        ("_car", " _car"),  # matplotlib leaves what begins with _ out of a legend
+        ("a\nb\t c", "a b c"),
+        ("\udce9", "\\udce9"),  # of a file name that is not UTF-8
+        ("a" * 30 + "b" * 30, "a" * 15 + "…" + "b" * 16),
+    ],
+)
+def test_a_name_is_one_line_that_a_plot_can_show(name, shown):
+    assert reports.label(name) == shown
+
+
+def test_a_name_with_dollars_is_no_formula(tmp_path):
+    figure = Figure()
+    figure.add_subplot(title=r"$\broken").set_yticks([0], [r"a $\wrong$ b"])
+    reports.save_figure(tmp_path / "a", figure)  # mathematics would raise ValueError
+    assert r"a $\wrong$ b" in texts(figure)
+
+
+def test_pictures_have_200_dots_an_inch_and_fewer_where_matplotlib_cannot(tmp_path):
+    for height, pixels in ((2, (200, 400)), (600, (100, 60_000))):
+        reports.save_figure(tmp_path / "a", Figure((1, height)), ["png"])
+        with Image.open(tmp_path / "a.png") as picture:
+            assert picture.size == pixels
+    assert not (tmp_path / "a.pdf").exists()
+
+
+@pytest.fixture
+def other_fonts(monkeypatch):
+    """As if STIXGeneral, which comes with matplotlib, were a font of CJK."""
+    monkeypatch.setattr(reports, "CJK_FONTS", ("not here", "STIXGeneral"))
+    reports.fonts.cache_clear()
+    yield
+    reports.fonts.cache_clear()
+
+
+def test_letters_that_the_first_font_lacks_come_from_one_that_has_them(
+    tmp_path, caplog, other_fonts
+):
+    figure = Figure()
+    figure.suptitle("\u1d81")  # is in STIXGeneral, not in DejaVu Sans
+    assert reports.fonts()[-1] == "STIXGeneral" and "not here" not in reports.fonts()
+    reports.save_figure(tmp_path / "a", figure)
+    assert not caplog.records
+    figure.suptitle("\U000f0000")  # is in none
+    reports.save_figure(tmp_path / "b", figure)
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{tmp_path / 'b'}: no font here has all its letters")
+
+
+def test_the_explorers_words_take_letters_from_the_other_fonts_too(other_fonts):
+    def drawn(text):
+        figure = Figure((1, 1))
+        figure.add_artist(Words(0.2, 0.5, text))
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        return np.asarray(canvas.buffer_rgba())
+
+    assert not np.array_equal(drawn("\u1d81"), drawn("\u1d84"))  # two letters, not two boxes

@@ -15,7 +15,7 @@ HERE = [TESTS.parent, TESTS]  # workers find the project and the tests' function
 class Process:
     """A process of Dask's command line, and what it says."""
 
-    def __init__(self, stack, *arguments, path=HERE):
+    def __init__(self, stack, *arguments, path=HERE, **variables):
         self._log = Path(stack.enter_context(TemporaryDirectory()), "log.txt")
         self._log.touch()
         self.process = start(
@@ -24,7 +24,7 @@ class Process:
             folder=path[0],
             output=os.devnull,
             errors=self._log,
-            environment={"PYTHONPATH": os.pathsep.join(map(str, path))},
+            environment={"PYTHONPATH": os.pathsep.join(map(str, path)), **variables},
         )
         stack.callback(self._end)
 

@@ -6,6 +6,7 @@ from a table to (S,) predictions, which are IoUs or probabilities of IoU = 0.
 """
 
 import inspect
+import re
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
@@ -279,11 +280,11 @@ def text_table(analysis):
     return lines + [f"{name:15} {r:6.3f}" for name, r in strongest]
 
 
-def write_report(folder, analysis):
+def write_report(folder, analysis, dataset):
     """Write the tables as CSV and LaTeX, and the pictures, to a folder that is made as needed.
 
     It gets scores.csv, scores.tex, correlations.csv, penalty_path.csv, roc.png, correlated.png,
-    predicted.png and penalty_path.png.
+    predicted.png and penalty_path.png, which name the dataset.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -294,15 +295,16 @@ def write_report(folder, analysis):
     reports.write_csv(folder / "correlations.csv", ("metric", "r"), analysis.correlations.items())
     path = np.column_stack([PENALTIES, analysis.coefficients])
     reports.write_csv(folder / "penalty_path.csv", ("C", *analysis.table.feature_names), path)
-    for name, draw in (
-        ("roc", _draw_roc),
-        ("correlated", _draw_correlated),
-        ("predicted", _draw_predicted),
-        ("penalty_path", _draw_penalty_path),
+    for name, draw, title in (
+        ("roc", _draw_roc, "meta classification, validation segments of the first split"),
+        ("correlated", _draw_correlated, "the metrics that tell most of the IoU, all segments"),
+        ("predicted", _draw_predicted, "meta regression, validation segments of the first split"),
+        ("penalty_path", _draw_penalty_path, "logistic regression with L1 penalty, all segments"),
     ):
         figure = Figure(figsize=(12, 8), layout="constrained")
+        figure.suptitle(f"{reports.label(dataset)}: {title}")
         draw(figure, analysis)
-        figure.savefig(folder / f"{name}.png", dpi=100)
+        reports.save_figure(folder / name, figure, ["png"])
 
 
 def _latex(scores):
@@ -310,47 +312,53 @@ def _latex(scores):
     lines = [r"\begin{tabular}{lllrr}", r"task & model & figure & training & validation \\ \hline"]
     for score in scores:
         figure = score.figure.replace("R^2", "$R^2$")
+        model = re.sub(r"([&%$#_])", r"\\\1", score.model)
         sides = (rf"${mean:.3f} \pm {std:.3f}$" for mean, std in score.statistics().values())
-        lines.append(" & ".join([score.task, score.model, figure, *sides]) + r" \\")
+        lines.append(" & ".join([score.task, model, figure, *sides]) + r" \\")
     return "\n".join([*lines, r"\end{tabular}", ""])
 
 
 # pictures
 
 
-def draw_losses(path, losses):
-    """Draw the training and validation loss of each epoch, pairs of float, to a PNG file."""
+def draw_losses(path, losses, learnt, judged):
+    """Draw the training and validation loss of each epoch, pairs of float, to <path>.png.
+
+    Those are of the datasets called `learnt` and `judged`.
+    """
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot(xlabel="epoch", ylabel="binary cross entropy")
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     epochs = range(1, len(losses) + 1)
-    for values, label in zip(np.transpose(losses), ("training", "validation"), strict=True):
-        axes.plot(epochs, values, label=label)
+    labels = f"training: {reports.label(learnt)}", f"validation: {reports.label(judged)}"
+    for values, label in zip(np.transpose(losses), labels, strict=True):
+        axes.plot(epochs, values, marker=".", label=label)
     axes.legend()
-    figure.savefig(path, dpi=100)
+    reports.save_figure(path, figure, ["png"])
 
 
 def _draw_roc(figure, analysis):
     axes = figure.add_subplot(
         xlabel="share of the segments with IoU > 0 that are called wrong",
         ylabel="share of the segments with IoU = 0 that are found",
-        title="Meta classification, validation segments of the first split",
     )
     wrong = _is_wrong(analysis.validation)
     for (task, model), predicted in analysis.predictions.items():
         if task == "classification":
             x, y, _ = roc_curve(wrong, predicted)
-            axes.plot(x, y, label=f"{model}, AUROC {roc_auc_score(wrong, predicted):.3f}")
-    axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
-    axes.legend()
+            label = f"{reports.label(model)}, AUROC {roc_auc_score(wrong, predicted):.3f}"
+            axes.plot(x, y, label=label)
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="chance")
+    axes.legend(loc="lower right")
 
 
 def _draw_correlated(figure, analysis):
     table = analysis.table
     strongest = list(analysis.correlations.items())[:BEST_METRICS]
     for position, (name, r) in enumerate(strongest, 1):
-        axes = figure.add_subplot(2, -(-BEST_METRICS // 2), position, xlabel=name, ylabel="IoU")
+        axes = figure.add_subplot(2, -(-BEST_METRICS // 2), position)
+        axes.set(xlabel=reports.label(name), ylabel="IoU", title=f"r = {r:.2f}")
         _scatter(axes, table.features[:, table.feature_names.index(name)], table.true_iou)
-        axes.set_title(f"r = {r:.2f}")
 
 
 def _draw_predicted(figure, analysis):
@@ -363,24 +371,25 @@ def _draw_predicted(figure, analysis):
         predicted = analysis.predictions["regression", model]
         _scatter(axes, true_iou, predicted)
         axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
-        axes.set_title(f"{model}, R^2 {r2_score(true_iou, predicted):.3f}")
+        r2 = r2_score(true_iou, predicted)
+        axes.set_title(f"{reports.label(model)}, R² {r2:.3f}")
 
 
 def _draw_penalty_path(figure, analysis):
     axes = figure.add_subplot(
         xlabel="C: inverse of the penalty's weight",
-        ylabel="coefficient of the standardised metric",
-        title="Logistic regression with L1 penalty, all segments; positive: speaks for IoU = 0",
+        ylabel="coefficient of the standardised metric; positive: speaks for IoU = 0",
     )
     largest = np.argsort(-np.abs(analysis.coefficients).max(axis=0))
     for rank, column in enumerate(largest):
-        label = analysis.table.feature_names[column] if rank < 10 else None
+        label = reports.label(analysis.table.feature_names[column]) if rank < 10 else None
         values = analysis.coefficients[:, column]
         axes.plot(
             PENALTIES, values, label=label, color=None if label else "lightgrey", zorder=-rank
         )
     axes.set_xscale("log")
-    axes.legend(title="the 10 largest")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.legend(loc="upper left", title="the 10 largest")
 
 
 def _scatter(axes, x, y):

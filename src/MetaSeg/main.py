@@ -75,7 +75,7 @@ def analyze_metrics(args, run, results, entry, labels=None):
     network = entry if is_network else meta_models["meta_nn"]
     neural = model(network, learning_rate=args["learning_rate"])
     result = analysis.analyze(table, splits, neural, regressors)
-    analysis.write_report(results.analysis, result)
+    analysis.write_report(results.analysis, result, results.dataset)
     run.log.info(
         "%d segments of %d images, %d splits by image\n%s",
         len(table.true_iou), len(np.unique(table.image_index)), args["num_averages"],

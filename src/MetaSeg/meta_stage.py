@@ -145,7 +145,8 @@ def _fit_and_store(training, tables, made_from, report):
     for other in path.parent.glob(f".{path.name}.*.training"):  # of trainings given up
         other.unlink(missing_ok=True)
     if losses:
-        analysis.draw_losses(path.with_suffix(".png"), losses)
+        learnt, judged = training.learnt.dataset, training.judged.dataset
+        analysis.draw_losses(path.with_suffix(""), losses, learnt, judged)
 
 
 def made_from_of(training, learnt, judged):

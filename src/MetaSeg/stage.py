@@ -202,10 +202,15 @@ def draw_ratings(run, results, meta_model, mappings, num_images=None):
 
 
 def draw_rating(index, results, meta_model, mappings):
-    """Draw true and predicted IoU of the segments of one image; see `pictures.rating_picture`."""
+    """Draw true and predicted IoU of the segments of one image; see `pictures.rating_panels`."""
+    from src.MetaSeg import ratings  # needs matplotlib's figures, whose import takes long
+
     prediction, metrics, components = read_measured(results, index)
     true_iou = np.asarray(metrics["iou"], np.float64)
-    picture = pictures.rating_picture(
+    panels = pictures.rating_panels(
         prediction, components, true_iou, meta_model.predict(metrics), *mappings
     )
-    arrays.write_picture(results.rating(index), picture)
+    classes = pictures.legend_of(prediction.prediction, mappings[1])
+    if prediction.ground_truth is not None:
+        classes = pictures.legend_of(prediction.ground_truth, mappings[0]) + classes
+    ratings.write(results, index, prediction.image_path, panels, list(dict.fromkeys(classes)))

@@ -8,6 +8,7 @@ from src import pictures
 from src.discover import state
 from src.discover.commands import KEY_OF, KEYS
 from src.discover.segments import UNREADABLE
+from src.errors import WriteError
 
 CONTROL = {"ctrl", "control", "cmd", "super"}
 SAVING = CONTROL | {"s"}  # held with a click; the letter where a browser keeps Ctrl for itself
@@ -175,6 +176,8 @@ class Events:
                 explorer.show_neighbours(row, None if view is explorer.map else view)
         except UNREADABLE as error:
             explorer.say(f"cannot show this: {error}")
+        except WriteError as error:
+            explorer.say(str(error))
 
     def _on_button_up(self, view, event):
         self._sliding = False

@@ -440,7 +440,7 @@ class Explorer:
         with self.working("exporting ..."):
             try:
                 told = export_segments(self.segments, rows, tags, self.out_dir, self._announce)
-            except OSError as error:
+            except (OSError, RunError) as error:
                 told = f"cannot export: {error}"
         self.say(told)
 

@@ -13,8 +13,8 @@ from src import pictures
 from src.discover.panel import INK, MUTED
 from src.discover.quick import Words
 from src.discover.segments import BLUE
-
-PICTURE_DPI = 150
+from src.store.files import whole_file
+from src.store.reports import DPI
 
 
 def draw_image(new_figure, picture, title):
@@ -78,15 +78,15 @@ def present(figure):
 
 
 def save_figure(figure, path):
-    """Write a figure; the suffix names the format, folders are made as needed."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=PICTURE_DPI)
+    """Write a figure, whole or not at all; the suffix names the format, folders are made."""
+    with whole_file(path) as part:
+        figure.savefig(part, dpi=DPI, format=Path(path).suffix[1:])
 
 
 def save_picture(picture, path):
-    """Write a picture (H, W, 3) uint8 pixel by pixel; folders are made as needed."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path)
+    """Write a picture (H, W, 3) uint8 as PNG, whole or not at all; folders are made as needed."""
+    with whole_file(path) as part:
+        Image.fromarray(picture).save(part, "PNG")
 
 
 def _write(figure, x, y, text):

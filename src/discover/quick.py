@@ -4,6 +4,7 @@ matplotlib's own text and images take several milliseconds each, which a pointer
 legend of thirty lines do not leave. Where a picture is no raster (PDF, SVG) its text takes over.
 """
 
+import warnings
 from functools import lru_cache
 
 import numpy as np
@@ -14,6 +15,8 @@ from matplotlib.font_manager import findfont, get_font
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from PIL import Image
+
+from src.store.reports import fonts
 
 ASCENT = 0.76  # above the base line, of the font size
 MIDDLE, LINE = 0.37, 1.2  # where letters have their middle; from line to line
@@ -28,6 +31,9 @@ class Words(Text):
     """
 
     room = None  # as long as it is
+
+    def __init__(self, *place_and_text, **style):
+        super().__init__(*place_and_text, **{"family": fonts(), **style})
 
     def width_px(self):
         """Pixels that the longest line takes without a gap."""
@@ -48,7 +54,7 @@ class Words(Text):
 
     def _width_px(self, line):
         size_px = self.get_fontsize() * self.get_figure(root=True).dpi / 72
-        return _width(line, findfont(self.get_fontproperties()), round(size_px, 2))
+        return _width(line, _paths(self.get_fontproperties()), round(size_px, 2))
 
     def draw(self, renderer):
         if not self.get_visible() or not self.get_text():
@@ -64,9 +70,9 @@ class Words(Text):
             "top": y - ASCENT * size_px,
             "baseline": y + last,
         }.get(self.get_verticalalignment(), y + last / 2 - MIDDLE * size_px)
-        path, context = findfont(self.get_fontproperties()), renderer.new_gc()
+        paths, context = _paths(self.get_fontproperties()), renderer.new_gc()
         for number, line in enumerate(lines):
-            image, left, below = _stamp(line, path, round(size_px, 2), to_rgb(self.get_color()))
+            image, left, below = _stamp(line, paths, round(size_px, 2), to_rgb(self.get_color()))
             shift = {"left": 0.0, "right": 1.0}.get(self.get_horizontalalignment(), 0.5)
             x_px = round(x - shift * image.shape[1] + (left if shift == 0 else 0))
             y_px = round(first - number * LINE * size_px) - below
@@ -75,19 +81,14 @@ class Words(Text):
 
 
 @lru_cache(KEPT_STAMPS)
-def _width(line, path, size_px):
-    font = get_font(path)
-    font.set_size(size_px, 72)
-    font.set_text(line, 0.0)
-    return font.get_width_height()[0] / 64
+def _width(line, paths, size_px):
+    return _font_of(line, paths, size_px).get_width_height()[0] / 64
 
 
 @lru_cache(KEPT_STAMPS)
-def _stamp(line, path, size_px, colour):
+def _stamp(line, paths, size_px, colour):
     """A line as a picture (h, w, 4) uint8, lowest row first; pixels from its origin right, down."""
-    font = get_font(path)
-    font.set_size(size_px, 72)
-    font.set_text(line, 0.0)
+    font = _font_of(line, paths, size_px)
     font.draw_glyphs_to_bitmap(antialiased=True)
     mask = np.array(font.get_image())
     image = np.empty((*mask.shape, 4), np.uint8)
@@ -95,6 +96,27 @@ def _stamp(line, path, size_px, colour):
     image[..., 3] = mask
     left, _ = font.get_bitmap_offset()
     return image[::-1], left / 64, int(np.ceil(font.get_descent() / 64))
+
+
+@lru_cache
+def _paths(properties):
+    """The font files of its families; the later ones are for letters that the first lacks."""
+    found = []
+    for family in properties.get_family():
+        of_family = properties.copy()
+        of_family.set_family(family)
+        found.append(findfont(of_family))
+    return tuple(found)
+
+
+def _font_of(line, paths, size_px):
+    """The font, with a line set; letters that none of the files has are boxes, without a word."""
+    font = get_font(paths)
+    font.set_size(size_px, 72)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")
+        font.set_text(line, 0.0)
+    return font
 
 
 class Thumbnail(Artist):

@@ -13,6 +13,7 @@ from src.discover.figures import no_coordinates
 from src.discover.panel import INK, MUTED, PINK, Panel, between_lines
 from src.discover.quick import Backdrop, FillingImage, Thumbnail, Words
 from src.discover.state import inside
+from src.store.reports import fonts
 
 DENSITY_COLOURS = LinearSegmentedColormap.from_list("density", ["#5b8fd600", "#5b8fd6b0"])
 HIDDEN, EDGE = "#dfe2e8", "#1f243066"  # filtered points; the rim of the others
@@ -46,7 +47,7 @@ class View:
         paper = {"boxstyle": "round,pad=1", "facecolor": "white", "edgecolor": MUTED}
         self.banner = figure.text(
             0.5, 0.52, "", ha="center", va="center", ma="left", bbox=paper, visible=False,
-            family="monospace", linespacing=LINE, color=INK, parse_math=False,
+            family=("monospace", *fonts()), linespacing=LINE, color=INK, parse_math=False,
             animated=True,
         )  # fmt: skip
         self.stroke = Line2D(
@@ -262,7 +263,7 @@ class MapView(View):
         )  # fmt: skip
         self.axes.annotate(
             text, point, (10, 8), textcoords="offset points", fontsize=10, color=INK, zorder=7,
-            weight="bold", parse_math=False,
+            weight="bold", parse_math=False, family=fonts(),
             path_effects=[withStroke(linewidth=3, foreground="white")],
         )  # fmt: skip
 

@@ -166,8 +166,8 @@ def judge_frame(index, load, thresholds):
 # telling
 
 
-def report(log, folder, judged):
-    """Log both tables, and write them and the curves to a folder."""
+def report(log, folder, judged, dataset):
+    """Log both tables; write them, and the curves, which name the dataset, to a folder."""
     pixels, objects = judged.pixels, judged.objects
     rows = [[name, *(metrics[key] for key in PIXEL_FIGURES)] for name, metrics in pixels.items()]
     log.info("pixels\n%s", reports.text_table(["score", *PIXEL_FIGURES.values()], rows))
@@ -193,24 +193,25 @@ def report(log, folder, judged):
             for name, metrics in objects[track].items()
         ],
     )
-    reports.save_figure(folder / "anomaly_curves", draw_curves(judged))
+    reports.save_figure(folder / "anomaly_curves", draw_curves(judged, dataset))
     log.info("wrote tables and curves to %s", folder)
 
 
-def draw_curves(judged):
+def draw_curves(judged, dataset):
     """Precision by recall, and true by false positive rate, of each score."""
-    figure = Figure(figsize=(11, 5), layout="constrained")
+    figure = Figure(figsize=(11, 5.5), layout="constrained")
+    figure.suptitle(f"{reports.label(dataset)}: anomalous pixels found")
     precision_axes, roc_axes = figure.subplots(1, 2)
     for name, counted in judged.counts.items():
         _, tp, fp = counted.curve()
         some = np.unique(np.linspace(0, len(tp) - 1, CURVE_POINTS).astype(int))
         tp, fp = tp[some], fp[some]
         metrics = judged.pixels[name]
-        label = f"{name} (AP {metrics['average_precision']:.3f})"
+        label = f"{reports.label(name)} (AP {metrics['average_precision']:.3f})"
         precision_axes.plot(tp / tp[-1], tp / (tp + fp), label=label)
-        label = f"{name} (AUROC {metrics['auroc']:.3f})"
+        label = f"{reports.label(name)} (AUROC {metrics['auroc']:.3f})"
         roc_axes.plot(np.r_[0, fp / fp[-1]], np.r_[0, tp / tp[-1]], label=label)
-    precision_axes.set(xlabel="recall", ylabel="precision", title="Anomalous pixels found")
+    precision_axes.set(xlabel="recall", ylabel="precision", title="precision and recall")
     roc_axes.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
     share = metrics["positives"] / (metrics["positives"] + metrics["negatives"])
     chance = {"color": "grey", "linestyle": ":", "label": "chance"}

@@ -13,7 +13,8 @@ from src.evaluation.pictures import read_judged, total
 from src.store import reports
 
 SIDES = ("below", "at or above")
-COLOURS = [f"C{k}" for k in range(10)]  # of matplotlib; more categories are all grey
+STYLES = [(f"C{k}", dashes) for dashes in ("-", "--", ":", "-.") for k in range(10)]
+ROWS = 24  # of a legend
 MAX_IDS = 2**16
 
 
@@ -142,8 +143,8 @@ def sides_of(below):
 # telling
 
 
-def report(log, folder, trust):
-    """Log a table of at most eleven thresholds, write the whole one and the picture."""
+def report(log, folder, trust, dataset):
+    """Log a table of at most eleven thresholds, write the whole one and a picture of `dataset`."""
     thresholds = trust.thresholds
     some = np.unique(np.linspace(0, len(thresholds) - 1, 11).astype(int))
     log.info("mean IoU over %d categories\n%s", len(trust.names), reports.text_table(
@@ -160,22 +161,24 @@ def report(log, folder, trust):
             for t, threshold in enumerate(thresholds)
         ],
     )
-    reports.save_figure(path, draw_curves(trust))
+    reports.save_figure(path, draw_curves(trust, dataset))
     log.info("wrote %s (.csv, .png, .pdf)", path)
 
 
-def draw_curves(trust):
+def draw_curves(trust, dataset):
     """IoU by threshold on each side, and the share of the pixels that is there."""
-    figure = Figure(figsize=(12, 6.5), layout="constrained")
+    columns = -(-min(len(trust.names), len(STYLES)) // ROWS)
+    figure = Figure(figsize=(10 + 2.6 * columns, 6.5), layout="constrained")
+    figure.suptitle(f"{reports.label(dataset)}: IoU by predicted IoU")
     upper, lower = figure.subplots(
         2, 2, sharex=True, sharey="row", gridspec_kw={"height_ratios": (4, 1)}
     )
-    many = len(trust.names) > len(COLOURS)
+    marker = "." if len(trust.thresholds) == 1 else ""
     for (name, side), axes, share in zip(trust.sides.items(), upper, lower, strict=True):
-        for number, category in enumerate(trust.names):
-            colour = "lightgrey" if many else COLOURS[number]
-            axes.plot(trust.thresholds, side.iou[:, number], color=colour, label=category)
-        axes.plot(trust.thresholds, side.mean, color="black", linewidth=3, label="mean")
+        for number in range(len(trust.names)):
+            colour, dashes = STYLES[number] if number < len(STYLES) else ("lightgrey", "-")
+            axes.plot(trust.thresholds, side.iou[:, number], dashes, color=colour, marker=marker)
+        axes.plot(trust.thresholds, side.mean, color="black", linewidth=3, marker=marker)
         axes.set_title(f"predicted IoU {name} the threshold")
         share.fill_between(trust.thresholds, side.share, color="grey", alpha=0.5)
         share.set_xlabel("threshold")
@@ -184,10 +187,10 @@ def draw_curves(trust):
             panel.grid(alpha=0.3)
     upper[0].set_ylabel("IoU")
     lower[0].set_ylabel("share of pixels")
-    handles, labels = upper[0].get_legend_handles_labels()
-    shown = [-1] if many else range(-1, len(trust.names))
+    lines, named = upper[0].lines, trust.names[: len(STYLES)]
+    labels = ["mean", *map(reports.label, named)]
     figure.legend(
-        [handles[k] for k in shown], [labels[k] for k in shown], loc="outside right upper"
+        [lines[-1], *lines[: len(named)]], labels, loc="outside right upper", ncols=columns
     )
     return figure
 

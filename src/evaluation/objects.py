@@ -316,8 +316,8 @@ def merits(rows):
     }
 
 
-def report(log, path, rows):
-    """Log the ways side by side; write all rows and the curves."""
+def report(log, path, rows, dataset):
+    """Log the ways side by side; write all rows, and the curves, which name the dataset."""
     names = ["candidates", "false", *FOUND, "f1", "f1_other_half"]
     names += [f"known_{name}" for name in FOUND]
     first = [row for row in rows if row["chosen"] == "stage 4"]
@@ -325,26 +325,27 @@ def report(log, path, rows):
     log.info("objects found\n%s", reports.text_table(["way", *names], table))
     header = ["way", "chosen", "value", *names]
     reports.write_csv(f"{path}.csv", header, [[row.get(key) for key in header] for row in rows])
-    reports.save_figure(path, draw_curves(rows))
+    reports.save_figure(path, draw_curves(rows, dataset))
     log.info("wrote %s (.csv, .png, .pdf)", path)
 
 
-def draw_curves(rows):
+def draw_curves(rows, dataset):
     """F1 and the share of unknown objects found, over the threshold and over the budget."""
     figure = Figure(figsize=(12, 8), layout="constrained")
-    axes = figure.subplots(2, 2)
-    for column, chosen, label in (
-        (0, "curve", "threshold of suspicion"),
-        (1, "budget", "candidates a picture, the most suspicious"),
-    ):
-        for ax, name, title in (
-            (axes[0, column], "f1", "F1 at mask IoU 0.25"),
-            (axes[1, column], "mask_25", "share of unknown objects found at mask IoU 0.25"),
-        ):
+    figure.suptitle(f"{reports.label(dataset)}: unknown objects found, by the way of joining")
+    axes = figure.subplots(2, 2, sharex="col", sharey="row")
+    figures = ("f1", "F1 at mask IoU 0.25"), ("mask_25", "share found at mask IoU 0.25")
+    for row_of_axes, (name, label) in zip(axes, figures, strict=True):
+        for ax, chosen in zip(row_of_axes, ("curve", "budget"), strict=True):
             for way in WAYS:
                 of_way = [row for row in rows if (row["way"], row["chosen"]) == (way, chosen)]
                 values = np.array([row[name] for row in of_way], float)  # None: NaN
                 ax.plot([row["value"] for row in of_way], values, marker=".", label=way)
-            ax.set(xlabel=label, ylabel=title, ylim=(0, None))
-            ax.legend()
+            ax.set_ylim(0, None)
+            ax.grid(alpha=0.3)
+        row_of_axes[0].set_ylabel(label)
+    axes[1, 0].set_xlabel("threshold of suspicion")
+    axes[1, 1].set_xlabel("candidates a picture, the most suspicious")
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure

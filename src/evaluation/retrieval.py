@@ -302,8 +302,8 @@ def judge(spaces, table, names, is_known, question):
 # telling
 
 
-def report(log, path, found):
-    """Log both tables; write them as CSV and the average precisions as a picture."""
+def report(log, path, found, dataset):
+    """Log both tables; write them as CSV, the average precisions as a picture of `dataset`."""
     ways, at_k, heads = list(found.figures), found.question.at_k, found.heads()
     figures = {way: reports.plain(found.of_classes(way)) for way in ways}
     log.info("average precision, neighbours from other pictures\n%s", reports.text_table(
@@ -361,7 +361,7 @@ def report(log, path, found):
             for over, mean in zip(("classes", "queries"), both, strict=True)
         ],
     )
-    reports.save_figure(path, draw_classes(found))
+    reports.save_figure(path, draw_classes(found, dataset))
     log.info("wrote %s (.csv, _means.csv, .png, .pdf)", path)
 
 
@@ -370,14 +370,15 @@ def _digits(way, value):
     return value if way.space == FEATURES or value is None else f"{value:.2f}"
 
 
-def draw_classes(found):
+def draw_classes(found, dataset):
     """The average precision of each class, best first, and the means as lines."""
     ways = list(found.figures)
     average_precision = {way: found.of_classes(way)[:, 0] for way in ways}
     in_order = np.argsort(average_precision[ways[0]], kind="stable")  # NaN comes last
     shown = in_order[: np.count_nonzero(np.isfinite(average_precision[ways[0]]))]
     heads = [found.heads()[k] for k in shown]
-    figure = Figure(figsize=(8, 1.6 + 0.24 * len(shown)), layout="constrained")
+    figure = Figure(figsize=(8, 2.8 + 0.24 * len(shown)), layout="constrained")
+    figure.suptitle(f"{reports.label(dataset)}: neighbours of the same class")
     label = "average precision among other pictures, mean over the queries"
     axes = figure.add_subplot(xlabel=label, xlim=(0, 1))
     for place, (k, (_, side, _)) in enumerate(zip(shown, heads, strict=True)):
@@ -395,8 +396,9 @@ def draw_classes(found):
     for way, marker in zip(ways, MARKERS, strict=False):
         face = "grey" if way == ways[0] else "white"
         axes.plot([], [], marker, color="grey", markerfacecolor=face, label=str(way))
-    axes.set_yticks(range(len(shown)), [f"{name} ({count})" for name, _, count in heads])
+    labels = [f"{reports.label(name)} ({count})" for name, _, count in heads]
+    axes.set_yticks(range(len(shown)), labels)
     axes.set_ylim(-0.8, len(shown) - 0.2)
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(loc="lower right", title="mean over classes, dashed")
+    figure.legend(loc="outside lower center", ncols=2, title="mean over classes, dashed")
     return figure

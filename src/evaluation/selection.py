@@ -4,9 +4,9 @@ from collections import defaultdict
 from functools import partial
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy import ndimage
 
 from src import class_ids
@@ -19,9 +19,8 @@ from src.store import reports
 from src.store.arrays import read_prediction
 
 EIGHT = np.ones((3, 3), bool)  # pixels that touch at a corner are one object
-COLOURS = matplotlib.color_sequences["tab20"]
+COLOURS = "#d9d9d9", "#7fb3d5", "#1b4f72"  # of the counts
 COUNTS = "objects", "covered", "shown"
-SMALLEST_SLICE = 0.03  # of a pie; smaller ones are one slice together
 
 
 class CropsOfImage(NamedTuple):
@@ -166,8 +165,8 @@ def totals(rows):
 # telling
 
 
-def report(log, path, rows):
-    """Log the table; write it and the pie charts."""
+def report(log, path, rows, dataset):
+    """Log the table; write it and the bars, which name the dataset."""
     sums = [Shown(name, "", *values) for name, values in totals(rows).items()]
     table = [
         (*row, *(count / row.objects if row.objects else None for count in row[3:]))
@@ -180,40 +179,42 @@ def report(log, path, rows):
     )  # fmt: skip
     header[1] = "known"
     reports.write_csv(f"{path}.csv", header, table[: len(rows)])
-    reports.save_figure(path, draw_pies(rows))
+    reports.save_figure(path, draw_bars(rows, dataset))
     log.info("wrote %s (.csv, .png, .pdf)", path)
 
 
-def draw_pies(rows):
-    """A row of pies for unknown and for known classes: objects, covered and shown ones."""
-    sides = [side for side in ("unknown", "known") if any(row.side == side for row in rows)]
-    figure = Figure(figsize=(18, 5.5 * len(sides)), layout="constrained")
-    axes = figure.subplots(len(sides), len(COUNTS), squeeze=False)
-    for side, pies in zip(sides, axes, strict=True):
-        slices = grouped([row for row in rows if row.side == side])
-        colours = {row.name: COLOURS[k % len(COLOURS)] for k, row in enumerate(slices)}
-        for what, pie in zip(COUNTS, pies, strict=True):
-            counts = {row.name: getattr(row, what) for row in slices if getattr(row, what)}
-            pie.axis("off")
-            if counts:
-                pie.pie(
-                    [*counts.values()],
-                    labels=[f"{name} ({count})" for name, count in counts.items()],
-                    colors=[colours[name] for name in counts],
-                    startangle=90,
-                    counterclock=False,
-                    wedgeprops={"edgecolor": "white"},
-                )
-            pie.set_title(f"{sum(counts.values())} {what} of {side} classes")
+def draw_bars(rows, dataset):
+    """A bar for each class: of its objects the covered, and of those the shown ones are darker."""
+    sides = {side: [row for row in rows if row.side == side] for side in ("unknown", "known")}
+    sides = {side: of_side for side, of_side in sides.items() if of_side}
+    figure = Figure(figsize=(10, 1.6 + 0.7 * len(sides) + 0.26 * len(rows)), layout="constrained")
+    figure.suptitle(f"{reports.label(dataset)}: true objects that a crop covers by half")
+    heights = [len(of_side) + 1 for of_side in sides.values()]
+    axes = figure.subplots(len(sides), squeeze=False, height_ratios=heights)[:, 0]
+    for (side, of_side), ax in zip(sides.items(), axes, strict=True):
+        places = range(len(of_side))
+        for what, colour in zip(COUNTS, COLOURS, strict=True):
+            ax.barh(places, [getattr(row, what) for row in of_side], color=colour, label=what)
+        ax.set_yticks(places, [reports.label(row.name) for row in of_side])
+        for place, row in enumerate(of_side):
+            ax.text(row.objects, place, f" {_counts(row[2:])}", va="center", fontsize=8)
+        ax.set_title(f"{side} classes, in all {_counts(totals(rows)[side])}")
+        ax.margins(x=0.17)  # for the counts
+        ax.set_ylim(len(of_side) - 0.4, -0.6)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_axisbelow(True)
+        ax.grid(axis="x", alpha=0.3)
+    ax.set_xlabel("objects")
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(
+        handles[::-1],
+        ["shown", "covered by a crop of another class", "not covered"],
+        loc="outside lower center",
+        ncols=3,
+        title="shown / covered / objects",
+    )
     return figure
 
 
-def grouped(rows):
-    """Rows of one side; those of few objects together, at the end."""
-    least = SMALLEST_SLICE * sum(row.objects for row in rows)
-    few = [row for row in rows if row.objects < least]
-    slices = [row for row in rows if row.objects >= least]
-    if few:
-        sums = (sum(getattr(row, what) for row in few) for what in COUNTS)
-        slices.append(Shown(f"{len(few)} others", few[0].side, *sums))
-    return slices
+def _counts(counts):
+    return " / ".join(map(str, reversed(counts)))

@@ -8,10 +8,8 @@ from contextlib import contextmanager
 import h5py
 import hdf5plugin
 import numpy as np
-from PIL import Image
 
 from src.records import NO_LABEL, Prediction
-from src.store.files import whole_file
 from src.store.sealed import UNSEALED, as_json, broken, existing, is_sealed, sealed_file
 from src.store.tables import read_pickle
 
@@ -112,12 +110,6 @@ def read_map(path):
     except Exception as error:  # a broken file raises nearly anything
         raise ValueError(f"{path} must hold a map of numbers, saved by np.save: {error}") from error
     return values
-
-
-def write_picture(path, picture):
-    """Store a picture (H, W, 3) uint8 as PNG; folders are made as needed."""
-    with whole_file(path) as part:
-        Image.fromarray(picture).save(part, "PNG")
 
 
 def made_from_of(path, is_checked):

@@ -1,10 +1,29 @@
 """Figures of merit for people: tables as text and CSV, pictures as PNG and PDF."""
 
 import csv
+import logging
+import warnings
+from functools import lru_cache
 
+import matplotlib
 import numpy as np
+from matplotlib.font_manager import get_font_names
+from matplotlib.text import Text
 
 from src.store.files import whole_file
+
+DPI = 200  # of every PNG
+MOST_PX = 60_000  # of a side; matplotlib refuses 65,536
+LONGEST_NAME = 32
+CJK_FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans SC", "Noto Sans JP"),
+    *("Source Han Sans SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback"),
+    *("IPAexGothic", "IPAGothic", "TakaoGothic", "UnDotum", "NanumGothic", "PingFang SC"),
+    *("Hiragino Sans", "Apple SD Gothic Neo", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic"),
+    *("SimHei", "MS Gothic", "Arial Unicode MS"),
+)
+
+_log = logging.getLogger(__name__)
 
 
 def text_table(header, rows):
@@ -50,8 +69,39 @@ def write_csv(path, header, rows):
         csv.writer(file).writerows([header, *rows])
 
 
-def save_figure(path, figure):
-    """Write a matplotlib figure as <path>.png and <path>.pdf; missing folders are made."""
-    for suffix in ("png", "pdf"):
-        with whole_file(f"{path}.{suffix}") as part:
-            figure.savefig(part, dpi=100, format=suffix)
+@lru_cache
+def fonts():
+    """Font families of texts: what matplotlib is set to, then for its gaps those here with CJK."""
+    there = set(get_font_names())
+    return *matplotlib.rcParams["font.family"], *(name for name in CJK_FONTS if name in there)
+
+
+def label(name):
+    """A name as a plot can show it: one line, not too long, nor hidden for a `_` at its start."""
+    name = " ".join(str(name).encode(errors="backslashreplace").decode().split())
+    if len(name) > LONGEST_NAME:
+        half = LONGEST_NAME // 2
+        name = f"{name[: half - 1]}…{name[-half:]}"
+    return f" {name}" if name.startswith("_") else name
+
+
+def save_figure(path, figure, suffixes=("png", "pdf")):
+    """Write a matplotlib figure as <path>.png and <path>.pdf; missing folders are made.
+
+    Its texts are taken as they are, a `$` begins no formula. Letters that no font here has become
+    boxes, which is logged.
+    """
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+        text.set_fontfamily(fonts())
+    dpi = min(DPI, MOST_PX / max(figure.get_size_inches()))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", "Glyph")
+        for suffix in suffixes:
+            with whole_file(f"{path}.{suffix}") as part:
+                figure.savefig(part, dpi=dpi, format=suffix)
+    if any(str(warning.message).startswith("Glyph") for warning in caught):
+        _log.warning(
+            "%s: no font here has all its letters; install fonts-noto-cjk and delete %s",
+            path, matplotlib.get_cachedir(),
+        )  # fmt: skip

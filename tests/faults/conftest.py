@@ -24,6 +24,8 @@ PROMISES = {
     12: "nothing that is read can run code",
     13: "SIGINT, SIGTERM: a clean stop",
     14: "memory does not grow with the number of images",
+    21: "a Dask worker, scheduler, driver that dies: time only",
+    22: "the explorer's files are whole, or refused by name",
 }
 
 

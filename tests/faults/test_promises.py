@@ -14,9 +14,12 @@ import subprocess
 import time
 from contextlib import contextmanager, suppress
 
+import numpy as np
 import psutil
 import pytest
 import torch
+from PIL import Image
+from workers import new_cluster
 
 from faults import check
 from faults.workplace import (
@@ -33,6 +36,7 @@ from faults.workplace import (
     each,
     often,
 )
+from src.store.paths import tags_path
 from src.store.provenance import FORMATS, OTHER_FORMAT
 
 # 1, 2, 13: kills and interrupts
@@ -450,3 +454,125 @@ def test_memory_does_not_grow_far_beyond_a_large_image(place, step):
     taken = peak(place, step, "large", often(5, 2), *LARGE)
     print(f"{step}: {taken / one:.1f} times the probabilities of an image")
     assert taken <= 6 * one + 0.5e9
+
+
+# 21: clusters
+
+
+@pytest.fixture
+def two_workers(place):
+    """A cluster, and its workers, which find what the driver finds."""
+    pytest.importorskip("distributed")
+    own = {"path": [place.folder], **place.variables()}
+    with new_cluster() as cluster:
+        yield cluster, [cluster.worker(**own) for _ in range(2)]
+
+
+@pytest.mark.promise(21)
+@pytest.mark.parametrize("attempt", range(often(3, 1)))
+@each(
+    "step, victim",
+    itertools.product(BY_IMAGE, ["worker", "scheduler", "driver"]),
+    [(PREDICT, "worker"), (MEASURE, "driver"), (EMBED, "scheduler")],
+)
+def test_a_part_of_a_cluster_that_is_killed_costs_time_only(
+    place, io_path, two_workers, step, victim, attempt
+):
+    cluster, (worker, _) = two_workers
+    target, rng = place.outputs(io_path, step)[-1], random.Random(f"{step} {victim} {attempt}")
+    count = rng.randint(1, COUNT // 2)
+    on_cluster = f"args.scheduler={cluster.address}"
+    running = place.start(step, io_path, on_cluster)
+    running.wait_until(lambda: len([*target.rglob("[!.]*.*")]) >= count)
+    if victim == "driver":
+        running.send(signal.SIGKILL)
+    else:
+        {"worker": worker, "scheduler": cluster.scheduler}[victim].process.kill()
+    run = running.end()
+    if victim == "worker":
+        check.end(run, counts=(COUNT, 0, 0))
+    elif run.exitcode != 0:  # 0: it was done before
+        code, says = {"scheduler": (1, ["scheduler"]), "driver": (-signal.SIGKILL, [])}[victim]
+        check.end(run, code, says=says)
+    check.whole(*place.outputs(io_path, step))
+    check.end(place.run(step, io_path, *[on_cluster] * (victim != "scheduler")))
+    check.undisturbed(place, io_path, step)
+
+
+# 22: the explorer's files: the map in the table, the pictures, the tags
+
+SHOWN = "mainplot.segment=0"
+
+
+def explored(io_path):
+    """What the explorer has left: the table as it is read, and its pictures as arrays."""
+    (table,) = io_path.glob("embeddings/*/embeddings*.p")
+    pictures = {path.name: np.asarray(Image.open(path)) for path in io_path.glob("*.png")}
+    return check.content(table), pictures
+
+
+@pytest.fixture(scope="module")
+def map_of_all(place):
+    """What an undisturbed explorer leaves."""
+    with place.results_without(None) as folder:
+        check.end(place.run(DISCOVER, folder, SHOWN))
+        yield explored(folder)
+
+
+@pytest.mark.promise(22)
+@pytest.mark.parametrize("attempt", range(often(8, 1)))
+@each("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], [signal.SIGKILL])
+def test_an_explorer_that_is_stopped_leaves_whole_files(
+    place, finished, map_of_all, number, attempt
+):
+    rng, began = random.Random(f"{number} {attempt}"), finished / "observed" / "1" / "run.json"
+    running = place.start(DISCOVER, finished, SHOWN, options=["-F", finished / "observed"])
+    running.wait_until(began.exists)
+    wanted = rng.randint(0, 3)  # files that have been begun
+    running.wait_until(lambda: len([*finished.glob("*map*")]) >= wanted)
+    time.sleep(rng.uniform(0, 0.2))
+    running.send(number)
+    run = running.end()
+    if number != signal.SIGKILL:
+        check.end(run, *(() if run.exitcode == 0 else (128 + number,)))
+    explored(finished)
+    check.end(place.run(DISCOVER, finished, SHOWN))
+    np.testing.assert_equal(explored(finished), map_of_all)
+
+
+TAGS = b'{"tags": [{"dataset": "pictures", "image_index": 0, "component_index": 1, '
+TAGS += b'"box": [0, 0, 4, 4], "tag": "boat"}]}'
+BROKEN_TAGS = {
+    "empty": b"",
+    "cut": TAGS[:60],
+    "a box of three": TAGS.replace(b", 4]", b"]"),
+    "no tag": TAGS.replace(b', "tag": "boat"', b""),
+    "a number": TAGS.replace(b'"boat"', b"7"),
+    "no UTF-8": TAGS.replace(b"boat", b"\xff"),
+    "zeros": bytes(len(TAGS)),
+    "deep": b"[" * 100_000,
+}
+
+
+@pytest.mark.promise(22)
+@each("name", BROKEN_TAGS, [*BROKEN_TAGS][:2])
+def test_tags_that_are_broken_are_refused_by_name_and_stay(place, finished, name):
+    (table,) = finished.glob("embeddings/*/embeddings*.p")
+    path = tags_path(table)
+    path.write_bytes(BROKEN_TAGS[name])
+    check.end(place.run(DISCOVER, finished), 1, says=[f"{path} is broken"])
+    assert path.read_bytes() == BROKEN_TAGS[name]
+
+
+@pytest.mark.promise(22)
+@each("size", [0, 20_000, 200_000], [20_000])
+def test_an_explorers_picture_that_finds_no_room_is_not_there(place, finished, size):
+    folder = finished / "pictures of the map"
+    with disk(folder, size or 1) as remount:
+        if not size:
+            remount("ro")
+        words = ["Read-only" if not size else "No space left"]
+        place_of = f"mainplot.save_path={folder / 'map.png'}"
+        check.end(place.run(DISCOVER, finished, place_of, SHOWN), 1, says=words)
+        for path in folder.iterdir():
+            Image.open(path).load()

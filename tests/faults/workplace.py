@@ -129,9 +129,6 @@ class Workplace(clone.Clone):
         `settings` follow `with`, `options` are before it. `changes` are values to give to names of
         modules, such as "src.run.processes.ATTEMPTS", `variables` of the environment.
         """
-        own = dict(FAULTS_PICTURES=self.pictures, FAULTS_WEIGHTS=self.weights) | variables
-        own = {name: str(value) for name, value in own.items()}
-        own["FAULTS_CHANGES"] = json.dumps(changes or {})
         log = self.elsewhere / f"{next(self._numbers)}.txt"
         process = start(
             self.folder / step,
@@ -139,9 +136,15 @@ class Workplace(clone.Clone):
             folder=self.elsewhere,
             output=log,
             errors=log,
-            environment=self.environment(io_path) | own,
+            environment=self.environment(io_path) | self.variables(changes, **variables),
         )
         return Running(process, log)
+
+    def variables(self, changes=None, **others):
+        """What a process of this clone finds in its environment; see `start`."""
+        own = dict(FAULTS_PICTURES=self.pictures, FAULTS_WEIGHTS=self.weights) | others
+        own["FAULTS_CHANGES"] = json.dumps(changes or {})
+        return {name: str(value) for name, value in own.items()}
 
     def _settings(self, step, io_path):
         meta = io_path / "meta" / "meta.pth"
