@@ -329,7 +329,10 @@ def test_the_files_say_what_they_were_made_from(world):
 def test_objects_are_as_new_as_they_lie_far_from_known_segments(world, caplog):
     world.run()
     assert np.isnan(world.table()["novelty"]).all()
-    assert "no object has a novelty: run stages 1 and 2 for source" in caplog.text
+    assert (
+        "without segments of source, which the networks learnt on, no object has a novelty"
+        in caplog.text
+    )
     path = world.add_image("source", 0)
     assert world.run()[1] == 1  # the road; car and bus of the source have predicted IoUs below 0.5
     road = mean_colour(path, (0, 0, 32, 24))
@@ -341,11 +344,20 @@ def test_objects_are_as_new_as_they_lie_far_from_known_segments(world, caplog):
 
 
 def test_where_no_segment_is_trusted_nothing_is_new(world, caplog):
-    save_meta_model(world.folder / "by_size.pth", bias=-9)
     world.add_image("source", 0)
     world.run()
+    assert np.isfinite(world.table()["novelty"]).all()
+    save_meta_model(world.folder / "by_size.pth", bias=-9)
+    world.run()
     assert np.isnan(world.table()["novelty"]).all()
-    assert "no object has a novelty: no segment of source is trusted" in caplog.text
+    assert "no segment of source is known and trusted: no novelty" in caplog.text
+
+
+def test_without_the_known_pictures_objects_are_embedded_all_the_same(world, caplog):
+    world.add_image("source", 0).unlink()
+    world.run()
+    assert len(world.table()) == 2 and np.isnan(world.table()["novelty"]).all()
+    assert "image 0 of source failed: FileNotFoundError" in caplog.text
 
 
 def test_the_network_s_own_features_are_the_mean_over_the_segment(world):

@@ -83,7 +83,8 @@ def embed_known(run, embedding, trusted):
     names, path = trusted.measured_images(), known_vectors(embedding.path)
     if not names:
         run.log.info(
-            "no object has a novelty: run stages 1 and 2 for %s, which the networks learnt on",
+            "without segments of %s, which the networks learnt on, no object has a novelty: run "
+            "stages 1 and 2 for it",
             ", ".join(trusted.datasets),
         )
         return
@@ -92,10 +93,13 @@ def embed_known(run, embedding, trusted):
     if not run.overwrite and provenance.why_stale(path, made_from) is None:
         return
     kept = {}
-    tally = run.stream(known.embed, kept.__setitem__, names, "embedding known segments")
+    here = replace(run, executor=None, fail_fast=bool(run.fail_fast))  # objects matter more
+    tally = here.stream(known.embed, kept.__setitem__, names, "embedding known segments")
     found = [kept[name][0] for name in names if name in kept and len(kept[name][0])]
     if not found:
-        run.log.warning("no object has a novelty: no segment of %s is trusted", names[0].dataset)
+        run.log.warning("no segment of %s is known and trusted: no novelty", names[0].dataset)
+        if not tally.failed:
+            path.unlink(missing_ok=True)  # what was known is not any more
         return
     columns = "embeddings", "image_index"
     vectors, image_index = (np.concatenate([of[key] for of in found]) for key in columns)
