@@ -16,6 +16,7 @@ from configuration import datasets as known_datasets
 from src import class_ids, entries, registry
 from src.embedding import networks as embedding_nets
 from src.embedding import objects
+from src.embedding.novelty import Trusted
 from src.embedding.report import report
 from src.embedding.stage import Embedding, embed_dataset
 from src.embedding.suspects import Judge, Rule, load_objects
@@ -201,6 +202,7 @@ def embedding_of(args, run, source, model, card):
     else:
         embedder = CropEmbedder(entry, crop_size, args["batch_size"], device)
     io_path = Path(args["io_path"]).resolve()
+    learnt = None if args["load_file"] else searched_datasets(args)[0]
     return Embedding(
         source=source,
         embedder=embedder,
@@ -209,6 +211,7 @@ def embedding_of(args, run, source, model, card):
         path=Results(io_path, source.model_name).embeddings(source.min_size, net),
         num_cores=1 if run.scheduler else run.num_cores,
         overwrite=run.overwrite,
+        trusted=learnt and Trusted.of(source, learnt),
     )
 
 

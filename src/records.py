@@ -71,6 +71,9 @@ class ObjectTable:
         `suspicion`, float32, higher = stranger, by what stage 4 was asked for, 1 - predicted IoU in
         older tables; `segment_size`, int64, in pixels, -1 where unknown.
 
+        Of a whole table: `novelty`, float32, how far its vector is from those of known segments,
+        see `embedding.novelty`; NaN where none are there.
+
         Some tables also have `embeddings` (N, F), float32; `thumbnail`, bytes (JPEG);
         `annotated`; and from stage 5 `nn_embeddings` (N, D) and `plot_embeddings` (N, 2), float32,
         NaN where an object has come since.
@@ -104,10 +107,13 @@ class ObjectTable:
         """The table with further facts, or others."""
         return replace(self, facts=self.facts | facts)
 
-    def by_suspicion(self, rows):
-        """Numbers of rows with the most suspicious first, the unknown last; equal ones stay."""
+    def by_suspicion(self, rows, column="suspicion"):
+        """Numbers of rows with the most suspicious first, the unknown last; equal ones stay.
+
+        `column` is another one to rank by, such as `novelty`.
+        """
         rows = np.asarray(rows, np.int64)
-        return rows[np.argsort(-self["suspicion"][rows], kind="stable")]
+        return rows[np.argsort(-self[column][rows], kind="stable")]
 
     def image_names(self):
         """Dataset and index of the picture of each row: a list of ImageName."""

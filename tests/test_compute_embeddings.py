@@ -311,7 +311,7 @@ def test_the_mask_that_is_exported_is_that_of_the_object(world):
 def test_the_files_say_what_they_were_made_from(world):
     world.run(pred_classes=["car", "bus"], crop_size=(9, 9))
     made_from = world.table().facts["made_from"]
-    assert made_from.keys() == {"net", "crop_size", "datasets", "format"}
+    assert made_from.keys() == {"net", "crop_size", "datasets", "known", "format"}
     assert made_from["net"]["class"] == "blocks_of_a_user.MeanColour"
     assert made_from["crop_size"] == [9, 9]
     assert made_from["datasets"]["first"]["count"] == 1  # image
@@ -326,6 +326,40 @@ def test_the_files_say_what_they_were_made_from(world):
     assert selection["join"] is None
     world.run(join="touching")
     assert provenance.made_from(world.vectors("first", 3))["selection"]["join"] == "touching"
+
+
+def test_objects_are_as_new_as_they_lie_far_from_known_segments(world, caplog):
+    world.run()
+    assert np.isnan(world.table()["novelty"]).all()
+    assert (
+        "without segments of source, which the networks learnt on, no object has a novelty"
+        in caplog.text
+    )
+    path = world.add_image("source", 0)
+    assert world.run()[1] == 1  # the road; car and bus of the source have predicted IoUs below 0.5
+    road = mean_colour(path, (0, 0, 32, 24))
+    expected = [np.linalg.norm(mean_colour(path, box) - road) for box in BOXES]
+    assert_allclose(world.table()["novelty"], expected, rtol=1e-5)
+    assert world.run()[1] == 0  # nothing is made twice
+    world.run(datasets=["first"])  # what is known stays, whatever is searched
+    assert_allclose(world.table()["novelty"], expected, rtol=1e-5)
+
+
+def test_where_no_segment_is_trusted_nothing_is_new(world, caplog):
+    world.add_image("source", 0)
+    world.run()
+    assert np.isfinite(world.table()["novelty"]).all()
+    save_meta_model(world.folder / "by_size.pth", bias=-9)
+    world.run()
+    assert np.isnan(world.table()["novelty"]).all()
+    assert "no segment of source is known and trusted: no novelty" in caplog.text
+
+
+def test_without_the_known_pictures_objects_are_embedded_all_the_same(world, caplog):
+    world.add_image("source", 0).unlink()
+    world.run()
+    assert len(world.table()) == 2 and np.isnan(world.table()["novelty"]).all()
+    assert "image 0 of source failed: FileNotFoundError" in caplog.text
 
 
 def test_the_network_s_own_features_are_the_mean_over_the_segment(world):

@@ -769,6 +769,31 @@ def test_w_colours_by_suspicion_with_the_strange_in_the_colour_of_a_low_iou(resu
     assert "predicted IoU 0.20  ·  suspicion 0.050" in hand.map.status.get_text()
 
 
+def test_y_colours_and_ranks_by_novelty(results, tmp_path):
+    folder, table = results
+    novelty = np.array([1, 6, 2, 5, 3, np.nan], np.float32)
+    hand = Hand(folder, table.with_columns(novelty=novelty), tmp_path)
+    hand.press("y")
+    assert hand.legend() == ("Novelty", ["unknown  1"])
+    low, high = pictures.scale_colours(state.STEPS)[[0, 31]]
+    assert_array_equal(hand.point_colours()[[0, 1, 5]], [high, low, segments.GREY])
+    hand.hover(1)
+    assert hand.map.status.get_text().endswith("novelty 6.00")
+    hand.press("l")
+    hand.draw_around([0, 1, 2, 3, 4, 5])
+    assert_array_equal(hand.grid.rows, [1, 3, 4, 2, 0, 5])
+    assert hand.grid.title.get_text() == "Selection: 6 objects, with their novelty"
+    hand.slide(2, 5)
+    assert hand.grey_points() == [0, 1, 5]
+
+
+def test_without_known_segments_there_is_no_novelty_to_colour_by(hand):
+    hand.press("y")
+    assert hand.message() == "no segment has a novelty, so there is nothing to colour by"
+    hand.hover(1)
+    assert "novelty" not in hand.map.status.get_text()
+
+
 def test_a_suspicion_that_is_1_minus_the_predicted_iou_is_not_told_twice(hand):
     hand.hover(1)
     assert "suspicion" not in hand.map.status.get_text()

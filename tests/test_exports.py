@@ -36,6 +36,7 @@ def table_of_four():
         true_id=[7, 255, 255, 3],
         predicted_id=[0, 4, 4, 9],
         predicted_iou=np.array([0.25, 0.5, 0.125, np.nan], np.float32),
+        novelty=np.array([2.5, 0.5, 1, np.nan], np.float32),
         segment_size=[4, 3, 1, -1],
         thumbnail=[b"one", b"two", b"three", b"four"],
     )
@@ -88,6 +89,7 @@ def test_coco_tells_what_is_known_of_a_segment(tmp_path):
         "predicted_class": "road, paved",
         "predicted_iou": 0.25,
         "suspicion": 0.75,
+        "novelty": 2.5,
         "dataset": "streets",
         "image_index": 5,
         "component": 1,
@@ -153,6 +155,7 @@ def test_csv_has_a_row_a_segment(tmp_path):
         "true_class": "Kühe, braun",
         "predicted_iou": "0.25",
         "suspicion": "0.75",
+        "novelty": "2.5",
         "segment_size": "4",
         "crop_left": "0",
         "crop_upper": "0",
@@ -162,7 +165,7 @@ def test_csv_has_a_row_a_segment(tmp_path):
         "segments": "[1]",
     }
     assert {key for key, value in unknown.items() if not value} == {
-        "predicted_iou", "suspicion", "segment_size", "tag",
+        "predicted_iou", "suspicion", "novelty", "segment_size", "tag",
     }  # fmt: skip
     assert (unknown["true_id"], unknown["true_class"]) == ("3", "class 3")
 

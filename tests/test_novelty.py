@@ -1,12 +1,11 @@
 """How new objects are, by hand."""
 
 import numpy as np
-import pytest
 from factories import object_table
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
-from src.embedding.novelty import novelty, with_novelty
-from src.errors import SettingError
+from src.embedding.novelty import Known, novelty, with_novelty
+from src.store.tables import as_column
 
 KNOWN = np.array([[0, 0], [3, 4], [0, 1], [50, 50]], np.float32)
 
@@ -17,19 +16,16 @@ def test_novelty_is_the_distance_to_the_kth_nearest_known_vector():
     assert_allclose(novelty(vectors, KNOWN, k=2), [1, np.sqrt(10)], rtol=1e-6)
     assert_allclose(novelty(vectors, KNOWN[:3], k=5), [5, 4])  # of three, the farthest
     assert novelty(vectors[:0], KNOWN).shape == (0,)
+    assert_array_equal(novelty(vectors, KNOWN[:0]), [np.nan, np.nan])
 
 
-def test_only_trusted_segments_count_as_known():
-    table = object_table(1, embeddings=np.zeros((1, 2), np.float32))
-    iou = np.array([0.2, 0.5, np.nan, 0.3], np.float32)
-    known = object_table(4, embeddings=KNOWN, predicted_iou=iou)
-    assert_allclose(with_novelty(table, known)["novelty"], [5])  # of (3, 4) and (0, 1)
-    with pytest.raises(SettingError, match="none of the 1 known segments has a predicted IoU of"):
-        with_novelty(table, known.take([0]))
-
-
-def test_vectors_of_another_network_are_refused():
-    table = object_table(1, embeddings=np.zeros((1, 3), np.float32))
-    known = object_table(4, embeddings=KNOWN)
-    with pytest.raises(SettingError, match="vectors of 3 and of 2 values cannot be compared"):
-        with_novelty(table, known)
+def test_an_object_is_not_compared_with_its_own_picture():
+    known = Known(KNOWN[:3], np.array([4, 4, 5]), "streets", "")
+    table = object_table(
+        3,
+        dataset=as_column(["streets", "streets", "woods"]),
+        image_index=np.array([4, 5, 4]),
+        embeddings=np.zeros((3, 2), np.float32),
+    )
+    assert_allclose(with_novelty(table, known)["novelty"], [1, 5, 5])
+    assert_array_equal(with_novelty(table, None)["novelty"], [np.nan] * 3)

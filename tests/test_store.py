@@ -459,10 +459,18 @@ def nested():
         "pred": np.array([0, 0, 1]),
         "iou": np.array([0.5, 0.25, 0.75], np.float32),
         "suspicion": np.array([0.9, 0.8, 0.7], np.float32),
+        "novelty": np.array([1.5, np.nan, 2.5], np.float32),
         "segment_size": np.array([7, 8, 9]),
         "thumbnail": [b"1", b"2", b"3"],
         "reduced_by": {"method": "pca"},
     }
+
+
+def test_the_novelty_of_objects_in_an_older_table_is_unknown(tmp_path):
+    older = {name: values for name, values in nested().items() if name != "novelty"}
+    tables.write_table(tmp_path / "embeddings_1_1_a.p", older, MADE_FROM)
+    novelty = tables.read_embeddings(tmp_path / "embeddings_1_1_a.p")["novelty"]
+    assert_array_equal(novelty, [np.nan] * 3)
 
 
 SINGLE = {"segments": np.array([1, 2, 1]), "segment_counts": np.array([1, 1, 1])}

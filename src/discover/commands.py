@@ -30,9 +30,9 @@ COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or butt
         "colour by true class, predicted class, one blue",
     ),
     (
-        "i / w",
-        {"i": state.BY_IOU, "w": state.BY_SUSPICION},
-        "colour by predicted IoU, suspicion",
+        "i / w / y",
+        {"i": state.BY_IOU, "w": state.BY_SUSPICION, "y": state.BY_NOVELTY},
+        "colour by predicted IoU, suspicion, novelty",
     ),
     (
         "o / k / a",
@@ -40,7 +40,7 @@ COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or butt
         "colour by dataset, cluster, tag",
     ),
     ("click on the legend", {}, "filter a group out, or in again; right or Shift: this one only"),
-    ("slider", {}, "range of predicted IoU, or of the suspicion"),
+    ("slider", {}, "range of predicted IoU, or of the suspicion or novelty"),
     ("r", {"r": "reset_filters"}, "all filters off"),
     ("d", {"d": "toggle_density"}, "density behind the points, on or off"),
     ("c", {"c": "ask_clusters"}, "cluster: asks for the number; `elbow` draws a curve for it"),

@@ -86,7 +86,7 @@ def panel_content(chosen, groups, kept, tool, density, range_of):
         Way whose numbers the slider filters.
     """
     way, counts = chosen.colouring, groups.counts()
-    is_scale = way in (state.BY_IOU, state.BY_SUSPICION)
+    is_scale = way in (state.BY_IOU, state.BY_SUSPICION, state.BY_NOVELTY)
     order = np.arange(state.STEPS if is_scale else 0, len(counts))
     if way not in (state.BY_CLUSTER, state.BY_TAG) and not is_scale:
         order = np.argsort(-counts, kind="stable")

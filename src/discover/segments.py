@@ -40,11 +40,17 @@ class Segments:
         self.table, self.io_path = table, Path(io_path)
         self.label_mappings, self.pred_mapping = label_mappings, pred_mapping
         iou, suspicion = table["predicted_iou"], table["suspicion"]
-        self.scales = {state.BY_IOU: Scale.of(iou), state.BY_SUSPICION: Scale.of(suspicion)}
+        novelty = table["novelty"] if "novelty" in table else np.full(len(iou), np.nan)
+        self.scales = {
+            state.BY_IOU: Scale.of(iou),
+            state.BY_SUSPICION: Scale.of(suspicion),
+            state.BY_NOVELTY: Scale.of(novelty),
+        }
         is_same = np.allclose(suspicion, 1 - iou, atol=1e-6, equal_nan=True)
         # which of the scales tell something of their own
         self.told = [state.BY_IOU] if is_same or self.scales[state.BY_IOU].is_known() else []
         self.told += [] if is_same else [state.BY_SUSPICION]
+        self.described = self.told + [state.BY_NOVELTY] * self.scales[state.BY_NOVELTY].is_known()
         self._cut_thumbnail = lru_cache(KEPT_THUMBNAILS)(self._cut_thumbnail)
         self._groups = {}
 
@@ -70,12 +76,12 @@ class Segments:
             f"image {self.table['image_index'][row]}",
             self._segments(row),
             self.classes(row),
-            *(f"{way} {self.number(row, way)}" for way in self.told),
+            *(f"{way} {self.number(row, way)}" for way in self.described),
         ]
         return "  ·  ".join(parts)
 
     def number(self, row, way):
-        """Its predicted IoU or suspicion in words."""
+        """Its predicted IoU, suspicion or novelty in words."""
         scale = self.scales[way]
         value = scale.values[row]
         return scale.text(value) if np.isfinite(value) else state.UNKNOWN
@@ -188,7 +194,7 @@ class Segments:
     def _sorted_by(self, way):
         if way in self.scales:
             colours = pictures.scale_colours(state.STEPS)
-            strange_alike = colours[::-1] if way == state.BY_SUSPICION else colours
+            strange_alike = colours if way == state.BY_IOU else colours[::-1]
             return state.group_by_step(self.scales[way], strange_alike, GREY)
         if way == state.ALL_BLUE:
             return state.group_by_name(np.zeros(len(self), int), lambda _: ("all segments", BLUE))

@@ -3,6 +3,7 @@
 import numpy as np
 
 from src import pictures
+from src.discover import state
 from src.discover.display import PAPER
 from src.discover.panel import PINK, counted, short
 from src.discover.views import OUTSIDE
@@ -70,9 +71,10 @@ class Sheets:
             return embedding_space.neighbours(points, row, *how)
 
     def _fill_selection(self, sheet):
-        segments = self.explorer.segments
-        rows = segments.table.by_suspicion(np.flatnonzero(self.explorer.chosen()))
-        way = segments.told[-1]
+        segments, rows = self.explorer.segments, np.flatnonzero(self.explorer.chosen())
+        is_by_novelty = self.explorer.state.colouring == state.BY_NOVELTY
+        rows = segments.table.by_suspicion(rows, "novelty" if is_by_novelty else "suspicion")
+        way = state.BY_NOVELTY if is_by_novelty else segments.told[-1]
         sheet.page = min(sheet.page, max(0, (len(rows) - 1) // PAGE))
         start = sheet.page * PAGE
         sheet.rows = page = rows[start : start + PAGE]

@@ -6,13 +6,14 @@ import numpy as np
 from matplotlib.path import Path as Outline
 
 BY_TRUTH, BY_PREDICTION, BY_IOU = "true class", "predicted class", "predicted IoU"
-BY_SUSPICION = "suspicion"
+BY_SUSPICION, BY_NOVELTY = "suspicion", "novelty"
 BY_DATASET, BY_CLUSTER, BY_TAG, ALL_BLUE = "dataset", "cluster", "tag", "blue"
 WAYS = {  # to colour; what each does
     BY_TRUTH: "Colour by the most frequent true class of each segment.",
     BY_PREDICTION: "Colour by predicted class.",
     BY_IOU: "Colour by predicted IoU.",
     BY_SUSPICION: "Colour by suspicion, whatever it was in stage 4; higher is stranger.",
+    BY_NOVELTY: "Colour by distance to vectors of segments that are known; higher is stranger.",
     BY_DATASET: "Colour by dataset.",
     BY_CLUSTER: "Colour by cluster; the first time, ask for their number.",
     BY_TAG: "Colour by tag.",

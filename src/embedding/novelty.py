@@ -1,10 +1,165 @@
-"""How new an object is: how far its vector lies from those of known things."""
+"""How new an object is: how far its vector lies from those of known things.
+
+Known are segments of the dataset that the networks learnt on, as far as they are trusted. Stage 4
+embeds them once, and keeps their vectors beside those of the objects.
+"""
+
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from src.errors import SettingError
+from src.embedding.suspects import Judge
+from src.records import ImageName
+from src.store import provenance, tables
+from src.store.paths import known_vectors
 
 LEAST_IOU = 0.5  # predicted, of segments that are trusted
+PICTURES = 100  # that known segments come from, spread evenly over the dataset
+OF_PICTURE = 20  # of whose segments at most so many are known, the largest
+_SAME = "net", "crop_size", "format"  # of vectors that may be compared
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """The known segments of one dataset."""
+
+    vectors: np.ndarray  # (M, F) float32
+    image_index: np.ndarray  # (M,) int64
+    dataset: str
+    digest: str  # of what they were made from
+
+
+@dataclass(eq=False)
+class Trusted(Judge):
+    """Finds the known segments of pictures of the one dataset that the networks learnt on.
+
+    Each is an object of its own, has at least the least size, and a predicted IoU of at least
+    `LEAST_IOU`, or an unknown one.
+    """
+
+    @classmethod
+    def of(cls, judge, entry):
+        """For the objects that a Judge finds; `entry` is that of the dataset."""
+        rule = replace(
+            judge.rule, suspicion="entropy", iou_threshold=None, least=None, classes=None,
+            join=None, least_of_objects=None,
+        )  # fmt: skip
+        chosen = {"least_iou": LEAST_IOU, "of_picture": OF_PICTURE}
+        kept = "min_height", "min_width", "min_crop", "meta_model"
+        values = {field.name: getattr(judge, field.name) for field in fields(judge)} | {
+            "rule": rule,
+            "datasets": {entry.name: entry},
+            "selection": chosen | {key: judge.selection[key] for key in kept},
+        }
+        return cls(**values)
+
+    def measured_images(self):
+        """A list of at most `PICTURES` ImageName; empty where none is measured."""
+        ((dataset, _),) = self.datasets.items()
+        indices = self.places(dataset)[0].indices("metrics", missing_ok=True)
+        some = np.linspace(0, len(indices) - 1, min(PICTURES, len(indices))).round().astype(int)
+        return [ImageName(dataset, indices[at]) for at in some]
+
+    def objects_of(self, name):
+        """As of `Judge`, only the known ones."""
+        table = super().objects_of(name)
+        rows = np.flatnonzero(~(table["predicted_iou"] < LEAST_IOU))
+        largest = np.argsort(-table["segment_size"][rows], kind="stable")[:OF_PICTURE]
+        return table.take(rows[np.sort(largest)])
+
+
+def embed_known(run, embedding, trusted):
+    """Embed the known segments unless that is done, and keep their vectors below the table's.
+
+    A picture that fails is named, and does without.
+
+    Parameters
+    ----------
+    run : Runner
+    embedding : Embedding
+        Of the objects.
+    trusted : Trusted
+    """
+    names, path = trusted.measured_images(), known_vectors(embedding.path)
+    if not names:
+        run.log.info(
+            "without segments of %s, which the networks learnt on, no object has a novelty: run "
+            "stages 1 and 2 for it",
+            ", ".join(trusted.datasets),
+        )
+        return
+    known = replace(embedding, source=trusted)
+    made_from = _made_from(known, names)
+    if not run.overwrite and provenance.why_stale(path, made_from) is None:
+        return
+    kept = {}
+    here = replace(run, executor=None, fail_fast=bool(run.fail_fast))  # objects matter more
+    tally = here.stream(known.embed, kept.__setitem__, names, "embedding known segments")
+    found = [kept[name][0] for name in names if name in kept and len(kept[name][0])]
+    if not found:
+        run.log.warning("no segment of %s is known and trusted: no novelty", names[0].dataset)
+        if not tally.failed:
+            path.unlink(missing_ok=True)  # what was known is not any more
+        return
+    columns = "embeddings", "image_index"
+    vectors, image_index = (np.concatenate([of[key] for of in found]) for key in columns)
+    finite = np.isfinite(vectors).all(axis=1)
+    content = {"vectors": vectors[finite], "image_index": image_index[finite]}
+    if tally.failed:  # they are tried again
+        made_from = _made_from(known, [name for name in names if name in kept])
+    tables.write_table(path, content, made_from)
+    run.log.info("wrote %s: %d known segments of %d pictures", path, finite.sum(), len(found))
+
+
+def _made_from(known, names):
+    trusted = known.source
+    segments = [[name.index, _segments_from(trusted, name)] for name in names]
+    return provenance.of_known(known.network, trusted.selection, names[0].dataset, segments)
+
+
+def _segments_from(trusted, name):
+    try:
+        return trusted.made_from(name)[0]
+    except (OSError, ValueError):  # will be named when it is embedded
+        return None
+
+
+def read_known(path, made_from):
+    """The known segments that go with a table of objects: a Known, or None.
+
+    Parameters
+    ----------
+    path : path
+        Of the table.
+    made_from : dict
+        What it is made from; vectors by another network are not compared.
+    """
+    try:
+        content = tables.read_pickle(known_vectors(path))
+        source = content["made_from"]
+        if any(source[key] != made_from[key] for key in _SAME) or not len(content["vectors"]):
+            return None
+        digest = provenance.digest(source)
+        return Known(content["vectors"], content["image_index"], source["dataset"], digest)
+    except (OSError, ValueError, KeyError, TypeError):  # missing or broken: stage 4 makes it anew
+        return None
+
+
+def with_novelty(table, known):
+    """The table with a column `novelty` (N,) float32; NaN where there is nothing to compare with.
+
+    Segments of an object's own picture are not compared with it. `known` is a Known, or None.
+    """
+    found = np.full(len(table), np.nan, np.float32)
+    if known is not None and len(table):
+        is_own = table["dataset"] == known.dataset
+        others = np.flatnonzero(~is_own)
+        found[others] = novelty(table["embeddings"][others], known.vectors)
+        for index in np.unique(table["image_index"][is_own]):
+            rows = np.flatnonzero(is_own & (table["image_index"] == index))
+            vectors = known.vectors[known.image_index != index]
+            found[rows] = novelty(table["embeddings"][rows], vectors)
+    return table.with_columns(novelty=found)
 
 
 def novelty(vectors, known, k=5):
@@ -16,48 +171,17 @@ def novelty(vectors, known, k=5):
     ----------
     vectors : ndarray of shape (N, F), float
     known : ndarray of shape (M, F), float
-        At least one; of less than `k` the farthest counts.
+        Of less than `k` the farthest counts.
     k : int
 
     Returns
     -------
     distance : ndarray of shape (N,), float32
-        Euclidean; higher = stranger.
+        Euclidean; higher = stranger; NaN where none is known.
     """
-    if not len(vectors):
-        return np.zeros(0, np.float32)
+    if not len(vectors) or not len(known):
+        return np.full(len(vectors), np.nan, np.float32)
     from sklearn.neighbors import NearestNeighbors  # slow to import
 
     search = NearestNeighbors(n_neighbors=min(k, len(known)), algorithm="brute").fit(known)
     return search.kneighbors(vectors)[0][:, -1].astype(np.float32)
-
-
-def with_novelty(table, known):
-    """The table with a column `novelty` (N,) float32.
-
-    Parameters
-    ----------
-    table : ObjectTable
-        With `embeddings`.
-    known : ObjectTable
-        Embedded segments of pictures like those that the network was trained on, none of which is
-        in `table`; those whose predicted IoU is at least `LEAST_IOU`, or unknown, are trusted.
-
-    Raises
-    ------
-    SettingError
-        No segment is trusted, or another network has made the vectors.
-    """
-    trusted = known.take(~(known["predicted_iou"] < LEAST_IOU))
-    widths = table["embeddings"].shape[1], trusted["embeddings"].shape[1]
-    if widths[0] != widths[1]:
-        raise SettingError(
-            f"vectors of {widths[0]} and of {widths[1]} values cannot be compared: embed the known "
-            "segments with the same args.net"
-        )
-    if not len(trusted):
-        raise SettingError(
-            f"none of the {len(known)} known segments has a predicted IoU of at least {LEAST_IOU}: "
-            "run compute_embeddings.py for them with args.iou_threshold=1.01"
-        )
-    return table.with_columns(novelty=novelty(table["embeddings"], trusted["embeddings"]))

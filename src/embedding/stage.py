@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from src import pictures
+from src.embedding.novelty import Trusted, embed_known
 from src.embedding.suspects import Judge, Loaded
 from src.embedding.table import collect, matching_rows
 from src.embedding.vectors import Embedder, read_picture
@@ -32,6 +33,7 @@ class Embedding(Kept):
     path: Path  # of the table that is collected
     num_cores: int = 1  # processes that choose and cut, while this one embeds
     overwrite: bool = False  # whether vectors that are there are computed again
+    trusted: Trusted | None = None  # where the known segments come from, that objects are new to
 
     def file_of(self, name):
         """Path of the vectors of a picture."""
@@ -154,4 +156,6 @@ def embed_dataset(run, embedding):
     done = [name for name in ours if f"image {name}" not in failed]
     if ours and not done:
         return tally, None
+    if embedding.trusted and done:
+        embed_known(run, embedding, embedding.trusted)
     return tally, collect(run.log, embedding, names, done)

@@ -303,7 +303,7 @@ def load_objects(path, model_name, io_path):
     columns = {
         name: column
         for name, column in table.columns.items()
-        if name not in (*tables.VECTORS, "thumbnail", "annotated")
+        if name not in (*tables.VECTORS, "novelty", "thumbnail", "annotated")
     }
     columns["image_path"] = tables.as_column([found[picture] for picture in table["image_path"]])
     return Loaded(

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from src.embedding.novelty import read_known, with_novelty
 from src.errors import SettingError
 from src.records import ImageName, ObjectTable
 from src.store import provenance, tables
@@ -46,7 +47,9 @@ def collect(log, embedding, names, done):
         found, made_from = _read_all(log, embedding, searched, set(names))
         judged = {name: found[name].facts for name in sorted(found.keys() & done)}
         is_empty = not any(len(found[name]) for name in found if name.dataset in searched)
-        table = _joined(found)
+        known = read_known(path, made_from)
+        made_from["known"] = known and known.digest
+        table = with_novelty(_joined(found), known)
         found.clear()  # so that no more than two copies of the vectors are in memory
         old = _read_old(log, path, made_from)
         table = _with_maps(table, old)

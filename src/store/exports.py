@@ -26,6 +26,7 @@ COLUMNS = {  # of CSV and Parquet, with their types in the latter
     "true_class": "string",
     "predicted_iou": "float32",
     "suspicion": "float32",
+    "novelty": "float32",
     "segment_size": "int64",
     "crop_left": "int64",
     "crop_upper": "int64",
@@ -36,8 +37,8 @@ COLUMNS = {  # of CSV and Parquet, with their types in the latter
 _PACKAGES = {"coco": ("pycocotools.mask", "COCO"), "parquet": ("pyarrow.parquet", "Parquet")}
 _SIDES = ("left", "upper", "right", "lower")
 _ATTRIBUTES = (
-    "predicted_class", "predicted_iou", "suspicion", "dataset", "image_index", "component",
-    "true_class", "tag", "segments",
+    "predicted_class", "predicted_iou", "suspicion", "novelty", "dataset", "image_index",
+    "component", "true_class", "tag", "segments",
 )  # fmt: skip
 ROWS_AT_ONCE = 4096  # in Parquet: at most 32 MB of vectors of 1920 values in memory
 
@@ -221,6 +222,7 @@ def _record(table, row, names, tags):
         true_class=None if true_id == NO_LABEL else _name(true.get(dataset, {}), true_id),
         predicted_iou=_finite(table["predicted_iou"][row]),
         suspicion=_finite(table["suspicion"][row]),
+        novelty=_finite(table["novelty"][row]) if "novelty" in table else None,
         segment_size=None if size < 0 else size,
         tag=(tags or {}).get(row),
     )

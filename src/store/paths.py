@@ -127,6 +127,11 @@ def vectors_folder(table):
     return Path(table).with_suffix("")
 
 
+def known_vectors(table):
+    """Path of the vectors of known segments that go with a table of embedded segments."""
+    return vectors_folder(table) / "known.p"
+
+
 def tags_path(table):
     """Path of the tags of a table of embedded segments: JSON, beside it."""
     path = Path(table)

@@ -84,6 +84,16 @@ def of_embeddings(network, datasets):
     return _stored("vectors", datasets=datasets, **network)
 
 
+def of_known(network, selection, dataset, segments):
+    """What the vectors of known segments depend on.
+
+    `network` and `selection` are as of `of_vectors`, the latter without thresholds; `segments` are
+    the index of each picture of the dataset, and the digest of what its segments were made from.
+    """
+    facts = {"selection": selection, "dataset": dataset, "pictures": digest(segments)}
+    return _stored("vectors", **facts, **network)
+
+
 def of_classes(dataset, labels, known=None):
     """What the list of the classes in a picture depends on: class of the dataset, label file."""
     labels = labels and content(labels, (known or {}).get("labels"))

@@ -41,6 +41,7 @@ _OF_ROWS = {
     "predicted_id": "pred",
     "predicted_iou": "iou",
     "suspicion": "suspicion",
+    "novelty": "novelty",
     "segment_size": "segment_size",
     "thumbnail": "thumbnail",
     "annotated": "annotated",
@@ -211,6 +212,7 @@ def _columns(content):
     columns["predicted_iou"] = np.asarray(iou, np.float32)
     suspicion = content.get("suspicion", 1 - columns["predicted_iou"])
     columns["suspicion"] = np.asarray(suspicion, np.float32)
+    columns["novelty"] = np.asarray(content.get("novelty", np.full(rows, np.nan)), np.float32)
     if "thumbnail" in content:
         columns["thumbnail"] = as_column(content["thumbnail"])
     if "annotated" in content:
