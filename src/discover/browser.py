@@ -358,7 +358,7 @@ class _FigureSocket(_Socket):
             self._move()
 
     def _can_be(self, content):
-        """Whether a page can have sent this; a figure without or with huge edges is lost for all."""
+        """Whether a page can have sent this; without edges a figure would be lost for all."""
         kind, canvas = content.get("type"), self.manager.canvas
         fields = _FIELDS.get(kind) if _is_text(kind) else None
         if fields is None or not all(fits(content.get(name)) for name, fits in fields.items()):
