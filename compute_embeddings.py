@@ -224,7 +224,7 @@ def embedding_of(args, run, source, model, card):
     """What the settings ask for: an Embedding of what a Judge finds, or of what was loaded."""
     net, crop_size = args["net"], args["crop_size"]
     entry = choose_network(net, args["net_weights"], crop_size)
-    device = inference.choose_device(args["gpu"], run.log, elsewhere=bool(run.scheduler))
+    device = inference.choose_device(args["gpu"], run.log, elsewhere=run.is_elsewhere())
     if net == "segmentation":
         entry, embedder = model, WholeEmbedder(model, card, device)
     else:

@@ -77,7 +77,7 @@ def predictor_of(args, run, count=None):
     run.log.info("%s: %s", model.name, card.origin)
     names = "precision", "tile", "context", "channels_last", "compile", "outputs"
     computing = Computing(
-        device=inference.choose_device(args["gpu"], run.log, elsewhere=bool(run.scheduler)),
+        device=inference.choose_device(args["gpu"], run.log, elsewhere=run.is_elsewhere()),
         scores=sorted(args["scores"]),
         size=card.size,
         multiple_of=card.multiple_of,

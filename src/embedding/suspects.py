@@ -6,7 +6,6 @@ from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from src import registry, scores
 from src.datasets import LabelledImages
@@ -14,6 +13,7 @@ from src.embedding import crops, objects
 from src.errors import SettingError
 from src.MetaSeg import stage
 from src.MetaSeg.meta_models import MetaModel
+from src.progress import progress
 from src.records import ImageName, ObjectTable
 from src.run import processes
 from src.run.kept import Kept
@@ -176,7 +176,8 @@ class Judge(Kept):
         """
         found = []
         found_in = processes.results(self._suspicions, names, num_cores)
-        for _, result in tqdm(found_in, "ranking", len(names), unit="image", delay=2):
+        shown = {"desc": "ranking", "total": len(names), "unit": "image", "delay": 2}
+        for _, result in progress(found_in, **shown):
             if not isinstance(result, Exception):  # will be named when it is embedded
                 found.append(result)
         suspicions = np.concatenate([np.zeros(0, np.float32), *found])

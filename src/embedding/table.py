@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from src.errors import SettingError
+from src.progress import progress
 from src.records import ImageName, ObjectTable
 from src.store import provenance, tables
 from src.store.files import locked
@@ -72,7 +72,7 @@ def _read_all(log, embedding, searched, names):
         for of_dataset in sorted(folder.iterdir() if folder.is_dir() else [])
         for index in indices_in(of_dataset, "vectors")
     ]
-    for name in tqdm(stored, desc="collecting", unit="image", delay=2):
+    for name in progress(stored, desc="collecting", unit="image", delay=2):
         if name.dataset in searched and name not in names:
             continue
         try:

@@ -9,9 +9,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
 
-from tqdm import tqdm
-
 from src.errors import RunError
+from src.progress import progress
 from src.run import cluster, processes
 from src.run.settings import SHARD
 from src.store import files
@@ -66,6 +65,10 @@ class Runner:
         """The Runner of a script, from those of its settings that are named like an attribute."""
         names = [field.name for field in fields(cls) if field.name in args]
         return cls(log, **{name: args[name] for name in names})
+
+    def is_elsewhere(self):
+        """Whether the work is done on machines that may have GPUs where this one has none."""
+        return self.scheduler is not None and not self.scheduler.startswith("local:")
 
     @contextmanager
     def on_cluster(self, folder, gpu=False):
@@ -192,7 +195,7 @@ class Runner:
                 _log_plan(self.log, todo)
                 return tally(planned=len(todo))
             first = [f"image {image}" for image, _ in todo[:_FIRST]] if len(todo) > _FIRST else []
-            bar = tqdm(total=len(images), initial=skipped, desc=what, unit="image")
+            bar = progress(total=len(images), initial=skipped, desc=what, unit="image")
             with bar, closing(work([image for image, _ in todo])) as results:
                 for image, error in results:
                     if error is None:
@@ -226,7 +229,7 @@ class Runner:
         if self.overwrite or why is None:
             return [(image, "args.overwrite" if why else "not looked at") for image in images]
         todo = []
-        bar = tqdm(total=len(images), desc=f"{what}: looking", unit="image", delay=2)
+        bar = progress(total=len(images), desc=f"{what}: looking", unit="image", delay=2)
         with bar, ThreadPoolExecutor() as pool:
             for start in range(0, len(images), _CHECKED):  # an interrupt waits for those that began
                 part = images[start : start + _CHECKED]
