@@ -330,7 +330,7 @@ def export(log, collection, source, known, files):
         try:
             writers[name](path, table, rows, mappings)
         except (OSError, ValueError) as error:
-            raise SettingError(f"{path} cannot be written: {error}") from error
+            raise SettingError(f"{path} cannot be made: {error}") from error
         log.info("wrote %s: %d objects", path, len(rows))
 
 

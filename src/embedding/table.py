@@ -187,7 +187,7 @@ def read_table(path):
         )
     table = tables.read_embeddings(path)
     if not len(table):
-        why = table.facts.get("emptied_by", "raise args.iou_threshold in stage 4")
+        why = table.facts.get("emptied_by", "compute_embeddings.py says why it found none")
         raise SettingError(f"{path} holds no object: {why}")
     return table
 

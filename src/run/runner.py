@@ -252,6 +252,23 @@ class Runner:
         return name, reason
 
 
+@contextmanager
+def said_once(log):
+    """Meanwhile let each message of a log through only once, as where work is begun anew."""
+    said = set()
+
+    def is_new(record):
+        count = len(said)
+        said.add(record.getMessage())
+        return len(said) > count
+
+    log.addFilter(is_new)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_new)
+
+
 def summary(tally):
     """The line a run over many images ends with."""
     total = tally.done + tally.planned + tally.skipped + len(tally.failed)
@@ -262,9 +279,10 @@ def summary(tally):
     )
 
 
-def failure(tally, others="the others are done"):
-    """The RunError that names what failed."""
+def failure(tally, others=None):
+    """The RunError that names what failed, and says what became of the others."""
     lines = [f"{name}: {reason}" for name, reason in tally.failed]
+    others = others or ("the others are done" if tally.done + tally.skipped else "none is done")
     message = "\n  ".join([f"{len(lines)} failed; {others}:", *lines])
     return RunError(message)
 
