@@ -196,7 +196,7 @@ def embedding_of(args, run, source, model, card):
     """What the settings ask for: an Embedding of what a Judge finds, or of what was loaded."""
     net, crop_size = args["net"], args["crop_size"]
     entry = choose_network(net, args["net_weights"], crop_size)
-    device = inference.choose_device(args["gpu"], run.log, elsewhere=bool(run.scheduler))
+    device = inference.choose_device(args["gpu"], run.log, elsewhere=run.is_elsewhere())
     if net == "segmentation":
         entry, embedder = model, WholeEmbedder(model, card, device)
     else:
@@ -304,7 +304,7 @@ def export(log, collection, source, known, files):
         try:
             writers[name](path, table, rows, mappings)
         except (OSError, ValueError) as error:
-            raise SettingError(f"{path} cannot be written: {error}") from error
+            raise SettingError(f"{path} cannot be made: {error}") from error
         log.info("wrote %s: %d objects", path, len(rows))
 
 

@@ -15,7 +15,7 @@ from src import class_ids, entries, model_card
 from src.errors import ClassCountError
 from src.run import choice
 from src.run.experiment import create_experiment
-from src.run.runner import Runner
+from src.run.runner import Runner, said_once
 from src.run.settings import HOW_TO_RUN, PATH, SHARE, SIZE, setting, shared_settings
 from src.scores import FITTED, OF_LOGITS
 from src.segmentation import fitting, inference
@@ -69,7 +69,8 @@ def predictor_of(args, run, count=None):
     io_path, keeps = Path(args["io_path"]).resolve(), not run.dry_run
     model = entries.choose_model(models, args["model_name"], io_path, keeps)
     data = entries.choose_dataset(datasets, args["dataset"], io_path, keeps)
-    says = model_card.ask(model) or model_card.kept(io_path, model)
+    told = model_card.ask(model)
+    says = told or model_card.kept(io_path, model)
     says |= {"classes": count} if count else {}
     card = model_card.card_of(model, CONFIG.TRAIN_DATASET, says)
     if keeps and says:
@@ -77,7 +78,7 @@ def predictor_of(args, run, count=None):
     run.log.info("%s: %s", model.name, card.origin)
     names = "precision", "tile", "context", "channels_last", "compile", "outputs"
     computing = Computing(
-        device=inference.choose_device(args["gpu"], run.log, elsewhere=bool(run.scheduler)),
+        device=inference.choose_device(args["gpu"], run.log, elsewhere=run.is_elsewhere()),
         scores=sorted(args["scores"]),
         size=card.size,
         multiple_of=card.multiple_of,
@@ -90,6 +91,7 @@ def predictor_of(args, run, count=None):
     asked = {"scores": computing.scores, "outputs": args["outputs"], "size": card.size}
     asked |= {"context": args["tile"] and args["context"]}
     asked |= {"multiple_of": card.multiple_of if card.multiple_of > 1 else None}
+    asked |= {"classes": card.count if "classes" in told else None}  # told apart from its weights
     source |= {name: value for name, value in asked.items() if value}
     results = Results(io_path, model.name, data.name)
     if FITTED.keys() & set(args["scores"]) and not args["fit_scores"]:
@@ -126,15 +128,16 @@ def chosen_images(args, predictor):
 def predict(args, run):
     """Predict what the settings ask for, or fit scores to it; gives the Tally."""
     work = fitting.fit_scores if args["fit_scores"] else predict_dataset
-    predictor = predictor_of(args, run)
-    indices = chosen_images(args, predictor)
-    try:
-        return work(run, predictor, indices)
-    except ClassCountError as error:
-        said = model_card.ask(predictor.model)
-        if model_card.card_of(predictor.model, CONFIG.TRAIN_DATASET, said).count is not None:
-            raise
-        return work(run, predictor_of(args, run, error.count), indices)
+    with said_once(run.log):
+        predictor = predictor_of(args, run)
+        indices = chosen_images(args, predictor)
+        try:
+            return work(run, predictor, indices)
+        except ClassCountError as error:
+            said = model_card.ask(predictor.model)
+            if model_card.card_of(predictor.model, CONFIG.TRAIN_DATASET, said).count is not None:
+                raise
+            return work(run, predictor_of(args, run, error.count), indices)
 
 
 @ex.automain

@@ -122,14 +122,19 @@ def match_ids(label_mapping, pred_mapping, train_ids=None):
 
     Raises
     ------
+    SettingError
+        An id lies outside 0..255.
     ValueError
-        If an id lies outside 0..255, two predicted ids share a name, or `train_ids` has an id that
+        If two predicted ids share a name, or `train_ids` has an id that
         `label_mapping` lacks or something else than a name.
     """
     for mapping, what in ((label_mapping, "label_mapping"), (pred_mapping, "pred_mapping")):
         wrong = [key for key in mapping if not 0 <= key <= NO_LABEL]
         if wrong:
-            raise ValueError(f"ids of `{what}` must lie in 0..255, got {wrong}")
+            raise SettingError(
+                f"ids of `{what}` must lie in 0..{NO_LABEL}, and {NO_LABEL} means no label; got "
+                f"{len(wrong)} others, such as {wrong[0]}: join classes that are alike"
+            )
     train_ids = train_ids or {}
     for key, name in train_ids.items():
         if key not in label_mapping or not isinstance(name, str):

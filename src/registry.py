@@ -134,4 +134,6 @@ def _check_arguments(entry, factory, args, kwargs):
 
 
 def _wrong(entry, problem):
-    return SettingError(f"configuration entry {entry.name!r}: {problem}")
+    # of the configuration, or one made of a folder or of a kind of networks
+    what = f"{entry.module_name}.{entry.class_name}"
+    return SettingError(f"{entry.name!r} ({what}) cannot be used: {problem}")

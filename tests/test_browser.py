@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import time
 import urllib.request
@@ -356,6 +357,86 @@ def test_a_figure_can_be_downloaded_and_closed(visit):
             assert json.loads(await page.read_message()) == {"figures": [[1, "Map"]]}
             await page.write_message(json.dumps({"close": 1}))
             assert json.loads(await page.read_message()) == {"figures": []}
+
+    visit(visitor)
+
+
+BEGINNINGS = {  # of files
+    "avif": b"\0\0\0", "eps": b"%!PS-Adobe", "gif": b"GIF8", "jpeg": b"\xff\xd8", "pdf": b"%PDF-",
+    "pgf": b"%% Creator", "png": b"\x89PNG", "ps": b"%!PS-Adobe", "raw": b"", "svg": b"<?xml",
+    "tif": b"II*\0", "webp": b"RIFF",
+}  # fmt: skip
+
+
+def test_every_format_of_the_toolbar_can_be_downloaded(visit):
+    async def visitor(address, figure):
+        client = AsyncHTTPClient()
+        script = (await client.fetch(address + "mpl.js")).body.decode()
+        offered = json.loads(script.split("mpl.extensions = ")[1].split(";")[0])
+        assert {*offered} <= {*BEGINNINGS}
+        for suffix in offered:
+            file = (await client.fetch(f"{address}1/picture.{suffix}")).body
+            assert len(file) > 100 and file.startswith(BEGINNINGS[suffix]), suffix
+
+    visit(visitor)
+
+
+POINTER = {"x": 5, "y": 5, "button": 0, "buttons": 0, "modifiers": []}
+MALFORMED = [
+    b"\xff", "", "{", "[" * 10_000, "null", "7", "[]", "{}", '{"type": null}', '{"type": []}',
+    '{"type": "event"}', '{"type": "unknown_event"}', '{"type": "key_press", "key": 7}',
+    '{"type": "toolbar_button"}', '{"type": "motion_notify"}', '{"type": "resize", "width": "9"}',
+    *(
+        json.dumps({"type": "set_device_pixel_ratio", "device_pixel_ratio": ratio})
+        for ratio in (0, -1, 1e-9, 9999, 10**400, float("nan"), float("inf"), None, "1", [])
+    ),
+    *(
+        json.dumps({"type": "resize", "width": width, "height": 300})
+        for width in (0, -5, 0.5, 10**6, float("nan"))
+    ),
+    json.dumps({"type": "button_press", **POINTER, "button": "left"}),
+    json.dumps({"type": "button_press", **POINTER, "modifiers": [[]]}),
+    json.dumps({"type": "scroll", **POINTER}),
+]  # fmt: skip
+
+
+def test_malformed_messages_change_nothing_and_say_nothing(visit, capsys, caplog):
+    async def visitor(address, figure):
+        size = tuple(figure.bbox.size)
+        web_socket = address.replace("http", "ws")
+        async with connected(web_socket + "1/socket") as page, connected(web_socket + "9/socket"):
+            for message in MALFORMED:
+                await page.write_message(message, binary=isinstance(message, bytes))
+            await page.write_message(json.dumps({"type": "refresh"}))
+            while not is_answer(await page.read_message()):
+                pass
+        assert tuple(figure.bbox.size) == size and figure.canvas.device_pixel_ratio == 1
+        async with connected(web_socket + "figures") as page:
+            for message in ("{", "[]", '{"close": []}', '{"close": 9}', '{"close": 1}'):
+                await page.write_message(message)
+            assert json.loads(await page.read_message()) == {"figures": [[1, "Map"]]}
+            assert json.loads(await page.read_message()) == {"figures": []}
+
+    visit(visitor)
+    assert capsys.readouterr().err == "" and caplog.text == ""
+
+
+def test_a_page_that_gives_its_own_name_our_number_is_sent_away(visit):
+    async def visitor(address, figure):
+        client, port = AsyncHTTPClient(), address.split("/")[2].split(":")[1]
+
+        async def answer(host):
+            request = HTTPRequest(address, headers={"Host": f"{host}:{port}"})
+            return (await client.fetch(request, raise_error=False)).code
+
+        own = ["127.0.0.1", "[::1]", "localhost", socket.gethostname()]
+        assert [await answer(host) for host in own] == [200] * 4
+        foreign = [
+            "elsewhere.example",
+            "127.0.0.1.elsewhere.example",
+            "localhost.elsewhere.example",
+        ]
+        assert [await answer(host) for host in foreign] == [404] * 3
 
     visit(visitor)
 

@@ -849,7 +849,7 @@ def test_an_export_that_fails_is_named_and_the_table_is_kept(world):
     world.run()
     Results(world.results, "whole", "first").components(3).unlink()
     file = world.folder / "out.json"
-    with pytest.raises(SettingError, match=r"out.json cannot be written: .*components3.* missing"):
+    with pytest.raises(SettingError, match=r"out.json cannot be made: .*components3.* missing"):
         world.run(load_file=world.path(), net="too_large", coco=file)
     assert len(world.table("too_large")["box"]) == 1
 

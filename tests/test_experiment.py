@@ -129,6 +129,13 @@ def test_the_terminal_shows_our_messages_and_no_warnings(script):
     assert "arning" not in err
 
 
+def test_in_a_pipe_a_run_says_no_more_than_what_it_does_and_that_it_is_done(ex, capsys):
+    ex.main(lambda: {"a": 1})
+    assert ex.run().result == {"a": 1}
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d INFO Completed after 0:00:0\d", line)
+
+
 def test_a_stored_run_has_its_settings_sources_and_output(script, tmp_path):
     code, _, _ = call(script, "with", "args.gpu=None", "-F", tmp_path, "-n", "mine")
     assert code == 0
@@ -423,7 +430,9 @@ def test_a_run_leaves_the_root_logger_and_the_signals_alone(ex, capsys):
     ex.run()
     assert logging.root.handlers == handlers and logging.root.level == level
     assert signal.getsignal(signal.SIGTERM) is before
-    assert capsys.readouterr().err.count("Started") == 2  # one handler, whatever the number of runs
+    assert (
+        capsys.readouterr().err.count("Completed") == 2
+    )  # one handler, whatever the number of runs
 
 
 def test_the_command_line_gives_the_signals_back(ex):

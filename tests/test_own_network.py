@@ -269,6 +269,19 @@ def test_predictions_of_another_program(user):
     assert has_colour(picture, ORANGE)
 
 
+def test_a_change_of_the_number_of_classes_is_noticed_beside_predictions_that_are_done(user):
+    folder = user.elsewhere / "changing"
+    save_predictions(folder, user.photos, 4, classes=["a", "b", "c", "d"])
+    asked = dict(dataset="./photos", model_name="predictions/./changing")
+    user.run(PREDICT, **asked)
+    assert "6 skipped" in user.run(PREDICT, **asked)
+    (folder / "classes.json").write_text(json.dumps(["a", "b", "c"]))
+    said = user.run(PREDICT, **asked, fails=True)
+    assert re.search(r"is of shape \(4, 22, 34\), but there are 3 classes", said)
+    (folder / "classes.json").write_text(json.dumps(["A", "b", "c", "d"]))  # another name alone
+    assert "6 skipped" in user.run(PREDICT, **asked)
+
+
 @pytest.fixture(scope="module")
 def five(user):
     """What `User.map` gives of predictions of five classes without names."""
@@ -284,6 +297,8 @@ def test_predictions_without_a_word_about_their_classes(five):
     resized = r"\d INFO Predictions gives maps of 22 x 34 for 67 x 101 pixels: resized"
     assert len(re.findall(resized, said["predict"])) == 1
     assert "5 classes (nobody's names)" in said["predict"]
+    messages = [line[9:] for line in said["predict"].splitlines()]  # without the time
+    assert sorted({*messages}) == sorted(messages)
     assert {row["predicted_class"] for row in rows} <= {f"class {k}" for k in range(5)}
 
 
@@ -357,6 +372,8 @@ def test_a_network_that_takes_multiples_of_32_only(owner):
     pytest.importorskip("segmentation_models_pytorch")
     said, rows, _ = owner.map("unet")
     assert "5 classes (nobody's names)" in said["predict"]
+    messages = [line[9:] for line in said["predict"].splitlines()]  # without the time
+    assert sorted({*messages}) == sorted(messages)
     assert {row["predicted_class"] for row in rows} <= {f"class {k}" for k in range(5)}
 
 
@@ -506,7 +523,10 @@ REFUSED = {
         PREDICT, dict(dataset="./nowhere"), r"dataset './nowhere': there is no folder .*nowhere",
     ),
     "a folder without pictures": (
-        PREDICT, dict(dataset="./texts"), r"there are no pictures \S*texts/\S*, but 2 \.txt",
+        PREDICT,
+        dict(dataset="./texts"),
+        r"pred_images: 'texts' \(src.datasets.custom.CustomDataset\) cannot be used: there are no "
+        r"pictures \S*texts/\S*, but 2 \.txt",
     ),
     "no such folder of predictions": (
         PREDICT,
@@ -598,4 +618,4 @@ def test_what_cannot_work_ends_with_a_sentence(name, refusals):
 def test_on_demand_every_picture_is_tried_although_the_first_fail_alike(owner, refusals):
     of_ids = {"dataset": "photos", "model_name": "predictions/whole", "fail_fast": False}
     said = owner.run(PREDICT, **of_ids, fails=True)
-    assert "6 failed; the others are done" in said
+    assert "6 failed; none is done" in said

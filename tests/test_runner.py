@@ -1,5 +1,6 @@
 import logging
 import os
+import re
 import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -9,7 +10,7 @@ import pytest
 
 from src.errors import RunError
 from src.run import processes
-from src.run.runner import Runner, Tally, summary
+from src.run.runner import Runner, Tally, said_once, summary
 
 LOG = logging.getLogger(__name__)
 
@@ -431,6 +432,41 @@ def test_a_clean_run_ends_with_one_line(caplog):
     caplog.set_level(logging.INFO)
     Runner(LOG).close(Tally(done=3, skipped=4, failed=(), seconds=1.23))
     assert caplog.messages == ["3 done, 4 skipped (already there), 0 failed, 7 in total, 1.2 s"]
+
+
+def test_where_every_picture_failed_no_others_are_claimed_to_be_done():
+    tally = Tally(done=0, skipped=0, failed=(("image 2", "it is grey"),), seconds=1.0)
+    with pytest.raises(RunError, match="1 failed; none is done:\n  image 2: it"):
+        Runner(LOG).close(tally)
+
+
+def test_where_nobody_watches_progress_is_a_line_every_so_often(monkeypatch, caplog, capsys):
+    monkeypatch.setattr("src.progress.EVERY_S", 0)
+    caplog.set_level(logging.INFO)
+    Runner(LOG).each(abs, range(4), "adding")
+    assert [message.partition("%")[0] for message in caplog.messages] == [
+        "adding: 1 of 4 (25", "adding: 2 of 4 (50", "adding: 3 of 4 (75", "adding: 4 of 4 (100",
+    ]  # fmt: skip
+    assert re.fullmatch(
+        r"\), .*(image/s|s/image), \d\d:\d\d left", caplog.messages[1].partition("%")[2]
+    )
+    assert capsys.readouterr() == ("", "")
+
+
+def test_work_that_is_done_soon_says_nothing_of_its_progress(caplog, capsys):
+    caplog.set_level(logging.INFO)
+    Runner(LOG).each(abs, range(4), "adding", why=lambda _: "new")
+    assert caplog.messages == [] and capsys.readouterr() == ("", "")
+
+
+def test_where_work_is_begun_anew_each_message_appears_once(caplog):
+    caplog.set_level(logging.INFO)
+    with said_once(LOG):
+        for count in (1, 2):
+            LOG.info("no GPU")
+            LOG.info("%d classes", count)
+    LOG.info("no GPU")
+    assert caplog.messages == ["no GPU", "1 classes", "2 classes", "no GPU"]
 
 
 def test_a_run_with_failures_fails_and_lists_them():

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
-from tqdm import trange
 
 from src import registry
 from src.errors import SettingError
 from src.MetaSeg.meta_models import MetaModel, is_regressor, standardised
 from src.MetaSeg.segment_tables import split_by_image
+from src.progress import progress
 from src.store import regressors
 from src.store.weights import read_torch, write_torch
 
@@ -135,7 +135,8 @@ def _fit_network(entry, training, validation, schedule, report, progress_path):
     losses, best = _resume(progress_path, changing)
     for epoch, both in enumerate(losses, 1):
         report(epoch, *both)
-    for epoch in trange(len(losses) + 1, epochs + 1, desc="training", unit="epoch", leave=False):
+    to_come = range(len(losses) + 1, epochs + 1)
+    for epoch in progress(to_come, desc="training", unit="epoch", leave=False):
         if schedule.patience and losses and len(losses) - best["epoch"] >= schedule.patience:
             break
         training_loss = _train_epoch(network, optimiser, inputs, targets, schedule.batch_size)

@@ -3,6 +3,7 @@
 The common part is here: pictures and label files from a folder of the user.
 """
 
+import os
 import warnings
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -289,6 +290,22 @@ def with_labels(images, label_of):
             f"{len(missing)} of {len(samples)} pictures have no labels, the first: {missing[0]}"
         )
     return samples
+
+
+def item_of(samples, index):
+    """Image, ground truth or None, and path of an image in anybody's dataset.
+
+    Another item is a ValueError.
+    """
+    item = samples[index]
+    is_item = isinstance(item, tuple | list) and len(item) == 3
+    if not is_item or not isinstance(item[2], str | os.PathLike):
+        values = item if isinstance(item, tuple | list) else [item]
+        raise ValueError(
+            f"an item of {type(samples).__name__} must be (image, ground truth or None, path of "
+            f"the picture), got ({', '.join(type(value).__name__ for value in values)})"
+        )
+    return item
 
 
 def check_choice(name, value, allowed):

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from src.datasets import IMAGENET_MEAN, IMAGENET_STD, LabelledImages, check_choice
 from src.datasets.demo import scene as street_scene
 from src.datasets.demo.things import UNSEEN
+from src.progress import progress
 from src.store.files import prepare, whole_file
 
 mean, std = IMAGENET_MEAN, IMAGENET_STD
@@ -86,7 +86,7 @@ def _render_missing(samples, split, seed):
     missing = [k for k, files in enumerate(samples) if not all(file.exists() for file in files)]
     if missing:
         prepare(samples[0][0].parent)
-    for index in tqdm(missing, desc=f"rendering {split}", unit="scene", disable=not missing):
+    for index in progress(missing, desc=f"rendering {split}", unit="scene", disable=not missing):
         for array, path in zip(scene(split, seed, index), samples[index], strict=True):
             if not path.exists():
                 _save(array, path)

@@ -2,7 +2,9 @@
 
 What is protected: only this computer is listened to unless an address says otherwise; every path
 begins with a secret of this run, so that neither other users of the computer nor foreign web pages
-(whose websockets tornado also refuses by their origin) get in. What is not: whoever has the link
+(whose websockets tornado also refuses by their origin) get in, and who asks for a computer of
+another name is sent away, as a web page that gives its own name our number does. Messages that no
+page of ours sends are left out. What is not: whoever has the link
 can use the explorer, and with another address than this computer's own all passes the network
 unencrypted, the link included.
 """
@@ -13,6 +15,7 @@ import io
 import ipaddress
 import itertools
 import json
+import re
 import secrets
 import socket
 import time
@@ -35,6 +38,37 @@ from src.errors import SettingError
 PAGE = Path(__file__).with_name("browser.html")
 PORTS_TRIED = 20
 PATIENCE_S = 1.0  # how long a page that does not draw holds up the others
+EDGE_PX = 10_000  # of a figure, at most
+
+
+def _is_number(value):
+    return isinstance(value, int | float) and abs(value) <= EDGE_PX  # never NaN
+
+
+def _is_whole(value):
+    return isinstance(value, int) and abs(value) <= EDGE_PX
+
+
+def _is_text(value):
+    return isinstance(value, str)
+
+
+def _are_texts(value):
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+_POINTER = {"x": _is_number, "y": _is_number, "button": _is_whole, "buttons": _is_whole}
+_POINTER |= {"modifiers": _are_texts}
+_FIELDS = {  # of what matplotlib's page sends, by the type of the message
+    **dict.fromkeys(("draw", "drawn", "refresh", "ack", "send_image_mode", "supports_binary"), {}),
+    **dict.fromkeys(("button_press", "button_release", "dblclick", "motion_notify"), _POINTER),
+    **dict.fromkeys(("figure_enter", "figure_leave"), _POINTER),
+    **dict.fromkeys(("key_press", "key_release"), {"key": _is_text}),
+    "scroll": _POINTER | {"step": _is_number},
+    "toolbar_button": {"name": _is_text},
+    "resize": {"width": _is_number, "height": _is_number},
+    "set_device_pixel_ratio": {"device_pixel_ratio": _is_number},
+}
 
 
 def listen(address, port):
@@ -74,7 +108,7 @@ async def serve(make, server):
     """
     figures = Figures()
     secret = secrets.token_urlsafe(12)
-    pages = HTTPServer(figures.application(secret))
+    pages = HTTPServer(figures.application(secret, _hosts(server.getsockname()[0])))
     pages.add_socket(server)
     try:
         explorer = make(windows=Windows(figures.new_figure, figures.close_figure))
@@ -98,6 +132,14 @@ def invitation(address, port, secret):
         return f"{link} Ctrl-C ends it.\n{first}"
     can = "Whoever has this link can use the explorer, and the network can read along."
     return f"{link} {can} Ctrl-C ends it."
+
+
+def _hosts(address):
+    """Pattern of what this computer is called by those who mean it: any number, its own names."""
+    names = {"localhost", socket.gethostname()}
+    if not ipaddress.ip_address(address).is_loopback:
+        names.add(socket.getfqdn())
+    return "|".join([r"[0-9.]+", r"\[[0-9a-f:.]+\]", *(re.escape(name.lower()) for name in names)])
 
 
 class Figures:
@@ -126,23 +168,28 @@ class Figures:
         for page in self.pages:
             page.tell(figures=list(titles.items()), **more)
 
-    def application(self, secret):
-        """The web server's paths, all below the secret."""
+    def application(self, secret, hosts):
+        """The web server's paths, all below the secret, for who asks for `hosts`, a pattern."""
         static = {"path": FigureManagerWebAgg.get_static_file_path()}
         images = {"path": Path(matplotlib.get_data_path()) / "images"}
         mine = {"figures": self}
-        return Application(
+        application = Application(
+            default_handler_class=_Missing,
+            websocket_ping_interval=20,  # a connection through SSH stays open
+        )
+        application.add_handlers(
+            f"({hosts})$",
             [
                 (rf"/{secret}/", _Page),
                 (rf"/{secret}/mpl.js", _Script),
                 (rf"/{secret}/_static/(.*)", StaticFileHandler, static),
                 (rf"/{secret}/_images/(.*)", StaticFileHandler, images),
                 (rf"/{secret}/figures", _PageSocket, mine),
-                (rf"/{secret}/([0-9]+)/socket", _FigureSocket, mine),
-                (rf"/{secret}/([0-9]+)/picture\.([a-z]+)", _Download, mine),
+                (rf"/{secret}/([0-9]{{1,9}})/socket", _FigureSocket, mine),
+                (rf"/{secret}/([0-9]{{1,9}})/picture\.([a-z]+)", _Download, mine),
             ],
-            websocket_ping_interval=20,  # a connection through SSH stays open
         )
+        return application
 
 
 class _Canvas(FigureCanvasWebAgg):
@@ -199,6 +246,12 @@ class _Manager(FigureManagerWebAgg):
             super().refresh_all()
 
 
+class _Missing(RequestHandler):
+    def prepare(self):
+        self.set_status(404)
+        self.finish("Nothing is here: open the link as the explorer has printed it.")
+
+
 class _Page(RequestHandler):
     def get(self):
         self.set_header("Content-Security-Policy", "frame-ancestors 'none'")
@@ -223,14 +276,22 @@ class _Download(RequestHandler):
         name = manager.get_window_title().lower().replace(" ", "_")
         self.set_header("Content-Type", "application/octet-stream")
         self.set_header("Content-Disposition", f'attachment; filename="{name}.{suffix}"')
-        manager.canvas.figure.savefig(self, format=suffix, dpi=150)
+        file = io.BytesIO()  # most formats want to seek in it
+        manager.canvas.figure.savefig(file, format=suffix, dpi=150)
+        self.write(file.getvalue())
 
 
 class _Socket(WebSocketHandler):
-    """A connection with a page."""
+    """A connection with a page; `hear` gets the objects that it sends."""
 
     def initialize(self, figures):
         self.figures = figures
+
+    def on_message(self, message):
+        with contextlib.suppress(ValueError, RecursionError):  # no JSON
+            content = json.loads(message)
+            if isinstance(content, dict):
+                self.hear(content)
 
     def send(self, message, **options):
         """Send a message unless the page has gone."""
@@ -249,10 +310,10 @@ class _PageSocket(_Socket):
     def on_close(self):
         self.figures.pages.discard(self)
 
-    def on_message(self, message):
-        manager = self.figures.managers.get(json.loads(message)["close"])
-        if manager is not None:
-            manager.destroy()
+    def hear(self, content):
+        number = content.get("close")
+        if isinstance(number, int) and number in self.figures.managers:
+            self.figures.managers[number].destroy()
 
     def tell(self, **message):
         self.send(json.dumps(message))
@@ -281,8 +342,9 @@ class _FigureSocket(_Socket):
         if self.manager is not None:
             self.manager.remove_web_socket(self)
 
-    def on_message(self, message):
-        content = json.loads(message)
+    def hear(self, content):
+        if self.manager is None or not self._can_be(content):
+            return
         if content["type"] == "motion_notify":
             self.move = content
         elif content["type"] == "drawn":
@@ -294,6 +356,22 @@ class _FigureSocket(_Socket):
             self._handle(content)
         if not self.is_drawing():
             self._move()
+
+    def _can_be(self, content):
+        """Whether a page can have sent this; without edges a figure would be lost for all."""
+        kind, canvas = content.get("type"), self.manager.canvas
+        fields = _FIELDS.get(kind) if _is_text(kind) else None
+        if fields is None or not all(fits(content.get(name)) for name, fits in fields.items()):
+            return False
+        edges, ratio = (
+            canvas.figure.bbox.size / canvas.device_pixel_ratio,
+            canvas.device_pixel_ratio,
+        )
+        if kind == "resize":
+            edges = [int(content["width"]), int(content["height"])]
+        elif kind == "set_device_pixel_ratio":
+            ratio = content["device_pixel_ratio"]
+        return all(1 <= edge * ratio <= EDGE_PX for edge in edges)
 
     def is_drawing(self):
         return self.sent_at is not None and time.monotonic() - self.sent_at < PATIENCE_S

@@ -126,7 +126,7 @@ def write_pictures(log, explorer, path, segment=None):
             save(*row, place)
         except OSError as error:
             raise SettingError(
-                f"{place} of `mainplot.save_path` cannot be written: {error}"
+                f"{place} of `mainplot.save_path` cannot be made: {error}"
             ) from error
         log.info("wrote %s", place)
 

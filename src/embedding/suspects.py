@@ -6,14 +6,14 @@ from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from src import registry, scores
-from src.datasets import LabelledImages
+from src.datasets import LabelledImages, item_of
 from src.embedding import crops, objects
 from src.errors import SettingError
 from src.MetaSeg import stage
 from src.MetaSeg.meta_models import MetaModel
+from src.progress import progress
 from src.records import ImageName, ObjectTable
 from src.run import processes
 from src.run.kept import Kept
@@ -176,7 +176,8 @@ class Judge(Kept):
         """
         found = []
         found_in = processes.results(self._suspicions, names, num_cores)
-        for _, result in tqdm(found_in, "ranking", len(names), unit="image", delay=2):
+        shown = {"desc": "ranking", "total": len(names), "unit": "image", "delay": 2}
+        for _, result in progress(found_in, **shown):
             if not isinstance(result, Exception):  # will be named when it is embedded
                 found.append(result)
         suspicions = np.concatenate([np.zeros(0, np.float32), *found])
@@ -185,16 +186,22 @@ class Judge(Kept):
     def advice(self, judged):
         """What to change where too few objects are chosen, by what most segments fell to.
 
+        Where none is chosen it is what the last of them fell to, whom nothing else had left out.
         `judged` are the facts of `objects_of` of some pictures.
         """
+        judged = list(judged)
         reasons = sum((Counter(facts["left_out"]) for facts in judged), Counter())
         if not reasons.total():
             return "no picture that was searched has a segment"
         reason, count = reasons.most_common(1)[0]
+        which = "most segments"
+        if not any(facts["segments"]["is_chosen"].any() for facts in judged):
+            reason, count = list(reasons.items())[-1]  # in the order of the filters
+            which = "all segments that are else wanted" if count < reasons.total() else which
         rule, (height, width) = self.rule, self.min_size
         is_iou = rule.suspicion == "predicted_iou"
         threshold = f"lower args.threshold, now {rule.least:g}" if rule.least is not None else ""
-        return f"most segments ({count} of {reasons.total()}) are left out as {reason}: " + {
+        return f"{which} ({count} of {reasons.total()}) are left out as {reason}: " + {
             "unknown suspicion": "their predicted IoU or score is not known; measure them anew",
             "not suspicious": f"raise args.iou_threshold, now {rule.iou_threshold:g}, or take "
             "args.suspicion=entropy" if is_iou else threshold,
@@ -218,7 +225,7 @@ class Judge(Kept):
         try:
             samples = self._samples(name.dataset)
             is_listed = isinstance(samples, LabelledImages)
-            lies = samples.samples[name.index][0] if is_listed else samples[name.index][2]
+            lies = samples.samples[name.index][0] if is_listed else item_of(samples, name.index)[2]
         except Exception:  # of others' datasets, any; whoever reads the picture will name it
             return noted
         # where one is missing, those after it have other indices

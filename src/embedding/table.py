@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from src.embedding.novelty import read_known, with_novelty
 from src.errors import SettingError
+from src.progress import progress
 from src.records import ImageName, ObjectTable
 from src.store import provenance, tables
 from src.store.files import locked
@@ -75,7 +75,7 @@ def _read_all(log, embedding, searched, names):
         for of_dataset in sorted(folder.iterdir() if folder.is_dir() else [])
         for index in indices_in(of_dataset, "vectors")
     ]
-    for name in tqdm(stored, desc="collecting", unit="image", delay=2):
+    for name in progress(stored, desc="collecting", unit="image", delay=2):
         if name.dataset in searched and name not in names:
             continue
         try:
@@ -190,7 +190,7 @@ def read_table(path):
         )
     table = tables.read_embeddings(path)
     if not len(table):
-        why = table.facts.get("emptied_by", "raise args.iou_threshold in stage 4")
+        why = table.facts.get("emptied_by", "compute_embeddings.py says why it found none")
         raise SettingError(f"{path} holds no object: {why}")
     return table
 

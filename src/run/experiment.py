@@ -10,6 +10,7 @@ import inspect
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import textwrap
@@ -43,6 +44,7 @@ _OPTIONS = (  # that people use
     ("-f, --force", "take settings that do not exist, and values that do not fit"),
     ("-h, --help", "this help"),
 )
+_OF_SACRED = re.compile(r"Running command |Started$|Result: ")
 _HERE = Path(__file__).relative_to(REPOSITORY)
 _MANUAL = "https://sacred.readthedocs.io/en/stable/command_line.html"
 
@@ -332,6 +334,11 @@ class _BarFriendlyHandler(logging.Handler):
     def __init__(self):
         super().__init__()
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+
+    def filter(self, record):
+        """Leave out what sacred says of a run, unless somebody watches: our messages say more."""
+        is_shown = sys.stderr.isatty() or not _OF_SACRED.match(str(record.msg))
+        return is_shown and super().filter(record)
 
     def emit(self, record):
         try:

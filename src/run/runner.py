@@ -9,9 +9,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
 
-from tqdm import tqdm
-
 from src.errors import RunError
+from src.progress import progress
 from src.run import cluster, processes
 from src.run.settings import SHARD
 from src.store import files
@@ -66,6 +65,10 @@ class Runner:
         """The Runner of a script, from those of its settings that are named like an attribute."""
         names = [field.name for field in fields(cls) if field.name in args]
         return cls(log, **{name: args[name] for name in names})
+
+    def is_elsewhere(self):
+        """Whether the work is done on machines that may have GPUs where this one has none."""
+        return self.scheduler is not None and not self.scheduler.startswith("local:")
 
     @contextmanager
     def on_cluster(self, folder, gpu=False):
@@ -192,7 +195,7 @@ class Runner:
                 _log_plan(self.log, todo)
                 return tally(planned=len(todo))
             first = [f"image {image}" for image, _ in todo[:_FIRST]] if len(todo) > _FIRST else []
-            bar = tqdm(total=len(images), initial=skipped, desc=what, unit="image")
+            bar = progress(total=len(images), initial=skipped, desc=what, unit="image")
             with bar, closing(work([image for image, _ in todo])) as results:
                 for image, error in results:
                     if error is None:
@@ -226,7 +229,7 @@ class Runner:
         if self.overwrite or why is None:
             return [(image, "args.overwrite" if why else "not looked at") for image in images]
         todo = []
-        bar = tqdm(total=len(images), desc=f"{what}: looking", unit="image", delay=2)
+        bar = progress(total=len(images), desc=f"{what}: looking", unit="image", delay=2)
         with bar, ThreadPoolExecutor() as pool:
             for start in range(0, len(images), _CHECKED):  # an interrupt waits for those that began
                 part = images[start : start + _CHECKED]
@@ -249,6 +252,23 @@ class Runner:
         return name, reason
 
 
+@contextmanager
+def said_once(log):
+    """Meanwhile let each message of a log through only once, as where work is begun anew."""
+    said = set()
+
+    def is_new(record):
+        count = len(said)
+        said.add(record.getMessage())
+        return len(said) > count
+
+    log.addFilter(is_new)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_new)
+
+
 def summary(tally):
     """The line a run over many images ends with."""
     total = tally.done + tally.planned + tally.skipped + len(tally.failed)
@@ -259,9 +279,10 @@ def summary(tally):
     )
 
 
-def failure(tally, others="the others are done"):
-    """The RunError that names what failed."""
+def failure(tally, others=None):
+    """The RunError that names what failed, and says what became of the others."""
     lines = [f"{name}: {reason}" for name, reason in tally.failed]
+    others = others or ("the others are done" if tally.done + tally.skipped else "none is done")
     message = "\n  ".join([f"{len(lines)} failed; {others}:", *lines])
     return RunError(message)
 

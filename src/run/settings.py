@@ -265,7 +265,7 @@ def _is_scheduler(value):
     return _is_text(value) and re.fullmatch(pattern, value) is not None
 
 
-_QUOTE_HINT = "quote it to keep it text: '{name}=\"{value}\"'"
+_QUOTE_HINT = "quote what was typed to keep it text: '{name}=\"...\"'"  # 1e5 has come as 100000.0
 _LIST_HINT = "write {name}=[{value}], and commas between several"
 
 ANYTHING = Kind("anything", lambda value: True, _as_list)

@@ -7,7 +7,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from src import class_ids, registry
-from src.datasets import LabelledImages
+from src.datasets import LabelledImages, item_of
 from src.errors import SettingError
 from src.records import NO_LABEL
 from src.run.kept import Kept
@@ -33,7 +33,7 @@ class ClassSearch(Kept):
         if isinstance(self.samples, LabelledImages):
             truth = self.samples.ground_truth(index)
         else:  # cannot tell without the image
-            truth = self.samples[index][1]
+            truth = item_of(self.samples, index)[1]
         present = [] if truth is None else np.setdiff1d(truth, NO_LABEL).tolist()
         tables.write_table(self.results.classes(index), {"classes": present}, made_from)
 

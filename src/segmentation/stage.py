@@ -9,7 +9,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from src import registry
-from src.datasets import LabelledImages
+from src.datasets import LabelledImages, item_of
 from src.datasets.custom import counted
 from src.MetaSeg import stage as measuring
 from src.MetaSeg.metrics import heatmaps
@@ -110,7 +110,7 @@ class Predictor(Kept):
         The sample is image, float32 tensor (3, H, W) or RawOutput, ground truth, and path.
         """
         made_from = self._made_from(index)
-        image, ground_truth, path = self.samples[index]
+        image, ground_truth, path = item_of(self.samples, index)
         if self.outputs is not None:
             image = read_output(self.outputs, path, image.shape[1:], self.card.count)
         return made_from, (image, ground_truth, path)
@@ -153,6 +153,6 @@ class Predictor(Kept):
             image, labels = self.samples.samples[index]
         else:
             with _one_at_a_time:
-                image, labels = self.samples[index][2], None
+                image, labels = item_of(self.samples, index)[2], None
         output = None if self.outputs is None else self.outputs.path_of(image)
         return provenance.of_prediction(self.source, image, labels, output, known)
