@@ -1,10 +1,13 @@
 """Pickles of NumPy arrays and plain values, read so that nothing in them runs."""
 
+import mmap
 import os
 import pickle
+import re
 
 import numpy as np
 
+_DEEPEST = 50  # dicts and lists in one another
 _SCALAR = np.float64(0).__reduce__()[0]
 _FROM_BUFFER = np.zeros(1).__reduce_ex__(5)[0]
 
@@ -63,6 +66,14 @@ class _Unpickler(pickle._Unpickler):
             raise pickle.UnpicklingError(f"it sets the state of {target!r}, which is refused")
         super().load_build()
 
+    def load_setitem(self):
+        _check_keys(self.stack[-2:-1])
+        super().load_setitem()
+
+    def load_setitems(self):
+        _check_keys(self.stack[::2])
+        super().load_setitems()
+
     def load_bytearray8(self):
         """Read bytes that are there; the length comes first, and the room for it is filled."""
         length = int.from_bytes(self.read(8), "little")
@@ -72,12 +83,42 @@ class _Unpickler(pickle._Unpickler):
         self.readinto(content)
         self.append(content)
 
+    dispatch[pickle.SETITEM[0]] = load_setitem
+    dispatch[pickle.SETITEMS[0]] = load_setitems
     dispatch[pickle.BUILD[0]] = load_build
     dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
 
+def _check_keys(keys):
+    """Refuse tuples of tuples, whose hash may take for ever."""
+    for key in keys:
+        if isinstance(key, tuple) and any(isinstance(part, tuple) for part in key):
+            raise pickle.UnpicklingError("it has nested keys, which are refused")
+
+
 class _Unknown(pickle.UnpicklingError):
     """A pickle asks for what `_QuickUnpickler` does not know."""
+
+
+_OWN = re.compile(  # opcodes of `Pickler`, up to one that is followed by as many bytes as it says
+    rb"(?:[}\x94(\x93Rbt\x85-\x87)\]aesuN\x88\x890]|[\x80Kh].|M..|[Jj].{4}|[\x95G].{8})*"
+    rb"(?:[\x8cC\x8a](.)|[XB\x8b](.{4})|[\x8d\x8e\x96](.{8})|(\.))",
+    re.DOTALL,
+)
+
+
+def _is_own(file):
+    """Whether a pickle has only opcodes that `Pickler` writes, with what they announce.
+
+    None of them names a place in the memo, which the unpickler in C would make room for.
+    """
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        at = 0
+        while step := _OWN.match(content, at):
+            if step[4]:
+                return True
+            at = step.end() + int.from_bytes(step[step.lastindex], "little")
+    return False  # another opcode, or beyond the end
 
 
 class _QuickUnpickler(pickle.Unpickler):
@@ -99,7 +140,9 @@ class _Dtype:
     """Stands for a dtype until an array or a scalar needs it."""
 
     def __init__(self, code, *_):
-        self.dtype = np.dtype(str(code))
+        if not isinstance(code, str):
+            raise pickle.UnpicklingError(f"its dtype is of the {type(code).__name__}")
+        self.dtype = np.dtype(code)
 
     def __setstate__(self, state):
         _check_state(self.dtype, state)
@@ -138,12 +181,42 @@ def load(file, is_ours):
 
     `is_ours`: it is whole, as `Pickler` wrote it, and may be read by quicker ways.
     """
-    if is_ours:
+    content = _load(file, is_ours and _is_own(file))
+    _extent([content], os.fstat(file.fileno()).st_size, {})
+    return content
+
+
+def _load(file, is_own):
+    if is_own:
         try:
             return _QuickUnpickler(file).load()
         except _Unknown:  # an array without elements, say
             file.seek(0)
     return _Unpickler(file).load()
+
+
+def _extent(value, at_most, known, depth=0):
+    """How many entries a dict, list or tuple has where each is written out, and how deep they lie.
+
+    Those that are in one another many times take few bytes, and for ever to go through. `known`
+    are the extents of those that are done, by their id.
+    """
+    if id(value) in known:
+        return known[id(value)]
+    if depth > _DEEPEST:
+        raise pickle.UnpicklingError(f"it is nested more than {_DEEPEST} deep")
+    parts = value.values() if isinstance(value, dict) else value
+    count, height = len(value), 0
+    for part in parts:
+        if isinstance(part, np.ndarray) and part.dtype.hasobject:
+            part = part.ravel().tolist()
+        if isinstance(part, dict | list | tuple):
+            inner = _extent(part, at_most, known, depth + 1)
+            count, height = count + inner[0], max(height, inner[1] + 1)
+    if count > at_most or height > _DEEPEST:
+        raise pickle.UnpicklingError("it repeats itself more often than its bytes can say")
+    known[id(value)] = count, height
+    return known[id(value)]
 
 
 class Pickler(pickle.Pickler):
