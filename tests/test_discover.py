@@ -1221,6 +1221,7 @@ def test_the_tag_of_a_segment_with_another_box_is_not_applied_but_kept(results, 
     assert read_tags(path) == [old, ("streets", 1, 2, (4, 8, 14, 20), "boat")]
 
 
+@pytest.mark.promise(15)
 def test_two_windows_on_one_table_keep_and_see_each_others_tags(results, tmp_path):
     path = tmp_path / "tags.json"
     one, two = (Hand(*results, tmp_path, tags_path=path) for _ in range(2))
@@ -1235,6 +1236,7 @@ def test_two_windows_on_one_table_keep_and_see_each_others_tags(results, tmp_pat
     assert [one.explorer.tag_of(row) for row in (0, 3)] == ["", "boat"]
 
 
+@pytest.mark.promise(15)
 def test_a_tag_set_by_a_script_while_the_window_is_open_stays(results, tmp_path):
     path = tmp_path / "tags.json"
     hand = Hand(*results, tmp_path, tags_path=path)
