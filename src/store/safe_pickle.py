@@ -30,7 +30,7 @@ def _known_globals():
 
 def _encode_latin1(text, encoding):
     if encoding != "latin1":
-        raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}, which is refused")
+        raise pickle.UnpicklingError("it asks for another encoding than latin1, which is refused")
     return text.encode("latin1")
 
 
@@ -63,7 +63,9 @@ class _Unpickler(pickle._Unpickler):
         if isinstance(target, np.dtype):
             _check_state(target, state)
         elif type(target) is not np.ndarray:
-            raise pickle.UnpicklingError(f"it sets the state of {target!r}, which is refused")
+            raise pickle.UnpicklingError(
+                f"it sets the state of a {type(target).__name__}, which is refused"
+            )
         super().load_build()
 
     def load_setitem(self):
@@ -83,6 +85,16 @@ class _Unpickler(pickle._Unpickler):
         self.readinto(content)
         self.append(content)
 
+    def load_reduce(self):
+        """Call a function; NumPy's words about a dtype would spell out what came in its place."""
+        function, arguments = self.stack[-2:]
+        if function is np.dtype and not isinstance(arguments[0], str):
+            raise pickle.UnpicklingError("it has a dtype of no name, which is refused")
+        super().load_reduce()
+
+    # sets hash whatever came
+    del dispatch[pickle.EMPTY_SET[0]], dispatch[pickle.ADDITEMS[0]], dispatch[pickle.FROZENSET[0]]
+    dispatch[pickle.REDUCE[0]] = load_reduce
     dispatch[pickle.SETITEM[0]] = load_setitem
     dispatch[pickle.SETITEMS[0]] = load_setitems
     dispatch[pickle.BUILD[0]] = load_build
@@ -100,22 +112,33 @@ class _Unknown(pickle.UnpicklingError):
     """A pickle asks for what `_QuickUnpickler` does not know."""
 
 
-_OWN = re.compile(  # opcodes of `Pickler`, up to one that is followed by as many bytes as it says
-    rb"(?:[}\x94(\x93Rbt\x85-\x87)\]aesuN\x88\x890]|[\x80Kh].|M..|[Jj].{4}|[\x95G].{8})*"
-    rb"(?:[\x8cC\x8a](.)|[XB\x8b](.{4})|[\x8d\x8e\x96](.{8})|(\.))",
-    re.DOTALL,
+_PLAIN = rb"[}\x94(\x93Rbt\x85-\x87)\]aesuN\x88\x890]|[\x80Kh].|M..|[Jj].{4}|[\x95G].{8}"
+_OPCODE = re.compile(_PLAIN, re.DOTALL)  # of `Pickler`; one more says how many bytes follow it:
+_OPCODES = re.compile(
+    rb"((?:%s)*)(?:[\x8cC\x8a](.)|[XB\x8b](.{4})|[\x8d\x8e\x96](.{8})|(\.))" % _PLAIN, re.DOTALL
 )
+_TUPLES = {pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.EMPTY_TUPLE}
 
 
 def _is_own(file):
-    """Whether a pickle has only opcodes that `Pickler` writes, with what they announce.
+    """Whether a pickle has only opcodes that `Pickler` writes, and repeats no tuple.
 
-    None of them names a place in the memo, which the unpickler in C would make room for.
+    Then it names no place in the memo, which the unpickler in C would make room for, and has no
+    key whose hash takes for ever.
     """
+    at, memo, tuples = 0, 0, set()
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        at = 0
-        while step := _OWN.match(content, at):
-            if step[4]:
+        while step := _OPCODES.match(content, at):
+            before = b""
+            for opcode in _OPCODE.findall(step[1]):
+                if opcode == pickle.MEMOIZE:
+                    if before in _TUPLES:
+                        tuples.add(memo)
+                    memo += 1
+                elif opcode[:1] in b"hj" and int.from_bytes(opcode[1:], "little") in tuples:
+                    return False
+                before = opcode
+            if step[5]:
                 return True
             at = step.end() + int.from_bytes(step[step.lastindex], "little")
     return False  # another opcode, or beyond the end
@@ -141,7 +164,7 @@ class _Dtype:
 
     def __init__(self, code, *_):
         if not isinstance(code, str):
-            raise pickle.UnpicklingError(f"its dtype is of the {type(code).__name__}")
+            raise pickle.UnpicklingError("it has a dtype of no name, which is refused")
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state):
