@@ -50,8 +50,10 @@ def choose_dataset(entries, word, io_path, keeps=False):
         here = f"; the folder in here is ./{word}" if word and Path(word).is_dir() else ""
         raise _unknown(entries, word, "dataset", f"name a folder of pictures, as ./photos{here}")
     if not Path(folder).is_dir():
-        kept_in = name_path(io_path, "datasets", word)
-        hint = "" if is_path else f"; if it lies elsewhere now, say so in {kept_in}"
+        hint = ""
+        if not is_path:
+            kept_in = name_path(io_path, "datasets", word)
+            hint = f"; if it lies elsewhere now, say so in {kept_in}"
         raise SettingError(f"dataset {word!r}: there is no folder {folder}{hint}")
     wanted = _plain(Path(folder).name)
     name = names.free_name(io_path, "datasets", wanted, folder, entries) if is_path else word

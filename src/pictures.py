@@ -176,8 +176,13 @@ def blank_thumbnail(side=THUMBNAIL_SIDE_PX):
 
 
 def decode(jpeg):
-    """Picture of shape (H, W, 3) from the bytes of an image file."""
-    return np.array(Image.open(io.BytesIO(jpeg), formats=["JPEG"]).convert("RGB"))
+    """Picture of shape (H, W, 3) from the bytes of an image file; else OSError or ValueError."""
+    try:
+        return np.array(Image.open(io.BytesIO(jpeg), formats=["JPEG"]).convert("RGB"))
+    except OSError:
+        raise
+    except Exception as error:  # broken ones raise nearly anything
+        raise ValueError(f"it is no JPEG: {error}") from error
 
 
 def thumbnail_sheet(thumbnails, columns, frames, side=160, caption=40, ground=WHITE):

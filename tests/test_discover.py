@@ -34,7 +34,7 @@ from src.records import ObjectTable, Prediction
 from src.store.arrays import write_components, write_prediction
 from src.store.paths import Results
 from src.store.tables import as_column
-from src.store.tags import change_tags, read_tags, write_tags
+from src.store.tags import change_tags, read_tags
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PRED = {0: ("road", (128, 64, 128)), 13: ("car", (0, 0, 142))}
@@ -1238,7 +1238,7 @@ def test_an_empty_tag_takes_the_tag_away_and_undo_brings_it_back(results, tmp_pa
 def test_the_tag_of_a_segment_with_another_box_is_not_applied_but_kept(results, tmp_path):
     path = tmp_path / "tags.json"
     old = ("streets", 0, 2, (0, 0, 9, 9), "cow")
-    write_tags(path, [old])
+    change_tags(path, {old[:-1]: old[-1]})
     hand = Hand(*results, tmp_path, tags_path=path)
     assert not hand.explorer.state.tags.any()
     hand.press("l")
@@ -1247,6 +1247,7 @@ def test_the_tag_of_a_segment_with_another_box_is_not_applied_but_kept(results, 
     assert read_tags(path) == [old, ("streets", 1, 2, (4, 8, 14, 20), "boat")]
 
 
+@pytest.mark.promise(15)
 def test_two_windows_on_one_table_keep_and_see_each_others_tags(results, tmp_path):
     path = tmp_path / "tags.json"
     one, two = (Hand(*results, tmp_path, tags_path=path) for _ in range(2))
@@ -1261,6 +1262,7 @@ def test_two_windows_on_one_table_keep_and_see_each_others_tags(results, tmp_pat
     assert [one.explorer.tag_of(row) for row in (0, 3)] == ["", "boat"]
 
 
+@pytest.mark.promise(15)
 def test_a_tag_set_by_a_script_while_the_window_is_open_stays(results, tmp_path):
     path = tmp_path / "tags.json"
     hand = Hand(*results, tmp_path, tags_path=path)

@@ -11,7 +11,7 @@ from src.discover import state
 from src.discover.questions import Question
 from src.errors import SettingError
 from src.store.paths import tags_path
-from src.store.tags import read_tags, write_tags
+from src.store.tags import change_tags, read_tags
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -144,7 +144,7 @@ def test_tags_are_read_as_they_were_written(tmp_path):
     assert path.name == "embeddings_16_16_net.v2_tags.json"
     assert read_tags(path) == []
     tags = [("streets", 3, 7, (0, 1, 20, 30), 'Kühe, "am" Zaun'), ("b", 0, 1, (0, 0, 1, 1), "x")]
-    write_tags(path, tags)
+    change_tags(path, {(*key,): tag for *key, tag in tags})
     assert read_tags(path) == tags
     assert json.loads(path.read_text(encoding="utf-8"))["tags"][0]["tag"] == 'Kühe, "am" Zaun'
 

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -202,6 +204,37 @@ def test_the_most_suspicious_come_first_in_every_format_and_the_unknown_last(tmp
     assert parquet.read_table(tmp_path / "a.parquet")["suspicion"].to_pylist() == found
     with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
         assert [row["suspicion"] for row in csv.DictReader(file)] == ["12.0", "0.5", "-3.0", ""]
+
+
+def test_a_name_that_is_not_utf_8_is_escaped_in_every_format_and_found_again(tmp_path):
+    pytest.importorskip("pycocotools")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    name = os.fsdecode(b"k\xf6ln\\.png")
+    table = table_of_four().with_columns(image_path=as_column([name] * 4))
+    write_coco(tmp_path / "a.json", table, [0], NAMES, {0: "\ud800"}, components=components)
+    write_csv(tmp_path / "a.csv", table, [0], NAMES)
+    write_parquet(tmp_path / "a.parquet", table, [0], NAMES)
+    escaped = r"k\xf6ln\\.png"
+    content = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert content["images"][0]["file_name"] == escaped
+    assert content["annotations"][0]["attributes"]["tag"] == r"\ud800"
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["image_path"] for row in csv.DictReader(file)] == [escaped]
+    assert parquet.read_table(tmp_path / "a.parquet")["image_path"].to_pylist() == [escaped]
+    shell = subprocess.run(["bash", "-c", 'printf %b "$0"', escaped], capture_output=True)
+    assert shell.stdout == os.fsencode(name)
+
+
+def test_no_cell_of_a_csv_file_is_a_formula(tmp_path):
+    table = table_of_four().with_columns(suspicion=np.array([-1, 0, 0, 0], np.float32))
+    names = {0: ("=cmd|' /C calc'!A0", (1, 2, 3))}, NAMES[1]
+    for tag in ("=1+1", "+1", "-1", "@A1", "\t=1", "a=1", "1-1"):
+        write_csv(tmp_path / "a.csv", table, [0], names, {0: tag})
+        with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+            (row,) = csv.DictReader(file)
+        assert row["tag"] == (tag if tag[0] in "a1" else f"'{tag}")
+        assert row["predicted_class"] == "'=cmd|' /C calc'!A0"
+        assert row["suspicion"] == "-1.0"
 
 
 def test_parquet_leaves_out_what_the_table_does_not_have(tmp_path):

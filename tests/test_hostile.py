@@ -8,6 +8,7 @@ import pickle
 import pickletools
 import subprocess
 import sys
+import tracemalloc
 import warnings
 import zipfile
 import zlib
@@ -15,6 +16,7 @@ from functools import partial
 from operator import methodcaller
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import skops.io
@@ -42,6 +44,7 @@ import eval_retrieval
 import eval_selection
 from configuration import CONFIG, ModelConfig
 from src import pictures
+from src.datasets import read_image
 from src.embedding import networks as embedding_networks
 from src.embedding import suspects
 from src.embedding.table import read_table as read_objects_table
@@ -51,7 +54,7 @@ from src.MetaSeg import meta_models, meta_training, segment_tables
 from src.MetaSeg import stage as measuring
 from src.records import Prediction
 from src.store import arrays, provenance, tables, tags
-from src.store.paths import Results
+from src.store.paths import Results, name_path
 from src.store.weights import load_weights
 
 CPU = torch.device("cpu")
@@ -202,6 +205,185 @@ for path in sorted(Path(sys.argv[1]).glob("*/metrics0.p")):
     read = [sys.executable, "-c", code, tmp_path]  # where it does harm, it ends the process
     done = subprocess.run(read, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.split() == sorted(contents)
+
+
+BOMBS = {  # what takes no place in a file, and much time or memory where it is read
+    "a memo": b"\x80\x04Nr\x80\xf0\xfa\x02.",  # that would be 0.8 GB
+    "deep lists": b"\x80\x04" + b"]" * 500 + b"a" * 499 + b".",
+    "a list in itself": b"\x80\x04]\x94h\x00a.",
+    "dicts": b"\x80\x04}\x94" + b"".join(b"}\x94(K\x00h%cK\x01h%cu" % (k, k) for k in range(40)),
+    "lists": b"\x80\x04]\x94" + b"".join(b"]\x94(h%ch%ce" % (k, k) for k in range(40)),
+    "tuples": b"\x80\x04)\x94" + b"".join(b"h%ch%c\x86\x94" % (k, k) for k in range(40)),
+}
+
+
+@pytest.mark.promise(18)
+@pytest.mark.parametrize("finish", [bytes, sealed])
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_small_table_that_would_grow_without_end_is_refused(name, finish, tmp_path):
+    path = tmp_path / "metrics0.p"
+    path.write_bytes(finish(BOMBS[name].removesuffix(b".") + b"."))
+    tracemalloc.start()
+    # what is only remembered is nothing in the end
+    why = "must hold a dict" if name == "a memo" else "cannot be read"
+    with pytest.raises(ValueError, match=f"metrics0.p {why}"):
+        tables.read_table(path)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 10e6
+
+
+@pytest.mark.promise(18)
+@pytest.mark.parametrize("finish", [bytes, sealed])
+def test_nested_keys_whose_hash_never_ends_are_refused(finish, tmp_path):
+    path = tmp_path / "metrics0.p"
+    tuples = BOMBS["tuples"].removeprefix(b"\x80\x04")
+    path.write_bytes(finish(b"\x80\x04" + tuples + b"}h\x28Ns."))
+    with pytest.raises(ValueError, match="metrics0.p cannot be read .*nested keys"):
+        tables.read_table(path)
+
+
+def one_object(**columns):
+    """A table of one object, in the form that files have, with some columns of a stranger's."""
+    columns = {name: [value] for name, value in columns.items()}
+    return {
+        "image_path": ["a.png"], "dataset": ["streets"], "model_name": ["net"],
+        "image_index": np.array([0]), "image_size": np.array([[9, 9]]),
+        "iou_pred": [np.array([0.5], np.float32)], "embeddings": np.zeros((1, 3), np.float32),
+        "box": np.array([[0, 0, 4, 4]]), "component_index": np.array([1]),
+        "image_level_index": np.array([0]), "gt": np.array([1]), "pred": np.array([0]),
+    } | columns  # fmt: skip
+
+
+STRANGE = {
+    "a dataset above": dict(dataset="../../x"),
+    "an absolute dataset": dict(dataset="/etc"),
+    "a dataset of folders": dict(dataset="a/b"),
+    "no dataset": dict(dataset=""),
+    "the folder above": dict(dataset=".."),
+    "a dataset that is none": dict(dataset=5),
+    "a model above": dict(model_name="../x"),
+    "half a surrogate": dict(image_path="\ud800.png"),
+    "a path that ends early": dict(image_path="a\0.png"),
+    "a picture below 0": dict(image_index=-1),
+    "a row below 0": dict(image_level_index=-1),
+    "a row of no picture": dict(image_level_index=1),
+    "a segment of none": dict(component_index=2),
+    "segment 0": dict(component_index=0),
+    "a box below 0": dict(box=[-9, 0, 4, 4]),
+    "a thumbnail in words": dict(thumbnail="x"),
+}
+
+
+@pytest.mark.promise(18)
+@pytest.mark.parametrize("name", STRANGE)
+def test_a_table_that_leads_elsewhere_is_refused_by_name(name, tmp_path):
+    path = tmp_path / "embeddings_1_1_a.p"
+    tables.write_table(path, one_object(), {})
+    assert len(tables.read_embeddings(path)) == 1
+    tables.write_table(path, one_object(**STRANGE[name]), {})
+    with pytest.raises(SettingError, match="embeddings_1_1_a.p cannot be read"):
+        tables.read_embeddings(path)
+
+
+@pytest.mark.promise(18)
+@pytest.mark.parametrize("name", ["../x", "/etc", "a/b", "..", ".", "", "a\0"])
+def test_no_name_leads_out_of_the_results(name, tmp_path):
+    for places in (dict(dataset=name), dict(model=name)):
+        with pytest.raises(SettingError, match="no name of a dataset or model"):
+            Results(tmp_path, **places)
+    with pytest.raises(SettingError, match="no name of a dataset or model"):
+        name_path(tmp_path, "datasets", name)
+
+
+@pytest.mark.promise(18)
+def test_a_picture_that_is_a_pipe_or_a_device_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    for path in (tmp_path / "a.png", "/dev/zero", tmp_path):
+        with pytest.raises(ValueError, match="cannot be used: it is no file"):
+            read_image(path)
+
+
+# Arrays
+
+
+def outside_storage(file):
+    del file["prediction"]
+    outer = [("/etc/passwd", 0, 72)]
+    file.create_dataset("prediction", (8, 9), "u1", external=outer)
+
+
+def external_link(file):
+    with h5py.File(Path(file.filename).with_name("other.hdf5"), "w") as other:
+        other["prediction"] = np.zeros((8, 9), np.uint8)
+    del file["prediction"]
+    file["prediction"] = h5py.ExternalLink("other.hdf5", "/prediction")
+
+
+def soft_link(file):
+    del file["prediction"]
+    file["prediction"] = h5py.SoftLink("/ground_truths")
+
+
+def virtual(file):
+    del file["prediction"]
+    layout = h5py.VirtualLayout((8, 9), "u1")
+    layout[:] = h5py.VirtualSource("other.hdf5", "prediction", (8, 9))
+    file.create_virtual_dataset("prediction", layout)
+
+
+def declared(name, shape, **how):
+    """Replaces a dataset by one that only says how large it is."""
+
+    def change(file):
+        del file[name]
+        file.create_dataset(name, shape, "u1", **how)
+
+    return change
+
+
+def constant(file):
+    """Compresses 4 billion zeros to hardly a byte."""
+    del file["prediction"], file["ground_truths"]
+    for name in ("prediction", "ground_truths"):
+        shape = 2**16, 2**16
+        made = file.create_dataset(name, shape, "u1", chunks=shape[:1] + (2**15,), compression=1)
+        for at in (0, 2**15):
+            made.id.write_direct_chunk((0, at), b"x")
+
+
+OUTSIDE = {
+    "storage elsewhere": outside_storage,
+    "a link to another file": external_link,
+    "a link inside": soft_link,
+    "a virtual array": virtual,
+    "nothing behind a shape": declared("prediction", (8, 9), chunks=(8, 9)),
+    "a large shape": declared("ground_truths", (2**20, 2**20), chunks=(2**10, 2**10)),
+    "4 billion values in a few bytes": constant,
+    "another picture's size": lambda file: file.move("wide", "prediction"),
+    "classes of another size": lambda file: file.move("wide", "probabilities"),
+    "a group": lambda file: file.create_group("prediction"),
+}
+
+
+@pytest.mark.promise(19)
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_an_array_that_is_not_in_its_file_is_refused_by_name(name, tmp_path):
+    path = tmp_path / "input0.hdf5"
+    with h5py.File(path, "w") as file:  # without a checksum, as the original's
+        file["prediction"] = file["ground_truths"] = np.zeros((8, 9), np.uint8)
+        file["probabilities"] = np.ones((8, 9, 2), np.float32)
+        file["file_names"] = np.array([b"a.png"])
+    assert arrays.read_prediction(path).prediction.shape == (8, 9)
+    with h5py.File(path, "a") as file:
+        file["wide"] = np.zeros((9, 8), np.uint8)
+        if name in ("another picture's size", "a group"):
+            del file["prediction"]
+        if name == "classes of another size":
+            del file["probabilities"]
+        OUTSIDE[name](file)
+    with pytest.raises(ValueError, match="input0.hdf5 cannot be read"):
+        arrays.read_prediction(path)
 
 
 # Weights

@@ -519,8 +519,10 @@ def test_the_objects_of_one_picture_come_back_as_they_were_given(tmp_path):
 
 def test_the_segments_of_each_object_are_stored(tmp_path):
     path, joined = tmp_path / "embeddings_2_2_a.p", [[3, 1, 2], [4], [1, 7]]
-    segments = tables.as_column([np.array(numbers) for numbers in joined])
-    tables.write_embeddings(path, embedded(tmp_path).with_columns(segments=segments), MADE_FROM)
+    columns = dict(segments=[np.array(numbers) for numbers in joined])
+    columns["image_predicted_iou"] = [np.full(count, 0.5, np.float32) for count in (4, 4, 7)]
+    columns = {name: tables.as_column(values) for name, values in columns.items()}
+    tables.write_embeddings(path, embedded(tmp_path).with_columns(**columns), MADE_FROM)
     found = tables.read_embeddings(path)
     assert [numbers.tolist() for numbers in found["segments"]] == joined
     assert found.facts.keys() == {"made_from", "reduced_by"}

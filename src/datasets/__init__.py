@@ -4,6 +4,7 @@ The common part is here: pictures and label files from a folder of the user.
 """
 
 import os
+import stat
 import warnings
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -183,6 +184,8 @@ def _opened(path, are_labels=False):
     Of labels nothing may be wrong, where photographs may have something behind their end.
     """
     try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # a device never ends, a pipe never begins
+            raise ValueError("it is no file")
         with Path(path).open("rb") as file:  # by its name Pillow may map it, and die if it shrinks
             with warnings.catch_warnings():  # half of what is refused
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -20,7 +20,7 @@ from src.discover.sheets import Sheets
 from src.discover.views import OUTSIDE, MapView, SheetView
 from src.embedding import space as embedding_space
 from src.errors import RunError
-from src.store.tags import change_tags, read_tags
+from src.store.tags import change_tags, is_text, read_tags
 
 MAP_SIZE_IN = SHEET_SIZE_IN = (12.0, 8.0)
 DENSITY_GRID = 100  # cells a side
@@ -408,6 +408,8 @@ class Explorer:
     def _take_tag(self, rows, answer):
         if answer == NO_TAG:
             return f"{NO_TAG!r} stands for none; choose another name"
+        if not is_text(answer):
+            return f"{answer!r} has a sign that UTF-8 lacks; choose another name"
         before = self.state
         self._change("tag", **vars(state.tagged(self.state, rows, answer)))
         told = f"tagged {len(rows):,} as {answer!r}"

@@ -124,9 +124,11 @@ class Segments:
         return stored or self._cut_thumbnail(row)
 
     def thumbnail_or_blank(self, row):
-        """The thumbnail, or a grey picture where it cannot be had."""
+        """The thumbnail, or a grey picture where it cannot be had or is none."""
         try:
-            return self.thumbnail(row)
+            thumbnail = self.thumbnail(row)
+            pictures.decode(thumbnail)
+            return thumbnail
         except UNREADABLE:
             return pictures.blank_thumbnail()
 

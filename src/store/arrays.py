@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 from contextlib import contextmanager
 
@@ -14,6 +15,8 @@ from src.store.sealed import UNSEALED, as_json, broken, existing, is_sealed, sea
 from src.store.tables import read_pickle
 
 FORMS = ("float32", "compact", "none")  # in which probabilities are stored
+_ALWAYS_READ = 2**28  # values of an array; of more than these each byte stands for at most so many:
+_VALUES_A_BYTE = 1000
 _STEP_ROWS = 16  # of a chunk
 
 
@@ -63,14 +66,15 @@ def read_prediction(path, probabilities=True):
         The file is missing; it is broken.
     """
     with _open_hdf5(path) as file:
-        truth = _as_ids(file["ground_truths"][()])
+        truth = _dataset(file, "ground_truths")
+        size, truth = truth.shape, _as_ids(truth[()])
         # older files: `file_names`; other library versions: fixed-length bytes
-        names = file["image_path" if "image_path" in file else "file_names"][()]
+        names = _dataset(file, "image_path" if "image_path" in file else "file_names")[()]
         return Prediction(
-            probabilities=_read_steps(file, "probabilities") if probabilities else None,
-            heatmaps=_read_steps(file, "heatmaps"),
-            scores=_read_scores(file),
-            prediction=_as_ids(file["prediction"][()]),
+            probabilities=_read_steps(file, "probabilities", size) if probabilities else None,
+            heatmaps=_read_steps(file, "heatmaps", size),
+            scores=_read_scores(file, size),
+            prediction=_as_ids(_dataset(file, "prediction", size)[()]),
             ground_truth=None if (truth == NO_LABEL).all() else truth,
             image_path=os.fsdecode(np.ravel(names)[0]),
         )
@@ -90,7 +94,7 @@ def read_components(path):
     if existing(path).suffix == ".p":
         return np.asarray(read_pickle(path), np.int32)
     with _open_hdf5(path) as file:
-        return np.asarray(file["components"], np.int32)
+        return np.asarray(_dataset(file, "components"), np.int32)
 
 
 def read_map(path):
@@ -149,11 +153,37 @@ def _store_steps(file, name, array, dtype):
         stored[:, rows] = np.moveaxis(np.rint(steps, out=steps).astype(dtype), 2, 0)
 
 
-def _read_steps(file, name):
+def _dataset(file, name, size=None):
+    """A dataset that lies in its file and is as large as it says: nothing of it is read yet.
+
+    `size`, height and width of the picture, is compared with its own: (H, W), (C, H, W) of steps,
+    or (H, W, C) of numbers as they are.
+    """
+    if not isinstance(file.get(name, h5py.HardLink(), getlink=True), h5py.HardLink):
+        raise ValueError(f"{name!r} is a link, which is refused")
+    stored = file[name]
+    if not isinstance(stored, h5py.Dataset) or stored.is_virtual or stored.external:
+        raise ValueError(f"{name!r} lies outside the file, which is refused")
+    shape, stored_bytes = stored.shape, stored.id.get_storage_size()
+    if not shape or stored.size > max(_ALWAYS_READ, _VALUES_A_BYTE * stored_bytes):
+        raise ValueError(f"{name!r} has the shape {shape} in {stored_bytes} bytes")
+    if size is not None and (len(size) != 2 or size not in (shape, shape[1:], shape[:2])):
+        raise ValueError(f"{name!r} has the shape {shape} in a picture of {size}")
+    if stored.chunks is None:
+        is_there = stored_bytes >= stored.nbytes  # texts take more in a file
+    else:
+        chunks = (-(-length // part) for length, part in zip(shape, stored.chunks, strict=True))
+        is_there = stored.id.get_num_chunks() == math.prod(chunks)
+    if not is_there:  # HDF5 would make it up
+        raise ValueError(f"{name!r} is not all there")
+    return stored
+
+
+def _read_steps(file, name, size):
     """Values of a dataset (H, W, C) as float32, None where there is none."""
     if name not in file:
         return None
-    stored = file[name]
+    stored = _dataset(file, name, size)
     if stored.dtype.kind == "f":  # stored as they are
         return np.asarray(stored, np.float32)
     count, height, width = stored.shape
@@ -174,10 +204,10 @@ def _store_scores(file, scores):
     file["scores"].attrs.update(names=[*scores], low=low, high=high)
 
 
-def _read_scores(file):
+def _read_scores(file, size):
     if "scores" not in file:
         return {}
-    maps, attrs = _read_steps(file, "scores"), file["scores"].attrs
+    maps, attrs = _read_steps(file, "scores", size), file["scores"].attrs
     maps = attrs["low"] + maps * (attrs["high"] - attrs["low"])
     return dict(zip(attrs["names"], np.moveaxis(maps, 2, 0), strict=True))
 

@@ -4,6 +4,7 @@ import csv
 import importlib
 import json
 import os
+import re
 from collections import defaultdict
 from operator import itemgetter
 from pathlib import Path
@@ -35,6 +36,8 @@ COLUMNS = {  # of CSV and Parquet, with their types in the latter
     "tag": "string",
 }
 _PACKAGES = {"coco": ("pycocotools.mask", "COCO"), "parquet": ("pyarrow.parquet", "Parquet")}
+_LONE = re.compile("[\ud800-\udfff]")  # what is no text of UTF-8
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a cell begins with that is calculated
 _SIDES = ("left", "upper", "right", "lower")
 _ATTRIBUTES = (
     "predicted_class", "predicted_iou", "suspicion", "novelty", "dataset", "image_index",
@@ -106,7 +109,7 @@ def write_coco(path, table, rows, names, tags=None, *, components):
         # column by column, as COCO counts pixels
         numbers = np.asfortranarray(np.abs(components(*place)))
         height, width = numbers.shape
-        image = dict(id=len(images) + 1, file_name=table["image_path"][at])
+        image = dict(id=len(images) + 1, file_name=_as_utf8(table["image_path"][at]))
         images.append(dict(image, width=width, height=height))
         for rank, row in of_image:
             found = _annotation(masks, numbers, _record(table, row, names, tags))
@@ -147,13 +150,20 @@ def _annotation(masks, numbers, record):
 def write_csv(path, table, rows, names, tags=None):
     """Write objects as CSV in UTF-8, a row each; arguments as for `write_coco`.
 
+    Texts that a spreadsheet would take for a formula, such as "=1+1" or "-a", have a ' before them.
     `segments` is a list such as [7, 9], of which `component` is the largest. The crop's box is in
     pixels, right and lower exclusive; `segment_size` is in pixels. What is unknown is empty.
     """
     with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, [*COLUMNS, "segments"])
         writer.writeheader()
-        writer.writerows(_record(table, row, names, tags) for row in _rows(table, rows))
+        for row in _rows(table, rows):
+            record = _record(table, row, names, tags)
+            writer.writerow({name: _as_cell(value) for name, value in record.items()})
+
+
+def _as_cell(value):
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def write_parquet(path, table, rows, names, tags=None):
@@ -226,8 +236,24 @@ def _record(table, row, names, tags):
         segment_size=None if size < 0 else size,
         tag=(tags or {}).get(row),
     )
+    record = {name: _as_utf8(value) for name, value in record.items()}
     sides = zip(_SIDES, table["box"][row].tolist(), strict=True)
     return record | {f"crop_{side}": value for side, value in sides}
+
+
+def _as_utf8(value):
+    """Text that UTF-8 can hold: of names of files that it cannot, those bytes as \\xff, \\ as \\\\.
+
+    A shell's `printf %b` gives the name of the file again.
+    """
+    if not isinstance(value, str) or not _LONE.search(value):
+        return value
+    return _LONE.sub(_escape, value.replace("\\", r"\\"))
+
+
+def _escape(found):
+    code = ord(found[0])  # Python has the bytes 80 to ff of a name as dc80 to dcff
+    return rf"\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else rf"\u{code:04x}"
 
 
 def _rows(table, rows):
@@ -235,7 +261,7 @@ def _rows(table, rows):
 
 
 def _name(mapping, key):
-    return mapping[key][0] if key in mapping else f"class {key}"
+    return _as_utf8(mapping[key][0]) if key in mapping else f"class {key}"
 
 
 def _finite(value):

@@ -26,6 +26,11 @@ class Results:
     model: str | None = None  # name of its entry; None where a file does not depend on it
     dataset: str | None = None  # likewise
 
+    def __post_init__(self):
+        for name in (self.model, self.dataset):
+            if name is not None:
+                plain_name(name)
+
     def folder(self, kind):
         """Folder of the files of one kind: "input", "metrics", "components", "pictures/rating"."""
         return Path(self.io_path, kind, self.model, self.dataset)
@@ -101,9 +106,16 @@ class Results:
         return indices_in(folder, f"(?:{kind}|probs_)" if kind == "input" else kind)
 
 
+def plain_name(name):
+    """The name of a dataset or model, which folders and files have; a SettingError for a path."""
+    if not name or name == ".." or "\0" in name or Path(name).name != name:
+        raise SettingError(f"{name!r} is no name of a dataset or model: it would name a path")
+    return name
+
+
 def name_path(io_path, kind, name):
     """Path of what is known of a name: JSON; `kind` is "datasets" or "models"."""
-    return Path(io_path, "names", kind, f"{name}.json")
+    return Path(io_path, "names", kind, f"{plain_name(name)}.json")
 
 
 def indices_in(folder, stem):

@@ -1,10 +1,13 @@
 """Pickles of NumPy arrays and plain values, read so that nothing in them runs."""
 
+import mmap
 import os
 import pickle
+import re
 
 import numpy as np
 
+_DEEPEST = 50  # dicts and lists in one another
 _SCALAR = np.float64(0).__reduce__()[0]
 _FROM_BUFFER = np.zeros(1).__reduce_ex__(5)[0]
 
@@ -27,7 +30,7 @@ def _known_globals():
 
 def _encode_latin1(text, encoding):
     if encoding != "latin1":
-        raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}, which is refused")
+        raise pickle.UnpicklingError("it asks for another encoding than latin1, which is refused")
     return text.encode("latin1")
 
 
@@ -60,8 +63,18 @@ class _Unpickler(pickle._Unpickler):
         if isinstance(target, np.dtype):
             _check_state(target, state)
         elif type(target) is not np.ndarray:
-            raise pickle.UnpicklingError(f"it sets the state of {target!r}, which is refused")
+            raise pickle.UnpicklingError(
+                f"it sets the state of a {type(target).__name__}, which is refused"
+            )
         super().load_build()
+
+    def load_setitem(self):
+        _check_keys(self.stack[-2:-1])
+        super().load_setitem()
+
+    def load_setitems(self):
+        _check_keys(self.stack[::2])
+        super().load_setitems()
 
     def load_bytearray8(self):
         """Read bytes that are there; the length comes first, and the room for it is filled."""
@@ -72,12 +85,63 @@ class _Unpickler(pickle._Unpickler):
         self.readinto(content)
         self.append(content)
 
+    def load_reduce(self):
+        """Call a function; NumPy's words about a dtype would spell out what came in its place."""
+        function, arguments = self.stack[-2:]
+        if function is np.dtype and not isinstance(arguments[0], str):
+            raise pickle.UnpicklingError("it has a dtype of no name, which is refused")
+        super().load_reduce()
+
+    # sets hash whatever came
+    del dispatch[pickle.EMPTY_SET[0]], dispatch[pickle.ADDITEMS[0]], dispatch[pickle.FROZENSET[0]]
+    dispatch[pickle.REDUCE[0]] = load_reduce
+    dispatch[pickle.SETITEM[0]] = load_setitem
+    dispatch[pickle.SETITEMS[0]] = load_setitems
     dispatch[pickle.BUILD[0]] = load_build
     dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
 
+def _check_keys(keys):
+    """Refuse tuples of tuples, whose hash may take for ever."""
+    for key in keys:
+        if isinstance(key, tuple) and any(isinstance(part, tuple) for part in key):
+            raise pickle.UnpicklingError("it has nested keys, which are refused")
+
+
 class _Unknown(pickle.UnpicklingError):
     """A pickle asks for what `_QuickUnpickler` does not know."""
+
+
+_PLAIN = rb"[}\x94(\x93Rbt\x85-\x87)\]aesuN\x88\x890]|[\x80Kh].|M..|[Jj].{4}|[\x95G].{8}"
+_OPCODE = re.compile(_PLAIN, re.DOTALL)  # of `Pickler`; one more says how many bytes follow it:
+_OPCODES = re.compile(
+    rb"((?:%s)*)(?:[\x8cC\x8a](.)|[XB\x8b](.{4})|[\x8d\x8e\x96](.{8})|(\.))" % _PLAIN, re.DOTALL
+)
+_TUPLES = {pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.EMPTY_TUPLE}
+
+
+def _is_own(file):
+    """Whether a pickle has only opcodes that `Pickler` writes, and repeats no tuple.
+
+    Then it names no place in the memo, which the unpickler in C would make room for, and has no
+    key whose hash takes for ever.
+    """
+    at, memo, tuples = 0, 0, set()
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        while step := _OPCODES.match(content, at):
+            before = b""
+            for opcode in _OPCODE.findall(step[1]):
+                if opcode == pickle.MEMOIZE:
+                    if before in _TUPLES:
+                        tuples.add(memo)
+                    memo += 1
+                elif opcode[:1] in b"hj" and int.from_bytes(opcode[1:], "little") in tuples:
+                    return False
+                before = opcode
+            if step[5]:
+                return True
+            at = step.end() + int.from_bytes(step[step.lastindex], "little")
+    return False  # another opcode, or beyond the end
 
 
 class _QuickUnpickler(pickle.Unpickler):
@@ -99,7 +163,9 @@ class _Dtype:
     """Stands for a dtype until an array or a scalar needs it."""
 
     def __init__(self, code, *_):
-        self.dtype = np.dtype(str(code))
+        if not isinstance(code, str):
+            raise pickle.UnpicklingError("it has a dtype of no name, which is refused")
+        self.dtype = np.dtype(code)
 
     def __setstate__(self, state):
         _check_state(self.dtype, state)
@@ -138,12 +204,42 @@ def load(file, is_ours):
 
     `is_ours`: it is whole, as `Pickler` wrote it, and may be read by quicker ways.
     """
-    if is_ours:
+    content = _load(file, is_ours and _is_own(file))
+    _extent([content], os.fstat(file.fileno()).st_size, {})
+    return content
+
+
+def _load(file, is_own):
+    if is_own:
         try:
             return _QuickUnpickler(file).load()
         except _Unknown:  # an array without elements, say
             file.seek(0)
     return _Unpickler(file).load()
+
+
+def _extent(value, at_most, known, depth=0):
+    """How many entries a dict, list or tuple has where each is written out, and how deep they lie.
+
+    Those that are in one another many times take few bytes, and for ever to go through. `known`
+    are the extents of those that are done, by their id.
+    """
+    if id(value) in known:
+        return known[id(value)]
+    if depth > _DEEPEST:
+        raise pickle.UnpicklingError(f"it is nested more than {_DEEPEST} deep")
+    parts = value.values() if isinstance(value, dict) else value
+    count, height = len(value), 0
+    for part in parts:
+        if isinstance(part, np.ndarray) and part.dtype.hasobject:
+            part = part.ravel().tolist()
+        if isinstance(part, dict | list | tuple):
+            inner = _extent(part, at_most, known, depth + 1)
+            count, height = count + inner[0], max(height, inner[1] + 1)
+    if count > at_most or height > _DEEPEST:
+        raise pickle.UnpicklingError("it repeats itself more often than its bytes can say")
+    known[id(value)] = count, height
+    return known[id(value)]
 
 
 class Pickler(pickle.Pickler):

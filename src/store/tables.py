@@ -1,6 +1,7 @@
 """Tables: a pickle of one dict of NumPy arrays and plain values each."""
 
 import json
+import os
 import zlib
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from src.errors import SettingError
 from src.records import ObjectTable
 from src.store.files import whole_file
+from src.store.paths import plain_name
 from src.store.safe_pickle import Pickler, load
 from src.store.sealed import (
     UNSEALED,
@@ -136,6 +138,7 @@ def read_embeddings(path):
         raise SettingError(str(error)) from error
     try:
         columns = _columns(content)
+        _check(columns)
         known = {"image_level_index", *_OF_IMAGES.values(), *_OF_ROWS.values(), *_SEGMENTS}
         facts = {name: value for name, value in content.items() if name not in known}
         return ObjectTable(columns, {"made_from": None} | facts)
@@ -169,9 +172,13 @@ def read_objects(path):
         }
         if columns and "segments" not in columns:  # an older file, of single segments
             columns["segments"] = as_column(columns["component_index"][:, None])
-        table = ObjectTable(columns, content["facts"]) if columns else no_objects(content["facts"])
-        return table, content["made_from"]
-    except (AttributeError, KeyError, TypeError) as error:
+        facts, made_from = content["facts"], content["made_from"]
+        if not isinstance(facts, dict) or not isinstance(made_from, dict):
+            raise TypeError("its facts must be dicts")
+        if columns:
+            _check(columns)
+        return ObjectTable(columns, facts) if columns else no_objects(facts), made_from
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise broken(path, error) from error
 
 
@@ -186,6 +193,8 @@ def _columns(content):
     """The columns of an ObjectTable, from a file of any age."""
     images, rows = len(content["image_path"]), len(content["component_index"])
     of_row = np.asarray(content["image_level_index"], np.int64)
+    if np.min(of_row, initial=0) < 0:
+        raise IndexError("its rows lead to pictures below 0")
     sizes = np.asarray(content.get("image_size", np.full((images, 2), -1)), np.int64)
     columns = {
         "image_index": np.asarray(content["image_index"], np.int64)[of_row],
@@ -222,6 +231,33 @@ def _columns(content):
             vectors = np.asarray(content[name], np.float32)
             columns[name] = vectors if rows else vectors.reshape(0, *vectors.shape[1:] or (0,))
     return columns
+
+
+def _check(columns):
+    """Refuse columns that name files elsewhere, or lead out of their picture's arrays."""
+    if len({len(column) for column in columns.values()}) > 1:
+        raise ValueError("its columns have other lengths")
+    for name in ("dataset", "model_name", "image_path", "image_made_from"):
+        for text in set(columns[name]):
+            if not isinstance(text, str) or "\0" in text:
+                raise ValueError(f"{text!r} cannot be its {name}")
+            os.fsencode(text)  # halves of surrogates that stand for no byte
+    for name in ("dataset", "model_name"):
+        for text in set(columns[name]):
+            plain_name(text)
+    if any(np.min(columns[name], initial=0) < 0 for name in ("image_index", "box")):
+        raise ValueError("it has indices or boxes below 0")
+    for numbers, ious in zip(columns["segments"], columns["image_predicted_iou"], strict=True):
+        if not len(numbers) or np.min(numbers) < 1 or np.max(numbers) > len(ious):
+            raise ValueError(f"segments {list(numbers)} are not in a picture of {len(ious)}")
+    shapes = {name: columns[name].shape for name in VECTORS if name in columns}
+    if any(len(shape) != 2 for shape in shapes.values()) or (
+        len(columns["box"]) and shapes.get("plot_embeddings", (0, 2))[1] != 2
+    ):
+        raise ValueError(f"its vectors have the shapes {shapes}")
+    for picture in columns.get("thumbnail", ()):
+        if not isinstance(picture, bytes | None):
+            raise TypeError(f"a thumbnail is a {type(picture).__name__}")
 
 
 def as_column(values):

@@ -24,6 +24,9 @@ PROMISES = {
     12: "nothing that is read can run code",
     13: "SIGINT, SIGTERM: a clean stop",
     14: "memory does not grow with the number of images",
+    15: "two windows, and scripts, keep each other's tags",
+    18: "a table from others names no file elsewhere",
+    19: "an HDF5 file from others holds what it gives",
     21: "a Dask worker, scheduler, driver that dies: time only",
     22: "the explorer's files are whole, or refused by name",
 }

@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from contextlib import contextmanager, suppress
 
@@ -38,6 +39,7 @@ from faults.workplace import (
 )
 from src.store.paths import tags_path
 from src.store.provenance import FORMATS, OTHER_FORMAT
+from src.store.tags import read_tags
 
 # 1, 2, 13: kills and interrupts
 
@@ -530,7 +532,6 @@ def test_an_explorer_that_is_stopped_leaves_whole_files(
     running.wait_until(began.exists)
     wanted = rng.randint(0, 3)  # files that have been begun
     running.wait_until(lambda: len([*finished.glob("*map*")]) >= wanted)
-    time.sleep(rng.uniform(0, 0.2))
     running.send(number)
     run = running.end()
     if number != signal.SIGKILL:
@@ -576,3 +577,35 @@ def test_an_explorers_picture_that_finds_no_room_is_not_there(place, finished, s
         check.end(place.run(DISCOVER, finished, place_of, SHOWN), 1, says=words)
         for path in folder.iterdir():
             Image.open(path).load()
+
+
+# 15: tags
+
+TAGGING = """
+import sys
+from src.store.tags import change_tags
+
+for number in range(20):
+    change_tags(sys.argv[1], {(sys.argv[2], number, 1, (0, 0, 9, 9)): "cow"})
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.promise(15)
+@pytest.mark.parametrize("number", range(often(8, 1)))
+def test_tags_of_several_writers_stay_though_one_is_killed(tmp_path, number):
+    path, names = tmp_path / "tags.json", ["one", "two", "killed"]
+    writers = [
+        subprocess.Popen([sys.executable, "-c", TAGGING, path, name], stdout=subprocess.PIPE)
+        for name in names
+    ]
+    told = [writers[2].stdout.readline() for _ in range(1 + 2 * number)]
+    writers[2].kill()
+    told += writers[2].stdout.readlines()
+    assert [writer.wait() for writer in writers[:2]] == [0, 0]
+    for writer in writers:
+        writer.wait()
+        writer.stdout.close()
+    found = {entry[:2] for entry in read_tags(path)}
+    assert found >= {(name, number) for name in names[:2] for number in range(20)}
+    assert found >= {("killed", number) for number in range(len(told))}
