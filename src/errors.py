@@ -41,3 +41,10 @@ def missing_weights(name, path):
         "(git clone, make setup), not from an installed copy. docs/networks.md says where the "
         "published ones are to be had; train_meta_nn.py trains those of a meta model"
     )
+
+
+def reason_of(error):
+    """What an error says; of torch not its advice to let a file run the code in it."""
+    if "weights_only" in str(error):
+        return "it holds more than tensors and plain values, which is refused"
+    return str(error)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections import namedtuple
 from dataclasses import replace
 from functools import partial
@@ -528,6 +529,13 @@ def test_a_broken_checkpoint_is_named(checkpoint, damage):
         })  # fmt: skip
     with pytest.raises(SettingError, match=r"meta\.pth is no checkpoint of meta model 'meta_nn'"):
         meta_models.load_meta_model(path, entry)
+
+
+def test_a_checkpoint_with_code_in_it_is_refused_without_advice_to_run_it(tmp_path):
+    torch.save({"kind": "neural", "state_dict": shutil.rmtree}, tmp_path / "meta.pth")
+    with pytest.raises(SettingError, match="holds more than tensors and plain values") as caught:
+        meta_models.load_meta_model(tmp_path / "meta.pth", ENTRY)
+    assert "weights_only" not in str(caught.value)
 
 
 # What cannot be trained

@@ -14,7 +14,7 @@ from sklearn.base import RegressorMixin
 from torch import nn
 
 from src import registry
-from src.errors import SettingError
+from src.errors import SettingError, reason_of
 from src.MetaSeg.meta_nn import MetaNN
 from src.MetaSeg.segment_tables import original_names, segment_table
 from src.store import provenance, regressors
@@ -169,7 +169,7 @@ def load_meta_model(path, entry=None, training=None):
     except Exception as error:  # a broken checkpoint raises nearly anything
         name = entry.name if entry else "MetaNN"
         raise SettingError(
-            f"{path} is no checkpoint of meta model {name!r} ({error}); "
+            f"{path} is no checkpoint of meta model {name!r} ({reason_of(error)}); "
             "train it again with train_meta_nn.py"
         ) from error
 

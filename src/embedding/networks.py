@@ -22,7 +22,7 @@ from torch import nn
 
 from src import registry
 from src.datasets import IMAGENET_MEAN, IMAGENET_STD
-from src.errors import SettingError
+from src.errors import SettingError, reason_of
 from src.run.settings import SIZE
 from src.segmentation.class_maps import RawOutput, fit_input
 from src.segmentation.features import features_of
@@ -544,7 +544,7 @@ def _timm_file(timm, entry):
 def _timm_problem(timm, entry, error):
     """Why a network of timm could not be built, and what to do."""
     what = f"embedding network {entry.name!r} of timm, {entry.class_name!r}, could not be"
-    reason = textwrap.shorten(str(error), 300, placeholder=" ...")
+    reason = textwrap.shorten(reason_of(error), 300, placeholder=" ...")
     if entry.model_weights is not None:
         return f"{what} filled from {entry.model_weights}: {reason}"
     from huggingface_hub.constants import HF_HUB_CACHE  # both come with timm

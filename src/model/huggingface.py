@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from src.errors import SettingError
+from src.errors import SettingError, reason_of
 
 # which take pictures of their configuration's `image_size` only
 _OF_ONE_SIZE = "beit", "data2vec-vision", "dpt", "eomt", "eomt_dinov3"
@@ -342,4 +342,4 @@ def _is_flipped(config, rule):
 
 
 def _first_line(error):
-    return f"{type(error).__name__}: {error}".partition("\n")[0].rstrip(".: ")
+    return f"{type(error).__name__}: {reason_of(error)}".partition("\n")[0].rstrip(".: ")
