@@ -69,12 +69,13 @@ def script(tmp_path_factory):
     return path
 
 
-def start(script, *words):
+def start(script, *words, under=()):
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     return subprocess.Popen(
-        [sys.executable, script.name, *map(str, words)],
+        [*under, sys.executable, script.name, *map(str, words)],
         cwd=script.parent,
         env=environment,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -168,7 +169,9 @@ def test_a_run_that_must_fail_says_so_in_one_line(script, tmp_path):
     assert run_entry(tmp_path)["status"] == "FAILED"
 
 
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
 def test_a_stopped_run_is_closed_as_interrupted(script, tmp_path, number, expected):
     process = start(script, "with", "args.dataset=endless", "-F", tmp_path)
     assert process.stdout.readline() == "waiting\n"
@@ -177,6 +180,30 @@ def test_a_stopped_run_is_closed_as_interrupted(script, tmp_path, number, expect
     assert process.returncode == expected
     assert "Traceback" not in err
     assert run_entry(tmp_path)["status"] == "INTERRUPTED"
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_arrives_during_the_exit_changes_neither_code_nor_words(script, first):
+    process = start(script, "with", "args.dataset=endless")
+    assert process.stdout.readline() == "waiting\n"
+    process.send_signal(first)
+    while "Aborted" not in process.stderr.readline():  # sacred's word
+        pass
+    while process.poll() is None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            process.send_signal(number)
+    _, err = process.communicate()
+    assert process.returncode == 128 + first
+    assert "Traceback" not in err
+
+
+def test_a_run_under_nohup_goes_on_after_its_terminal_has_gone(script):
+    process = start(script, "with", "args.dataset=endless", under=["nohup"])
+    assert process.stdout.readline() == "waiting\n"
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 143
 
 
 # ---- In this process ----------------------------------------------------------------------------
@@ -473,10 +500,10 @@ def test_an_experiment_works_in_any_state_of_git(tmp_path, state):
 def test_a_repeated_sigterm_and_a_forked_worker_do_no_harm(tmp_path):
     code = """
         import os, signal, sys, time
-        from src.run.experiment import Terminated, _sigterm_raises
+        from src.run.signals import Stopped, stops_raise
         worker = None
         try:
-            with _sigterm_raises():
+            with stops_raise():
                 worker = os.fork()
                 if worker == 0:
                     os.kill(os.getpid(), signal.SIGTERM)
@@ -487,7 +514,7 @@ def test_a_repeated_sigterm_and_a_forked_worker_do_no_harm(tmp_path):
                 finally:
                     os.kill(os.getpid(), signal.SIGTERM)  # while the first one is dealt with
                     print("cleaned up")
-        except Terminated:
+        except Stopped:
             print("terminated once")
     """
     done = subprocess.run(
@@ -502,17 +529,17 @@ def test_a_repeated_sigterm_and_a_forked_worker_do_no_harm(tmp_path):
 def test_a_sigterm_that_arrives_while_an_object_is_deleted_is_not_lost():
     code = """
         import os, signal, threading
-        from src.run.experiment import Terminated, _sigterm_raises
+        from src.run.signals import Stopped, stops_raise
 
         class Deleted:
             def __del__(self):
                 os.kill(os.getpid(), signal.SIGTERM)  # what is raised here goes no further
 
         try:
-            with _sigterm_raises():
+            with stops_raise():
                 Deleted()
                 threading.Event().wait()
-        except Terminated:
+        except Stopped:
             print("terminated")
     """
     done = subprocess.run(

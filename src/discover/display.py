@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from src.discover.views import OUTSIDE
 from src.errors import SettingError
+from src.run.signals import STOPS
 
 PAPER = "#fbfbfd"
 WINDOWLESS = {"agg", "cairo", "nbagg", "pdf", "pgf", "ps", "svg", "template", "webagg"}
@@ -104,7 +105,7 @@ def show_explorer(make):
     heartbeat = explorer.map.figure.canvas.new_timer(interval=200)
     heartbeat.add_callback(lambda: None)
     heartbeat.start()
-    with _sigterm_closes(plt):
+    with _stops_close(plt):
         plt.show()
 
 
@@ -132,18 +133,21 @@ def write_pictures(log, explorer, path, segment=None):
 
 
 @contextmanager
-def _sigterm_closes(plt):
-    """Let SIGTERM close the windows: a toolkit swallows what a signal's handler raises in it."""
+def _stops_close(plt):
+    """Let signals close the windows: a toolkit swallows what a signal's handler raises in it."""
     received = []
 
     def close(number, _frame):
         received.append(number)
         plt.close("all")
 
-    before = signal.signal(signal.SIGTERM, close)
+    numbers = [number for number in STOPS if number != signal.SIGINT]  # which Matplotlib heeds
+    numbers = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, close) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, old in before.items():
+            signal.signal(number, old)
     if received:
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(received[0])

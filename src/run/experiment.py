@@ -1,7 +1,7 @@
 """The one way to make a sacred experiment: explained settings, strict keys, a clean stop.
 
-On the command line the exit code is 0 after a complete run, 1 after an error, 130 after Ctrl-C and
-143 after SIGTERM. A main function that must end with a failure raises `SettingError`, or
+On the command line the exit code is 0 after a complete run, 1 after an error, 130 after Ctrl-C, 143
+after SIGTERM and 129 after SIGHUP. A main function that must end with a failure raises `SettingError`, or
 `SystemExit("3 of 500 images failed")`: status FAILED, exit code 1, one line and no traceback.
 """
 
@@ -9,14 +9,11 @@ import difflib
 import inspect
 import json
 import logging
-import os
 import re
 import signal
 import sys
 import textwrap
-import threading
 import warnings
-from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
@@ -24,6 +21,7 @@ from tqdm import tqdm
 from src.errors import RunError
 from src.registry import REPOSITORY
 from src.run.settings import by_name, setting
+from src.run.signals import stops_raise
 
 with warnings.catch_warnings():  # sacred imports pkg_resources, which announces its end
     warnings.simplefilter("ignore")
@@ -47,10 +45,6 @@ _OPTIONS = (  # that people use
 _OF_SACRED = re.compile(r"Running command |Started$|Result: ")
 _HERE = Path(__file__).relative_to(REPOSITORY)
 _MANUAL = "https://sacred.readthedocs.io/en/stable/command_line.html"
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived; sacred closes the run as INTERRUPTED, as it does after Ctrl-C."""
 
 
 def create_experiment(name):
@@ -110,14 +104,13 @@ class _StrictExperiment(Experiment):
         return short, self._help(short), internal
 
     def run_commandline(self, argv=None):
-        """Run from the command line; SIGTERM and Ctrl-C end the run cleanly."""
+        """Run from the command line; Ctrl-C, SIGTERM and SIGHUP end the run cleanly."""
         self._on_command_line = True
         try:
-            with _sigterm_raises():
+            with stops_raise():
                 return super().run_commandline(argv)
         except KeyboardInterrupt as stop:
-            number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
-            sys.exit(128 + number)  # what a shell reports after that signal
+            sys.exit(128 + getattr(stop, "number", signal.SIGINT))  # as a shell reports it
         finally:
             self._on_command_line = False
 
@@ -359,36 +352,3 @@ def _logger(name):
         if not any(isinstance(handler, _BarFriendlyHandler) for handler in each.handlers):
             each.addHandler(_BarFriendlyHandler())
     return logger
-
-
-@contextmanager
-def _sigterm_raises():
-    """Turn SIGTERM into `Terminated` in the main thread of this process."""
-    owner = os.getpid()
-
-    def stop(number, _frame):
-        if os.getpid() != owner:  # a forked worker inherits this function: end as usual
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            return
-        signal.signal(number, signal.SIG_IGN)  # some senders repeat it; let the first one finish
-        raise Terminated
-
-    def stop_again(lost):
-        """Python drops what is raised while an object is deleted: raise it once more."""
-        if isinstance(lost.exc_value, Terminated):
-            signal.signal(signal.SIGTERM, stop)
-            threading.Timer(0.1, os.kill, (owner, signal.SIGTERM)).start()
-        else:
-            report(lost)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python handles signals in the main thread only
-        return
-    before, report = signal.signal(signal.SIGTERM, stop), sys.unraisablehook
-    sys.unraisablehook = stop_again
-    try:
-        yield
-    finally:
-        sys.unraisablehook = report
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

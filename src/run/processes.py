@@ -23,6 +23,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 
 from src.run import cluster
+from src.run.signals import STOPS
 
 ATTEMPTS = 3  # at an image whose process dies
 _LOOK = 0.5  # seconds of work that tell how long the rest will take
@@ -275,7 +276,7 @@ def new_processes():
 
 
 def _begin_worker():
-    for number in (signal.SIGINT, signal.SIGTERM):  # the parent decides what they mean
+    for number in STOPS:  # the parent decides what they mean
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
