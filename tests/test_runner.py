@@ -441,7 +441,7 @@ def test_where_every_picture_failed_no_others_are_claimed_to_be_done():
 
 
 def test_where_nobody_watches_progress_is_a_line_every_so_often(monkeypatch, caplog, capsys):
-    monkeypatch.setattr("src.progress.EVERY_S", 0)
+    monkeypatch.setattr("src.progress.EVERY_S", 1e-9)
     caplog.set_level(logging.INFO)
     Runner(LOG).each(abs, range(4), "adding")
     assert [message.partition("%")[0] for message in caplog.messages] == [
