@@ -453,6 +453,13 @@ def test_where_nobody_watches_progress_is_a_line_every_so_often(monkeypatch, cap
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "expected"), [(None, False), ("local:2", False), ("tcp://host:8786", True)]
+)
+def test_only_other_machines_may_have_gpus_where_this_one_has_none(scheduler, expected):
+    assert Runner(LOG, scheduler=scheduler).is_elsewhere() == expected
+
+
 def test_work_that_is_done_soon_says_nothing_of_its_progress(caplog, capsys):
     caplog.set_level(logging.INFO)
     Runner(LOG).each(abs, range(4), "adding", why=lambda _: "new")
