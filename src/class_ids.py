@@ -132,8 +132,8 @@ def match_ids(label_mapping, pred_mapping, train_ids=None):
         wrong = [key for key in mapping if not 0 <= key <= NO_LABEL]
         if wrong:
             raise SettingError(
-                f"ids of `{what}` must lie in 0..{NO_LABEL}, and {NO_LABEL} means no label; got "
-                f"{len(wrong)} others, such as {wrong[0]}: join classes that are alike"
+                f"ids of `{what}` must lie in 0..{NO_LABEL}, got {wrong}, and {NO_LABEL} means no "
+                "label: give classes that are alike one id"
             )
     train_ids = train_ids or {}
     for key, name in train_ids.items():

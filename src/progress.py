@@ -28,4 +28,4 @@ class _Lines(tqdm):
     def display(self, msg=None, pos=None):
         """Log how far it is; called where a bar would be drawn anew, with "" where it ends."""
         if msg is None:
-            _log.info("%s", self)
+            _log.info("%s", str(self))  # as it is now

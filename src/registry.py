@@ -136,4 +136,4 @@ def _check_arguments(entry, factory, args, kwargs):
 def _wrong(entry, problem):
     # of the configuration, or one made of a folder or of a kind of networks
     what = f"{entry.module_name}.{entry.class_name}"
-    return SettingError(f"{entry.name!r} ({what}) cannot be used: {problem}")
+    return SettingError(f"{what}, called {entry.name!r}: {problem}")

@@ -20,6 +20,7 @@ from sklearn.linear_model import LinearRegression
 import compute_embeddings
 from configuration import CONFIG, DatasetConfig, ModelConfig
 from src.embedding import vectors as segment_vectors
+from src.embedding.suspects import Judge, Rule
 from src.embedding.table import read_table
 from src.errors import RunError, SettingError
 from src.MetaSeg import meta_models as meta
@@ -432,6 +433,20 @@ def test_without_any_suspect_the_table_has_no_rows(world, caplog):
     caplog.clear()
     world.run(min_height=7)
     assert "up to date" in caplog.text
+
+
+def test_where_size_took_all_suspects_the_advice_is_of_the_size_though_most_are_trusted(world):
+    rule = Rule("predicted_iou", 0.5, None, None, (7, 4))
+    judge = Judge("", "whole", None, rule, (7, 4), {}, {})
+    facts = {
+        "left_out": {"unknown suspicion": 0, "not suspicious": 9, "other class": 0, "too small": 2},
+        "segments": {"is_chosen": np.zeros(11, bool)},
+    }
+    trusted = facts | {"left_out": {**facts["left_out"], "too small": 0}}
+    advice = judge.advice([trusted, facts])
+    assert "all that pass the other filters (2 of 20) are left out as too small: lower" in advice
+    some = facts | {"segments": {"is_chosen": np.ones(12, bool)}}
+    assert "most segments (9 of 11) are left out as not suspicious: raise" in judge.advice([some])
 
 
 def test_a_budget_takes_the_most_suspicious_of_all_pictures(world):

@@ -463,3 +463,18 @@ def test_a_vanished_picture_is_named(tmp_path):
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r"a\.png"):
         dataset[0]
+
+
+@pytest.mark.parametrize(
+    ("item", "got"),
+    [
+        ((1, None), r"\(int, NoneType\)"),
+        ((1, None, "a.png", 0), r"\(int, NoneType, str, int\)"),
+        ((1, None, 7), r"\(int, NoneType, int\)"),
+        (1.5, r"\(float\)"),
+    ],
+)
+def test_an_item_of_others_datasets_without_path_or_with_more_is_named(item, got):
+    with pytest.raises(ValueError, match=rf"an item of list must be \(image, .* got {got}"):
+        datasets.item_of([item], 0)
+    assert datasets.item_of([(1, None, "a.png")], 0) == (1, None, "a.png")

@@ -346,6 +346,7 @@ BAD = [
     ("rate", None, "must be a number, got None"),
     ("rate", True, "must be a number, got True"),
     ("name", 2020, "must be text, got 2020; .*'args.name=\"2020\"'"),
+    ("name", 1e5, "must be text, got 100000.0; .*'args.name=\"...\"'"),  # 1e5 was typed
     ("flag", 1, "must be True or False, got 1"),
     ("sizes", 3, "must be a list, got 3"),
     ("datasets", "streets", r"must be a list, got 'streets'; write args.datasets=\[streets\]"),

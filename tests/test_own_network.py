@@ -525,7 +525,7 @@ REFUSED = {
     "a folder without pictures": (
         PREDICT,
         dict(dataset="./texts"),
-        r"pred_images: 'texts' \(src.datasets.custom.CustomDataset\) cannot be used: there are no "
+        r"pred_images: src.datasets.custom.CustomDataset, called 'texts': there are no "
         r"pictures \S*texts/\S*, but 2 \.txt",
     ),
     "no such folder of predictions": (

@@ -441,7 +441,7 @@ def test_where_every_picture_failed_no_others_are_claimed_to_be_done():
 
 
 def test_where_nobody_watches_progress_is_a_line_every_so_often(monkeypatch, caplog, capsys):
-    monkeypatch.setattr("src.progress.EVERY_S", 0)
+    monkeypatch.setattr("src.progress.EVERY_S", 1e-9)
     caplog.set_level(logging.INFO)
     Runner(LOG).each(abs, range(4), "adding")
     assert [message.partition("%")[0] for message in caplog.messages] == [
@@ -451,6 +451,13 @@ def test_where_nobody_watches_progress_is_a_line_every_so_often(monkeypatch, cap
         r"\), .*(image/s|s/image), \d\d:\d\d left", caplog.messages[1].partition("%")[2]
     )
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "expected"), [(None, False), ("local:2", False), ("tcp://host:8786", True)]
+)
+def test_only_other_machines_may_have_gpus_where_this_one_has_none(scheduler, expected):
+    assert Runner(LOG, scheduler=scheduler).is_elsewhere() == expected
 
 
 def test_work_that_is_done_soon_says_nothing_of_its_progress(caplog, capsys):

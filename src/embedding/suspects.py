@@ -193,15 +193,14 @@ class Judge(Kept):
         reasons = sum((Counter(facts["left_out"]) for facts in judged), Counter())
         if not reasons.total():
             return "no picture that was searched has a segment"
-        reason, count = reasons.most_common(1)[0]
-        which = "most segments"
+        most = reason = max(reasons, key=reasons.get)
         if not any(facts["segments"]["is_chosen"].any() for facts in judged):
-            reason, count = list(reasons.items())[-1]  # in the order of the filters
-            which = "all segments that are else wanted" if count < reasons.total() else which
+            reason = [filter_ for filter_ in judged[0]["left_out"] if reasons[filter_]][-1]
+        which = "most segments" if reason == most else "all that pass the other filters"
         rule, (height, width) = self.rule, self.min_size
         is_iou = rule.suspicion == "predicted_iou"
         threshold = f"lower args.threshold, now {rule.least:g}" if rule.least is not None else ""
-        return f"{which} ({count} of {reasons.total()}) are left out as {reason}: " + {
+        return f"{which} ({reasons[reason]} of {reasons.total()}) are left out as {reason}: " + {
             "unknown suspicion": "their predicted IoU or score is not known; measure them anew",
             "not suspicious": f"raise args.iou_threshold, now {rule.iou_threshold:g}, or take "
             "args.suspicion=entropy" if is_iou else threshold,

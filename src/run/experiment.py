@@ -1,8 +1,9 @@
 """The one way to make a sacred experiment: explained settings, strict keys, a clean stop.
 
-On the command line the exit code is 0 after a complete run, 1 after an error, 130 after Ctrl-C, 143
-after SIGTERM and 129 after SIGHUP. A main function that must end with a failure raises `SettingError`, or
-`SystemExit("3 of 500 images failed")`: status FAILED, exit code 1, one line and no traceback.
+On the command line the exit code is 0 after a complete run, 1 after an error, 130 after Ctrl-C,
+143 after SIGTERM and 129 after SIGHUP. A main function that must end with a failure raises
+`SettingError`, or `SystemExit("3 of 500 images failed")`: status FAILED, exit code 1, one line and
+no traceback.
 """
 
 import difflib

@@ -40,7 +40,8 @@ class Kind(NamedTuple):
         if self.fits(value):
             return
         allowed = self.words if none is None else f"{self.words}, or None ({none})"
-        hint = self.hint and "; " + self.hint.format(name=name, value=value)
+        typed = "..." if isinstance(value, float) else value  # 1e5 has come as 100000.0
+        hint = self.hint and "; " + self.hint.format(name=name, value=typed)
         about = about and f" [{about}]"
         raise SettingError(f"`{name}` must be {allowed}, got {value!r}{hint}{about}")
 
@@ -265,7 +266,7 @@ def _is_scheduler(value):
     return _is_text(value) and re.fullmatch(pattern, value) is not None
 
 
-_QUOTE_HINT = "quote what was typed to keep it text: '{name}=\"...\"'"  # 1e5 has come as 100000.0
+_QUOTE_HINT = "quote it to keep it text: '{name}=\"{value}\"'"
 _LIST_HINT = "write {name}=[{value}], and commas between several"
 
 ANYTHING = Kind("anything", lambda value: True, _as_list)
