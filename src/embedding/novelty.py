@@ -14,7 +14,7 @@ from src.store import provenance, tables
 from src.store.paths import known_vectors
 
 LEAST_IOU = 0.5  # predicted, of segments that are trusted
-PICTURES = 100  # that known segments come from, spread evenly over the dataset
+PICTURES = 50  # that known segments come from, spread evenly over the dataset
 OF_PICTURE = 20  # of whose segments at most so many are known, the largest
 _SAME = "net", "crop_size", "format"  # of vectors that may be compared
 
