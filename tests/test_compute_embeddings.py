@@ -338,8 +338,9 @@ def test_objects_are_as_new_as_they_lie_far_from_known_segments(world, caplog):
     )
     path = world.add_image("source", 0)
     assert world.run()[1] == 1  # the road; car and bus of the source have predicted IoUs below 0.5
-    road = mean_colour(path, (0, 0, 32, 24))
-    expected = [np.linalg.norm(mean_colour(path, box) - road) for box in BOXES]
+    road, car, bus = (mean_colour(path, box) for box in [(0, 0, 32, 24), *BOXES])
+    road, car, bus = (vector / np.linalg.norm(vector) for vector in (road, car, bus))
+    expected = np.linalg.norm([car - road, bus - road], axis=1)
     assert_allclose(world.table()["novelty"], expected, rtol=1e-5)
     assert world.run()[1] == 0  # nothing is made twice
     world.run(datasets=["first"])  # what is known stays, whatever is searched

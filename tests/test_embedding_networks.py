@@ -664,6 +664,12 @@ def test_efficientnet_lite0_gives_vectors_of_length_one_of_crops_with_what_is_ar
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
 
 
+def test_efficientnet_lite0_sees_most_of_the_middle():
+    weights = efficientnet.EfficientNetLite0._weights
+    np.testing.assert_allclose(weights(3), [0.25, 0.5, 0.25], rtol=1e-6)
+    np.testing.assert_allclose(weights(1), [1])
+
+
 def test_networks_of_others_see_the_box_alone():
     assert embedding_networks.context_of(imagenet("resnet18")) == 0
 

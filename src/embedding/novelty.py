@@ -14,7 +14,7 @@ from src.store import provenance, tables
 from src.store.paths import known_vectors
 
 LEAST_IOU = 0.5  # predicted, of segments that are trusted
-PICTURES = 100  # that known segments come from, spread evenly over the dataset
+PICTURES = 50  # that known segments come from, spread evenly over the dataset
 OF_PICTURE = 20  # of whose segments at most so many are known, the largest
 _SAME = "net", "crop_size", "format"  # of vectors that may be compared
 
@@ -165,7 +165,7 @@ def with_novelty(table, known):
 def novelty(vectors, known, k=5):
     """Distance of each vector to the k-th nearest known one (Sun et al., arXiv 2204.06507).
 
-    Unlike theirs, vectors keep their length.
+    All are brought to length 1, as theirs: the length of features tells other things too.
 
     Parameters
     ----------
@@ -177,11 +177,12 @@ def novelty(vectors, known, k=5):
     Returns
     -------
     distance : ndarray of shape (N,), float32
-        Euclidean; higher = stranger; NaN where none is known.
+        Euclidean, in [0, 2]; higher = stranger; NaN where none is known.
     """
     if not len(vectors) or not len(known):
         return np.full(len(vectors), np.nan, np.float32)
     from sklearn.neighbors import NearestNeighbors  # slow to import
+    from sklearn.preprocessing import normalize
 
-    search = NearestNeighbors(n_neighbors=min(k, len(known)), algorithm="brute").fit(known)
-    return search.kneighbors(vectors)[0][:, -1].astype(np.float32)
+    search = NearestNeighbors(n_neighbors=min(k, len(known)), algorithm="brute")
+    return search.fit(normalize(known)).kneighbors(normalize(vectors))[0][:, -1].astype(np.float32)
