@@ -57,6 +57,11 @@ def config():
         fit_scores=setting(
             False, "fit the scores that learn to these pictures, and predict nothing"
         ),
+        stray_ids=setting(
+            "ignore",
+            "label ids without a class: no label, or a reason to stop",
+            choices=("ignore", "stop"),
+        ),
         **shared_settings(CONFIG, *HOW_TO_RUN),
     )
 
@@ -108,6 +113,7 @@ def predictor_of(args, run, count=None):
         predicted_ids=class_ids.predicted_ids(data, card.classes, run.log),
         source=source,
         loaders=loaders_of(run),
+        may_stray=args["stray_ids"] == "ignore",
     )
 
 

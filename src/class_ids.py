@@ -54,6 +54,21 @@ def are_classes(entry):
     return np.isin(np.arange(256), ids)
 
 
+def stray_ids(ground_truth, are_known):
+    """Ids in a ground truth that have no class, with the number of their pixels: a dict.
+
+    Parameters
+    ----------
+    ground_truth : ndarray of shape (H, W), int
+        255: no label.
+    are_known : ndarray of shape (256,), bool
+        See `are_classes`.
+    """
+    ids, counts = np.unique(ground_truth, return_counts=True)
+    is_stray = (ids != NO_LABEL) & ~are_known[np.clip(ids, 0, NO_LABEL)]
+    return dict(zip(ids[is_stray].tolist(), counts[is_stray].tolist(), strict=True))
+
+
 def predicted_ids(entry, known, log):
     """Look-up table from the ids of a dataset's ground truth to the predicted ones: `match_ids`.
 

@@ -12,6 +12,8 @@ from factories import model_card
 from PIL import Image
 
 from configuration import DatasetConfig, ModelConfig
+from src.errors import SettingError
+from src.records import Prediction
 from src.run import kept, processes
 from src.segmentation.inference import Computing
 from src.segmentation.stage import Predictor
@@ -36,6 +38,10 @@ class Pictures(LabelledImages):
             died.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__getitem__(index)
+
+
+class Labelled(Pictures):
+    label_mapping = {0: ("road", (0, 0, 0)), 1: ("car", (9, 9, 9))}
 
 
 class LoadingError(Exception):
@@ -106,3 +112,31 @@ def test_what_arrives_again_in_a_process_is_the_same_and_keeps_its_network(predi
     other = pickle.loads(pickle.dumps(replace(predictor, form="compact")))
     assert other is not first and other.form == "compact"
     assert pickle.loads(sent) is not first  # the other one has taken its place
+
+
+STRAY = np.array([[0, 200, 200, 255], [1, 1, 1, 1], [24005, 1, 0, 0]], np.uint16)
+
+
+def labelled(index, labels):
+    """A prediction of the fixture's size with such labels."""
+    sure = np.broadcast_to(np.float32([1, 0]), (3, 4, 2))
+    return Prediction(sure, np.zeros((3, 4), np.uint8), labels, f"{index}.png")
+
+
+def test_label_ids_without_a_class_are_counted_and_named(predictor, tmp_path):
+    predictor.data = DatasetConfig("grey", "own_pictures", "Labelled", {"root": tmp_path})
+    for index in range(2):
+        predictor._sources[index] = {}
+        predictor.store(index, labelled(index, STRAY))
+    assert predictor.stray_ids == {200: 4, 24005: 2}
+    told = predictor.told_stray_ids(predictor.stray_ids)
+    assert "labels of grey have ids that are no class" in told
+    assert "200 (4 pixels), 24005 (2 pixels); they count as no label" in told
+
+
+def test_a_label_id_without_a_class_ends_the_run_where_that_is_asked_for(predictor, tmp_path):
+    predictor.data = DatasetConfig("grey", "own_pictures", "Labelled", {"root": tmp_path})
+    predictor.may_stray = False
+    with pytest.raises(SettingError, match=r"200 \(2 pixels\), 24005 \(1 pixels\)"):
+        predictor.store(0, labelled(0, STRAY))
+    assert not predictor.results.prediction(0).exists()

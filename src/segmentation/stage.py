@@ -2,15 +2,17 @@
 
 import logging
 import threading
+from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
 
-from src import registry
+from src import class_ids, registry
 from src.datasets import LabelledImages, item_of
 from src.datasets.custom import counted
+from src.errors import SettingError
 from src.MetaSeg import stage as measuring
 from src.MetaSeg.metrics import heatmaps
 from src.model_card import ModelCard
@@ -41,7 +43,7 @@ def predict_dataset(run, predictor, indices):
     run.prepare(*predictor.folders())
     loaders = predictor.loaders
     with run.on_cluster(results.io_path, gpu=predictor.computing.device is None) as run:
-        return run.stream(
+        tally = run.stream(
             predictor.predict,
             predictor.store,
             run.in_shard(indices),
@@ -49,6 +51,9 @@ def predict_dataset(run, predictor, indices):
             predictor.why_stale,
             threads=run.num_cores - loaders if loaders > 1 else run.num_cores,
         )
+    if predictor.stray_ids:
+        run.log.warning("%s", predictor.told_stray_ids(predictor.stray_ids))
+    return tally
 
 
 def loaders_of(run):
@@ -70,6 +75,7 @@ class Predictor(Kept):
     predicted_ids: np.ndarray  # see `class_ids.predicted_ids`
     source: dict  # what all predictions depend on, see `provenance.of_prediction`
     loaders: int  # see `loaders_of`
+    may_stray: bool = True  # whether labels may have ids without a class, which are no label then
 
     @cached_property
     def samples(self):
@@ -127,8 +133,38 @@ class Predictor(Kept):
         self._sources[index], sample = result
         return index, sample
 
+    @cached_property
+    def _are_classes(self):
+        return class_ids.are_classes(self.data)
+
+    @cached_property
+    def stray_ids(self):
+        """Pixels by label id, of ids without a class, in the pictures that were stored here."""
+        return Counter()
+
+    def _look_for_stray_ids(self, ground_truth):
+        """Count them; a SettingError where they may not be."""
+        if ground_truth is None or not self._are_classes.any():
+            return
+        found = class_ids.stray_ids(ground_truth, self._are_classes)
+        if found and not self.may_stray:
+            raise SettingError(self.told_stray_ids(found))
+        self.stray_ids.update(found)
+
+    def told_stray_ids(self, counts):
+        """A sentence about label ids without a class, `counts` of pixels by id."""
+        most = sorted(counts, key=counts.get, reverse=True)[:10]
+        ids = ", ".join(f"{key} ({counts[key]:,} pixels)" for key in most)
+        more = f" and {len(counts) - len(most)} more" if len(counts) > len(most) else ""
+        return (
+            f"labels of {self.data.name} have ids that are no class in `label_mapping` of "
+            f"{self.data.class_name}: {ids}{more}; they count as no label, or end the run with "
+            "args.stray_ids=stop"
+        )
+
     def store(self, index, prediction):
         """Write a prediction, and with form="none" what stage 2 makes of it."""
+        self._look_for_stray_ids(prediction.ground_truth)
         is_measured = self.form == "none"
         if is_measured:
             maps = np.stack(heatmaps(prediction.probabilities), axis=2)
