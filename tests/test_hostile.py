@@ -23,7 +23,7 @@ import skops.io
 import torch
 import torchvision
 from conftest import REPOSITORY
-from factories import store_image
+from factories import object_table, store_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import (
@@ -45,6 +45,7 @@ import eval_selection
 from configuration import CONFIG, ModelConfig
 from src import pictures
 from src.datasets import read_image
+from src.discover.segments import Segments
 from src.embedding import networks as embedding_networks
 from src.embedding import suspects
 from src.embedding.table import read_table as read_objects_table
@@ -271,6 +272,7 @@ STRANGE = {
     "a segment of none": dict(component_index=2),
     "segment 0": dict(component_index=0),
     "a box below 0": dict(box=[-9, 0, 4, 4]),
+    "a dataset that is no text": dict(dataset="\udcff"),
     "a thumbnail in words": dict(thumbnail="x"),
 }
 
@@ -284,6 +286,29 @@ def test_a_table_that_leads_elsewhere_is_refused_by_name(name, tmp_path):
     tables.write_table(path, one_object(**STRANGE[name]), {})
     with pytest.raises(SettingError, match="embeddings_1_1_a.p cannot be read"):
         tables.read_embeddings(path)
+
+
+@pytest.mark.promise(18)
+def test_the_explorer_shows_a_table_of_odd_thumbnails_boxes_and_counts(tmp_path):
+    pictures.Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    table = object_table(
+        2,
+        plot_embeddings=np.zeros((2, 2), np.float32),
+        image_path=str(tmp_path / "a.png"),
+        image_predicted_iou=[np.ones(2, np.float32)] * 2,
+        box=[[0, 0, 4, 4], [20, 20, 24, 24]],
+        thumbnail=[b"\xff\xd8\xffx", None],
+    )
+    segments = Segments(table, {}, {}, tmp_path)
+    for row in (0, 1):
+        assert segments.thumbnail_or_blank(row) == pictures.blank_thumbnail()
+    assert [crop is None for _, crop in segments.crops([0, 1])] == [False, True]
+    with pytest.raises(ValueError, match="lies outside its picture"):
+        segments.crop(1)
+    path = Results(tmp_path, "net", "streets").components(0)
+    arrays.write_components(path, np.full((8, 8), 3, np.int32), {})
+    with pytest.raises(ValueError, match="2 segments of image 0, stage 2 others"):
+        segments.overview(0)
 
 
 @pytest.mark.promise(18)

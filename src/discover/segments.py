@@ -133,7 +133,9 @@ class Segments:
             return pictures.blank_thumbnail()
 
     def _cut_thumbnail(self, row):
-        return pictures.thumbnail(self.image(row), self.table["box"][row])
+        image = self.image(row)
+        self._cut(image, row)  # which may be nothing
+        return pictures.thumbnail(image, self.table["box"][row])
 
     def image(self, row):
         """The picture that was segmented, (H, W, 3) uint8."""
@@ -145,7 +147,13 @@ class Segments:
 
     def crop(self, row):
         """The segment's box cut out of its image, (h, w, 3) uint8."""
-        return pictures.crop(self.image(row), self.table["box"][row])
+        return self._cut(self.image(row), row)
+
+    def _cut(self, image, row):
+        crop = pictures.crop(image, self.table["box"][row])
+        if not crop.size:
+            raise ValueError(f"the box of {self.named(row)} lies outside its picture")
+        return crop
 
     def crops(self, rows):
         """Give (row, crop), image by image, each read once; None where it cannot be read."""
@@ -158,7 +166,10 @@ class Segments:
                     image = self.image(row)
                 except UNREADABLE:
                     image = None
-            yield row, None if image is None else pictures.crop(image, self.table["box"][row])
+            try:
+                yield row, None if image is None else self._cut(image, row)
+            except ValueError:
+                yield row, None
 
     def components(self, model, dataset, index):
         """Stage 2's component map of one image, (H, W) int32."""
@@ -167,10 +178,13 @@ class Segments:
     def overview(self, row):
         """The four panels that explain a segment: title -> picture, in reading order."""
         where = [self.table[key][row] for key in ("model_name", "dataset", "image_index")]
+        components, count = self.components(*where), len(self.table["image_predicted_iou"][row])
+        if np.abs(components).max(initial=0) > count:
+            raise ValueError(f"the table has {count} segments of image {where[2]}, stage 2 others")
         return pictures.overview_panels(
             self.image(row),
             read_prediction(Results(self.io_path, *where[:2]).prediction(where[2])),
-            self.components(*where),
+            components,
             self.table["image_predicted_iou"][row],
             self.table["box"][row],
             self.label_mappings.get(where[1], {}),

@@ -1,7 +1,6 @@
 """Tables: a pickle of one dict of NumPy arrays and plain values each."""
 
 import json
-import os
 import zlib
 from pathlib import Path
 
@@ -241,7 +240,8 @@ def _check(columns):
         for text in set(columns[name]):
             if not isinstance(text, str) or "\0" in text:
                 raise ValueError(f"{text!r} cannot be its {name}")
-            os.fsencode(text)  # halves of surrogates that stand for no byte
+            # names of pictures need not be UTF-8; half of a surrogate stands for no byte
+            text.encode(errors="surrogateescape" if name == "image_path" else "strict")
     for name in ("dataset", "model_name"):
         for text in set(columns[name]):
             plain_name(text)
