@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import resource
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -14,6 +16,7 @@ from PIL import Image
 from configuration import DatasetConfig, ModelConfig
 from src.errors import SettingError
 from src.records import Prediction
+from src.registry import REPOSITORY
 from src.run import kept, processes
 from src.segmentation.inference import Computing
 from src.segmentation.stage import Predictor
@@ -140,3 +143,46 @@ def test_a_label_id_without_a_class_ends_the_run_where_that_is_asked_for(predict
     with pytest.raises(SettingError, match=r"200 \(2 pixels\), 24005 \(1 pixels\)"):
         predictor.store(0, labelled(0, STRAY))
     assert not predictor.results.prediction(0).exists()
+
+
+IN_PROCESSES = """
+import sys
+from pathlib import Path
+from src.run import processes
+processes._LOOK, processes._STARTING = -1, 0  # however short the work is
+import pred_images
+pred_images.ex.run_commandline(["pred_images.py", "with", *sys.argv[1:]])
+"""
+SHARED_MEMORY = {
+    "small": "mount -t tmpfs -o size=64k none /dev/shm",
+    "read-only": "mount -t tmpfs -o ro none /dev/shm",
+}
+
+
+@pytest.mark.promise(20)
+@pytest.mark.parametrize("kind", SHARED_MEMORY)
+def test_stage_1_works_where_processes_can_share_little_memory_or_none(tmp_path, kind):
+    change = SHARED_MEMORY[kind]
+    if subprocess.run(["unshare", "-m", "sh", "-c", change], capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    photos, net = tmp_path / "photos", tmp_path / "net"
+    photos.mkdir(), net.mkdir()
+    for index in range(6):
+        Image.new("RGB", (300, 200), (40 * index,) * 3).save(photos / f"{index}.png")
+        np.save(net / f"{index}.npy", np.zeros((3, 50, 75), np.float32))
+    settings = dict(dataset=photos, model_name=f"predictions/{net}", io_path=tmp_path / "results")
+    words = [f"args.{key}={value}" for key, value in {**settings, "num_cores": 4}.items()]
+    call = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f'{change} && exec "$0" "$@"']
+        + [sys.executable, "-c", IN_PROCESSES, *words],
+        cwd=REPOSITORY, capture_output=True, text=True,
+    )  # fmt: skip
+    assert call.returncode == 0 and "6 done" in call.stderr, call.stderr
+    assert call.stderr.count("processes cannot be started") == (kind == "read-only")
+
+
+def test_more_processes_than_files_may_be_open_for_are_refused_in_one_sentence(monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (32, 32))
+    with pytest.raises(SettingError, match=r"3 processes need 40 open files, and 32 are allowed"):
+        processes._check_open_files(3)
+    processes._check_open_files(2)

@@ -1,8 +1,10 @@
 """Work on images by processes that may die, in threads, or by an executor from elsewhere."""
 
+import logging
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import sys
 import threading
@@ -19,9 +21,10 @@ from concurrent.futures import (
 )
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, suppress
-from functools import partial
+from functools import cache, partial
 from queue import Empty, SimpleQueue
 
+from src.errors import SettingError
 from src.run import cluster
 from src.run.signals import STOPS
 
@@ -32,7 +35,11 @@ _WAITING = 0.5  # seconds, at a time
 _AHEAD = 4  # images a process that are begun or wait to be fetched
 _AHEAD_ELSEWHERE = 3  # jobs that an executor has for each one that it can be at
 _HELD_ELSEWHERE = 10_000  # images whose results may wait for that of an earlier one
+_SHARED = "/dev/shm"  # where processes share memory and locks
 _SLOW_IMPORTS = ("torch", "torchvision", "sklearn.metrics")
+
+
+_log = logging.getLogger(__name__)
 
 
 class WorkerDiedError(RuntimeError):
@@ -72,10 +79,54 @@ def results(function, indices, num_cores, executor=None, images_per_job=1):
         result = _call(function, index)
         done, seconds = done + 1, seconds + time.monotonic() - start
         yield index, result
-    if waiting:
+    if waiting and not _can_start():
+        yield from ((index, _call(function, index)) for index in waiting)
+    elif waiting:
         processes = min(num_cores, len(waiting))
+        _check_open_files(processes)
         with LocalProcesses(processes) as executor:
             yield from elsewhere(executor, job, waiting, held=processes * _AHEAD)
+
+
+@cache
+def _can_start():
+    """Whether processes can be given work; a warning where they cannot."""
+    try:
+        new_processes().Lock()
+    except OSError as error:
+        _log.warning(
+            "processes cannot be started, so all work is done in this one: %s takes no lock (%s); "
+            "in a container, --shm-size=1g gives it one", _SHARED, os.strerror(error.errno),
+        )  # fmt: skip
+        return False
+    return True
+
+
+def _check_open_files(count):
+    """Refuse to start more processes than files may be open for; half of it fails in many ways."""
+    if os.name != "posix":
+        return
+    import resource  # not everywhere
+
+    limit, needed = resource.getrlimit(resource.RLIMIT_NOFILE)[0], 16 + 8 * count
+    if limit != resource.RLIM_INFINITY and limit < needed:
+        raise SettingError(
+            f"{count} processes need {needed} open files, and {limit} are allowed (ulimit -n): "
+            "raise that, or lower args.num_cores"
+        )
+
+
+def has_shared_memory(size):
+    """Whether there is room to share that many bytes, and as many for all that others share."""
+    try:
+        return shutil.disk_usage(_SHARED).free > 64 * size
+    except OSError:
+        return not sys.platform.startswith("linux")
+
+
+def is_worker():
+    """Whether this process was started to work for another."""
+    return multiprocessing.parent_process() is not None
 
 
 class LocalProcesses(Executor):

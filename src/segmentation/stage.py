@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
+import torch
 
 from src import class_ids, registry
 from src.datasets import LabelledImages, item_of
@@ -19,7 +20,7 @@ from src.model_card import ModelCard
 from src.run import processes
 from src.run.kept import Kept
 from src.segmentation import inference
-from src.segmentation.class_maps import read_output, stored_outputs
+from src.segmentation.class_maps import RawOutput, read_output, stored_outputs
 from src.store import arrays, provenance
 from src.store.paths import Results
 
@@ -121,9 +122,16 @@ class Predictor(Kept):
             image = read_output(self.outputs, path, image.shape[1:], self.card.count)
         return made_from, (image, ground_truth, path)
 
+    def _load_to_send(self, index):
+        """As `load`; where memory cannot be shared, tensors go to another process as arrays."""
+        made_from, sample = self.load(index)
+        if processes.is_worker():
+            sample = tuple(map(_as_array, sample))
+        return made_from, sample
+
     def predict(self, indices):
         """Yield (index, Prediction or the exception) of some images, in their order."""
-        with closing(processes.results(self.load, indices, self.loaders)) as loaded:
+        with closing(processes.results(self._load_to_send, indices, self.loaders)) as loaded:
             samples = (self._with_source_kept(*result) for result in loaded)
             yield from inference.predict_images(self.network, samples, self.computing)
 
@@ -131,7 +139,7 @@ class Predictor(Kept):
         if isinstance(result, Exception):
             return index, result
         self._sources[index], sample = result
-        return index, sample
+        return index, tuple(map(_as_tensor, sample))
 
     @cached_property
     def _are_classes(self):
@@ -192,3 +200,18 @@ class Predictor(Kept):
                 image, labels = item_of(self.samples, index)[2], None
         output = None if self.outputs is None else self.outputs.path_of(image)
         return provenance.of_prediction(self.source, image, labels, output, known)
+
+
+def _as_array(value):
+    """A tensor as an array, also in a RawOutput, where there is little memory to share."""
+    if isinstance(value, RawOutput):
+        return replace(value, tensor=_as_array(value.tensor))
+    if isinstance(value, torch.Tensor) and not processes.has_shared_memory(value.nbytes):
+        return value.numpy()
+    return value
+
+
+def _as_tensor(value):
+    if isinstance(value, RawOutput):
+        return replace(value, tensor=_as_tensor(value.tensor))
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value

@@ -27,6 +27,7 @@ PROMISES = {
     15: "two windows, and scripts, keep each other's tags",
     18: "a table from others names no file elsewhere",
     19: "an HDF5 file from others holds what it gives",
+    20: "little memory to share, or none",
     21: "a Dask worker, scheduler, driver that dies: time only",
     22: "the explorer's files are whole, or refused by name",
 }
