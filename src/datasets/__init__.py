@@ -283,32 +283,15 @@ def check_root(root):
 def with_labels(images, label_of):
     """Pair pictures with their label files: a list of pairs of paths.
 
-    `label_of` takes the path of a picture and gives that of its labels. A picture without a label
-    file is a FileNotFoundError.
+    `label_of` takes the path of a picture and gives that of its labels. Where one is missing, its
+    picture fails; where all are, that is a FileNotFoundError.
     """
     samples = [(image, label_of(image)) for image in images]
-    missing = [label for _, label in samples if not label.is_file()]
-    if missing:
+    if samples and not any(label.is_file() for _, label in samples):
         raise FileNotFoundError(
-            f"{len(missing)} of {len(samples)} pictures have no labels, the first: {missing[0]}"
+            f"none of {len(samples)} pictures has labels, the first: {samples[0][1]}"
         )
     return samples
-
-
-def item_of(samples, index):
-    """Image, ground truth or None, and path of an image in anybody's dataset.
-
-    Another item is a ValueError.
-    """
-    item = samples[index]
-    is_item = isinstance(item, tuple | list) and len(item) == 3
-    if not is_item or not isinstance(item[2], str | os.PathLike):
-        values = item if isinstance(item, tuple | list) else [item]
-        raise ValueError(
-            f"an item of {type(samples).__name__} must be (image, ground truth or None, path of "
-            f"the picture), got ({', '.join(type(value).__name__ for value in values)})"
-        )
-    return item
 
 
 def check_choice(name, value, allowed):
