@@ -294,6 +294,22 @@ def with_labels(images, label_of):
     return samples
 
 
+def item_of(samples, index):
+    """Image, ground truth or None, and path of an image in anybody's dataset.
+
+    Another item is a ValueError.
+    """
+    item = samples[index]
+    is_item = isinstance(item, tuple | list) and len(item) == 3
+    if not is_item or not isinstance(item[2], str | os.PathLike):
+        values = item if isinstance(item, tuple | list) else [item]
+        raise ValueError(
+            f"an item of {type(samples).__name__} must be (image, ground truth or None, path of "
+            f"the picture), got ({', '.join(type(value).__name__ for value in values)})"
+        )
+    return item
+
+
 def check_choice(name, value, allowed):
     """Raise a ValueError that lists what is allowed if `value` is not."""
     if value not in allowed:
