@@ -8,6 +8,7 @@ also what stage 2 writes. With args.fit_scores=True and the pictures that the ne
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from configuration import CONFIG, datasets, models
@@ -57,6 +58,7 @@ def config():
         fit_scores=setting(
             False, "fit the scores that learn to these pictures, and predict nothing"
         ),
+        forget=setting(False, "delete results of pictures that the dataset does not have any more"),
         stray_ids=setting(
             "ignore",
             "label ids without a class: no label, or a reason to stop",
@@ -133,7 +135,8 @@ def chosen_images(args, predictor):
 
 def predict(args, run):
     """Predict what the settings ask for, or fit scores to it; gives the Tally."""
-    work = fitting.fit_scores if args["fit_scores"] else predict_dataset
+    own = partial(predict_dataset, forget=args["forget"])
+    work = fitting.fit_scores if args["fit_scores"] else own
     with said_once(run.log):
         predictor = predictor_of(args, run)
         indices = chosen_images(args, predictor)

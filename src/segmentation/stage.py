@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -22,20 +22,19 @@ from src.run.kept import Kept
 from src.segmentation import inference
 from src.segmentation.class_maps import RawOutput, read_output, stored_outputs
 from src.store import arrays, provenance
-from src.store.paths import Results
+from src.store.paths import GONE, Results, index_of
 
 _log = logging.getLogger(__name__)
 _one_at_a_time = threading.Lock()  # others' datasets may not be made for threads
 
 
-def predict_dataset(run, predictor, indices):
-    """Predict those of some images that have no up-to-date prediction yet; gives the Tally."""
+def predict_dataset(run, predictor, indices, forget=False):
+    """Predict those of some images that have no up-to-date prediction yet; gives the Tally.
+
+    `forget` is that of `keep_up`.
+    """
     results, count = predictor.results, len(predictor.samples)
-    if any(k >= count for k in results.indices("input", missing_ok=True)):
-        run.log.warning(
-            "%s holds predictions of more images than the %d of %r; delete them, and what later "
-            "stages made of them", results.folder("input"), count, results.dataset,
-        )  # fmt: skip
+    keep_up(run, results, count, forget)
     left_out = getattr(predictor.samples, "left_out", None)
     if left_out:
         run.log.info("no pictures, left out of %s: %s", results.dataset, counted(left_out))
@@ -55,6 +54,38 @@ def predict_dataset(run, predictor, indices):
     if predictor.stray_ids:
         run.log.warning("%s", predictor.told_stray_ids(predictor.stray_ids))
     return tally
+
+
+def keep_up(run, results, count, forget):
+    """Set aside what the stages made of pictures that the dataset, of `count` now, has no more.
+
+    Later stages then do not see it. It is taken back once there are as many pictures again, or
+    deleted where the user wants to `forget` it.
+    """
+    gone = results.of_gone(count)
+    back = [path for path in results.of_gone(0) if path.suffix == GONE and path not in gone]
+    if gone:
+        numbers = {index_of(path) for path in gone}
+        what = "would be " * run.dry_run + ("deleted" if forget else "left out")
+        hint = "" if forget else "; args.forget=True deletes it"
+        run.log.warning(
+            "%s has %d pictures now, and results of %d more, from index %d on: they are %s%s",
+            results.dataset, count, len(numbers), count, what, hint,
+        )  # fmt: skip
+    if run.dry_run:
+        return
+    for path in gone:
+        with suppress(FileNotFoundError):  # another shard has been there
+            if forget:
+                path.unlink()
+            elif path.suffix != GONE:
+                path.replace(f"{path}{GONE}")
+    for path in back:
+        with suppress(FileNotFoundError):
+            if path.with_suffix("").exists():
+                path.unlink()
+            else:
+                path.replace(path.with_suffix(""))
 
 
 def loaders_of(run):

@@ -3,6 +3,7 @@
 import os
 import re
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 from src.errors import SettingError
@@ -15,6 +16,7 @@ MAKERS = {  # of the files whose names begin like that
     "embeddings": "compute_embeddings.py",
     "classes": "search_classes.py",
 }
+GONE = ".gone"  # behind the name of what was made of a picture that its dataset has no more
 _TABLE = r"embeddings_([\d.]+)_([\d.]+)_(.+)\.p"
 
 
@@ -46,6 +48,15 @@ class Results:
     def components(self, index):
         """Path of the component map of one picture, written by stage 2."""
         return self.folder("components") / f"components{index}.hdf5"
+
+    def of_gone(self, count):
+        """Paths of what the stages made of pictures with an index from `count` on: a list.
+
+        The dataset has only so many now. Names of files that were set aside end in `GONE`.
+        """
+        folders = [self.folder(kind) for kind in ("input", "metrics", "components")]
+        folders += Path(self.io_path, "embeddings", self.model).glob(f"*/{escape(self.dataset)}")
+        return [path for folder in folders for path in _files(folder) if index_of(path) >= count]
 
     def rating(self, index):
         """Path of the drawing of true and predicted IoU of one picture, by stage 2."""
@@ -122,6 +133,12 @@ def indices_in(folder, stem):
     """Ascending numbers of the files <stem><number>.hdf5 and .p in a folder, if there is one."""
     names = (re.fullmatch(rf"{stem}(\d+)\.(?:hdf5|p)", path.name) for path in _files(folder))
     return sorted({int(name[1]) for name in names if name})
+
+
+def index_of(path):
+    """Index of the picture that a file was made of; -1: it is another file."""
+    name = re.fullmatch(rf"[a-z_]+?(\d+)\.(?:hdf5|p)(?:{re.escape(GONE)})?", path.name)
+    return int(name[1]) if name else -1
 
 
 def find_components(places, index):

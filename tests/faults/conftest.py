@@ -25,6 +25,7 @@ PROMISES = {
     13: "SIGINT, SIGTERM: a clean stop",
     14: "memory does not grow with the number of images",
     15: "two windows, and scripts, keep each other's tags",
+    16: "a picture that is gone is in no later stage",
     18: "a table from others names no file elsewhere",
     19: "an HDF5 file from others holds what it gives",
     20: "little memory to share, or none",

@@ -1,0 +1,82 @@
+"""What was made of pictures that the dataset has no more is left out of all that follows."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import compute_embeddings
+import pred_images
+from src.MetaSeg import main as metaseg
+from src.store.paths import GONE
+
+NAMES = "abcde"
+
+
+@pytest.fixture
+def user(tmp_path):
+    """Five pictures, stored predictions of them, and a function that runs all stages on them.
+
+    It gives what the export says of each picture: its name and the numbers of its segments.
+    """
+    photos, net, results = tmp_path / "photos", tmp_path / "net", tmp_path / "results"
+    photos.mkdir(), net.mkdir()
+    rng = np.random.default_rng(0)
+    for name in NAMES:
+        Image.new("RGB", (24, 16), (ord(name), 0, 0)).save(photos / f"{name}.png")
+        np.save(net / f"{name}.npy", rng.normal(0, 1, (3, 4, 6)).astype(np.float32))
+    (net / "classes.json").write_text(json.dumps({"classes": ["road", "sky", "car"]}))
+    common = f"args.model_name=predictions/{net}", f"args.io_path={results}", "args.num_cores=1"
+
+    def run(*words):
+        data = f"args.dataset={photos}"
+        call = ["with", *common, data, "args.gpu=None", *words]
+        pred_images.ex.run_commandline(["pred_images.py", *call])
+        metaseg.ex.run_commandline(["main.py", "with", *common, "args.dataset=photos"])
+        found = "args.datasets=[photos]", "args.threshold=0", f"args.csv={tmp_path / 'found.csv'}"
+        call = ["with", *common, "args.gpu=None", "args.suspicion=entropy", *found]
+        compute_embeddings.ex.run_commandline(["compute_embeddings.py", *call])
+        with (tmp_path / "found.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        return sorted((row["image_path"].rpartition("/")[2], row["component"]) for row in rows)
+
+    run.photos, run.results = photos, results
+    return run
+
+
+@pytest.mark.promise(16)
+@pytest.mark.parametrize("name", ["b", "e"])
+def test_a_picture_that_is_gone_is_in_no_later_stage_and_comes_back(user, name, capsys):
+    before = user()
+    assert {path[0] for path, _ in before} == set(NAMES)
+    path = user.photos / f"{name}.png"
+    kept = path.read_bytes()
+    path.unlink()
+    assert user() == [row for row in before if row[0] != path.name]
+    said = capsys.readouterr().err
+    assert "photos has 4 pictures now, and results of 1 more, from index 4 on" in said
+    path.write_bytes(kept)
+    assert user() == before
+    assert not [*user.results.rglob(f"*{GONE}")]
+
+
+@pytest.mark.promise(16)
+def test_what_is_left_of_pictures_that_are_gone_is_deleted_where_asked(user):
+    user()
+    (user.photos / "e.png").unlink()
+    user("args.forget=True")
+    left = [path.name for path in user.results.rglob("*4*") if path.is_file()]
+    assert left == []
+
+
+@pytest.mark.promise(16)
+def test_a_dry_run_touches_no_result_of_a_picture_that_is_gone(user):
+    user()
+    (user.photos / "e.png").unlink()
+    before = sorted(user.results.rglob("*"))
+    common = f"args.dataset={user.photos}", f"args.io_path={user.results}", "args.dry_run=True"
+    model = f"args.model_name=predictions/{user.photos.parent / 'net'}"
+    pred_images.ex.run_commandline(["pred_images.py", "with", *common, model, "args.gpu=None"])
+    assert sorted(user.results.rglob("*")) == before
