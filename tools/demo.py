@@ -32,6 +32,7 @@ from tools.steps import run
 STREETS = datasets["streets"], datasets["streets_val"], datasets["streets_ood"]
 IO_PATH = Path(CONFIG.metaseg_io_path)
 PICTURES = IO_PATH / "pictures"
+SUSPICION = "nearest_logits"  # what stage 4 takes where stage 1 has kept it
 SCORES = "args.scores=[max_logit,energy,nearest_logits,combined]"
 
 
@@ -100,7 +101,7 @@ def main():
 Segmentation, mIoU over the {np.isfinite(iou).sum()} classes of {val}: {np.nanmean(iou):.3f}
 Meta network, R^2 of the predicted IoU on {val}:    {fitted["r2"]:.3f}
   of segments of 16 x 16 pixels and more:               {fitted["r2_large"]:.3f}
-Out of distribution, AUROC of 1 - predicted IoU
+Out of distribution, AUROC of the suspicion, {SUSPICION}
   over segments large enough to be looked at:           {found["auroc_large"]:.3f}
   over all, fragments of a few pixels included:         {found["auroc"]:.3f}
 Retrieval of unknown kinds from other pictures, mAP
