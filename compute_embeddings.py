@@ -27,6 +27,7 @@ from src.MetaSeg import meta_models as meta
 from src.MetaSeg import segment_tables
 from src.model_card import known_card
 from src.run.experiment import create_experiment
+from src.run.gone import keep_up
 from src.run.runner import Runner
 from src.run.settings import (
     HOW_TO_RUN,
@@ -112,6 +113,8 @@ def judge_of(args, run, model, card):
     entry = registry.choose(meta_models, args["meta_model"], "meta model")
     entry = entry._replace(model_weights=args["meta_weights"] or entry.model_weights)
     places = [Results(args["io_path"], model.name, data.name) for data in searched]
+    for data, results in zip(searched, places, strict=True):
+        keep_up(run, results, data)
     fits = meta.fits(entry.model_weights, model)
     chosen = choose_suspicion(args, run.log, entry.model_weights, fits, places)
     is_iou = chosen == "predicted_iou"

@@ -421,6 +421,14 @@ def test_a_picture_whose_labels_are_missing_fails_alone(tmp_path):
 
 
 @pytest.mark.parametrize("kind", LABELLED)
+def test_labels_of_another_size_are_named(tmp_path, kind):
+    labels = tree_of(kind, tmp_path, shape=(4, 3))
+    sizes = rf"{labels.name} has .* \(4, 3\), .*\.png has \(2, 3\)"
+    with pytest.raises(ValueError, match=sizes):
+        kind(tmp_path)[0]
+
+
+@pytest.mark.parametrize("kind", LABELLED)
 def test_unreadable_labels_are_named(tmp_path, kind):
     labels = tree_of(kind, tmp_path)
     labels.write_bytes(labels.read_bytes()[:40])

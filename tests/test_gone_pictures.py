@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,14 +37,20 @@ def user(tmp_path):
         call = ["with", *common, data, "args.gpu=None", *words]
         pred_images.ex.run_commandline(["pred_images.py", *call])
         metaseg.ex.run_commandline(["main.py", "with", *common, "args.dataset=photos"])
+        return embed()
+
+    def embed():
         found = "args.datasets=[photos]", "args.threshold=0", f"args.csv={tmp_path / 'found.csv'}"
         call = ["with", *common, "args.gpu=None", "args.suspicion=entropy", *found]
         compute_embeddings.ex.run_commandline(["compute_embeddings.py", *call])
-        with (tmp_path / "found.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        return sorted((row["image_path"].rpartition("/")[2], row["component"]) for row in rows)
+        return sorted((row["image_path"].rpartition("/")[2], row["component"]) for row in rows())
 
-    run.photos, run.results = photos, results
+    def rows():
+        with (tmp_path / "found.csv").open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    run.photos, run.results, run.embed = photos, results, embed
+    run.paths = lambda: [row["image_path"] for row in rows()]
     return run
 
 
@@ -60,6 +68,25 @@ def test_a_picture_that_is_gone_is_in_no_later_stage_and_comes_back(user, name, 
     path.write_bytes(kept)
     assert user() == before
     assert not [*user.results.rglob(f"*{GONE}")]
+
+
+@pytest.mark.promise(16)
+def test_stage_4_alone_leaves_out_a_picture_that_is_gone(user):
+    before = user()
+    (user.photos / "e.png").unlink()
+    assert user.embed() == [row for row in before if row[0] != "e.png"]
+
+
+@pytest.mark.promise(16)
+def test_what_is_found_lies_where_the_pictures_are_now(user):
+    before = user()
+    moved = user.photos.rename(user.photos.with_name("elsewhere"))
+    user.photos.symlink_to(moved)
+    copy = shutil.copytree(moved, user.photos.parent / "again" / "photos")
+    places = user.results / "names" / "datasets" / "photos.json"
+    places.write_text(places.read_text().replace(str(user.photos), str(copy)))
+    assert user.embed() == before
+    assert {Path(path).parent for path in user.paths()} == {copy}
 
 
 @pytest.mark.promise(16)

@@ -20,6 +20,7 @@ from src.registry import REPOSITORY
 from src.run import kept, processes
 from src.segmentation.inference import Computing
 from src.segmentation.stage import Predictor
+from src.store.arrays import read_prediction
 from src.store.paths import Results
 
 MODULE = """
@@ -132,9 +133,14 @@ def test_label_ids_without_a_class_are_counted_and_named(predictor, tmp_path):
         predictor._sources[index] = {}
         predictor.store(index, labelled(index, STRAY))
     assert predictor.stray_ids == {200: 4, 24005: 2}
+    kept = read_prediction(predictor.results.prediction(0)).ground_truth
+    np.testing.assert_array_equal(kept, [[0, 255, 255, 255], [1, 1, 1, 1], [255, 1, 0, 0]])
+    predictor._sources[2] = {}
+    predictor.store(2, labelled(2, np.full((3, 4), 200, np.uint8)))
+    assert read_prediction(predictor.results.prediction(2)).ground_truth is None  # IoUs are unknown
     told = predictor.told_stray_ids(predictor.stray_ids)
     assert "labels of grey have ids that are no class" in told
-    assert "200 (4 pixels), 24005 (2 pixels); they count as no label" in told
+    assert "200 (16 pixels), 24005 (2 pixels); they count as no label" in told
 
 
 def test_a_label_id_without_a_class_ends_the_run_where_that_is_asked_for(predictor, tmp_path):

@@ -24,6 +24,7 @@ from src.MetaSeg import analysis, meta_stage, meta_training, segment_tables, sta
 from src.MetaSeg import meta_models as meta
 from src.model_card import known_card
 from src.run.experiment import create_experiment
+from src.run.gone import keep_up
 from src.run.runner import Runner
 from src.run.settings import HOW_TO_RUN, PATH, POSITIVE, setting, shared_settings
 from src.store.paths import Results
@@ -117,6 +118,7 @@ def main(args, _log, _run):
         meta_model = meta.load_meta_model(args["meta_weights"] or entry.model_weights, entry)
     if args["compute_metrics"]:
         predicted_ids = class_ids.predicted_ids(data, known, _log)
+        keep_up(run, results, data)
         run.close(stage.measure_dataset(run, results, predicted_ids, heatmaps, num_images))
     if args["dry_run"]:
         if args["visualize_rating"] or args["analyze_metrics"]:

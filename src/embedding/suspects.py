@@ -218,17 +218,21 @@ class Judge(Kept):
         return self.meta_model.predict(metrics)
 
     def path_of(self, name, noted):
-        """Where a picture lies: where it was once seen, else where its dataset has it now."""
-        if Path(noted).is_file():
-            return noted
+        """Where a picture lies: where its dataset lists it now, else where it was once seen."""
+        is_there = Path(noted).is_file()
         try:
             samples = self._samples(name.dataset)
-            is_listed = isinstance(samples, LabelledImages)
-            lies = samples.samples[name.index][0] if is_listed else item_of(samples, name.index)[2]
+            if isinstance(samples, LabelledImages):
+                lies = samples.samples[name.index][0]
+            elif is_there:
+                return noted
+            else:  # only its item tells
+                lies = item_of(samples, name.index)[2]
         except Exception:  # of others' datasets, any; whoever reads the picture will name it
             return noted
         # where one is missing, those after it have other indices
-        return str(lies) if Path(lies).name == Path(noted).name else noted
+        is_same = Path(lies).name == Path(noted).name and (Path(lies).is_file() or not is_there)
+        return str(lies) if is_same else noted
 
     @cached_property
     def _samples(self):

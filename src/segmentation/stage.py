@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections import Counter
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -17,12 +17,14 @@ from src.errors import SettingError
 from src.MetaSeg import stage as measuring
 from src.MetaSeg.metrics import heatmaps
 from src.model_card import ModelCard
+from src.records import NO_LABEL
 from src.run import processes
+from src.run.gone import keep_up
 from src.run.kept import Kept
 from src.segmentation import inference
 from src.segmentation.class_maps import RawOutput, read_output, stored_outputs
 from src.store import arrays, provenance
-from src.store.paths import GONE, Results, index_of
+from src.store.paths import Results
 
 _log = logging.getLogger(__name__)
 _one_at_a_time = threading.Lock()  # others' datasets may not be made for threads
@@ -31,10 +33,10 @@ _one_at_a_time = threading.Lock()  # others' datasets may not be made for thread
 def predict_dataset(run, predictor, indices, forget=False):
     """Predict those of some images that have no up-to-date prediction yet; gives the Tally.
 
-    `forget` is that of `keep_up`.
+    `forget` is that of `gone.keep_up`.
     """
-    results, count = predictor.results, len(predictor.samples)
-    keep_up(run, results, count, forget)
+    results = predictor.results
+    keep_up(run, results, predictor.data, forget)
     left_out = getattr(predictor.samples, "left_out", None)
     if left_out:
         run.log.info("no pictures, left out of %s: %s", results.dataset, counted(left_out))
@@ -54,38 +56,6 @@ def predict_dataset(run, predictor, indices, forget=False):
     if predictor.stray_ids:
         run.log.warning("%s", predictor.told_stray_ids(predictor.stray_ids))
     return tally
-
-
-def keep_up(run, results, count, forget):
-    """Set aside what the stages made of pictures that the dataset, of `count` now, has no more.
-
-    Later stages then do not see it. It is taken back once there are as many pictures again, or
-    deleted where the user wants to `forget` it.
-    """
-    gone = results.of_gone(count)
-    back = [path for path in results.of_gone(0) if path.suffix == GONE and path not in gone]
-    if gone:
-        numbers = {index_of(path) for path in gone}
-        what = "would be " * run.dry_run + ("deleted" if forget else "left out")
-        hint = "" if forget else "; args.forget=True deletes it"
-        run.log.warning(
-            "%s has %d pictures now, and results of %d more, from index %d on: they are %s%s",
-            results.dataset, count, len(numbers), count, what, hint,
-        )  # fmt: skip
-    if run.dry_run:
-        return
-    for path in gone:
-        with suppress(FileNotFoundError):  # another shard has been there
-            if forget:
-                path.unlink()
-            elif path.suffix != GONE:
-                path.replace(f"{path}{GONE}")
-    for path in back:
-        with suppress(FileNotFoundError):
-            if path.with_suffix("").exists():
-                path.unlink()
-            else:
-                path.replace(path.with_suffix(""))
 
 
 def loaders_of(run):
@@ -181,14 +151,15 @@ class Predictor(Kept):
         """Pixels by label id, of ids without a class, in the pictures that were stored here."""
         return Counter()
 
-    def _look_for_stray_ids(self, ground_truth):
-        """Count them; a SettingError where they may not be."""
+    def _without_stray_ids(self, ground_truth):
+        """Count them, and make them no label; a SettingError where they may not be."""
         if ground_truth is None or not self._are_classes.any():
-            return
+            return ground_truth
         found = class_ids.stray_ids(ground_truth, self._are_classes)
         if found and not self.may_stray:
             raise SettingError(self.told_stray_ids(found))
         self.stray_ids.update(found)
+        return np.where(np.isin(ground_truth, list(found)), NO_LABEL, ground_truth)
 
     def told_stray_ids(self, counts):
         """A sentence about label ids without a class, `counts` of pixels by id."""
@@ -203,7 +174,8 @@ class Predictor(Kept):
 
     def store(self, index, prediction):
         """Write a prediction, and with form="none" what stage 2 makes of it."""
-        self._look_for_stray_ids(prediction.ground_truth)
+        truth = self._without_stray_ids(prediction.ground_truth)
+        prediction = replace(prediction, ground_truth=truth)
         is_measured = self.form == "none"
         if is_measured:
             maps = np.stack(heatmaps(prediction.probabilities), axis=2)

@@ -49,14 +49,14 @@ class Results:
         """Path of the component map of one picture, written by stage 2."""
         return self.folder("components") / f"components{index}.hdf5"
 
-    def of_gone(self, count):
-        """Paths of what the stages made of pictures with an index from `count` on: a list.
+    def of_pictures(self):
+        """Paths of all that the stages made of single pictures: a list.
 
-        The dataset has only so many now. Names of files that were set aside end in `GONE`.
+        Names of files that were set aside end in `GONE`.
         """
         folders = [self.folder(kind) for kind in ("input", "metrics", "components")]
         folders += Path(self.io_path, "embeddings", self.model).glob(f"*/{escape(self.dataset)}")
-        return [path for folder in folders for path in _files(folder) if index_of(path) >= count]
+        return [path for folder in folders for path in _files(folder) if index_of(path) >= 0]
 
     def rating(self, index):
         """Path of the drawing of true and predicted IoU of one picture, by stage 2."""
