@@ -265,6 +265,12 @@ def test_the_same_seed_gives_the_same_weights():
     assert not torch.equal(first["layers.0.weight"], other["layers.0.weight"])
 
 
+def test_a_metric_that_varies_by_less_than_probabilities_are_rounded_does_not_rule():
+    table = segment_tables.segment_table([(0, {**toy_metrics(50), "S": np.linspace(0, 1e-6, 50)})])
+    inputs, _, _ = meta_models.standardised(table)
+    assert abs(inputs[:, table.feature_names.index("S")]).max() <= 1e-6
+
+
 def test_a_constant_metric_that_changes_in_other_images_does_not_rule_the_prediction():
     constant = segment_tables.segment_table([(0, {**toy_metrics(50), "S": np.full(50, 0.1)})])
     for entry in (LINEAR, TREES):

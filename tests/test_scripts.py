@@ -114,7 +114,8 @@ def test_every_stage_ends_well(runs):
 
 
 def test_the_files_are_where_the_documents_say(clone, runs):
-    expected = {TABLE} | {VECTORS.format(index, dataset="blocks_ood") for index in range(3)}
+    known = TABLE.removesuffix(".p") + "/known.p"
+    expected = {TABLE, known} | {VECTORS.format(index, dataset="blocks_ood") for index in range(3)}
     for dataset, count in SPLITS.items():
         expected |= tree_of(dataset, range(count))
     assert files_below(clone.results) == expected

@@ -21,6 +21,7 @@ from src.store import provenance, regressors
 from src.store.weights import read_torch, write_torch
 
 FORMAT = 2  # of a checkpoint
+STEP = 1 / 65535  # to which stage 1 rounds the probabilities that it stores
 _EARLIER_KINDS = "linear", "gradient_boosting"  # of regressors as arrays of our own
 
 
@@ -83,7 +84,8 @@ class MetaModel:
 def standardised(table):
     """Standardised features as float32, and the statistics behind them."""
     mean, std = table.features.mean(axis=0), table.features.std(axis=0)
-    std[std <= 1e-10 * np.abs(mean)] = 1  # a constant, which may change in other images
+    # a constant, which may change in other images; or what rounding makes
+    std[std <= np.maximum(1e-10 * np.abs(mean), STEP)] = 1
     model = MetaModel(None, table.feature_names, mean, std)
     return model.standardise(table.features), mean, std
 
