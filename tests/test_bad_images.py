@@ -287,6 +287,7 @@ def test_labels_drawn_for_the_picture_on_its_side_are_refused(tmp_path):
 # Damage that no decoder notices
 
 
+@pytest.mark.promise(17)
 @pytest.mark.parametrize("kind", ["bit", "zeros", "cut", "longer"])
 def test_no_damage_of_a_label_png_goes_unnoticed(tmp_path, kind):
     random, path = np.random.default_rng(0), tmp_path / "labels.png"

@@ -271,6 +271,7 @@ STRANGE = {
     "a row of no picture": dict(image_level_index=1),
     "a segment of none": dict(component_index=2),
     "segment 0": dict(component_index=0),
+    "a segment beyond all numbers": dict(component_index=2**70),
     "a box below 0": dict(box=[-9, 0, 4, 4]),
     "a dataset that is no text": dict(dataset="\udcff"),
     "a thumbnail in words": dict(thumbnail="x"),

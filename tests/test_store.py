@@ -148,6 +148,16 @@ def test_ids_that_do_not_fit_are_refused(path, prediction, wrong):
     assert not path.exists()
 
 
+@pytest.mark.parametrize("wrong", [0.7, np.nan])
+def test_ids_that_are_no_whole_numbers_are_refused(path, prediction, wrong):
+    ids = np.full((40, 6), 2.0)
+    arrays.write_prediction(path, replace(prediction, ground_truth=ids), MADE_FROM)
+    assert (arrays.read_prediction(path).ground_truth == 2).all()
+    ids[3, 4] = wrong
+    with pytest.raises(ValueError, match="class ids must be whole numbers, got float64"):
+        arrays.write_prediction(path, replace(prediction, ground_truth=ids), MADE_FROM)
+
+
 def test_a_component_map_comes_back(tmp_path):
     path = Results(tmp_path, "m", "d").components(0)
     components = np.array([[1, 1, -1], [-1, -1, -2]]) * 40_000  # beyond int16

@@ -232,6 +232,8 @@ def _as_ids(ids):
     """Class ids as uint8, or as uint16 where there are more than 256."""
     if ids.dtype in (np.uint8, np.uint16):
         return ids
+    if ids.dtype.kind not in "biu" and not np.array_equal(ids, np.trunc(ids)):
+        raise ValueError(f"class ids must be whole numbers, got {ids.dtype}")
     low, high = ids.min(), ids.max()
     if low < 0 or high > np.iinfo(np.uint16).max:
         raise ValueError(f"class ids must be in 0..65535, got {low}..{high}")
@@ -249,5 +251,5 @@ def _open_hdf5(path, is_checked=True):
             yield file
     except PermissionError:
         raise
-    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (OSError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise broken(path, error) from error

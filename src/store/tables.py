@@ -141,7 +141,7 @@ def read_embeddings(path):
         known = {"image_level_index", *_OF_IMAGES.values(), *_OF_ROWS.values(), *_SEGMENTS}
         facts = {name: value for name, value in content.items() if name not in known}
         return ObjectTable(columns, {"made_from": None} | facts)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise SettingError(str(broken(path, error))) from error
 
 
@@ -177,7 +177,7 @@ def read_objects(path):
         if columns:
             _check(columns)
         return ObjectTable(columns, facts) if columns else no_objects(facts), made_from
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise broken(path, error) from error
 
 

@@ -99,7 +99,7 @@ def test_a_rerun_after_a_kill_does_what_is_missing(place, killed):
 @pytest.mark.parametrize("attempt", range(often(5, 1)))
 @each(
     "step, number",
-    itertools.product(BY_IMAGE, [signal.SIGINT, signal.SIGTERM]),
+    itertools.product(BY_IMAGE, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]),
     [(PREDICT, signal.SIGINT), (EMBED, signal.SIGTERM)],
 )
 def test_a_signal_ends_a_run_cleanly_and_a_rerun_goes_on(place, io_path, step, number, attempt):
