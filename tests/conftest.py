@@ -16,9 +16,11 @@ def pytest_configure():
     """Give the tests, and the programs that they start, the same world everywhere."""
     # OpenMP's threads wait for each other busily: beside other programs milliseconds become seconds
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    # a shell starts what runs in its background with Ctrl-C ignored, and so all that this starts
+    # what a shell runs in its background ignores Ctrl-C, under nohup SIGHUP, and so all it starts
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):  # not everywhere
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     unchecked = HealthCheck.too_slow, HealthCheck.function_scoped_fixture
     settings.register_profile("steady", deadline=None, suppress_health_check=unchecked)
     settings.load_profile("steady")
