@@ -120,16 +120,16 @@ class Hand:
     def until(self, condition, *words):
         """Act, again if the window was not ready for it, until the screen is as expected.
 
-        The screenshot returned is one that the next equals: the window has found its size.
+        The screenshot returned is one that the next three equal: the window has found its size.
         """
-        last = None
+        last, same = None, 0
 
         def shown():
-            nonlocal last
+            nonlocal last, same
             self.screen.do(*words)
             before, last = last, self.screen.grab()
-            same = before is not None and (before == last).all()
-            return last if same and condition(last) else None
+            same = same + 1 if before is not None and (before == last).all() else 0
+            return last if same >= 3 and condition(last) else None
 
         return wait_for(shown, f"answer to {words}", self.explorer)
 
