@@ -16,7 +16,7 @@ map: $(READY) ## from a folder to a map of suspicious segments: PICTURES=folder 
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest
 
-faults: $(READY) ## inject faults into every stage and count what they survive: some 12 minutes
+faults: $(READY) ## inject faults into every stage and count what they survive: some 20 minutes
 	FAULTS=many $(BIN)/python -m pytest -q -m promise
 
 lint: $(READY) ## check style
