@@ -1,5 +1,7 @@
 """Features of segmentation networks that offer none of their own."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -40,13 +42,13 @@ class Small(nn.Module):
 @pytest.mark.parametrize(
     ("last", "ends"),
     [
-        (nn.Conv2d(6, 3, 1), []),
-        (nn.Conv2d(6, 3, 3, padding=1), [nn.Softmax(1)]),
-        (nn.ConvTranspose2d(6, 3, 2, stride=2), []),
+        (partial(nn.Conv2d, 6, 3, 1), []),
+        (partial(nn.Conv2d, 6, 3, 3, padding=1), [nn.Softmax(1)]),
+        (partial(nn.ConvTranspose2d, 6, 3, 2, stride=2), []),
     ],
 )
 def test_the_features_are_what_the_last_layer_of_the_main_output_is_given(last, ends, classes):
-    network = Small(last, ends)
+    network = Small(last(), ends)
     features = features_of(network, torch.randn(1, 3, 32, 48), classes)
     torch.testing.assert_close(features, network.seen)
     assert features.shape == (1, 6, 8, 12)
