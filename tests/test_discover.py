@@ -18,7 +18,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 from src import pictures
-from src.discover import explorer, segments, sheets, state
+from src.discover import colours, explorer, sheets, state
 from src.discover.commands import COMMANDS, KEYS
 from src.discover.display import Windows, close_window, require_display, window_figure
 from src.discover.events import BUTTONS
@@ -41,6 +41,7 @@ PRED = {0: ("road", (128, 64, 128)), 13: ("car", (0, 0, 142))}
 LABEL = {**PRED, 30: ("sofa", (200, 100, 50)), 31: ("boat", (20, 180, 90))}
 ALLEY_LABEL = {7: ("sofa", (1, 2, 3)), 13: ("crate", (90, 90, 0))}  # other ids, a common name
 SHADES = [20, 60, 100, 140, 180, 220]  # the grey of each segment and of its thumbnail
+SOFA, BOAT, CAR, ROAD = map(tuple, colours.palette(4).tolist())  # as frequent: true, predicted
 PLACES = np.array([(0, 0), (1, 0), (0, 3), (5, 0), (5, 4), (9, 9)], np.float32)
 
 
@@ -246,7 +247,7 @@ class Hand:
         """Colour that each point is drawn in last, (N, 3) from 0 to 255; rings do not count."""
         colours = np.full((len(self.map.points), 3), -1)
         for line in sorted(self.map.axes.lines, key=lambda line: line.get_zorder()):
-            if line.get_fillstyle() != "none" and line.get_marker() == "o":
+            if line.get_fillstyle() != "none" and line.get_marker() in "oD":
                 for point in line.get_xydata():
                     row = np.flatnonzero((self.map.points == point).all(axis=1))
                     colours[row] = np.rint(np.multiply(to_rgb(line.get_markerfacecolor()), 255))
@@ -531,20 +532,34 @@ def test_the_number_sign_goes_round_the_clustering_algorithms(hand):
 
 def test_g_h_and_b_colour_the_points_and_explain_it(hand):
     hand.press("h")
-    assert_array_equal(hand.point_colours(), [PRED[i][1] for i in (0, 13, 0, 13, 0, 13)])
+    assert_array_equal(hand.point_colours(), [ROAD, CAR] * 3)
     assert hand.legend() == ("Predicted class", ["road  3", "car  3"])
     hand.press("g")
-    true = [LABEL[i][1] for i in (30, 30, 31, 31, 13)]
-    assert_array_equal(hand.point_colours(), [*true, segments.GREY])
+    assert_array_equal(hand.point_colours(), [SOFA, SOFA, BOAT, BOAT, CAR, colours.GREY])
     assert hand.legend() == ("True class", ["sofa  2", "boat  2", "car  1", "no label  1"])
     hand.press("b")
-    assert_array_equal(hand.point_colours(), [segments.BLUE] * 6)
+    assert_array_equal(hand.point_colours(), [colours.BLUE] * 6)
     assert hand.legend()[1] == ["all segments  6"]
+
+
+def test_classes_that_the_network_lacks_are_diamonds_and_come_first_in_the_legend(hand):
+    diamonds = [line for line in hand.map.axes.lines if line.get_marker() == "D"]
+    points = np.vstack([line.get_xydata() for line in diamonds])
+    assert_array_equal(np.unique(points, axis=0), np.unique(PLACES[:4], axis=0))  # sofas, boats
+    assert [entry.unknown for entry in hand.panel._content.entries] == [True, True, False, False]
+    words = {text.get_text() for text in hand.panel.axes.texts}
+    assert "◆ unknown to the net" in words
+    marks = [line.get_marker() for line in hand.panel.axes.lines]
+    assert marks == ["D", "D", "o", "o"]
+    hand.press("h")
+    assert {line.get_marker() for line in hand.map.axes.lines} == {"o"}
+    words = {text.get_text() for text in hand.panel.axes.texts}
+    assert "◆ unknown to the net" not in words
 
 
 def test_frames_in_the_grid_and_beside_the_pointer_follow_the_colours(hand):
     hand.click(0, 3)
-    for key, colour in (("g", LABEL[30][1]), ("b", segments.BLUE)):
+    for key, colour in (("g", SOFA), ("b", colours.BLUE)):
         hand.press(key)
         sheet = hand.grid.axes.images[0].get_array()
         side = hand.grid.cell[1]
@@ -729,7 +744,7 @@ def test_a_class_name_in_two_datasets_is_one_class(two_datasets):
     two_datasets.press("g")
     assert two_datasets.legend()[1] == ["sofa  3", "crate  1", "boat  1", "no label  1"]
     sofa = two_datasets.point_colours()[[0, 1, 3]]
-    assert_array_equal(sofa, [ALLEY_LABEL[7][1]] * 3)
+    assert_array_equal(sofa, [SOFA] * 3)
     two_datasets.hover(4)
     assert "true crate" in two_datasets.map.status.get_text()  # id 13 is a car elsewhere
 
@@ -762,7 +777,7 @@ def test_w_colours_by_suspicion_with_the_strange_in_the_colour_of_a_low_iou(resu
     assert hand.legend() == ("Suspicion", ["unknown  1"])
     low, middle, high = pictures.scale_colours(state.STEPS)[[0, 15, 31]]
     assert_array_equal(hand.point_colours()[:3], [high, middle, low])
-    assert_array_equal(hand.point_colours()[5], segments.GREY)
+    assert_array_equal(hand.point_colours()[5], colours.GREY)
     ticks = {text.get_text() for text in hand.panel.axes.texts}
     assert {"0.020", "0.080", "SUSPICION", "0.020 to 0.080"} <= ticks
     hand.hover(1)
@@ -776,7 +791,7 @@ def test_y_colours_and_ranks_by_novelty(results, tmp_path):
     hand.press("y")
     assert hand.legend() == ("Novelty", ["unknown  1"])
     low, high = pictures.scale_colours(state.STEPS)[[0, 31]]
-    assert_array_equal(hand.point_colours()[[0, 1, 5]], [high, low, segments.GREY])
+    assert_array_equal(hand.point_colours()[[0, 1, 5]], [high, low, colours.GREY])
     hand.hover(1)
     assert hand.map.status.get_text().endswith("novelty 6.00")
     hand.press("l")
@@ -986,7 +1001,7 @@ def test_an_unknown_predicted_iou_is_grey_named_and_filtered(results, tmp_path):
     values = np.array([0.1, 0.2, np.nan] * 2, np.float32)
     hand = Hand(folder, table.with_columns(predicted_iou=values), tmp_path)
     hand.press("i")
-    assert_array_equal(hand.point_colours()[[2, 5]], [segments.GREY] * 2)
+    assert_array_equal(hand.point_colours()[[2, 5]], [colours.GREY] * 2)
     assert hand.legend()[1] == ["unknown  2"]
     hand.hover(2)
     assert "predicted IoU unknown" in hand.map.status.get_text()
@@ -1000,7 +1015,7 @@ def test_classes_without_a_name_have_colours_of_their_own(results, tmp_path):
     hand = Hand(folder, table.with_columns(true_id=ids), tmp_path)
     hand.press("g")
     assert len(set(map(tuple, hand.point_colours()))) == 6
-    assert_array_equal(hand.point_colours()[5], segments.GREY)
+    assert_array_equal(hand.point_colours()[5], colours.GREY)
 
 
 def test_the_slider_filters_by_predicted_iou_and_its_movement_is_one_step_back(hand):
@@ -1044,7 +1059,8 @@ def test_a_long_legend_is_moved_by_the_wheel(results, tmp_path):
         wheel = MouseEvent("scroll_event", hand.map.figure.canvas, x, y, step=-1)
         hand.send(hand.map, wheel)
     hand.press_panel("entry", last)
-    assert_array_equal(np.flatnonzero(~hand.map.kept), [59])
+    assert last == "car"  # the only one that the network knows
+    assert_array_equal(np.flatnonzero(~hand.map.kept), [13])
     assert hand.explorer.n_neighbours == 24
 
 
@@ -1137,7 +1153,7 @@ def test_escape_clears_the_selection_once_nothing_else_is_open(hand):
 def test_selected_points_keep_their_colours_above_the_rings(hand):
     hand.press("l")
     hand.draw_around([0, 1, 2])
-    assert_array_equal(hand.point_colours()[:3], [LABEL[30][1], LABEL[30][1], LABEL[31][1]])
+    assert_array_equal(hand.point_colours()[:3], [SOFA, SOFA, BOAT])
     orders = {len(line.get_xdata()): line.get_zorder() for line in hand.map.axes.lines}
     ring = next(line for line in hand.map.axes.lines if line.get_fillstyle() == "none")
     assert len(ring.get_xdata()) == 3
@@ -1149,7 +1165,7 @@ def test_many_points_step_back_while_the_density_shows(hand):
     for size_pt in (9, 2):
         hand.map.size_pt = size_pt
         for key in "dd":
-            hand.press("b", key, "g")
+            hand.press("h", key, "b")
             sizes.append(hand.map.axes.lines[0].get_markersize() / size_pt)
     assert sizes == [1, 1, 0.5, 1]
 

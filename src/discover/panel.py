@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
+from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.widgets import RangeSlider
 
@@ -23,6 +24,7 @@ BARS_HEIGHT, SLIDER_HEIGHT = 34, 16
 RANGE_HEIGHT = 20 + BARS_HEIGHT + SLIDER_HEIGHT
 LEAST_FOR_RANGE, LEAST_FOR_TOOLS = 400, 300  # heights of a panel with these
 N_BARS = state.STEPS
+MARKERS = {False: "o", True: "D"}  # of classes that the network knows; of others
 SHORT = {state.BY_TRUTH: "true", state.BY_PREDICTION: "predicted", state.BY_IOU: "IoU"}  # of ways
 TOOL_CHIPS = (  # label, command
     ("select", "next_tool"),
@@ -53,6 +55,7 @@ class Entry:
     colour: tuple
     count: int
     shown: bool = True
+    unknown: bool = False  # a class that the network lacks
 
 
 @dataclass(frozen=True)
@@ -89,11 +92,18 @@ def panel_content(chosen, groups, kept, tool, density, range_of):
     is_scale = way in (state.BY_IOU, state.BY_SUSPICION, state.BY_NOVELTY)
     order = np.arange(state.STEPS if is_scale else 0, len(counts))
     if way not in (state.BY_CLUSTER, state.BY_TAG) and not is_scale:
-        order = np.argsort(-counts, kind="stable")
+        order = groups.largest_first()
     names, colours = groups.names, groups.colours
+    unknown = np.zeros(len(names), bool) if groups.unknown is None else groups.unknown
     entries = [
-        Entry(names[i], tuple(colours[i]), int(counts[i]), (way, names[i]) not in chosen.hidden)
-        for i in order
+        Entry(
+            names[i],
+            tuple(colours[i]),
+            int(counts[i]),
+            (way, names[i]) not in chosen.hidden,
+            bool(unknown[i]),
+        )  # fmt: skip
+        for i in order[np.argsort(~unknown[order], kind="stable")]
         if counts[i]
     ]
     is_on = {"next_tool": tool, "toggle_density": density, "reset_filters": chosen.filtered()}
@@ -190,6 +200,8 @@ class Panel:
             self._text(0, 0, "COLOUR AND FILTER BY", 7.5, color=MUTED)
             top = self._show_chips(content.ways, width, 14) + 12
         self._text(0, top, content.title, 10.5, fontweight="bold")
+        if any(entry.unknown for entry in content.entries):
+            self._text(width, top + 2, "◆ unknown to the net", 8.5, ha="right", color=MUTED)
         top += 26
         bottom = self._show_bottom(content, width, height) if tools else height
         if content.scale is not None:
@@ -253,10 +265,12 @@ class Panel:
         middles = top + (np.arange(len(shown)) + 0.5) * ROW
         face = ["white" if not entry.shown else np.array(entry.colour) / 255 for entry in shown]
         edge = [FAINT if not entry.shown else "#1f243066" for entry in shown]
-        if shown:
-            self._keep(self.axes.scatter(
-                np.full(len(shown), 8), middles, s=64, c=face, edgecolors=edge, linewidths=1
-            ))  # fmt: skip
+        for number, entry in enumerate(shown):
+            self._keep(self.axes.add_line(Line2D(
+                [8], [middles[number]], linestyle="", marker=MARKERS[entry.unknown],
+                markersize=7 if entry.unknown else 8, markerfacecolor=face[number],
+                markeredgecolor=edge[number],
+            )))  # fmt: skip
         for entry, middle in zip(shown, middles, strict=True):
             colour = INK if entry.shown else "#9aa1ad"
             count = self._text(

@@ -30,11 +30,16 @@ class Groups:
     codes: np.ndarray  # (N,) integer: group of each segment, in [0, G)
     names: tuple[str, ...]
     colours: np.ndarray  # (G, 3) uint8
+    unknown: np.ndarray | None = None  # (G,) bool: classes that the network lacks; None: no classes
 
     def counts(self, rows=None):
         """Segments of each group, (G,) int64; of all rows or of those given by index or mask."""
         codes = self.codes if rows is None else self.codes[rows]
         return np.bincount(codes, minlength=len(self.names))
+
+    def largest_first(self):
+        """The groups by the number of their segments, (G,) int64."""
+        return np.argsort(-self.counts(), kind="stable")
 
 
 def group_by_name(values, name_of):

@@ -10,7 +10,7 @@ from matplotlib.transforms import IdentityTransform
 from scipy.spatial import KDTree
 
 from src.discover.figures import no_coordinates
-from src.discover.panel import INK, MUTED, PINK, Panel, between_lines
+from src.discover.panel import INK, MARKERS, MUTED, PINK, Panel, between_lines
 from src.discover.quick import Backdrop, FillingImage, Thumbnail, Words
 from src.discover.state import inside
 from src.store.reports import fonts
@@ -23,6 +23,7 @@ TIP_PX, TIP_GAP_PX = 150, 18
 MIN_RIM_PT = 4  # smaller points have none, and go back where the density shows
 OVER_DENSITY = 0.5  # share of their width, and how much of the density they hide
 BANNER_PT, LETTER, LINE = 11, 0.6, 1.5  # font size; its letters' width, its lines' distance
+DIAMOND = 0.85  # of a circle's width; the area is about the same
 MIN_CAPTION_PT = 6.5  # of two lines; smaller ones would be one
 OUTSIDE = -1  # row of a query that is no segment
 
@@ -218,14 +219,18 @@ class MapView(View):
         parts = np.split(rows, np.cumsum(counts)[:-1])
         for code in np.argsort(-counts, kind="stable"):
             if len(parts[code]):
-                self._add_points(parts[code], groups.colours[code] / 255, zorder, edge=rim)
+                is_unknown = groups.unknown is not None and bool(groups.unknown[code])
+                marker = {"marker": MARKERS[is_unknown], "size": DIAMOND if is_unknown else 1.0}
+                self._add_points(
+                    parts[code], groups.colours[code] / 255, zorder, edge=rim, **marker
+                )
 
     def _add_points(self, rows, colour, zorder, edge=0.0, size=1.0, **style):
         style = {"markeredgewidth": edge, "markeredgecolor": EDGE if edge else colour} | style
+        style = {"marker": "o"} | style
         artist = Line2D(
-            *self.points[rows].T, linestyle="", marker="o", markerfacecolor=colour, zorder=zorder,
-            **style,
-        )  # fmt: skip
+            *self.points[rows].T, linestyle="", markerfacecolor=colour, zorder=zorder, **style
+        )
         self._groups.append((self.axes.add_artist(artist), size * self.size_pt))
 
     def around(self, margin):
