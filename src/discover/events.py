@@ -25,7 +25,8 @@ class Events:
         self.explorer = explorer
         self.held = set()  # keys that are down
         self._stroke = None  # pixels that a selection has been drawn through so far
-        self._sliding = False  # whether the slider has moved since the button was let go
+        self._slider = None  # the Range whose handle is held
+        self._sliding = False  # whether that has moved since the button was pressed
         for way, its in explorer.map.panel.ranges.items():
             its.slider.on_changed(partial(self._on_slider, way))
 
@@ -105,7 +106,9 @@ class Events:
 
     def _on_move(self, view, event):
         view.pointer = event.x, event.y
-        if self._stroke is not None and view is self.explorer.map:
+        if self._slider is not None:
+            self._slider.drag(event.x)
+        elif self._stroke is not None and view is self.explorer.map:
             self._stroke.append(view.pointer)
             view.stroke.set_data(*self._outline().T)
             view.refresh()
@@ -130,6 +133,8 @@ class Events:
         kind, what = self._target(view)
         if what != "toggle_help":
             self.explorer.hide_help()
+        if view is self.explorer.map and event.button == 1 and self._grabs(event):
+            return
         if kind == "command":
             self._do(what)
         elif kind == "entry":
@@ -141,6 +146,14 @@ class Events:
             view.tip.set_visible(False)
         else:
             self._click(view, int(event.button), held)
+
+    def _grabs(self, event):
+        """Whether a press of the button takes a handle of the slider."""
+        for its in self.explorer.map.panel.ranges.values():
+            if its.slider.active and its.slider.ax.bbox.contains(event.x, event.y):
+                self._slider, self._sliding = its, False
+                its.grab(event.x)
+        return self._slider is not None
 
     def _draws(self, view, event):
         """Whether a press of the button begins a selection."""
@@ -180,7 +193,7 @@ class Events:
             explorer.say(str(error))
 
     def _on_button_up(self, view, event):
-        self._sliding = False
+        self._slider = None
         if self._stroke is None or view is not self.explorer.map:
             return
         self._stroke.append((event.x, event.y))
@@ -241,7 +254,6 @@ class Events:
 
     def _press_key(self, name):
         explorer, key = self.explorer, _plain(name)
-        self._sliding = False
         self.held.add(key)
         if explorer.question is not None:
             explorer.answer(name if len(name) == 1 else key)

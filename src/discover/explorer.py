@@ -450,6 +450,8 @@ class Explorer:
 
     def undo(self):
         """Undo the last colouring, clustering, selection, filter or tag."""
+        while self._history and state.same(self._history[-1][0], self.state):
+            self._history.pop()  # a step that has changed nothing is none
         if not self._history:
             self.say("nothing to undo")
             return

@@ -20,7 +20,7 @@ WIDTH, MARGIN = 0.2, 0.01  # of the window's width: of the panel, and right of i
 LEAST_WIDTH = 205  # of the panel; here and below in points of 1/100 inch
 ROW, CHIP, GAP = 20, 22, 5  # heights and distances
 CHIPS_IN_ROW, NARROW = 4, 220  # three in a narrower panel
-BARS_HEIGHT, SLIDER_HEIGHT = 34, 16
+BARS_HEIGHT, SLIDER_HEIGHT, HANDLE = 34, 16, 16
 RANGE_HEIGHT = 20 + BARS_HEIGHT + SLIDER_HEIGHT
 LEAST_FOR_RANGE, LEAST_FOR_TOOLS = 400, 300  # heights of a panel with these
 N_BARS = state.STEPS
@@ -157,12 +157,41 @@ class Range:
             axes.set_xlim(extent[0] - margin, extent[1] + margin)
             axes.set_navigate(False)
         self.slider.drawon = False  # the map shows the change, once
+        # its own hand would take the nearer handle again at every movement of the pointer
+        self.slider.disconnect_events()
+        self._held = 0  # the handle that moves: 0 low, 1 high
+        self._offset = 0.0  # from the pointer to its middle
 
     def set_visible(self, visible):
         """Show it, or not; what does not show hears nothing."""
         for axes in (self.bars_axes, self.slider.ax):
             axes.set_visible(visible)
         self.slider.set_active(visible)
+
+    def grab(self, x):
+        """Take the handle that is nearer to pixel x; beside both, bring it there."""
+        away = np.subtract(self.slider.val, self._value(x))
+        self._held = int(np.argmin(np.abs(away)))
+        reach = HANDLE / 2 * np.diff(self.slider.ax.get_xlim())[0] / self.slider.ax.bbox.width
+        reach *= self.slider.ax.figure.dpi / 100
+        self._offset = away[self._held] if abs(away[self._held]) < reach else 0.0
+        self.drag(x)
+
+    def drag(self, x):
+        """Bring the handle that was taken to pixel x, as far as the other one lets it."""
+        (low, high), value = self.slider.val, self._value(x) + self._offset
+        if low == high != value:  # one above the other: the way it goes says which it is
+            self._held = int(value > low)
+        before, after = self.scale.extent
+        if self._held == 0:
+            ends = float(np.clip(value, before, high)), high
+        else:
+            ends = low, float(np.clip(value, low, after))
+        if not np.allclose(ends, (low, high), rtol=0, atol=1e-9 * (after - before)):
+            self.slider.set_val(ends)
+
+    def _value(self, x):
+        return self.slider.ax.transData.inverted().transform((x, 0))[0]
 
     def show(self, ends, colours):
         """Show which part is chosen, low and high, and give the bars the colours (N_BARS, 3)."""

@@ -1,6 +1,6 @@
 """What the user has chosen, and by what segments are coloured, listed and filtered; no windows."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 from matplotlib.path import Path as Outline
@@ -132,6 +132,18 @@ def kept_rows(state, groups_of, scales):
         values = scales[way].values
         kept &= (values >= low) & (values <= high)
     return kept
+
+
+def same(one, other):
+    """Whether two States show the same."""
+    names = [its.name for its in fields(State)]
+    return all(_equal(getattr(one, name), getattr(other, name)) for name in names)
+
+
+def _equal(one, other):
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return one is other or np.array_equal(one, other)
+    return one is other or (type(one) is type(other) and one == other)
 
 
 def toggled(hidden, way, name):
