@@ -11,7 +11,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from factories import object_table
-from matplotlib.backend_bases import CloseEvent, KeyEvent, MouseEvent, ResizeEvent
+from matplotlib.backend_bases import (
+    CloseEvent,
+    KeyEvent,
+    MouseEvent,
+    NavigationToolbar2,
+    ResizeEvent,
+)
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -448,8 +454,13 @@ def test_the_toolbars_pan_and_zoom_keep_their_clicks(hand):
         mode = "pan/zoom"
 
     hand.map.figure.canvas.toolbar = Toolbar()
-    hand.click(0, 1)
-    assert hand.titles() == []
+    for button in (1, 2, 3):
+        hand.explorer.say("")
+        hand.click(0, button)
+        assert hand.titles() == []
+        assert hand.message().startswith("the toolbar's pan or zoom is on: press its button again")
+    hand.press_panel("command", state.ALL_BLUE)  # the panel is not the toolbar's
+    assert hand.explorer.state.colouring == state.ALL_BLUE
     hand.map.figure.canvas.toolbar.mode = ""
     hand.click(0, 1)
     hand.click(0, 1, dblclick=True)
@@ -491,10 +502,10 @@ def test_the_wheel_changes_the_number_of_neighbours_within_what_exists(hand):
         assert hand.explorer.n_neighbours == expected
         assert len(hand.grid.rows) == expected + 1
     for _ in range(3):
-        hand.wheel(-1)
+        hand.wheel(-1, hand.grid)
     assert hand.explorer.n_neighbours == 1
     for _ in range(5):
-        hand.wheel(1)
+        hand.wheel(1, hand.grid)
     assert hand.explorer.n_neighbours == 5
     assert hand.message() == "neighbours: 5 (of at most 5)"
 
@@ -502,7 +513,7 @@ def test_the_wheel_changes_the_number_of_neighbours_within_what_exists(hand):
 def test_the_segment_under_the_pointer_is_right_after_the_grid_changed_size(hand):
     hand.click(0, 3)
     for _ in range(3):
-        hand.wheel(-1)
+        hand.wheel(-1, hand.grid)
     hand.click(1, 1, hand.grid)
     assert "image 0  ·  segment 3" in hand.opened[-1][1].artists[0].get_text()
 
@@ -1474,9 +1485,74 @@ def test_s_held_saves_as_ctrl_does(hand):
     ]
 
 
-def test_plus_and_minus_act_as_the_wheel(hand):
+def test_plus_and_minus_change_the_number_of_neighbours_everywhere(hand):
     hand.press("-", "-", "+")
     assert hand.explorer.n_neighbours == 4
+
+
+# what of the map shows
+
+
+def limits(hand):
+    return np.array([hand.map.axes.get_xlim(), hand.map.axes.get_ylim()])
+
+
+def test_the_wheel_over_the_map_zooms_at_the_pointer_and_z_shows_all_again(hand):
+    whole = limits(hand)
+    there = hand.place(4, hand.map)
+    hand.mouse("scroll_event", 4, step=2)
+    assert_allclose(hand.place(4, hand.map), there, atol=1)
+    assert_allclose(np.ptp(whole, axis=1) / np.ptp(limits(hand), axis=1), 1.25**2)
+    assert hand.explorer.n_neighbours == 5
+    hand.mouse("scroll_event", 4, step=-2)
+    assert_allclose(limits(hand), whole, atol=0.02)
+    hand.mouse("scroll_event", 0, step=-99)
+    assert_allclose(np.ptp(limits(hand), axis=1) / np.ptp(whole, axis=1), 2)  # no farther out
+    hand.press("z")
+    assert_allclose(limits(hand), whole)
+
+
+@pytest.mark.parametrize("button", [2, 3])
+def test_a_drag_with_another_button_from_nothing_moves_the_map(hand, button):
+    canvas, before = hand.map.figure.canvas, hand.place(4, hand.map)
+    for name, x, y in (
+        ("button_press_event", 400, 380),
+        ("motion_notify_event", 410, 380),
+        ("motion_notify_event", 430, 340),
+        ("button_release_event", 430, 340),
+        ("motion_notify_event", 90, 90),
+    ):
+        hand.send(hand.map, MouseEvent(name, canvas, x, y, button=button))
+    assert_allclose(np.subtract(hand.place(4, hand.map), before), (30, -40))
+    assert hand.titles() == []
+
+
+def test_the_map_is_as_large_as_before_after_the_window_was_smaller(hand):
+    hand.settle()
+    before, first = limits(hand), tuple(hand.map.figure.bbox.size)
+    for size in ((300, 480), (720, 200), first):
+        hand.resize(*size)
+    assert_allclose(limits(hand), before)
+    hand.mouse("scroll_event", 4, step=5)
+    before = limits(hand)
+    for size in ((300, 480), (720, 200), first):
+        hand.resize(*size)
+    assert_allclose(limits(hand), before)
+
+
+def test_the_toolbars_home_brings_the_whole_map_back_at_every_size(results, tmp_path):
+    hand = Hand(*results, tmp_path)
+    toolbar = NavigationToolbar2(hand.map.figure.canvas)
+    hand.resize(500, 300)
+    whole, panel = limits(hand), hand.panel.axes.get_position().bounds
+    hand.mouse("scroll_event", 4, step=5)
+    hand.resize(300, 480)
+    hand.resize(500, 300)
+    assert np.ptp(limits(hand), axis=1).max() < np.ptp(whole, axis=1).max()
+    toolbar.home()
+    hand.settle()
+    assert_allclose(limits(hand), whole)
+    assert hand.panel.axes.get_position().bounds == panel
 
 
 # back
