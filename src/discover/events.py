@@ -16,6 +16,8 @@ ADDING, REMOVING = {"shift"}, CONTROL | {"x"}  # held while a selection is drawn
 BUTTONS = {1, 2, 3}  # left, middle, right
 STROKE_PX = 5  # a shorter one is a click
 LEGEND_STEP = 3  # lines at a turn of the wheel
+ZOOM_STEP = 1.25  # larger at a turn of the wheel
+TOOLBAR_IS_ON = "the toolbar's pan or zoom is on: press its button again, then clicks open segments"
 
 
 class Events:
@@ -25,7 +27,9 @@ class Events:
         self.explorer = explorer
         self.held = set()  # keys that are down
         self._stroke = None  # pixels that a selection has been drawn through so far
-        self._sliding = False  # whether the slider has moved since the button was let go
+        self._pan = None  # pixel that the map was moved to last, while it is dragged
+        self._slider = None  # the Range whose handle is held
+        self._sliding = False  # whether that has moved since the button was pressed
         for way, its in explorer.map.panel.ranges.items():
             its.slider.on_changed(partial(self._on_slider, way))
 
@@ -55,10 +59,11 @@ class Events:
         self._listen(figure, figure, handlers)
 
     def _listen(self, what, figure, handlers):
-        """Call handlers of (what, event); the keys are no longer matplotlib's."""
+        """Call handlers of (what, event); keys and wheel are no longer matplotlib's."""
         manager = figure.canvas.manager
-        if manager is not None and manager.key_press_handler_id is not None:
-            figure.canvas.mpl_disconnect(manager.key_press_handler_id)
+        for theirs in ("key_press_handler_id", "scroll_handler_id"):
+            if getattr(manager, theirs, None) is not None:
+                figure.canvas.mpl_disconnect(getattr(manager, theirs))
         for name, handler in handlers.items():
             figure.canvas.mpl_connect(name, partial(handler, what))
 
@@ -105,7 +110,13 @@ class Events:
 
     def _on_move(self, view, event):
         view.pointer = event.x, event.y
-        if self._stroke is not None and view is self.explorer.map:
+        if self._slider is not None:
+            self._slider.drag(event.x)
+        elif self._pan is not None and view is self.explorer.map:
+            view.pan(*np.subtract(view.pointer, self._pan))
+            self._pan = view.pointer
+            view.redraw()
+        elif self._stroke is not None and view is self.explorer.map:
             self._stroke.append(view.pointer)
             view.stroke.set_data(*self._outline().T)
             view.refresh()
@@ -123,30 +134,49 @@ class Events:
     def _on_press(self, view, event):
         self.explorer.here, view.pointer = view, (event.x, event.y)
         self.look(view)
-        toolbar = view.figure.canvas.toolbar
-        if toolbar is not None and toolbar.mode:
-            return  # matplotlib's pan or zoom
         held = self.held | set(event.modifiers)
         kind, what = self._target(view)
         if what != "toggle_help":
             self.explorer.hide_help()
+        if view is self.explorer.map and event.button == 1 and self._grabs(event):
+            return
         if kind == "command":
             self._do(what)
         elif kind == "entry":
             self.explorer.filter_group(what, alone=event.button == 3 or "shift" in held)
         elif event.dblclick:
             return  # the second half of a double click
+        elif self._is_toolbars(view):
+            if event.button != 1 or self._row(view) is not None:
+                self.explorer.say(TOOLBAR_IS_ON)
         elif self._draws(view, event):
             self._stroke = [view.pointer]
             view.tip.set_visible(False)
+        elif event.button in (2, 3) and self._row(view) is None and self._is_on_map(view, event):
+            self._pan = view.pointer
         else:
             self._click(view, int(event.button), held)
 
+    def _grabs(self, event):
+        """Whether a press of the button takes a handle of the slider."""
+        for its in self.explorer.map.panel.ranges.values():
+            if its.slider.active and its.slider.ax.bbox.contains(event.x, event.y):
+                self._slider, self._sliding = its, False
+                its.grab(event.x)
+        return self._slider is not None
+
     def _draws(self, view, event):
         """Whether a press of the button begins a selection."""
-        on_map = view is self.explorer.map and view.axes.bbox.contains(event.x, event.y)
         is_left = event.button == 1 and not self.held & {"s", "t"}
-        return self.explorer.tool and on_map and is_left
+        return self.explorer.tool and is_left and self._is_on_map(view, event)
+
+    def _is_on_map(self, view, event):
+        return view is self.explorer.map and view.axes.bbox.contains(event.x, event.y)
+
+    def _is_toolbars(self, view):
+        """Whether clicks are matplotlib's, which pans or zooms."""
+        toolbar = view.figure.canvas.toolbar
+        return toolbar is not None and bool(toolbar.mode)
 
     def click_here(self, button):
         """As a click on the segment under the pointer, in the window that was used last."""
@@ -180,7 +210,7 @@ class Events:
             explorer.say(str(error))
 
     def _on_button_up(self, view, event):
-        self._sliding = False
+        self._slider = self._pan = None
         if self._stroke is None or view is not self.explorer.map:
             return
         self._stroke.append((event.x, event.y))
@@ -219,7 +249,13 @@ class Events:
         if view is self.explorer.map and view.panel.contains(event.x, event.y):
             view.panel.scroll(-LEGEND_STEP * step)
             self.explorer.show_panel()
-        elif view is not self.explorer.map and view.query is None:
+        elif self._is_on_map(view, event):
+            view.zoom(event.x, event.y, ZOOM_STEP**event.step)
+            view.redraw()
+            self.look(view)
+        elif view is self.explorer.map:
+            return
+        elif view.query is None:
             self.explorer.sheets.turn_page(view, -step)
         else:
             self.explorer.change_neighbours(step)
@@ -241,7 +277,6 @@ class Events:
 
     def _press_key(self, name):
         explorer, key = self.explorer, _plain(name)
-        self._sliding = False
         self.held.add(key)
         if explorer.question is not None:
             explorer.answer(name if len(name) == 1 else key)
@@ -269,6 +304,7 @@ class Events:
         view.place()
         if view is self.explorer.map:
             self.explorer.show_panel()
+            view.keep_home()
         elif len(view.rows):
             self.explorer.sheets.fill(view)
 

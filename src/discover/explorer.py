@@ -100,6 +100,7 @@ class Explorer:
         self.events = Events(self)
         self.events.connect(self.map)
         self._show_state()
+        self.map.keep_home()
         self.say("? shows all commands")
         if query is not None:
             self.map.mark(query.plot_embeddings, query.name)
@@ -216,6 +217,12 @@ class Explorer:
             self.map.panel.first = 0
             self._change("colouring", colouring=way)
         self.say("all segments blue" if way == state.ALL_BLUE else f"coloured by {way}")
+
+    def show_whole(self):
+        """Show the whole map again."""
+        self.map.show_whole()
+        self.map.redraw()
+        self.events.look(self.map)
 
     # filters
 
@@ -450,6 +457,8 @@ class Explorer:
 
     def undo(self):
         """Undo the last colouring, clustering, selection, filter or tag."""
+        while self._history and state.same(self._history[-1][0], self.state):
+            self._history.pop()  # a step that has changed nothing is none
         if not self._history:
             self.say("nothing to undo")
             return

@@ -10,9 +10,9 @@ from matplotlib.cm import ScalarMappable
 from PIL import Image
 
 from src import pictures
+from src.discover.colours import BLUE
 from src.discover.panel import INK, MUTED
 from src.discover.quick import Words
-from src.discover.segments import BLUE
 from src.store.files import whole_file
 from src.store.reports import DPI
 

@@ -1,6 +1,7 @@
 """The segments of an embeddings table as the explorer asks for them: facts, pictures, groups."""
 
-from functools import lru_cache
+from dataclasses import replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -8,16 +9,14 @@ import numpy as np
 from src import pictures
 from src.datasets import read_image
 from src.discover import state
+from src.discover.colours import BLUE, GREY, palette
 from src.discover.state import Scale
 from src.records import NO_LABEL
 from src.store.arrays import read_components, read_prediction
 from src.store.paths import Results
 
-BLUE = (31, 119, 180)
-GREY = (170, 174, 182)  # without a label or a tag
 KEPT_THUMBNAILS = 2000  # of those that are cut on demand
 UNREADABLE = (OSError, ValueError)
-UNNAMED_COLOURS = [rgb for rgb in pictures.distinct_colours(20) if np.ptp(rgb) > 20]  # no greys
 NO_LABEL_NAME, NO_TAG = "no label", "no tag"
 
 
@@ -60,14 +59,14 @@ class Segments:
     # facts
 
     def predicted_name(self, row):
-        return _entry(self.table["predicted_id"][row], self.pred_mapping)[0]
+        return _class_name(self.table["predicted_id"][row], self.pred_mapping)
 
     def true_name(self, row):
         """Name of the true class; None where there is none."""
         if self.table["true_id"][row] == NO_LABEL:
             return None
         mapping = self.label_mappings.get(self.table["dataset"][row], {})
-        return _entry(self.table["true_id"][row], mapping)[0]
+        return _class_name(self.table["true_id"][row], mapping)
 
     def describe(self, row):
         """One line about a segment: where it comes from, its classes, how strange it is."""
@@ -214,38 +213,63 @@ class Segments:
             return state.group_by_step(self.scales[way], strange_alike, GREY)
         if way == state.ALL_BLUE:
             return state.group_by_name(np.zeros(len(self), int), lambda _: ("all segments", BLUE))
-        if way == state.BY_PREDICTION:
-            ids = self.table["predicted_id"]
-            return state.group_by_name(ids, lambda class_id: _entry(class_id, self.pred_mapping))
+        if way in self._classes:
+            return self._classes[way]
         datasets, dataset_of = np.unique(self.table["dataset"], return_inverse=True)
-        if way == state.BY_DATASET:
-            colours = pictures.distinct_colours(len(datasets))
-            return state.group_by_name(dataset_of, lambda k: (str(datasets[k]), colours[k]))
+        colours = palette(len(datasets))
+        return state.group_by_name(dataset_of, lambda k: (str(datasets[k]), colours[k]))
+
+    @cached_property
+    def _classes(self):
+        """The Groups by true and by predicted class; of one name, the colour is the same.
+
+        The most frequent true classes, which nothing else tells apart, have the first colours.
+        """
+        datasets, dataset_of = np.unique(self.table["dataset"], return_inverse=True)
         pairs = np.asarray(self.table["true_id"], np.int64) * len(datasets) + dataset_of
 
-        def entry(pair):
+        def true_name(pair):
             class_id, dataset = divmod(int(pair), len(datasets))
-            return _entry(class_id, self.label_mappings.get(str(datasets[dataset]), {}))
+            return _class_name(class_id, self.label_mappings.get(str(datasets[dataset]), {}))
 
-        return state.group_by_name(pairs, entry)
+        def predicted_name(class_id):
+            return _class_name(class_id, self.pred_mapping)
+
+        ways = {
+            state.BY_TRUTH: state.group_by_name(pairs, lambda pair: (true_name(pair), GREY)),
+            state.BY_PREDICTION: state.group_by_name(
+                self.table["predicted_id"], lambda class_id: (predicted_name(class_id), GREY)
+            ),
+        }
+        names = [groups.names[code] for groups in ways.values() for code in groups.largest_first()]
+        names = [name for name in dict.fromkeys(names) if name != NO_LABEL_NAME]
+        colour_of = dict(zip(names, palette(len(names)), strict=True)) | {NO_LABEL_NAME: GREY}
+        known = {name for name, _ in self.pred_mapping.values()} | {NO_LABEL_NAME}
+        known = {name.casefold() for name in (*known, *ways[state.BY_PREDICTION].names)}
+        return {
+            way: replace(
+                groups,
+                colours=np.array([colour_of[name] for name in groups.names], np.uint8),
+                unknown=np.array([name.casefold() not in known for name in groups.names]),
+            )
+            for way, groups in ways.items()
+        }
 
 
 def _by_cluster(clusters):
     count = int(clusters.max()) + 1
     names = tuple(f"cluster {number + 1}" for number in range(count))
-    return state.Groups(clusters, names, np.array(pictures.distinct_colours(count), np.uint8))
+    return state.Groups(clusters, names, palette(count))
 
 
 def _by_tag(tags, names):
-    colours = [GREY, *pictures.distinct_colours(len(names))]
-    return state.Groups(tags, (NO_TAG, *names), np.array(colours, np.uint8))
+    colours = np.vstack([np.uint8(GREY), palette(len(names))])
+    return state.Groups(tags, (NO_TAG, *names), colours)
 
 
-def _entry(class_id, mapping):
-    """Name and colour of a class, also of one that the mapping does not have."""
+def _class_name(class_id, mapping):
+    """Name of a class, also of one that the mapping does not have."""
     class_id = int(class_id)
     if class_id in mapping:
-        return mapping[class_id]
-    if class_id == NO_LABEL:
-        return NO_LABEL_NAME, GREY
-    return f"class {class_id}", UNNAMED_COLOURS[class_id % len(UNNAMED_COLOURS)]
+        return mapping[class_id][0]
+    return NO_LABEL_NAME if class_id == NO_LABEL else f"class {class_id}"

@@ -10,12 +10,13 @@ from matplotlib.transforms import IdentityTransform
 from scipy.spatial import KDTree
 
 from src.discover.figures import no_coordinates
-from src.discover.panel import INK, MUTED, PINK, Panel, between_lines
+from src.discover.panel import INK, MARKERS, MUTED, PINK, Panel, between_lines
 from src.discover.quick import Backdrop, FillingImage, Thumbnail, Words
 from src.discover.state import inside
 from src.store.reports import fonts
 
 DENSITY_COLOURS = LinearSegmentedColormap.from_list("density", ["#5b8fd600", "#5b8fd6b0"])
+ZOOMS = 0.5, 5000.0  # of the size at which the whole map shows
 HIDDEN, EDGE = "#dfe2e8", "#1f243066"  # filtered points; the rim of the others
 MARGIN = 0.012  # of the window's width, on each side
 MAX_CELL_PX, CAPTION_SHARE = 200, 0.27  # of a thumbnail in a sheet; its caption's height
@@ -23,6 +24,7 @@ TIP_PX, TIP_GAP_PX = 150, 18
 MIN_RIM_PT = 4  # smaller points have none, and go back where the density shows
 OVER_DENSITY = 0.5  # share of their width, and how much of the density they hide
 BANNER_PT, LETTER, LINE = 11, 0.6, 1.5  # font size; its letters' width, its lines' distance
+DIAMOND = 0.85  # of a circle's width; the area is about the same
 MIN_CAPTION_PT = 6.5  # of two lines; smaller ones would be one
 OUTSIDE = -1  # row of a query that is no segment
 
@@ -168,6 +170,7 @@ class MapView(View):
         self.title.set_text(title)
         self.panel = Panel(figure, scales)
         self.axes = figure.add_axes((0, 0, 1, 1), xticks=[], yticks=[])
+        self._room_px = None  # width and height of the axes where they were placed last
         self.place()
         self.axes.set_facecolor("white")
         self.axes.format_coord = no_coordinates
@@ -177,7 +180,7 @@ class MapView(View):
         self.size_pt = float(np.clip(36 / len(self.points) ** 0.25, 1.2, 9))
         self._corners = self.points.min(axis=0), self.points.max(axis=0)
         self.axes.update_datalim(self._corners)
-        self._show_all()
+        self.show_whole()
         self.kept = np.ones(len(self.points), bool)
         self.density = None
         self._groups = []  # (artist, size in points) of each
@@ -185,10 +188,15 @@ class MapView(View):
         self._tree = KDTree(self.points, balanced_tree=False)
 
     def place(self):
-        """Put the parts where the window's size wants them."""
+        """Put the parts where the window's size wants them; the same is in the middle as before."""
         super().place()
         left, lower, _, height = self.panel.room()
         self.axes.set_position((MARGIN, lower, left - 2 * MARGIN, height))
+        before, self._room_px = self._room_px, self.axes.bbox.size.copy()
+        if before is not None:
+            lower, upper = self._limits()
+            zoom = self._whole(before)[1] / ((upper - lower) / before).max()
+            self._show((lower + upper) / 2, self._whole(self._room_px)[1] / zoom)
 
     def paint(self, groups, kept, selected):
         """Colour the points by their Groups; `redraw` shows it.
@@ -218,14 +226,18 @@ class MapView(View):
         parts = np.split(rows, np.cumsum(counts)[:-1])
         for code in np.argsort(-counts, kind="stable"):
             if len(parts[code]):
-                self._add_points(parts[code], groups.colours[code] / 255, zorder, edge=rim)
+                is_unknown = groups.unknown is not None and bool(groups.unknown[code])
+                marker = {"marker": MARKERS[is_unknown], "size": DIAMOND if is_unknown else 1.0}
+                self._add_points(
+                    parts[code], groups.colours[code] / 255, zorder, edge=rim, **marker
+                )
 
     def _add_points(self, rows, colour, zorder, edge=0.0, size=1.0, **style):
         style = {"markeredgewidth": edge, "markeredgecolor": EDGE if edge else colour} | style
+        style = {"marker": "o"} | style
         artist = Line2D(
-            *self.points[rows].T, linestyle="", marker="o", markerfacecolor=colour, zorder=zorder,
-            **style,
-        )  # fmt: skip
+            *self.points[rows].T, linestyle="", markerfacecolor=colour, zorder=zorder, **style
+        )
         self._groups.append((self.axes.add_artist(artist), size * self.size_pt))
 
     def around(self, margin):
@@ -286,15 +298,51 @@ class MapView(View):
         outline = self.axes.transData.inverted().transform(outline)
         return inside(self.points, outline) & self.kept
 
-    def _show_all(self):
-        """Limits around all points that need no widening for both axes to have one scale."""
+    # what of the map shows
+
+    def show_whole(self):
+        """Show all points; `redraw` shows it."""
+        self._show(*self._whole(self._room_px))
+
+    def zoom(self, x, y, factor):
+        """Enlarge the map by a factor; what is at pixel (x, y) stays there."""
+        lower, upper = self._limits()
+        units = ((upper - lower) / self._room_px).max()
+        factor = np.clip(factor, *np.multiply(ZOOMS, units / self._whole(self._room_px)[1]))
+        spot = self.axes.transData.inverted().transform((x, y))
+        self._show(spot + ((lower + upper) / 2 - spot) / factor, units / factor)
+
+    def pan(self, x, y):
+        """Move the map by pixels right and up."""
+        lower, upper = self._limits()
+        units = ((upper - lower) / self._room_px).max()
+        self._show((lower + upper) / 2 - np.multiply(units, (x, y)), units)
+
+    def keep_home(self):
+        """Let the toolbar's Home button bring the whole map back, in the window's size of now."""
+        toolbar = self.figure.canvas.toolbar
+        if toolbar is not None:
+            lower, upper = self._limits()
+            toolbar.update()
+            self.show_whole()
+            toolbar.push_current()
+            self._show((lower + upper) / 2, ((upper - lower) / self._room_px).max())
+
+    def _limits(self):
+        """Lower and upper corner (x, y) of what shows."""
+        return np.transpose([self.axes.get_xlim(), self.axes.get_ylim()])
+
+    def _whole(self, room_px):
+        """Middle of all points, and units of the map a pixel where all of them show."""
         lower, upper = self.around(0.06)
-        room = self.axes.bbox.size
-        span = room * ((upper - lower) / room).max()
-        middle = (lower + upper) / 2
-        x, y = np.transpose([middle - span / 2, middle + span / 2])
-        self.axes.set_xlim(x, auto=True)  # not fixed: widened to keep both axes at one scale
-        self.axes.set_ylim(y, auto=True)
+        return (lower + upper) / 2, ((upper - lower) / room_px).max()
+
+    def _show(self, middle, units):
+        """Limits that need no widening for both axes to have one scale: `units` a pixel."""
+        x, y = np.transpose(
+            [middle - units * self._room_px / 2, middle + units * self._room_px / 2]
+        )
+        self.axes.set(xlim=x, ylim=y)
 
 
 class SheetView(View):
