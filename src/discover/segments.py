@@ -1,6 +1,6 @@
 """The segments of an embeddings table as the explorer asks for them: facts, pictures, groups."""
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +112,11 @@ class Segments:
         names = "dataset", "image_index", "component_index", "box"
         columns = [self.table[name][rows].tolist() for name in names]
         return [(*name, tuple(box)) for *name, box in zip(*columns, strict=True)]
+
+    @cached_property
+    def row_of(self):
+        """The row of each of `tag_keys`, a dict."""
+        return {key: row for row, key in enumerate(self.tag_keys())}
 
     # pictures
 
