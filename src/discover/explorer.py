@@ -3,7 +3,7 @@
 from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +87,7 @@ class Explorer:
         self.question = None  # while one is asked
         self.sheets = Sheets(self)
         self.close_figure, self._new_figure = windows.close, windows.new
+        self.tags_kept = lambda entries: None  # is told what the file with the tags has now
         self._helped = None  # window that shows the commands
         self._history = []  # (state before, what changed it)
         self.state = self._first_state()
@@ -116,17 +117,13 @@ class Explorer:
         """A State with the tags of a file, and no others; those of no segment here are left out."""
         rows = defaultdict(list)
         for *key, tag in entries:
-            if tuple(key) in self._row_of:
-                rows[tag].append(self._row_of[tuple(key)])
+            if tuple(key) in self.segments.row_of:
+                rows[tag].append(self.segments.row_of[tuple(key)])
         tags = np.zeros(len(self.segments), np.int64)
         of_state = replace(of_state, tags=tags)
         for tag in rows:
             of_state = state.tagged(of_state, rows[tag], tag)
         return of_state
-
-    @cached_property
-    def _row_of(self):
-        return {key: row for row, key in enumerate(self.segments.tag_keys())}
 
     def _map_title(self):
         names = ", ".join(dict.fromkeys(map(str, self.table["dataset"])))
@@ -435,10 +432,29 @@ class Explorer:
         except (OSError, RunError) as error:
             self.say(f"the tags cannot be kept: {error}")
             return
-        shared = self._with_tags(self.state, entries)
-        if (state.tags_of(shared) != state.tags_of(self.state)).any():
-            before, self.state = self.state, shared
-            self._show_state(before)
+        self.take_tags(entries)
+        self.tags_kept(entries)
+
+    def take_tags(self, entries):
+        """Show the tags of a file, see `tags.read_tags`; `undo` does not take those of others away.
+
+        A segment that is not in it has none.
+        """
+        theirs = state.tags_of(self._with_tags(self.state, entries))
+        rows = np.flatnonzero(theirs != state.tags_of(self.state))
+        if not len(rows):
+            return
+        states = [one for one, _ in self._history] + [self.state]
+        new = {id(one.tags): one for one in states}  # many states have one array of tags
+        new = {key: state.retagged(one, rows, theirs[rows]) for key, one in new.items()}
+
+        def caught_up(one):
+            its = new[id(one.tags)]
+            return replace(one, tags=its.tags, tag_names=its.tag_names)
+
+        self._history = [(caught_up(one), what) for one, what in self._history]
+        before, self.state = self.state, caught_up(self.state)
+        self._show_state(before)
 
     def export_selection(self):
         """Write the selected segments for other tools: COCO JSON, CSV and crops."""

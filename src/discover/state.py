@@ -168,6 +168,13 @@ def tagged(state, rows, name):
     return replace(state, tags=tags, tag_names=names)
 
 
+def retagged(state, rows, names):
+    """The state with the tags (R,) str on the rows (R,) int64; "" is none."""
+    for name in dict.fromkeys(names):
+        state = tagged(state, rows[names == name], name)
+    return state
+
+
 def tags_of(state):
     """The tag of each row, empty where it has none: (N,) str objects."""
     return np.array(["", *state.tag_names], object)[state.tags]
