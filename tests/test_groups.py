@@ -1,8 +1,13 @@
+import json
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
 from src.embedding.groups import describe_groups, find_groups, min_group_size
+from src.errors import SettingError
+from src.store.groups import change_groups, read_groups, write_groups
+from src.store.paths import groups_path
 from tests.factories import object_table
 
 
@@ -123,3 +128,39 @@ def test_typical_rows_are_eight_spread_over_the_inner_half():
     assert group.medoid == group.typical[0] == 20
     assert len(set(group.typical)) == 8
     assert min(group.typical) == 10 and max(group.typical) >= 29  # of rows 10 to 30
+
+
+# the file of groups
+
+CAR, TENT, SOFA = (("streets", 0, number, (0, 0, 9, number)) for number in (1, 2, 3))
+
+
+def test_groups_are_kept_beside_the_table_until_they_are_found_anew(tmp_path):
+    path = groups_path(tmp_path / "new" / "embeddings_16_16_net.p")
+    assert path.name == "embeddings_16_16_net_groups.json" and read_groups(path) == {}
+    write_groups(path, {CAR: np.int64(0), TENT: -1})
+    assert read_groups(path) == {CAR: 0, TENT: -1}
+    assert change_groups(path, {TENT: 0, SOFA: 1}) == {CAR: 0, TENT: 0, SOFA: 1}
+    write_groups(path, {SOFA: 2})
+    assert read_groups(path) == {SOFA: 2}
+    entry = {"dataset": "streets", "image_index": 0, "component_index": 3, "box": [0, 0, 9, 3]}
+    assert json.loads(path.read_text()) == {"groups": [entry | {"group": 2}]}
+
+
+@pytest.mark.parametrize(
+    "entry, why",
+    [
+        ({"group": "0"}, "a group is '0'"),
+        ({"group": -2}, "a group is -2"),
+        ({"group": True}, "a group is True"),
+        ({"groop": 1}, "further values"),
+        ({"group": 1, "box": [1, 2]}, "the numbers"),
+        ({"group": 1, "dataset": 5}, "the dataset 5"),
+    ],
+)
+def test_a_broken_file_of_groups_is_named(tmp_path, entry, why):
+    whole = {"dataset": "a", "image_index": 0, "component_index": 1, "box": [0, 0, 9, 9]}
+    path = tmp_path / "groups.json"
+    path.write_text(json.dumps({"groups": [whole | entry]}))
+    with pytest.raises(SettingError, match=f"groups.json is broken .*{why}.*mend it"):
+        read_groups(path)

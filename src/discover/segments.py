@@ -11,6 +11,7 @@ from src.datasets import read_image
 from src.discover import state
 from src.discover.colours import BLUE, GREY, palette
 from src.discover.state import Scale
+from src.embedding.groups import describe_groups
 from src.records import NO_LABEL
 from src.store.arrays import read_components, read_prediction
 from src.store.paths import Results
@@ -207,6 +208,22 @@ class Segments:
         if way not in self._groups:
             self._groups[way] = self._sorted_by(way)
         return self._groups[way]
+
+    def describe_groups(self, labels, tags=None, order="suspicion"):
+        """What groups of all objects are, with the names of their classes: a list of Group.
+
+        See `embedding.groups.describe_groups`; `tags` are as `state.tags_of` gives them.
+        """
+        true = self._names(state.BY_TRUTH)
+        true[np.asarray(self.table["true_id"]) == NO_LABEL] = ""
+        predicted = self._names(state.BY_PREDICTION)
+        return describe_groups(
+            self.table, labels, predicted=predicted, true=true, tags=tags, order=order
+        )
+
+    def _names(self, way):
+        groups = self.groups(way, None)
+        return np.array(groups.names, object)[groups.codes]
 
     def has_truth(self):
         return bool((np.asarray(self.table["true_id"]) != NO_LABEL).any())

@@ -167,6 +167,12 @@ def tags_path(table):
     return path.with_name(f"{path.name.removesuffix('.p')}_tags.json")
 
 
+def groups_path(table):
+    """Path of the groups found in a table of embedded segments: JSON, beside its tags."""
+    path = Path(table)
+    return path.with_name(f"{path.name.removesuffix('.p')}_groups.json")
+
+
 def min_size_of(table):
     """Smallest height and width in the name of a table of embedded segments.
 
