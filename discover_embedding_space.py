@@ -4,7 +4,8 @@
     python discover_embedding_space.py with args.query=photo.jpg args.query_box=[10,20,200,180]
 
 Opens a window; `with args.browser=True` serves it to a web browser, and
-`with mainplot.save_path=map.png` writes the map as a picture instead.
+`with mainplot.save_path=map.png` writes the map as a picture instead, `with args.groups=True` an
+overview of the groups.
 """
 
 import asyncio
@@ -18,9 +19,11 @@ from src import class_ids, entries
 from src.discover.browser import listen, serve
 from src.discover.display import require_display, show_explorer, write_pictures
 from src.discover.explorer import Explorer
+from src.discover.overview import write_overview
 from src.discover.query import embed_part, read_part
 from src.discover.segments import Segments
 from src.embedding import space
+from src.embedding.groups import ORDERS
 from src.embedding.maps import Reduction, read_with_maps
 from src.embedding.table import only_datasets
 from src.errors import SettingError
@@ -29,7 +32,7 @@ from src.run import choice
 from src.run.experiment import create_experiment
 from src.run.settings import NAMES, PATH, setting, shared_settings, some_whole_numbers
 from src.store import names as kept_names
-from src.store.paths import net_of, tags_path
+from src.store.paths import groups_path, net_of, tags_path
 
 BOX = some_whole_numbers("[left, upper, right, lower] in pixels", 4, at_least=0)
 
@@ -55,6 +58,8 @@ def config():
         ),
         query=setting(None, "picture to find neighbours of", none="no picture", kind=PATH),
         query_box=setting(None, "its part that counts", none="all of it", kind=BOX),
+        groups=setting(False, "write an overview of groups that look alike; opens no window"),
+        groups_by=setting("suspicion", "which of them come first", choices=ORDERS),
         browser=setting(False, "explore in a web browser, also from another computer"),
         address=setting("127.0.0.1", "network interface that browsers reach; this one is local"),
         port=setting(8988, "their port, or the next that is free", at_least=0, at_most=65535),
@@ -68,17 +73,19 @@ def config():
     )
 
 
-def check_options(method, tsne, browser, save_path, segment):
+def check_options(method, tsne, browser, save_path, segment, groups=False):
     """Refuse options that do not fit together or do not exist, before any work."""
     known = space.tsne_options() if tsne else set()
     if set(tsne) - known:
         raise SettingError(f"tsne has {', '.join(sorted(known))}; got {', '.join(tsne)}")
     if tsne and method != "tsne":
         raise SettingError(f"tsne.* goes with args.method=tsne, got args.method={method}")
+    if browser and groups:
+        raise SettingError("args.browser shows what args.groups writes: choose one of them")
     if save_path is None:
         if segment is not None:
             raise SettingError("mainplot.segment goes with mainplot.save_path: where to write")
-        if not browser:
+        if not (browser or groups):
             require_display()
     elif browser:
         raise SettingError("args.browser shows what mainplot.save_path writes: choose one of them")
@@ -130,7 +137,7 @@ def main(args, tsne, mainplot, _log):
     io_path = args["io_path"]
     model = entries.choose_model(models, args["model_name"], io_path)
     card = known_card(io_path, model, CONFIG.TRAIN_DATASET)
-    check_options(args["method"], tsne, args["browser"], **mainplot)
+    check_options(args["method"], tsne, args["browser"], **mainplot, groups=args["groups"])
     part = read_part(args["query"], args["query_box"])
     server = listen(args["address"], args["port"]) if args["browser"] else None
     named = args["load_file"]
@@ -142,19 +149,24 @@ def main(args, tsne, mainplot, _log):
     net = args["net"] or net_of(path)
     embedder = part and embedder_of(net, table, model, card, _log)
     query = part and embed_part(_log, part, table, net, embedder)
+    segments = segments_of(_log, table, card, io_path)
+    out_dir = Path(io_path, "pictures", "explorer")
     make = partial(
         Explorer,
-        segments_of(_log, table, card, io_path),
-        Path(io_path, "pictures", "explorer"),
+        segments,
+        out_dir,
         tags_path=tags_path(path),
         query=query,
         metric=args["metric"],
         n_neighbours=args["neighbours"],
         seed=args["seed"],
     )
+    if args["groups"]:
+        folder = out_dir / groups_path(path).stem
+        write_overview(_log, segments, path, folder, args["seed"], args["groups_by"])
     if server is not None:
         asyncio.run(serve(make, server))
     elif mainplot["save_path"]:
         write_pictures(_log, make(), mainplot["save_path"], mainplot["segment"])
-    else:
+    elif not args["groups"]:
         show_explorer(make)
