@@ -58,7 +58,7 @@ def write_overview(log, segments, table_path, folder, seed, order):
         save_figure(draw_groups(segments, page), f"{path}_{number}.png")
     found = sum(group.label != NOISE for group in groups)
     log.info(
-        "%s, %s in none; wrote %s (.csv, .json, _1.png to _%d.png) and %s",
+        "%s, %s in none; wrote %s (.csv, .json, _1.png to _%d.png), %s",
         counted(found, "group"), counted(np.count_nonzero(labels == NOISE), "object"),
         path, number, groups_path(table_path),
     )  # fmt: skip
@@ -76,16 +76,17 @@ def _record(segments, group):
     paths = segments.table["image_path"][group.rows]
     names = "dataset", "image_index", "component_index", "box"
     return dict(
-        group=group.label,
-        objects_count=len(group.rows),
-        images_count=group.n_images,
+        name=title_of(group),
+        group=group.label,  # as in the file of groups
+        objects=len(group.rows),
+        images=group.n_images,
         suspicion=group.suspicion if np.isfinite(group.suspicion) else None,
         novelty=group.novelty,
         predicted_class=group.predicted,
         true_class=group.true,
         tag=group.tag,
         medoid_row=group.medoid,
-        objects=[
+        members=[
             dict(zip(names, key, strict=True), row=int(row), image_path=path)
             for key, row, path in zip(keys, group.rows, paths, strict=True)
         ],
@@ -93,9 +94,9 @@ def _record(segments, group):
 
 
 def title_of(group):
-    """What a group is called: its tag, or its number from 1."""
+    """What a group is called: its number from 1, as the legend has it, and its tag."""
     name = "in no group" if group.label == NOISE else f"group {group.label + 1}"
-    return group.tag or name
+    return f"{group.tag} ({name})" if group.tag else name
 
 
 def lines_of(segments, group):

@@ -14,6 +14,7 @@ from src.discover.state import Scale
 from src.embedding.groups import describe_groups
 from src.records import NO_LABEL
 from src.store.arrays import read_components, read_prediction
+from src.store.of_objects import keys_of
 from src.store.paths import Results
 
 KEPT_THUMBNAILS = 2000  # of those that are cut on demand
@@ -108,15 +109,7 @@ class Segments:
 
     def tag_keys(self, rows=None):
         """What a tag is stored with: dataset, image index, component and box of each row."""
-        rows = np.arange(len(self)) if rows is None else rows
-        names = "dataset", "image_index", "component_index", "box"
-        columns = [self.table[name][rows].tolist() for name in names]
-        return [(*name, tuple(box)) for *name, box in zip(*columns, strict=True)]
-
-    @cached_property
-    def row_of(self):
-        """The row of each of `tag_keys`, a dict."""
-        return {key: row for row, key in enumerate(self.tag_keys())}
+        return keys_of(self.table, rows)
 
     # pictures
 

@@ -169,22 +169,22 @@ def _as_cell(value):
 def write_groups(path, groups):
     """Write groups of objects as <path>.csv, a row each, and <path>.json, with their objects.
 
-    `groups` are dicts of plain values, the same keys each: columns of the CSV file, but `objects`,
+    `groups` are dicts of plain values, the same keys each: columns of the CSV file, but `members`,
     a list. Missing folders are made.
     """
     groups = [{name: _as_utf8(value) for name, value in group.items()} for group in groups]
-    columns = [name for name in groups[0] if name != "objects"]
+    columns = [name for name in groups[0] if name != "members"]
     with whole_file(f"{path}.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(columns)
         rows.writerows([_as_cell(group[name]) for name in columns] for group in groups)
     for group in groups:
-        group["objects"] = [
-            {name: _as_utf8(value) for name, value in entry.items()} for entry in group["objects"]
+        group["members"] = [
+            {name: _as_utf8(value) for name, value in entry.items()} for entry in group["members"]
         ]
     with whole_file(f"{path}.json") as part:
-        content = json.dumps({"groups": groups}, allow_nan=False, ensure_ascii=False, indent=1)
-        part.write_text(content, encoding="utf-8")
+        lines = [json.dumps(group, allow_nan=False, ensure_ascii=False) for group in groups]
+        part.write_text('{"groups": [\n' + ",\n".join(lines) + "\n]}\n", encoding="utf-8")
 
 
 def write_parquet(path, table, rows, names, tags=None):

@@ -9,6 +9,12 @@ from src.store.files import whole_file
 KEY = "dataset", "image_index", "component_index", "box"  # of an object
 
 
+def keys_of(table, rows=None):
+    """What the rows of an ObjectTable are known by here; all, or some by number: a list."""
+    columns = [(table[name] if rows is None else table[name][rows]).tolist() for name in KEY]
+    return [(*name, tuple(box)) for *name, box in zip(*columns, strict=True)]
+
+
 def write_values(path, name, entries):
     """Store a value called `name`, such as "tag", of each of some objects: a line each.
 
