@@ -54,7 +54,8 @@ def find_groups(vectors, seed=0, progress=None):
     Returns
     -------
     labels : ndarray of shape (N,), int64
-        Group of each vector from 0, the largest first, of equal ones that of the lowest row; -1: none.
+        Group of each vector from 0, the largest first, of equal ones that of the lowest row;
+        -1: none.
     """
     vectors = checked_table(vectors, "vectors")
     count = len(vectors)
