@@ -1235,6 +1235,17 @@ def test_an_empty_tag_takes_the_tag_away_and_undo_brings_it_back(results, tmp_pa
     assert read_tags(path) == []
 
 
+def test_a_link_to_a_file_of_tags_stays_one(tmp_path):
+    key, link = ("streets", 0, 2, (0, 0, 9, 9)), tmp_path / "link.json"
+    change_tags(tmp_path / "tags.json", {key: "cow"})
+    link.symlink_to("tags.json")
+    change_tags(link, {key: "boat"})
+    assert link.is_symlink()
+    assert read_tags(tmp_path / "tags.json") == [(*key, "boat")]
+    with pytest.raises(SettingError, match="must be text that UTF-8 can hold, got 5"):
+        change_tags(link, {key: 5})
+
+
 def test_the_tag_of_a_segment_with_another_box_is_not_applied_but_kept(results, tmp_path):
     path = tmp_path / "tags.json"
     old = ("streets", 0, 2, (0, 0, 9, 9), "cow")

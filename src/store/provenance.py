@@ -8,6 +8,7 @@ from pathlib import Path
 
 from src.errors import missing_weights
 from src.store import arrays, tables
+from src.store.files import check_file
 from src.store.sealed import as_json, as_stored, existing
 
 FORMATS = {  # of each kind of file; one of another number is made again
@@ -114,8 +115,9 @@ def content(path, known=None):
 
     A dict of `size`, `sha256`, and `seen`, which is not compared. Where `known`, what this function
     has given before, has the same path, size and time of change, that stands; where not, the bytes
-    decide.
+    decide. What is no file, such as a pipe, is a ValueError.
     """
+    check_file(path)
     state = Path(path).stat()
     seen = [str(path), state.st_mtime_ns]
     if known and (known.get(_SEEN), known.get("size")) == (seen, state.st_size):
