@@ -100,7 +100,8 @@ def read_components(path):
 
     Where the HDF5 file is missing, the original's pickle of the same name is read.
     """
-    if existing(path).suffix == ".p":
+    path = existing(path)
+    if path.suffix == ".p":
         try:
             return _as_components(np.asarray(read_pickle(path)))
         except (TypeError, ValueError) as error:
