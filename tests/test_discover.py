@@ -14,6 +14,7 @@ from matplotlib.backend_bases import CloseEvent, KeyEvent, MouseEvent, ResizeEve
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
@@ -540,6 +541,15 @@ def test_g_h_and_b_colour_the_points_and_explain_it(hand):
     hand.press("b")
     assert_array_equal(hand.point_colours(), [segments.BLUE] * 6)
     assert hand.legend()[1] == ["all segments  6"]
+
+
+def test_a_class_name_with_a_line_break_is_one_line_of_the_legend(results, tmp_path, monkeypatch):
+    monkeypatch.setitem(PRED, 13, ("car\ncoach", PRED[13][1]))
+    hand = Hand(*results, tmp_path)
+    hand.press("h")
+    hand.settle()
+    shown = [text.get_text() for text in hand.map.figure.findobj(Text)]
+    assert "car coach" in shown and "car\ncoach" not in shown
 
 
 def test_frames_in_the_grid_and_beside_the_pointer_follow_the_colours(hand):

@@ -73,8 +73,9 @@ class LabelledImages:
         return len(self.samples)
 
     def __getitem__(self, index):
-        """Image (PIL, RGB), ground truth (H, W) uint8 in the ids of `label_mapping` or None, path.
+        """Image (PIL, RGB), ground truth (H, W) in the ids of `label_mapping` or None, path.
 
+        The ground truth is uint8 or uint16; ids that `label_mapping` lacks are told by stage 1.
         Pictures and label files are turned as their own EXIF data say, so labels without any
         must be drawn for the upright picture.
 
@@ -100,7 +101,7 @@ class LabelledImages:
         return None if label_path is None else self.read_labels(label_path)
 
     def read_labels(self, path):
-        """Labels of one file as (H, W) uint8; here the values of the file are the ids."""
+        """Labels of one file as (H, W) uint8, or uint16; here its values are the ids."""
         return read_ids(path)
 
 
@@ -145,14 +146,17 @@ def _upper_bits(image):
 
 
 def read_ids(path):
-    """Read a label file of 8 bits a pixel, grey or with a palette, as (H, W) uint8.
+    """Read a label file of ids, grey or with a palette: (H, W) uint8, or uint16 of a 16-bit PNG.
 
     Others raise a ValueError; a file that cannot be read what `read_image` does.
     """
     with _opened(path, are_labels=True) as (image, upright):
-        if image.mode not in ("L", "P"):
-            raise ValueError(f"must hold 8-bit label ids, got a picture of mode {image.mode!r}")
-        return np.array(upright(image))
+        is_wide = image.format == "PNG" and image.mode.startswith("I")
+        if image.mode not in ("L", "P") and not is_wide:
+            raise ValueError(
+                f"must hold label ids, grey of 8 or 16 bits, got a picture of mode {image.mode!r}"
+            )
+        return np.array(upright(image)).astype(np.uint16 if is_wide else np.uint8)
 
 
 def read_colours(path):
