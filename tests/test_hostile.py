@@ -45,6 +45,7 @@ import eval_selection
 from configuration import CONFIG, ModelConfig
 from src import pictures
 from src.datasets import read_image
+from src.datasets.custom import CustomDataset
 from src.discover.segments import Segments
 from src.embedding import networks as embedding_networks
 from src.embedding import suspects
@@ -329,6 +330,7 @@ def test_a_picture_that_is_a_pipe_or_a_device_is_not_opened(tmp_path):
     for path in (tmp_path / "a.png", "/dev/zero", tmp_path):
         with pytest.raises(ValueError, match="cannot be used: it is no file"):
             read_image(path)
+    assert CustomDataset(tmp_path).samples == [(tmp_path / "a.png", None)]  # and will be named
 
 
 def pipe(path):

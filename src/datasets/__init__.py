@@ -45,6 +45,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _PNG_END = b"\xaeB`\x82"  # checksum of its last chunk
+_LOSSY = ("AVIF", "HEIF", "JPEG")
 _NO_RANGE = "its values have no known range; save it with 8 or 16 bits a channel"
 
 
@@ -195,6 +196,8 @@ def _opened(path, are_labels=False):
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
                 # looks at the size before it reads on
                 image = Image.open(file, formats=readable_formats())
+                if are_labels and image.format in _LOSSY:
+                    raise ValueError(f"{image.format} changes ids and colours; save labels as PNG")
                 image.load()
                 if image.format == "PNG":
                     _check_png(file, may_go_on=not are_labels)
@@ -267,7 +270,7 @@ def list_images(root, pattern, *, folder=".", readable=(".png",)):
         path
         for path in (root / folder).glob(pattern)
         if path.suffix.lower() in readable
-        and (path.is_file() or not path.exists())
+        and not path.is_dir()
         and not any(part.startswith(".") for part in path.relative_to(root).parts)
     ]
     if not paths:

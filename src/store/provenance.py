@@ -125,6 +125,26 @@ def content(path, known=None):
     return {"size": state.st_size, "sha256": _sha256(path), _SEEN: seen}
 
 
+def check_inputs(prediction):
+    """Refuse a prediction of which a file has changed since; one that is not here says nothing.
+
+    `prediction` is what it says that it was made from. Another file there is a ValueError.
+    """
+    for name in ("image", "labels", "output"):
+        noted = prediction.get(name) or {}
+        if _SEEN not in noted:
+            continue
+        try:
+            now = content(path_of(noted), noted)
+        except OSError:
+            continue
+        if why_differs(noted, now):
+            raise ValueError(
+                f"{path_of(noted)} has changed since the picture was predicted; run pred_images.py "
+                "again"
+            )
+
+
 def path_of(noted):
     """Where a file lay whose `content` was noted."""
     return Path(noted[_SEEN][0])
