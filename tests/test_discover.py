@@ -21,6 +21,7 @@ from matplotlib.backend_bases import (
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
@@ -567,6 +568,15 @@ def test_classes_that_the_network_lacks_are_diamonds_and_come_first_in_the_legen
     assert {line.get_marker() for line in hand.map.axes.lines} == {"o"}
     words = {text.get_text() for text in hand.panel.axes.texts}
     assert "◆ unknown to the net" not in words
+
+
+def test_a_class_name_with_a_line_break_is_one_line_of_the_legend(results, tmp_path, monkeypatch):
+    monkeypatch.setitem(PRED, 13, ("car\ncoach", PRED[13][1]))
+    hand = Hand(*results, tmp_path)
+    hand.press("h")
+    hand.settle()
+    shown = [text.get_text() for text in hand.map.figure.findobj(Text)]
+    assert "car coach" in shown and "car\ncoach" not in shown
 
 
 def test_frames_in_the_grid_and_beside_the_pointer_follow_the_colours(hand):
@@ -1282,6 +1292,17 @@ def test_an_empty_tag_takes_the_tag_away_and_undo_brings_it_back(results, tmp_pa
     assert [entry[-1] for entry in read_tags(path)] == ["cow", "cow"]
     hand.press("u")
     assert read_tags(path) == []
+
+
+def test_a_link_to_a_file_of_tags_stays_one(tmp_path):
+    key, link = ("streets", 0, 2, (0, 0, 9, 9)), tmp_path / "link.json"
+    change_tags(tmp_path / "tags.json", {key: "cow"})
+    link.symlink_to("tags.json")
+    change_tags(link, {key: "boat"})
+    assert link.is_symlink()
+    assert read_tags(tmp_path / "tags.json") == [(*key, "boat")]
+    with pytest.raises(SettingError, match="must be text that UTF-8 can hold, got 5"):
+        change_tags(link, {key: 5})
 
 
 def test_the_tag_of_a_segment_with_another_box_is_not_applied_but_kept(results, tmp_path):

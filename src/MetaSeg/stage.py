@@ -155,13 +155,15 @@ def source_of(results, index, path=None):
     Raises
     ------
     FileNotFoundError, ValueError
-        A file is missing; it is broken, or the image was predicted again since it was measured.
+        A file is missing; it is broken, or the image was predicted again since it was measured, or
+        would have to be, as it has changed.
     """
     source = provenance.made_from(path or results.metrics(index))
     if source:
         prediction = provenance.made_from(results.prediction(index)) or {}
         if provenance.why_differs(source["prediction"] or {}, prediction):
             raise ValueError("predicted again since it was measured; run src/MetaSeg/main.py again")
+        provenance.check_inputs(prediction)
     return source
 
 
@@ -179,6 +181,7 @@ def why_stale(results, index, predicted_ids, heatmaps=None):
 
 def _made_from(results, index, predicted_ids, heatmaps=None, known=None):
     prediction = provenance.made_from(results.prediction(index))
+    provenance.check_inputs(prediction or {})
     maps = _map_paths(heatmaps, index)
     return provenance.of_segments(prediction, predicted_ids, maps, known)
 

@@ -305,7 +305,9 @@ class Panel:
             count = self._text(
                 width, middle, f"{entry.count:,}", 8.5, "right", "center", color=MUTED
             )
-            name = self._text(22, middle, entry.name, 9.5, va="center", color=colour)
+            name = self._text(
+                22, middle, " ".join(entry.name.split()), 9.5, va="center", color=colour
+            )
             name.room = (
                 self.room()[2] * (1 - 32 / width) - count.width_px() / self.figure.bbox.width
             )
