@@ -108,11 +108,12 @@ class Hand:
 
     def __init__(self, folder, table, out_dir, **settings):
         self.opened, self.closed = [], []
+        self.clipboard, self.has_clipboard = None, True
         labels = {"streets": LABEL, "alleys": ALLEY_LABEL}
         self.explorer = Explorer(
             Segments(table, labels, PRED, folder),
             out_dir,
-            windows=Windows(self._new_figure, self.closed.append),
+            windows=Windows(self._new_figure, self._close, self._copy),
             **settings,
         )
         self.out_dir = out_dir
@@ -122,6 +123,14 @@ class Hand:
         IdleCanvas(figure)
         self.opened.append((title, figure))
         return figure
+
+    def _close(self, figure):
+        self.closed.append(figure)
+        figure.canvas.callbacks.process("close_event", CloseEvent("close_event", figure.canvas))
+
+    def _copy(self, figure, text):
+        self.clipboard = text
+        return self.has_clipboard
 
     def settle(self, view=None):
         """Draw, as a window does once it has nothing else to do."""
@@ -206,6 +215,10 @@ class Hand:
 
     def message(self, view=None):
         return (view or self.map).message.get_text()
+
+    def facts(self, view=None):
+        """What the status line tells of a segment, without the path of its picture."""
+        return (view or self.map).status.get_text().rsplit("  ·  ", 1)[0]
 
     def place_of(self, kind, what):
         """Pixel in the middle of what the panel shows; KeyError where it does not."""
@@ -391,17 +404,18 @@ def test_a_right_click_in_the_grid_goes_on_from_there(hand):
 def test_the_buttons_work_in_the_grid_too(hand):
     hand.click(0, 3)
     hand.click(3, 1, hand.grid)
+    assert "image 1  ·  segment 2" in hand.opened[-1][1].artists[0].get_text()
     hand.click(2, 2, hand.grid)
+    assert "image 0  ·  segment 4" in hand.opened[-1][1].artists[0].get_text()
     hand.click(4, 1, hand.grid, modifiers=["ctrl"])
-    assert hand.titles() == ["Nearest neighbours", "Image", "Overview"]
-    assert "image 1  ·  segment 2" in hand.opened[-2][1].artists[0].get_text()
+    assert hand.titles() == ["Nearest neighbours", "Image"]
     assert hand.saved() == ["streets_image1_segment3_image.png"]
 
 
 def test_hovering_in_the_grid_tells_the_facts_and_the_distance(hand):
     hand.click(0, 3)
     hand.hover(2, hand.grid)
-    assert hand.grid.status.get_text().endswith("distance 3")
+    assert hand.facts(hand.grid).endswith("distance 3")
     assert not hand.grid.tip.get_visible()  # the sheet's own thumbnails are large
 
 
@@ -489,6 +503,111 @@ def test_a_window_with_a_picture_takes_the_same_keys_and_escape_closes_it(hand, 
     assert hand.explorer.question is None and hand.closed == []
     hand.press_in(figure, "escape")
     assert hand.closed == [figure]
+
+
+# windows
+
+
+def test_a_picture_takes_the_window_of_the_one_before_unless_that_is_kept(hand):
+    hand.click(0, 1)
+    figure = hand.opened[-1][1]
+    hand.click(1, 2)  # an overview, with layout and scales of its own
+    assert [axes.get_title() for axes in figure.axes if axes.get_title()][0] == "Entropy"
+    hand.click(2, 1)
+    assert len(figure.axes) == 1 and hand.titles() == ["Image"]
+    figure.canvas.draw()
+    assert "image 0  ·  segment 4" in figure.artists[0].get_text()
+    hand.press_in(figure, "p")
+    assert hand.message() == "this window is kept: the next opens beside it"
+    hand.click(3, 1)
+    assert hand.titles() == ["Image", "Image"]
+    assert "image 0  ·  segment 4" in figure.artists[0].get_text()
+    hand.press_in(figure, "p")
+    assert hand.message() == "the next takes the place of this window"
+    hand.click(4, 1)
+    assert "image 1  ·  segment 3" in figure.artists[0].get_text()
+    assert len(hand.titles()) == 2
+
+
+def test_a_closed_window_is_not_used_again(hand):
+    for close in (
+        lambda figure: hand.press_in(figure, "escape"),
+        lambda figure: hand._close(figure),
+    ):
+        hand.click(0, 1)
+        close(hand.opened[-1][1])
+    assert hand.titles() == ["Image", "Image"]
+
+
+def test_neighbours_take_the_window_of_those_before_and_backspace_goes_back(hand):
+    hand.click(0, 3)
+    hand.click(5, 3, hand.grid)
+    hand.click(3, 3)
+    assert hand.titles() == ["Nearest neighbours"]
+    seen = []
+    for _ in range(3):
+        seen.append(int(hand.grid.rows[0]))
+        hand.press("backspace", view=hand.grid)
+    assert seen == [3, 5, 0]
+    assert hand.message() == "nothing to go back to: it is for neighbours of neighbours"
+    hand.press("p", view=hand.grid)
+    hand.click(2, 3)
+    assert hand.titles() == ["Nearest neighbours"] * 2
+    assert [sheet.rows[0] for sheet in hand.explorer.sheets.views] == [0, 2]
+
+
+def test_only_pictures_and_neighbours_can_be_kept(hand):
+    hand.press("p")
+    assert hand.message() == "only windows with a picture or with neighbours can be kept"
+
+
+def test_escape_closes_the_top_window_of_any_kind_but_not_the_map(hand):
+    hand.press("l")
+    hand.draw_around([0, 1])
+    hand.click(0, 3)
+    hand.click(1, 1, hand.grid)
+    selection, neighbours, picture = (figure for _, figure in hand.opened[1:])
+    hand.press("?", view=hand.explorer.sheets.views[0])
+    hand.press("escape", view=hand.explorer.sheets.views[0])
+    assert hand.closed == []
+    hand.press_in(picture, "escape")
+    hand.press("escape", view=hand.grid)
+    assert hand.closed == [picture, neighbours]
+    hand.press("escape", "escape")  # on the map: selecting, then the selection
+    assert hand.explorer.tool == "" and hand.selected() == []
+    assert hand.closed == [picture, neighbours]
+    hand.press("escape", "escape")
+    assert hand.closed == [picture, neighbours, selection]
+    assert hand.explorer.sheets.views == []
+
+
+def test_the_path_of_the_picture_shows_on_hover_and_in_titles_and_q_copies_it(hand):
+    path = str(hand.explorer.table["image_path"][3])
+    hand.press("q")
+    assert hand.message() == "there is no segment under the pointer"
+    hand.hover(3)
+    assert hand.map.status.get_text().endswith(f"  ·  {path}")
+    hand.press("q")
+    assert (hand.clipboard, hand.message()) == (path, f"copied {path}")
+    hand.click(0, 1)
+    figure = hand.opened[-1][1]
+    assert figure.artists[0].get_text().split("\n")[1] == hand.explorer.table["image_path"][0]
+    hand.has_clipboard = False
+    hand.press_in(figure, "q")
+    path = str(hand.explorer.table["image_path"][0])
+    assert (hand.clipboard, hand.message()) == (path, f"no clipboard here: {path}")
+
+
+def test_of_a_long_path_the_end_shows_and_its_odd_signs_are_drawn(results, tmp_path):
+    folder, table = results
+    path = "/" + "/".join(f"folder{number}" for number in range(40)) + "/a\nb\udcff.png"
+    hand = Hand(folder, table.with_columns(image_path=as_column([path] * 6)), tmp_path)
+    hand.hover(3)
+    status = hand.map.status
+    assert "predicted IoU 0.10  ·  …/folder" in status.get_text()
+    assert status.get_text().endswith("/folder39/a�b�.png")
+    assert status.fitted() == [status.get_text()]  # no gap
+    hand.settle()
 
 
 # wheel, m, #
@@ -805,7 +924,7 @@ def test_y_colours_and_ranks_by_novelty(results, tmp_path):
     low, high = pictures.scale_colours(state.STEPS)[[0, 31]]
     assert_array_equal(hand.point_colours()[[0, 1, 5]], [high, low, colours.GREY])
     hand.hover(1)
-    assert hand.map.status.get_text().endswith("novelty 6.00")
+    assert hand.facts().endswith("novelty 6.00")
     hand.press("l")
     hand.draw_around([0, 1, 2, 3, 4, 5])
     assert_array_equal(hand.grid.rows, [1, 3, 4, 2, 0, 5])
@@ -1264,7 +1383,7 @@ def test_a_tag_is_typed_in_the_window_and_kept_for_the_next_time(results, tmp_pa
     hand.press("n", *"Cow & käse", "x", "backspace", "enter")
     assert hand.message() == "tagged 2 as 'Cow & käse'"
     hand.hover(1)
-    assert hand.map.status.get_text().endswith("tag Cow & käse")
+    assert hand.facts().endswith("tag Cow & käse")
     again = Hand(*results, tmp_path, tags_path=tmp_path / "tags.json")
     again.press("a")
     assert again.legend()[1] == ["no tag  4", "Cow & käse  2"]
@@ -1466,7 +1585,7 @@ def test_1_2_and_3_act_on_the_segment_under_the_pointer(hand):
     hand.press("1")
     assert hand.message() == "there is no segment under the pointer"
     hand.hover(4)
-    hand.press("1", "2", "3")
+    hand.press("1", "p", "2", "3")
     assert hand.titles() == ["Image", "Overview", "Nearest neighbours"]
     assert hand.grid.rows[0] == 4
     assert "image 1  ·  segment 3" in hand.opened[1][1].artists[0].get_text()
@@ -1818,8 +1937,9 @@ def test_matplotlibs_own_keys_are_off_in_the_explorers_windows_only(results, tmp
     parts = Segments(table, {"streets": LABEL}, PRED, folder)
     windows = Windows(window_figure, close_window)
     explorer = Explorer(parts, tmp_path, windows=windows)
-    explorer.show_image(0)
-    explorer.show_overview(0)
+    explorer.windows.show_image(0)
+    explorer.keep_window()
+    explorer.windows.show_overview(0)
     explorer.ask_clusters()
     for key in (*"elbow", "enter", "escape"):
         explorer.answer(key)

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ class Windows:
 
     new: Callable  # of (size in inches, title): makes a figure
     close: Callable  # of a figure: closes its window
+    copy: Callable = lambda figure, text: False  # a text to the clipboard; whether there is one
 
 
 def picture_figure(size_in, title):
@@ -53,6 +54,23 @@ def close_window(figure):
 
 
 NO_WINDOWS = Windows(picture_figure, lambda figure: None)
+
+
+def copy_text(figure, text):
+    """Put a text on the clipboard of a window's toolkit; whether that was done."""
+    toolkit = figure.canvas.required_interactive_framework
+    with suppress(UnicodeError):  # bytes in a name that are no UTF-8
+        if toolkit == "qt":
+            from matplotlib.backends.qt_compat import QtWidgets
+
+            QtWidgets.QApplication.clipboard().setText(text)
+            return True
+        if toolkit == "tk":
+            widget = figure.canvas.get_tk_widget()
+            widget.clipboard_clear()
+            widget.clipboard_append(text)
+            return True
+    return False
 
 
 def require_display():
@@ -99,7 +117,7 @@ def show_explorer(make):
     """
     import matplotlib.pyplot as plt
 
-    explorer = make(windows=Windows(window_figure, close_window))
+    explorer = make(windows=Windows(window_figure, close_window, copy_text))
     explorer.map.figure.canvas.mpl_connect("close_event", lambda event: plt.close("all"))
     # a toolkit's loop lets Python run, and so see a signal, only when something happens
     heartbeat = explorer.map.figure.canvas.new_timer(interval=200)

@@ -25,6 +25,10 @@ class Sheets:
         """The sheet with the selection; None where there is none."""
         return next((sheet for sheet in self.views if sheet.query is None), None)
 
+    def free(self):
+        """A sheet of neighbours that others may take; None where there is none."""
+        return next((its for its in self.views if its.query is not None and not its.is_kept), None)
+
     def fill_neighbours(self):
         """Search the neighbours of all open sheets anew."""
         for sheet in self.views:
@@ -99,7 +103,7 @@ class Sheets:
         if sheet.pointer is not None:
             explorer.events.look(sheet)
         elif sheet.query not in (None, OUTSIDE):
-            sheet.status.set_text(explorer.describe(sheet.query))
+            sheet.show_facts(explorer.describe(sheet.query), explorer.path_of(sheet.query))
 
     def _picture(self, row):
         explorer = self.explorer

@@ -113,6 +113,17 @@ class View:
         self._ground = None
         self.refresh()
 
+    def show_facts(self, facts, path):
+        """Tell facts in the status line, and as much of a path's end as has room beside them."""
+        room_px = self.status.room * self.figure.bbox.width
+        shown, rest = path, path
+        while True:
+            self.status.set_text(f"{facts}  ·  {shown}")
+            _, slash, rest = rest.partition("/")
+            if not slash or self.status.width_px() <= room_px:
+                return
+            shown = f"…/{rest}"
+
     def show_tip(self, picture, frame):
         """Put a picture (h, w, 3) uint8 beside the pointer, inside the window."""
         ratio = self.figure.canvas.device_pixel_ratio
@@ -356,6 +367,8 @@ class SheetView(View):
         self.title.set_fontsize(12)
         self.place()
         self.query = None  # row whose neighbours show, or OUTSIDE; None: a selection
+        self.trail = []  # queries before
+        self.is_kept = False  # neighbours of others come into another window
         self.search = None  # what its neighbours were searched by
         self.page = 0  # of a selection
         self.rows = []  # of the table, as they show
