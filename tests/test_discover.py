@@ -388,8 +388,8 @@ def test_right_click_opens_the_neighbours_nearest_first(hand):
     assert hand.titles() == ["Nearest neighbours"]
     assert_array_equal(hand.grid.rows, [0, 1, 2, 3, 4, 5])
     captions = [text.get_text() for text in hand.grid.axes.texts]
-    assert captions[:2] == ["sofa\nquery", "sofa\n→ car  1.0"]
-    assert captions[5].startswith("no label") or captions[5] == "car\n12.7"
+    assert captions[:2] == ["sofa\nquery", "sofa\npred. car  1.0"]
+    assert captions[5].startswith("no label") or captions[5] == "pred. car\n12.7"
     title = "(euclid, reduced space) of image 0, segment 2 (predicted road, true sofa)"
     assert title in hand.grid.title.get_text()
 
@@ -982,6 +982,29 @@ def test_a_selection_shows_the_most_suspicious_first(unjudged):
     assert [caption.split()[-1] for caption in captions[:2]] == ["-2.00", "-3.00"]
 
 
+def test_without_truth_a_caption_says_that_its_class_is_the_predicted_one(unjudged):
+    unjudged.press("l")
+    unjudged.draw_around([0, 1])
+    assert [text.get_text() for text in unjudged.grid.axes.texts] == [
+        "pred. road\n-4.00",
+        "pred. car\n-9.00",
+    ]
+
+
+def test_small_thumbnails_too_show_the_number_that_their_sheet_promises(results, tmp_path):
+    folder, table = results
+    many = table.take(np.arange(90) % 6)
+    hand = Hand(folder, many, tmp_path)
+    hand.press("l")
+    hand.draw_around([0, 5])
+    assert hand.grid.title.get_text() == "Selection: 90 objects, with their predicted IoU"
+    captions = [text.get_text() for text in hand.grid.axes.texts]
+    assert captions[0] == "sofa 0.10"
+    assert all(re.search(r" 0\.[123]0$", caption) for caption in captions)
+    drawn = [line for text in hand.grid.axes.texts for line in text.fitted()]
+    assert all(line.endswith("0") for line in drawn)
+
+
 def test_ranges_of_both_scales_add_up_and_are_undone_one_by_one(results, tmp_path):
     folder, table = results
     scores = np.array([1, 2, 3, 4, 5, 6], np.float32)
@@ -1238,8 +1261,8 @@ def test_drawing_selects_and_shows_the_segments_as_a_sheet(hand, presses):
     assert_array_equal(hand.grid.rows, [0, 1, 2])
     assert hand.grid.title.get_text().startswith("Selection: 3 objects")
     assert [text.get_text() for text in hand.grid.axes.texts][:2] == [
-        "sofa\n→ road  0.10",
-        "sofa\n→ car  0.20",
+        "sofa\npred. road  0.10",
+        "sofa\npred. car  0.20",
     ]
     rings = [line for line in hand.map.axes.lines if line.get_fillstyle() == "none"]
     assert_array_equal(rings[0].get_xydata(), PLACES[:3])

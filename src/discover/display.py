@@ -17,6 +17,7 @@ from src.errors import SettingError
 from src.run.signals import STOPS
 
 PAPER = "#fbfbfd"
+SENSELESS = {"Subplots", "Customize"}  # buttons of matplotlib's toolbars
 WINDOWLESS = {"agg", "cairo", "nbagg", "pdf", "pgf", "ps", "svg", "template", "webagg"}
 
 
@@ -43,7 +44,20 @@ def window_figure(size_in, title):
     with plt.rc_context({"figure.max_open_warning": 0}):
         figure = plt.figure(figsize=size_in, facecolor=PAPER)
     figure.canvas.manager.set_window_title(title)
+    _tidy(figure.canvas.toolbar)
     return figure
+
+
+def _tidy(toolbar):
+    """Take buttons off a toolbar of Qt or Tk that would spoil what the explorer has laid out."""
+    if hasattr(toolbar, "removeAction"):
+        for action in toolbar.actions():
+            if action.text() in SENSELESS:
+                toolbar.removeAction(action)
+    elif hasattr(toolbar, "winfo_children"):
+        for button in toolbar.winfo_children():
+            if button.winfo_class() == "Button" and button.cget("text") in SENSELESS:
+                button.destroy()
 
 
 def close_window(figure):
@@ -59,7 +73,8 @@ NO_WINDOWS = Windows(picture_figure, lambda figure: None)
 def copy_text(figure, text):
     """Put a text on the clipboard of a window's toolkit; whether that was done."""
     toolkit = figure.canvas.required_interactive_framework
-    with suppress(UnicodeError):  # bytes in a name that are no UTF-8
+    with suppress(UnicodeError):  # bytes in a name that are no UTF-8 would be others there
+        text.encode()
         if toolkit == "qt":
             from matplotlib.backends.qt_compat import QtWidgets
 

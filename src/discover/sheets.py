@@ -111,17 +111,22 @@ class Sheets:
         return explorer.query.thumbnail if is_query else explorer.segments.thumbnail_or_blank(row)
 
     def _caption(self, row, last):
-        """Two lines below a thumbnail: what it is; its tag or predicted class, and a number."""
+        """Two lines below a thumbnail; and one, for where two would be too small.
+
+        They tell the true class, the tag or else the predicted class, and a number.
+        """
         if row == OUTSIDE:
-            return f"{short(self.explorer.query.name, 15)}\n{last}"
+            name = short(self.explorer.query.name, 15)
+            return f"{name}\n{last}", name
         segments = self.explorer.segments
-        true, predicted = segments.true_name(row), segments.predicted_name(row)
+        predicted = f"pred. {short(segments.predicted_name(row), 15)}"
+        first, second = segments.true_name(row), predicted
+        if first is None:
+            first, second = predicted, ""
         if tag := self.explorer.tag_of(row):
-            second = f"{short(tag, 12)}  {last}"
-        else:
-            alone = true is None or last == "query"
-            second = last if alone else f"→ {short(predicted, 15)}  {last}"
-        return f"{short(true or predicted, 15)}\n{second}"
+            second = f"“{short(tag, 12)}”"
+        second = last if last == "query" else f"{second}  {last}".strip()
+        return f"{short(first, 21)}\n{second}", f"{first} {last}"
 
 
 def as_texts(distances):

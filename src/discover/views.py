@@ -395,6 +395,7 @@ class SheetView(View):
     def fill(self, title, sheet, captions, cell):
         """Show a sheet of the thumbnails of `rows`, pixel by pixel.
 
+        `captions` have two lines each, and one line for where two would be too small to read.
         `cell` is (columns, side, caption height) of the sheet, as from `layout`.
         """
         self.cell = cell
@@ -410,12 +411,12 @@ class SheetView(View):
         columns, side, height = cell
         font_pt = min(0.33 * height * 72 / self.figure.dpi, 11)
         is_small = font_pt < MIN_CAPTION_PT
-        for number, caption in enumerate(captions):
+        for number, (lines, line) in enumerate(captions):
             x, y = number % columns * side, number // columns * (side + height)
             bold = self.query is not None and number == 0
             words = self.axes.add_artist(Words(
                 x + side / 2, y + side + (0.45 if is_small else 0.7) * height,
-                caption.split("\n")[0] if is_small else caption, horizontalalignment="center",
+                line if is_small else lines, horizontalalignment="center",
                 verticalalignment="baseline", fontsize=1.5 * font_pt if is_small else font_pt,
                 color=INK, fontweight="bold" if bold else "normal",
             ))  # fmt: skip
