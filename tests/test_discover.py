@@ -32,9 +32,8 @@ from src.discover.events import BUTTONS
 from src.discover.explorer import Explorer
 from src.discover.export import export_segments
 from src.discover.query import Query
-from src.discover.quick import Backdrop
 from src.discover.segments import Segments
-from src.discover.views import HIDDEN, OUTSIDE
+from src.discover.views import HIDDEN, OUTSIDE, levels_holding
 from src.embedding import space as embedding_space
 from src.errors import SettingError
 from src.records import ObjectTable, Prediction
@@ -720,13 +719,15 @@ def test_keys_with_ctrl_are_no_commands(hand):
 
 def test_d_lays_the_density_behind_the_points_and_takes_it_away(hand):
     limits = hand.map.axes.get_xlim()
+    before = hand.map.axes.get_children()
     hand.press("d")
-    assert hand.map.density.get_zorder() < min(a.get_zorder() for a in hand.map.axes.lines)
+    for artist in hand.map.density:
+        assert artist.get_zorder() < min(its.get_zorder() for its in hand.map.axes.lines)
     assert hand.map.axes.get_xlim() == limits
     assert hand.message() == "density on"
     hand.press("d")
-    assert hand.map.density is None
-    assert not any(isinstance(artist, Backdrop) for artist in hand.map.axes.get_children())
+    assert hand.map.density == []
+    assert hand.map.axes.get_children() == before
 
 
 def test_the_density_is_darkest_where_most_points_are(hand):
@@ -734,12 +735,26 @@ def test_the_density_is_darkest_where_most_points_are(hand):
         column, line = hand.map.axes.transData.transform((x, y)).astype(int)
         return int(hand.settle()[-1 - line, column, 0])
 
-    assert redness(0.5, 1.5) == redness(9, 1) == 255
+    two, one, none = (0.5, 0.5), (9, 8.3), (2.5, 7)  # so many points are near
+    assert redness(*two) == redness(*one) == redness(*none) == 255
     hand.press("d")
-    assert redness(0.5, 1.5) < redness(9, 1) < 255
-    assert redness(0.5, 1.5) < redness(0.5, 9)
-    hand.map.axes.set(xlim=(0, 1), ylim=(1, 2))  # as the toolbar zooms
-    assert redness(0.5, 1.5) < 200
+    assert redness(*two) < redness(*one) < redness(*none) == 255
+    hand.map.axes.set(xlim=(0, 1), ylim=(0.1, 1.1))  # as the toolbar zooms
+    assert redness(*two) < 200
+
+
+def test_the_density_shows_structure_by_levels_that_hold_shares_of_the_points(hand):
+    held = levels_holding([0.35, 0.65, 0.95, 0.99], np.array([[4.0, 2.0], [3.0, 1.0]]))
+    assert_array_equal(held, [1, 3, 4])
+    hand.press("d")
+    filled, lines = hand.map.density
+    assert len(filled.levels) == len(lines.levels) == 5
+    assert (np.diff(lines.levels) > 0).all()
+    outermost = lines.get_paths()[0]
+    parts = [part for part in outermost.to_polygons() if len(part) > 2]
+    inside = [state.inside(hand.map.points, np.asarray(part)) for part in parts]
+    assert np.any(inside, axis=0).all()  # around each heap, and with gaps between them
+    assert len(parts) > 1
 
 
 def test_c_asks_in_the_window_and_clusters(hand):

@@ -24,7 +24,8 @@ from src.errors import RunError
 from src.store.tags import change_tags, is_text, read_tags
 
 MAP_SIZE_IN = SHEET_SIZE_IN = (12.0, 8.0)
-DENSITY_GRID = 100  # cells a side
+DENSITY_GRID = 200  # cells a side
+DENSITY_BANDWIDTH = 0.4  # of Scott's, which is meant for a single heap
 MAX_ELBOW_CLUSTERS = 20
 SLOW_POINTS = 300_000  # of a map whose density and colours are announced
 HISTORY = 100  # steps back
@@ -330,16 +331,16 @@ class Explorer:
 
     def toggle_density(self):
         """Lay the density behind the points, or take it away."""
-        if self.map.density is not None:
-            self.map.show_density(None, None)
+        if self.map.density:
+            self.map.show_density(None, None, None)
             self.show_panel()
             self.say("density off")
             return
         with self.working("estimating the density ...", len(self.map.points) > SLOW_POINTS):
             lower, upper = self.map.around(0.5)
             x, y = np.linspace(lower, upper, DENSITY_GRID).T
-            values = embedding_space.density(self.map.points, (x, y))
-        self.map.show_density(values, (lower[0], upper[0], lower[1], upper[1]))
+            values = embedding_space.density(self.map.points, (x, y), DENSITY_BANDWIDTH)
+        self.map.show_density(values, x, y)
         self.show_panel()
         self.say("density on")
 
@@ -615,7 +616,7 @@ class Explorer:
 
     def show_panel(self, tools=True):
         """Draw the map with its panel anew; without tools for a picture."""
-        kept, density = self.map.kept, self.map.density is not None
+        kept, density = self.map.kept, bool(self.map.density)
         way, scales = self.state.colouring, self.segments.scales
         range_of = way if way in scales else self.segments.told[0]
         content = panel_content(self.state, self.groups(), kept, self.tool, density, range_of)
