@@ -331,6 +331,50 @@ def test_the_thumbnail_stays_inside_the_window_and_off_the_pointer(hand, row):
     assert not (left <= x <= right and lower <= y <= upper)
 
 
+def rest(hand):
+    """Let the pointer rest until what is under it has been looked up."""
+    glances = hand.explorer.events.glances
+    glances.work()  # as its timer does
+    glances._job[1].exception()  # waits for it
+    glances.work()
+
+
+def test_a_pointer_at_rest_shows_the_segment_outlined_in_its_surroundings(hand):
+    hand.hover(4)
+    thumbnail = hand.map.tip.picture
+    rest(hand)
+    shown = hand.map.tip.picture
+    assert hand.map.tip.get_visible() and shown.shape != thumbnail.shape
+    # the box (20, 8, 36, 24) with 16 pixels around it, as far as the image of 64 x 32 goes
+    assert shown.shape == (4 * 32, 4 * 48, 3)
+    is_red = (shown == pictures.RED).all(axis=-1)
+    rows, columns = np.nonzero(is_red)
+    assert (columns.min(), rows.min()) == (4 * 16 - 2, 4 * 8 - 2)
+    assert (columns.max(), rows.max()) == (4 * 32 + 1, 4 * 24 + 1)
+    assert_array_equal(shown[64, 96], [SHADES[4]] * 3)
+    hand.hover(3)
+    assert shade_of(hand.map) == 3  # its thumbnail, at once
+    hand.hover(4)
+    assert_array_equal(hand.map.tip.picture, shown)
+
+
+def test_without_stage_2s_file_the_box_is_drawn_and_without_the_image_nothing_changes(
+    results, tmp_path
+):
+    folder, table = results
+    hand = Hand(tmp_path, table, tmp_path)  # no component maps here
+    hand.hover(4)
+    rest(hand)
+    is_red = (hand.map.tip.picture == pictures.RED).all(axis=-1)
+    assert is_red.any() and not is_red[64, 96]
+    hand = Hand(folder, table.with_columns(image_path=as_column(["gone"] * 6)), tmp_path)
+    hand.hover(4)
+    before = hand.map.tip.picture
+    rest(hand)
+    assert hand.map.tip.get_visible()
+    assert_array_equal(hand.map.tip.picture, before)
+
+
 def test_hovering_over_nothing_shows_nothing(hand):
     hand.hover(0)
     hand.send(hand.map, MouseEvent("motion_notify_event", hand.map.figure.canvas, 400, 400))

@@ -7,7 +7,8 @@ import numpy as np
 from src import pictures
 from src.discover import state
 from src.discover.commands import KEY_OF, KEYS
-from src.discover.segments import UNREADABLE
+from src.discover.glances import Glances
+from src.discover.segments import GLANCE_PX, UNREADABLE
 from src.errors import WriteError
 
 CONTROL = {"ctrl", "control", "cmd", "super"}
@@ -26,6 +27,8 @@ class Events:
     def __init__(self, explorer):
         self.explorer = explorer
         self.held = set()  # keys that are down
+        new_timer = explorer.map.figure.canvas.new_timer
+        self.glances = Glances(explorer.segments.in_context, new_timer, self._look_again)
         self._stroke = None  # pixels that a selection has been drawn through so far
         self._pan = None  # pixel that the map was moved to last, while it is dragged
         self._slider = None  # the Range whose handle is held
@@ -84,12 +87,21 @@ class Events:
         view.refresh()
 
     def _show_tip(self, view, row):
+        colour = self.explorer.colour_of(row)
+        if (picture := self.glances.get(row)) is not None:
+            view.show_tip(picture, colour, GLANCE_PX)
+            return
         try:
             picture = pictures.decode(self.explorer.segments.thumbnail(row))
         except UNREADABLE as error:
             self.explorer.say(f"no thumbnail: {error}")
         else:
-            view.show_tip(picture, self.explorer.colour_of(row))
+            view.show_tip(picture, colour)
+
+    def _look_again(self, row):
+        for view in (self.explorer.map, *self.explorer.sheets.views):
+            if view.tip.get_visible() and self._row(view) == row:
+                self.look(view)
 
     def _row(self, view):
         return None if view.pointer is None else view.row_at(*view.pointer)

@@ -134,12 +134,12 @@ class View:
                 return
             shown = f"…/{rest}"
 
-    def show_tip(self, picture, frame):
+    def show_tip(self, picture, frame, longest_px=TIP_PX):
         """Put a picture (h, w, 3) uint8 beside the pointer, inside the window."""
         ratio = self.figure.canvas.device_pixel_ratio
         x, y = self.pointer
         height, width = picture.shape[:2]
-        scale = min(TIP_PX / max(height, width), 4) * ratio
+        scale = min(longest_px / max(height, width), 4) * ratio
         width, height = width * scale, height * scale
         room_x, room_y = self.figure.bbox.size
         gap = TIP_GAP_PX * ratio
