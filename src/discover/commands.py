@@ -23,6 +23,9 @@ COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or butt
     ),
     ("middle / right drag", {}, "from where nothing is: move the map"),
     ("z", {"z": "show_whole"}, "the whole map again; the toolbar's Home does the same"),
+    ("Backspace", {"backspace": "go_back"}, "from neighbours of neighbours back to those before"),
+    ("p", {"p": "keep_window"}, "keep this picture or these neighbours: the next open beside them"),
+    ("q", {"q": "copy_path"}, "copy the path of the segment's picture"),
     ("Ctrl or s + left / middle", {}, "the same picture saved to disk"),
     ("t + left click", {}, "only the segment's crop saved to disk"),
     ("m", {"m": "next_metric"}, "next distance metric: euclid, cos"),
@@ -61,7 +64,7 @@ COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or butt
     (
         "Escape",
         {"escape": "escape"},
-        "cancel a question or a selection, close this list or a picture",
+        "cancel a question, close the top window or this list, end or clear a selection",
     ),
 )
 KEYS = {key: method for _, keys, _ in COMMANDS for key, method in keys.items()}

@@ -7,7 +7,8 @@ import numpy as np
 from src import pictures
 from src.discover import state
 from src.discover.commands import KEY_OF, KEYS
-from src.discover.segments import UNREADABLE
+from src.discover.glances import Glances
+from src.discover.segments import GLANCE_PX, UNREADABLE
 from src.errors import WriteError
 
 CONTROL = {"ctrl", "control", "cmd", "super"}
@@ -26,6 +27,8 @@ class Events:
     def __init__(self, explorer):
         self.explorer = explorer
         self.held = set()  # keys that are down
+        new_timer = explorer.map.figure.canvas.new_timer
+        self.glances = Glances(explorer.segments.in_context, new_timer, self._look_again)
         self._stroke = None  # pixels that a selection has been drawn through so far
         self._pan = None  # pixel that the map was moved to last, while it is dragged
         self._slider = None  # the Range whose handle is held
@@ -44,7 +47,7 @@ class Events:
             "key_release_event": self._on_release,
             "figure_leave_event": self._on_leave,
             "resize_event": self._on_resize,
-            "close_event": lambda view, event: self.explorer.forget(view),
+            "close_event": lambda view, event: self.explorer.forget(view.figure),
         }
         self._listen(view, view.figure, handlers)
 
@@ -54,7 +57,7 @@ class Events:
             "key_press_event": self._on_picture_key,
             "key_release_event": self._on_release,
             "figure_leave_event": lambda figure, event: self.held.clear(),
-            "close_event": lambda figure, event: self.explorer.forget_picture(figure),
+            "close_event": lambda figure, event: self.explorer.forget(figure),
         }
         self._listen(figure, figure, handlers)
 
@@ -78,18 +81,27 @@ class Events:
         else:
             distance = None if view is self.explorer.map else view.distance_of(row)
             more = "" if distance is None else f"  ·  distance {distance:.4g}"
-            view.status.set_text(self.explorer.describe(row) + more)
+            view.show_facts(self.explorer.describe(row) + more, self.explorer.path_of(row))
             if view is self.explorer.map or view.wants_tip():
                 self._show_tip(view, row)
         view.refresh()
 
     def _show_tip(self, view, row):
+        colour = self.explorer.colour_of(row)
+        if (picture := self.glances.get(row)) is not None:
+            view.show_tip(picture, colour, GLANCE_PX)
+            return
         try:
             picture = pictures.decode(self.explorer.segments.thumbnail(row))
         except UNREADABLE as error:
             self.explorer.say(f"no thumbnail: {error}")
         else:
-            view.show_tip(picture, self.explorer.colour_of(row))
+            view.show_tip(picture, colour)
+
+    def _look_again(self, row):
+        for view in (self.explorer.map, *self.explorer.sheets.views):
+            if view.tip.get_visible() and self._row(view) == row:
+                self.look(view)
 
     def _row(self, view):
         return None if view.pointer is None else view.row_at(*view.pointer)
@@ -132,7 +144,8 @@ class Events:
     # buttons
 
     def _on_press(self, view, event):
-        self.explorer.here, view.pointer = view, (event.x, event.y)
+        self._use_window(view)
+        view.pointer = event.x, event.y
         self.look(view)
         held = self.held | set(event.modifiers)
         kind, what = self._target(view)
@@ -178,9 +191,13 @@ class Events:
         toolbar = view.figure.canvas.toolbar
         return toolbar is not None and bool(toolbar.mode)
 
+    def row_here(self):
+        """The segment under the pointer in the window that was used last, or None."""
+        return self._row(self.explorer.here)
+
     def click_here(self, button):
         """As a click on the segment under the pointer, in the window that was used last."""
-        if self._row(self.explorer.here) is None:
+        if self.row_here() is None:
             self.explorer.say("there is no segment under the pointer")
         else:
             self._click(self.explorer.here, button, self.held)
@@ -197,11 +214,11 @@ class Events:
             elif button == 1 and save:
                 explorer.save_here(explorer.save_image, row, "image")
             elif button == 1:
-                explorer.show_image(row)
+                explorer.windows.show_image(row)
             elif button == 2 and save:
                 explorer.save_here(explorer.save_overview, row, "overview")
             elif button == 2:
-                explorer.show_overview(row)
+                explorer.windows.show_overview(row)
             elif button == 3:
                 explorer.show_neighbours(row, None if view is explorer.map else view)
         except UNREADABLE as error:
@@ -243,7 +260,7 @@ class Events:
         self._sliding = True
 
     def _on_scroll(self, view, event):
-        self.explorer.here = view
+        self._use_window(view)
         self.explorer.hide_help()
         step = 1 if event.step > 0 else -1
         if view is self.explorer.map and view.panel.contains(event.x, event.y):
@@ -264,16 +281,17 @@ class Events:
 
     def _on_key(self, view, event):
         if event.key:
-            self.explorer.here = view
+            self._use_window(view)
             self._press_key(event.key)
 
+    def _use_window(self, view):
+        self.explorer.here, self.explorer.windows.picture = view, None
+
     def _on_picture_key(self, figure, event):
-        explorer = self.explorer
-        if event.key == "escape" and explorer.question is None:
-            explorer.close_figure(figure)
-        elif event.key:
+        if event.key:
+            self.explorer.windows.picture = figure
             self._press_key(event.key)
-            explorer.show_asking()
+            self.explorer.show_asking()
 
     def _press_key(self, name):
         explorer, key = self.explorer, _plain(name)

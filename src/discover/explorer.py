@@ -13,7 +13,8 @@ from src.discover.commands import HELP
 from src.discover.display import NO_WINDOWS, picture_figure
 from src.discover.events import Events
 from src.discover.export import export_segments
-from src.discover.panel import counted, panel_content, short
+from src.discover.open_windows import OpenWindows
+from src.discover.panel import counted, panel_content, printable, short
 from src.discover.questions import Question
 from src.discover.segments import NO_TAG
 from src.discover.sheets import Sheets
@@ -23,7 +24,8 @@ from src.errors import RunError
 from src.store.tags import change_tags, is_text, read_tags
 
 MAP_SIZE_IN = SHEET_SIZE_IN = (12.0, 8.0)
-DENSITY_GRID = 100  # cells a side
+DENSITY_GRID = 200  # cells a side
+DENSITY_BANDWIDTH = 0.4  # of Scott's, which is meant for a single heap
 MAX_ELBOW_CLUSTERS = 20
 SLOW_POINTS = 300_000  # of a map whose density and colours are announced
 HISTORY = 100  # steps back
@@ -86,8 +88,10 @@ class Explorer:
         self.tool = TOOLS[0]
         self.question = None  # while one is asked
         self.sheets = Sheets(self)
-        self.close_figure, self._new_figure = windows.close, windows.new
+        self.close_figure, self.new_figure = windows.close, windows.new
+        self._copy_text = windows.copy
         self.tags_kept = lambda entries: None  # is told what the file with the tags has now
+        self.windows = OpenWindows(self)
         self._helped = None  # window that shows the commands
         self._history = []  # (state before, what changed it)
         self.state = self._first_state()
@@ -148,7 +152,8 @@ class Explorer:
 
     def save_overview(self, row, path):
         """Write the four-panel overview of a segment as a picture."""
-        figures.save_figure(self._overview(row, picture_figure), path)
+        panels = self.segments.overview(row)
+        figures.save_figure(figures.draw_overview(picture_figure, panels, self.told(row)), path)
 
     def save_image(self, row, path):
         """Write the full image with the segment in a red box, pixel by pixel."""
@@ -160,42 +165,57 @@ class Explorer:
 
     # pictures in windows
 
-    def show_image(self, row):
-        """Open the full image with the segment in a red box."""
-        picture = self.segments.boxed_image(row)
-        self._open(figures.draw_image(self._new_figure, picture, self.describe(row)))
-
-    def show_overview(self, row):
-        """Open the four-panel overview of a segment."""
-        with self.working("drawing the overview ..."):
-            self._open(self._overview(row, self._new_figure))
-
-    def _open(self, figure):
-        """Show a window that is only looked at: its keys are the explorer's, Escape closes it."""
-        self.events.connect_picture(figure)
-        figures.present(figure)
-
     def show_neighbours(self, row, sheet=None):
-        """Open nearest neighbours in a new window, or in the one given; OUTSIDE: of the query."""
+        """Show nearest neighbours, in their window or in the one given; OUTSIDE: of the query."""
         if len(self.segments) == 1 and row != OUTSIDE:
             self.say("this is the only segment: it has no neighbours")
             return
         if sheet is None or sheet.query is None:
-            sheet = self._new_sheet("Nearest neighbours")
+            sheet = self.sheets.free() or self._new_sheet("Nearest neighbours")
+        if sheet.query not in (None, row):
+            sheet.trail.append(sheet.query)
         sheet.query = row
         self.sheets.fill(sheet)
+        self.windows.present(sheet.figure)
         count = counted(self.n_neighbours, "nearest neighbour")
         self.say(f"{count} ({self.metric}, {self.space} space)")
+
+    def go_back(self):
+        """Go back to the neighbours that this window has shown before."""
+        trail = getattr(self.here, "trail", [])
+        if trail:
+            self.here.query = trail.pop()
+            self.sheets.fill(self.here)
+            self.say("back")
+        else:
+            self.say("nothing to go back to: it is for neighbours of neighbours")
 
     def show_selection(self):
         """Show the selected segments as a sheet of thumbnails."""
         if self._any_chosen():
             sheet = self.sheets.selection() or self._new_sheet("Selection")
-            figures.present(sheet.figure)
+            self.windows.present(sheet.figure)
             self.sheets.fill(sheet)
 
-    def _overview(self, row, new_figure):
-        return figures.draw_overview(new_figure, self.segments.overview(row), self.describe(row))
+    # windows
+
+    def keep_window(self):
+        """Keep the top window as it is, or let the next of its kind take its place again."""
+        told = {
+            True: "this window is kept: the next opens beside it",
+            False: "the next takes the place of this window",
+            None: "only windows with a picture or with neighbours can be kept",
+        }
+        self.say(told[self.windows.keep_top()])
+
+    def copy_path(self):
+        """Copy the path of the picture that is shown, or of the segment under the pointer."""
+        row = self.windows.row_of.get(self.windows.picture, self.events.row_here())
+        if row is None:
+            self.say("there is no segment under the pointer")
+            return
+        is_copied = self._copy_text(self.map.figure, str(self.table["image_path"][row]))
+        self.say(f"{'copied' if is_copied else 'no clipboard here:'} {self.path_of(row)}")
 
     # colours
 
@@ -308,16 +328,16 @@ class Explorer:
 
     def toggle_density(self):
         """Lay the density behind the points, or take it away."""
-        if self.map.density is not None:
-            self.map.show_density(None, None)
+        if self.map.density:
+            self.map.show_density(None, None, None)
             self.show_panel()
             self.say("density off")
             return
         with self.working("estimating the density ...", len(self.map.points) > SLOW_POINTS):
             lower, upper = self.map.around(0.5)
             x, y = np.linspace(lower, upper, DENSITY_GRID).T
-            values = embedding_space.density(self.map.points, (x, y))
-        self.map.show_density(values, (lower[0], upper[0], lower[1], upper[1]))
+            values = embedding_space.density(self.map.points, (x, y), DENSITY_BANDWIDTH)
+        self.map.show_density(values, x, y)
         self.show_panel()
         self.say("density on")
 
@@ -360,8 +380,9 @@ class Explorer:
             inertias = embedding_space.elbow(self.table["nn_embeddings"], counts, self.seed)
         if self.question.copy is not None:
             self.close_figure(self.question.copy)
-        self.question.copy = figures.draw_elbow(self._new_figure, counts, inertias)
-        self._open(self.question.copy)
+        self.question.copy = figures.draw_elbow(self.new_figure, counts, inertias)
+        self.events.connect_picture(self.question.copy)
+        self.windows.present(self.question.copy)
         return ""
 
     # selection, tags, export
@@ -496,10 +517,16 @@ class Explorer:
         if how == "cancelled":
             self.say("cancelled")
 
-    def forget(self, view):
+    def forget(self, figure):
         """Take note that a window was closed."""
-        if view in self.sheets.views:
-            self.sheets.views.remove(view)
+        self.windows.forget(figure)
+        if self.question is not None and self.question.copy is figure:
+            self.question.copy = None
+        for sheet in [sheet for sheet in self.sheets.views if sheet.figure is figure]:
+            self.sheets.views.remove(sheet)
+            self._forget_view(sheet)
+
+    def _forget_view(self, view):
         self.here = self.map
         if self._helped is view:
             self._helped = None
@@ -507,13 +534,7 @@ class Explorer:
             if self.question.copy is not None:
                 figures.show_question(self.question.copy, "")
             self.question = None
-            if view is not self.map:
-                self.say("cancelled: the window that asked was closed")
-
-    def forget_picture(self, figure):
-        """Take note that the window of a picture was closed."""
-        if self.question is not None and self.question.copy is figure:
-            self.question.copy = None
+            self.say("cancelled: the window that asked was closed")
 
     def show_asking(self):
         """Bring a window that asks or explains to the front, unless one in front asks the same."""
@@ -539,10 +560,12 @@ class Explorer:
         return view is not None
 
     def escape(self):
-        """Hide the commands; or end selecting; or clear the selection."""
+        """Hide the commands; close this window, but not the map; end or clear a selection there."""
         if self.hide_help():
             return
-        if self.tool:
+        if self.windows.picture is not None or self.here is not self.map:
+            self.windows.close_top()
+        elif self.tool:
             self.tool = TOOLS[0]
             self.events.drop_stroke()
             self.show_panel()
@@ -550,6 +573,8 @@ class Explorer:
         elif self.state.selected.any():
             self._change("selection", selected=np.zeros(len(self.segments), bool))
             self.say("selection cleared")
+        else:
+            self.windows.close_top()
 
     # facts about a segment
 
@@ -558,6 +583,14 @@ class Explorer:
         text = self.segments.describe(row)
         tag = self.tag_of(row)
         return f"{text}  ·  tag {tag}" if tag else text
+
+    def path_of(self, row):
+        """Path of a segment's picture, to be read."""
+        return printable(str(self.table["image_path"][row]))
+
+    def told(self, row):
+        """Two lines about a segment: its facts, the path of its picture."""
+        return f"{self.describe(row)}\n{self.path_of(row)}"
 
     def colour_of(self, row):
         """The colour of a segment now, (r, g, b) from 0 to 255."""
@@ -599,7 +632,7 @@ class Explorer:
 
     def show_panel(self, tools=True):
         """Draw the map with its panel anew; without tools for a picture."""
-        kept, density = self.map.kept, self.map.density is not None
+        kept, density = self.map.kept, bool(self.map.density)
         way, scales = self.state.colouring, self.segments.scales
         range_of = way if way in scales else self.segments.told[0]
         content = panel_content(self.state, self.groups(), kept, self.tool, density, range_of)
@@ -607,10 +640,10 @@ class Explorer:
         self.map.redraw()
 
     def _new_sheet(self, title):
-        sheet = SheetView(self._new_figure(SHEET_SIZE_IN, title))
+        sheet = SheetView(self.new_figure(SHEET_SIZE_IN, title))
         self.sheets.views.append(sheet)
         self.events.connect(sheet)
-        figures.present(sheet.figure)
+        self.windows.present(sheet.figure)
         return sheet
 
     # small things

@@ -398,6 +398,11 @@ def short(text, length):
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
+def printable(text):
+    """The text with signs that no font has, such as line ends and bytes that are no UTF-8, as �."""
+    return "".join(sign if sign.isprintable() else "�" for sign in text)
+
+
 def counted(number, noun):
     """Such as "1 image" and "2,000 images"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -25,6 +25,10 @@ class Sheets:
         """The sheet with the selection; None where there is none."""
         return next((sheet for sheet in self.views if sheet.query is None), None)
 
+    def free(self):
+        """A sheet of neighbours that others may take; None where there is none."""
+        return next((its for its in self.views if its.query is not None and not its.is_kept), None)
+
     def fill_neighbours(self):
         """Search the neighbours of all open sheets anew."""
         for sheet in self.views:
@@ -99,7 +103,7 @@ class Sheets:
         if sheet.pointer is not None:
             explorer.events.look(sheet)
         elif sheet.query not in (None, OUTSIDE):
-            sheet.status.set_text(explorer.describe(sheet.query))
+            sheet.show_facts(explorer.describe(sheet.query), explorer.path_of(sheet.query))
 
     def _picture(self, row):
         explorer = self.explorer
@@ -107,17 +111,22 @@ class Sheets:
         return explorer.query.thumbnail if is_query else explorer.segments.thumbnail_or_blank(row)
 
     def _caption(self, row, last):
-        """Two lines below a thumbnail: what it is; its tag or predicted class, and a number."""
+        """Two lines below a thumbnail; and one, for where two would be too small.
+
+        They tell the true class, the tag or else the predicted class, and a number.
+        """
         if row == OUTSIDE:
-            return f"{short(self.explorer.query.name, 15)}\n{last}"
+            name = short(self.explorer.query.name, 15)
+            return f"{name}\n{last}", name
         segments = self.explorer.segments
-        true, predicted = segments.true_name(row), segments.predicted_name(row)
+        predicted = f"pred. {short(segments.predicted_name(row), 15)}"
+        first, second = segments.true_name(row), predicted
+        if first is None:
+            first, second = predicted, ""
         if tag := self.explorer.tag_of(row):
-            second = f"{short(tag, 12)}  {last}"
-        else:
-            alone = true is None or last == "query"
-            second = last if alone else f"→ {short(predicted, 15)}  {last}"
-        return f"{short(true or predicted, 15)}\n{second}"
+            second = f"“{short(tag, 12)}”"
+        second = last if last == "query" else f"{second}  {last}".strip()
+        return f"{short(first, 21)}\n{second}", f"{first} {last}"
 
 
 def as_texts(distances):

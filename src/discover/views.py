@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.transforms import IdentityTransform
@@ -11,11 +10,12 @@ from scipy.spatial import KDTree
 
 from src.discover.figures import no_coordinates
 from src.discover.panel import INK, MARKERS, MUTED, PINK, Panel, between_lines
-from src.discover.quick import Backdrop, FillingImage, Thumbnail, Words
+from src.discover.quick import FillingImage, Thumbnail, Words
 from src.discover.state import inside
 from src.store.reports import fonts
 
-DENSITY_COLOURS = LinearSegmentedColormap.from_list("density", ["#5b8fd600", "#5b8fd6b0"])
+DENSITY_SHARES = 0.9, 0.7, 0.5, 0.3, 0.1  # of the points, above each level
+DENSITY_COLOURS, DENSITY_LINE = ("#eaf1fa", "#d5e3f4", "#b8d0ec", "#94b8e0", "#6d9cd2"), "#4f7fbf"
 ZOOMS = 0.5, 5000.0  # of the size at which the whole map shows
 HIDDEN, EDGE = "#dfe2e8", "#1f243066"  # filtered points; the rim of the others
 MARGIN = 0.012  # of the window's width, on each side
@@ -27,6 +27,16 @@ BANNER_PT, LETTER, LINE = 11, 0.6, 1.5  # font size; its letters' width, its lin
 DIAMOND = 0.85  # of a circle's width; the area is about the same
 MIN_CAPTION_PT = 6.5  # of two lines; smaller ones would be one
 OUTSIDE = -1  # row of a query that is no segment
+
+
+def levels_holding(shares, values):
+    """Levels of a density (h, w) on equal cells, ascending: above each lies a share of the whole.
+
+    Levels that fall together are one.
+    """
+    highest = np.sort(values, axis=None)[::-1]
+    held = np.cumsum(highest) / highest.sum()
+    return np.unique(highest[np.searchsorted(held, shares)])
 
 
 class View:
@@ -113,12 +123,23 @@ class View:
         self._ground = None
         self.refresh()
 
-    def show_tip(self, picture, frame):
+    def show_facts(self, facts, path):
+        """Tell facts in the status line, and as much of a path's end as has room beside them."""
+        room_px = self.status.room * self.figure.bbox.width
+        shown, rest = path, path
+        while True:
+            self.status.set_text(f"{facts}  ·  {shown}")
+            _, slash, rest = rest.partition("/")
+            if not slash or self.status.width_px() <= room_px:
+                return
+            shown = f"…/{rest}"
+
+    def show_tip(self, picture, frame, longest_px=TIP_PX):
         """Put a picture (h, w, 3) uint8 beside the pointer, inside the window."""
         ratio = self.figure.canvas.device_pixel_ratio
         x, y = self.pointer
         height, width = picture.shape[:2]
-        scale = min(TIP_PX / max(height, width), 4) * ratio
+        scale = min(longest_px / max(height, width), 4) * ratio
         width, height = width * scale, height * scale
         room_x, room_y = self.figure.bbox.size
         gap = TIP_GAP_PX * ratio
@@ -182,7 +203,7 @@ class MapView(View):
         self.axes.update_datalim(self._corners)
         self.show_whole()
         self.kept = np.ones(len(self.points), bool)
-        self.density = None
+        self.density = []  # its fills and lines, while it shows
         self._groups = []  # (artist, size in points) of each
         # nothing is drawn larger in one direction, so nearest is nearest at every zoom
         self._tree = KDTree(self.points, balanced_tree=False)
@@ -249,22 +270,28 @@ class MapView(View):
 
     def _size_points(self):
         """Give many points less room while the density behind them shows."""
-        share = OVER_DENSITY if self.density is not None and self.size_pt < MIN_RIM_PT else 1
+        share = OVER_DENSITY if self.density and self.size_pt < MIN_RIM_PT else 1
         for artist, size_pt in self._groups:
             artist.set(markersize=share * size_pt, alpha=None if share == 1 else OVER_DENSITY)
 
-    def show_density(self, values, extent):
-        """Lay a density (h, w) behind the points; None takes it away. `redraw` shows it.
+    def show_density(self, values, x, y):
+        """Lay levels of a density (h, w) at x (w,) and y (h,) behind the points; None: none.
 
-        `extent` is its left, right, lower and upper edge; the lowest row comes first.
+        Above the lines lie 90, 70, 50, 30 and 10 % of all points. `redraw` shows it.
         """
-        if self.density is not None:
-            self.density.remove()
-            self.density = None
-        if values is not None:
-            colours = DENSITY_COLOURS(values / values.max(), bytes=True)
-            self.density = self.axes.add_artist(Backdrop(colours, extent))
-            self.density.set_zorder(1)
+        for artist in self.density:
+            artist.remove()
+        self.density = []
+        levels = [] if values is None else levels_holding(DENSITY_SHARES, values)
+        if len(levels) > 1:
+            limits = self._limits()
+            fills = {"colors": DENSITY_COLOURS, "zorder": 1, "extend": "max"}
+            lines = {"colors": [DENSITY_LINE], "linewidths": 0.7, "zorder": 1.1}
+            self.density = [
+                self.axes.contourf(x, y, values, levels, **fills),
+                self.axes.contour(x, y, values, levels, **lines),
+            ]
+            self.axes.set(xlim=limits[:, 0], ylim=limits[:, 1])
         self._size_points()
 
     def mark(self, point, text):
@@ -356,6 +383,8 @@ class SheetView(View):
         self.title.set_fontsize(12)
         self.place()
         self.query = None  # row whose neighbours show, or OUTSIDE; None: a selection
+        self.trail = []  # queries before
+        self.is_kept = False  # neighbours of others come into another window
         self.search = None  # what its neighbours were searched by
         self.page = 0  # of a selection
         self.rows = []  # of the table, as they show
@@ -382,6 +411,7 @@ class SheetView(View):
     def fill(self, title, sheet, captions, cell):
         """Show a sheet of the thumbnails of `rows`, pixel by pixel.
 
+        `captions` have two lines each, and one line for where two would be too small to read.
         `cell` is (columns, side, caption height) of the sheet, as from `layout`.
         """
         self.cell = cell
@@ -397,12 +427,12 @@ class SheetView(View):
         columns, side, height = cell
         font_pt = min(0.33 * height * 72 / self.figure.dpi, 11)
         is_small = font_pt < MIN_CAPTION_PT
-        for number, caption in enumerate(captions):
+        for number, (lines, line) in enumerate(captions):
             x, y = number % columns * side, number // columns * (side + height)
             bold = self.query is not None and number == 0
             words = self.axes.add_artist(Words(
                 x + side / 2, y + side + (0.45 if is_small else 0.7) * height,
-                caption.split("\n")[0] if is_small else caption, horizontalalignment="center",
+                line if is_small else lines, horizontalalignment="center",
                 verticalalignment="baseline", fontsize=1.5 * font_pt if is_small else font_pt,
                 color=INK, fontweight="bold" if bold else "normal",
             ))  # fmt: skip
