@@ -30,6 +30,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SIZE = (1300, 1000)  # of the browser's window
 BUTTONS = {"none": 0, "left": 1, "right": 2, "middle": 4}
 KEYS = {"Enter": "\r"}
+CODES = {"Escape": 27}  # without it a dialog hears nothing
 
 FILLS = (  # the last picture has the figure's present size, but for a part of a pixel
     "figure && Math.abs(figure.imageObj.naturalWidth - figure.canvas.width) <= 2"
@@ -101,20 +102,22 @@ class Page:
                 buttons=BUTTONS[button if kind == "mousePressed" else "none"],
             )  # fmt: skip
 
-    async def drag(self, *corners):
-        """Move the pointer through (x, y) corners with its left button down."""
-        for number, (x, y) in enumerate((*corners, corners[-1])):
-            kind = "mouseMoved" if number else "mousePressed"
-            kind = "mouseReleased" if number == len(corners) else kind
-            button = {"button": "left", "buttons": 1, "clickCount": int(kind != "mouseMoved")}
-            await self.ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, **button)
+    async def drag(self, start, end):
+        """Move the pointer from (x, y) to (x, y) with its left button down."""
+        kinds = ("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end)
+        for kind, (x, y) in kinds:
+            await self.ask(
+                "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1,
+                buttons=BUTTONS["none" if kind == "mouseReleased" else "left"],
+            )  # fmt: skip
 
     async def press(self, *keys):
         """Press and release keys, one after the other."""
         for key in keys:
             text = KEYS.get(key, key if len(key) == 1 else "")
-            await self.ask("Input.dispatchKeyEvent", type="keyDown", key=key, text=text)
-            await self.ask("Input.dispatchKeyEvent", type="keyUp", key=key)
+            key = {"key": key, "windowsVirtualKeyCode": CODES.get(key, 0)}
+            await self.ask("Input.dispatchKeyEvent", type="keyDown", text=text, **key)
+            await self.ask("Input.dispatchKeyEvent", type="keyUp", **key)
 
     async def shows(self, condition, what, act=None):
         """A screenshot, after an action, for which a condition holds."""
@@ -257,9 +260,9 @@ def test_the_page_answers_pointer_and_keys_and_opens_further_figures(tmp_path):
 
 
 async def tag_all(page, tag):
-    """Draw around all points, then name them."""
-    await page.press("l")
-    await page.drag((20, 95), (1000, 95), (1000, 790), (20, 790))
+    """Draw a rectangle around all points, then name them."""
+    await page.press("l", "l")
+    await page.drag((20, 95), (1000, 790))
     await page.comes("document.title", "Selection")
     await page.comes(FILLS, True)
     await page.press("n", *tag, "Enter")
