@@ -58,7 +58,7 @@ class View:
         self.state = self._line(1 - MARGIN, horizontalalignment="right")
         paper = {"boxstyle": "round,pad=1", "facecolor": "white", "edgecolor": MUTED}
         self.banner = figure.text(
-            0.5, 0.52, "", ha="center", va="center", ma="left", bbox=paper, visible=False,
+            0.5, 0.5, "", ha="center", va="center", ma="left", bbox=paper, visible=False,
             family=("monospace", *fonts()), linespacing=LINE, color=INK, parse_math=False,
             animated=True,
         )  # fmt: skip
@@ -211,8 +211,10 @@ class MapView(View):
     def place(self):
         """Put the parts where the window's size wants them; the same is in the middle as before."""
         super().place()
-        left, lower, _, height = self.panel.room()
-        self.axes.set_position((MARGIN, lower, left - 2 * MARGIN, height))
+        width = self.panel.room()[0] - 2 * MARGIN
+        lower, height = between_lines(self.figure)
+        self.axes.set_position((MARGIN, lower, width, height))
+        self.title.room = width
         before, self._room_px = self._room_px, self.axes.bbox.size.copy()
         if before is not None:
             lower, upper = self._limits()
