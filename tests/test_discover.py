@@ -252,7 +252,7 @@ class Hand:
         places = np.array([self.place(row, self.map) for row in rows])
         (left, lower), (right, upper) = places.min(axis=0) - 8, places.max(axis=0) + 8
         corners = [(left, lower), (right, lower), (right, upper), (left, upper)]
-        if self.explorer.tool == "rectangle":
+        if self.explorer.selecting.tool == "rectangle":
             corners = [corners[0], corners[2]]
         canvas = self.map.figure.canvas
         self.send(self.map, MouseEvent("button_press_event", canvas, *corners[0], 1, **event))
@@ -618,7 +618,7 @@ def test_escape_closes_the_top_window_of_any_kind_but_not_the_map(hand):
     hand.press("escape", view=hand.grid)
     assert hand.closed == [picture, neighbours]
     hand.press("escape", "escape")  # on the map: selecting, then the selection
-    assert hand.explorer.tool == "" and hand.selected() == []
+    assert hand.explorer.selecting.tool == "" and hand.selected() == []
     assert hand.closed == [picture, neighbours]
     hand.press("escape", "escape")
     assert hand.closed == [picture, neighbours, selection]
@@ -1105,8 +1105,8 @@ def test_the_buttons_of_the_panel_are_the_commands_of_the_keys(hand):
     assert hand.explorer.state.colouring == state.BY_PREDICTION
     hand.press_panel("command", "undo")
     assert hand.explorer.state.colouring == state.BY_TRUTH
-    hand.press_panel("command", "next_tool")
-    assert hand.explorer.tool == "lasso"
+    hand.press_panel("command", "selecting.next_tool")
+    assert hand.explorer.selecting.tool == "lasso"
 
 
 def test_every_button_says_what_it_does_and_its_key(hand):
@@ -1156,7 +1156,7 @@ def test_nothing_is_cut_off_or_overlaps_in_a_small_window(hand, size):
     assert hand.map.axes.bbox.x1 < hand.panel.axes.bbox.x0
     assert hand.panel.axes.bbox.x1 <= window.x1
     (drawn,) = hand.map.title.fitted()
-    assert ("…" in drawn) == (hand.map.title.width_px() > (1 - 0.024) * size[0])
+    assert ("…" in drawn) == (hand.map.title.width_px() > hand.map.title.room * size[0])
 
 
 def test_drawing_does_not_blit_which_some_toolkits_refuse_meanwhile(hand):
@@ -1315,10 +1315,10 @@ def test_l_goes_from_lasso_to_rectangle_to_none(hand):
     seen = []
     for _ in range(3):
         hand.press("l")
-        seen.append(hand.explorer.tool)
+        seen.append(hand.explorer.selecting.tool)
     assert seen == ["lasso", "rectangle", ""]
     hand.press("l", "escape")
-    assert hand.explorer.tool == ""
+    assert hand.explorer.selecting.tool == ""
 
 
 @pytest.mark.parametrize("presses", [1, 2])

@@ -28,7 +28,9 @@ N_BARS = state.STEPS
 MARKERS = {False: "o", True: "D"}  # of classes that the network knows; of others
 SHORT = {state.BY_TRUTH: "true", state.BY_PREDICTION: "predicted", state.BY_IOU: "IoU"}  # of ways
 TOOL_CHIPS = (  # label, command
-    ("select", "next_tool"),
+    ("select", "selecting.next_tool"),
+    ("all shown", "selecting.select_all"),
+    ("more like", "selecting.more_like_these"),
     ("tag…", "ask_tag"),
     ("export", "export_selection"),
     ("undo", "undo"),
@@ -107,7 +109,11 @@ def panel_content(chosen, groups, kept, tool, density, range_of):
         for i in order[np.argsort(~unknown[order], kind="stable")]
         if counts[i]
     ]
-    is_on = {"next_tool": tool, "toggle_density": density, "reset_filters": chosen.filtered()}
+    is_on = {
+        "selecting.next_tool": tool,
+        "toggle_density": density,
+        "reset_filters": chosen.filtered(),
+    }
     shown = f"{_share(kept)} shown"
     return Content(
         title="Segments" if way == state.ALL_BLUE else f"{way[0].upper()}{way[1:]}",
@@ -115,7 +121,7 @@ def panel_content(chosen, groups, kept, tool, density, range_of):
         scale=colours[: state.STEPS] if is_scale else None,
         ways=tuple(Chip(SHORT.get(its, its), its, its == way) for its in state.WAYS),
         tools=tuple(
-            Chip(tool if tool and do == "next_tool" else label, do, bool(is_on.get(do)))
+            Chip(tool if tool and do == "selecting.next_tool" else label, do, bool(is_on.get(do)))
             for label, do in TOOL_CHIPS
         ),
         counts=f"{shown}\n{_share(kept[chosen.selected])} selected"
