@@ -30,6 +30,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SIZE = (1300, 1000)  # of the browser's window
 BUTTONS = {"none": 0, "left": 1, "right": 2, "middle": 4}
 KEYS = {"Enter": "\r"}
+CODES = {"Escape": 27}  # without it a dialog hears nothing
 
 FILLS = (  # the last picture has the figure's present size, but for a part of a pixel
     "figure && Math.abs(figure.imageObj.naturalWidth - figure.canvas.width) <= 2"
@@ -101,12 +102,22 @@ class Page:
                 buttons=BUTTONS[button if kind == "mousePressed" else "none"],
             )  # fmt: skip
 
+    async def drag(self, start, end):
+        """Move the pointer from (x, y) to (x, y) with its left button down."""
+        kinds = ("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end)
+        for kind, (x, y) in kinds:
+            await self.ask(
+                "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1,
+                buttons=BUTTONS["none" if kind == "mouseReleased" else "left"],
+            )  # fmt: skip
+
     async def press(self, *keys):
         """Press and release keys, one after the other."""
         for key in keys:
             text = KEYS.get(key, key if len(key) == 1 else "")
-            await self.ask("Input.dispatchKeyEvent", type="keyDown", key=key, text=text)
-            await self.ask("Input.dispatchKeyEvent", type="keyUp", key=key)
+            key = {"key": key, "windowsVirtualKeyCode": CODES.get(key, 0)}
+            await self.ask("Input.dispatchKeyEvent", type="keyDown", text=text, **key)
+            await self.ask("Input.dispatchKeyEvent", type="keyUp", **key)
 
     async def shows(self, condition, what, act=None):
         """A screenshot, after an action, for which a condition holds."""
@@ -190,9 +201,9 @@ def test_the_page_answers_pointer_and_keys_and_opens_further_figures(tmp_path):
             await page.click(*spot)
             await page.comes("document.title", "Image")
             keep(await page.shows(has_red_box, "the image"), "browser_image")
-            await page.value("document.querySelector('nav span:last-of-type button').click()")
+            await page.value("document.querySelector('nav > span:last-of-type button').click()")
             await page.comes("document.title", "Embedding space")
-            assert await page.value("document.querySelectorAll('nav span').length") == 2
+            assert await page.value("document.querySelectorAll('nav > span').length") == 2
 
             await page.comes(FILLS, True)
             await page.press("c", *"elbow", "Enter")
@@ -204,7 +215,7 @@ def test_the_page_answers_pointer_and_keys_and_opens_further_figures(tmp_path):
             await page.comes("document.title", "Embedding space")
             await page.comes(FILLS, True)
             await page.shows(lambda now: not has_sofa(now), "the clusters")
-            await page.value("document.querySelector('nav span:last-of-type button').click()")
+            await page.value("document.querySelector('nav > span:last-of-type button').click()")
 
             await page.comes(FILLS, True)
             await page.click(*spot)
@@ -223,8 +234,9 @@ def test_the_page_answers_pointer_and_keys_and_opens_further_figures(tmp_path):
                 await other.comes(FILLS, True)
                 assert await other.value("figure.canvas.width / innerWidth") == 2  # all its pixels
                 keep(await other.shows(has_sofa, "colours of its own"), "browser_fine_screen")
+                await page.shows(lambda now: not has_blue(now), "no tags", page.press("a"))
                 await tag_all(other, "settee")
-                await page.shows(has_tag_colour, "the other's tag", page.press("a"))
+                await page.shows(has_blue, "the other's tag")
                 keep(await page.grab(), "browser_tag_of_another")
                 await page.value("document.getElementById('end').click()")
                 await page.comes("ask.open && ask.innerText.includes('Another one is')", True)
@@ -248,10 +260,9 @@ def test_the_page_answers_pointer_and_keys_and_opens_further_figures(tmp_path):
 
 
 async def tag_all(page, tag):
-    """Draw around all points, then name them."""
-    await page.press("l")
-    corners = [(60, 120), (1000, 120), (1000, 850), (60, 850), (60, 120)]
-    await page.drag(corners)
+    """Draw a rectangle around all points, then name them."""
+    await page.press("l", "l")
+    await page.drag((20, 95), (1000, 790))
     await page.comes("document.title", "Selection")
     await page.comes(FILLS, True)
     await page.press("n", *tag, "Enter")

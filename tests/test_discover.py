@@ -21,6 +21,7 @@ from matplotlib.backend_bases import (
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
@@ -32,9 +33,8 @@ from src.discover.events import BUTTONS
 from src.discover.explorer import Explorer
 from src.discover.export import export_segments
 from src.discover.query import Query
-from src.discover.quick import Backdrop
 from src.discover.segments import Segments
-from src.discover.views import HIDDEN, OUTSIDE
+from src.discover.views import HIDDEN, OUTSIDE, levels_holding
 from src.embedding import space as embedding_space
 from src.errors import SettingError
 from src.records import ObjectTable, Prediction
@@ -108,11 +108,12 @@ class Hand:
 
     def __init__(self, folder, table, out_dir, **settings):
         self.opened, self.closed = [], []
+        self.clipboard, self.has_clipboard = None, True
         labels = {"streets": LABEL, "alleys": ALLEY_LABEL}
         self.explorer = Explorer(
             Segments(table, labels, PRED, folder),
             out_dir,
-            windows=Windows(self._new_figure, self.closed.append),
+            windows=Windows(self._new_figure, self._close, self._copy),
             **settings,
         )
         self.out_dir = out_dir
@@ -122,6 +123,14 @@ class Hand:
         IdleCanvas(figure)
         self.opened.append((title, figure))
         return figure
+
+    def _close(self, figure):
+        self.closed.append(figure)
+        figure.canvas.callbacks.process("close_event", CloseEvent("close_event", figure.canvas))
+
+    def _copy(self, figure, text):
+        self.clipboard = text
+        return self.has_clipboard
 
     def settle(self, view=None):
         """Draw, as a window does once it has nothing else to do."""
@@ -207,6 +216,10 @@ class Hand:
     def message(self, view=None):
         return (view or self.map).message.get_text()
 
+    def facts(self, view=None):
+        """What the status line tells of a segment, without the path of its picture."""
+        return (view or self.map).status.get_text().rsplit("  ·  ", 1)[0]
+
     def place_of(self, kind, what):
         """Pixel in the middle of what the panel shows; KeyError where it does not."""
         places = {(kind, what): place for place, kind, what in self.panel._targets}
@@ -239,7 +252,7 @@ class Hand:
         places = np.array([self.place(row, self.map) for row in rows])
         (left, lower), (right, upper) = places.min(axis=0) - 8, places.max(axis=0) + 8
         corners = [(left, lower), (right, lower), (right, upper), (left, upper)]
-        if self.explorer.tool == "rectangle":
+        if self.explorer.selecting.tool == "rectangle":
             corners = [corners[0], corners[2]]
         canvas = self.map.figure.canvas
         self.send(self.map, MouseEvent("button_press_event", canvas, *corners[0], 1, **event))
@@ -319,6 +332,50 @@ def test_the_thumbnail_stays_inside_the_window_and_off_the_pointer(hand, row):
     assert not (left <= x <= right and lower <= y <= upper)
 
 
+def rest(hand):
+    """Let the pointer rest until what is under it has been looked up."""
+    glances = hand.explorer.events.glances
+    glances.work()  # as its timer does
+    glances._job[1].exception()  # waits for it
+    glances.work()
+
+
+def test_a_pointer_at_rest_shows_the_segment_outlined_in_its_surroundings(hand):
+    hand.hover(4)
+    thumbnail = hand.map.tip.picture
+    rest(hand)
+    shown = hand.map.tip.picture
+    assert hand.map.tip.get_visible() and shown.shape != thumbnail.shape
+    # the box (20, 8, 36, 24) with 16 pixels around it, as far as the image of 64 x 32 goes
+    assert shown.shape == (4 * 32, 4 * 48, 3)
+    is_red = (shown == pictures.RED).all(axis=-1)
+    rows, columns = np.nonzero(is_red)
+    assert (columns.min(), rows.min()) == (4 * 16 - 2, 4 * 8 - 2)
+    assert (columns.max(), rows.max()) == (4 * 32 + 1, 4 * 24 + 1)
+    assert_array_equal(shown[64, 96], [SHADES[4]] * 3)
+    hand.hover(3)
+    assert shade_of(hand.map) == 3  # its thumbnail, at once
+    hand.hover(4)
+    assert_array_equal(hand.map.tip.picture, shown)
+
+
+def test_without_stage_2s_file_the_box_is_drawn_and_without_the_image_nothing_changes(
+    results, tmp_path
+):
+    folder, table = results
+    hand = Hand(tmp_path, table, tmp_path)  # no component maps here
+    hand.hover(4)
+    rest(hand)
+    is_red = (hand.map.tip.picture == pictures.RED).all(axis=-1)
+    assert is_red.any() and not is_red[64, 96]
+    hand = Hand(folder, table.with_columns(image_path=as_column(["gone"] * 6)), tmp_path)
+    hand.hover(4)
+    before = hand.map.tip.picture
+    rest(hand)
+    assert hand.map.tip.get_visible()
+    assert_array_equal(hand.map.tip.picture, before)
+
+
 def test_hovering_over_nothing_shows_nothing(hand):
     hand.hover(0)
     hand.send(hand.map, MouseEvent("motion_notify_event", hand.map.figure.canvas, 400, 400))
@@ -375,8 +432,8 @@ def test_right_click_opens_the_neighbours_nearest_first(hand):
     assert hand.titles() == ["Nearest neighbours"]
     assert_array_equal(hand.grid.rows, [0, 1, 2, 3, 4, 5])
     captions = [text.get_text() for text in hand.grid.axes.texts]
-    assert captions[:2] == ["sofa\nquery", "sofa\n→ car  1.0"]
-    assert captions[5].startswith("no label") or captions[5] == "car\n12.7"
+    assert captions[:2] == ["sofa\nquery", "sofa\npred. car  1.0"]
+    assert captions[5].startswith("no label") or captions[5] == "pred. car\n12.7"
     title = "(euclid, reduced space) of image 0, segment 2 (predicted road, true sofa)"
     assert title in hand.grid.title.get_text()
 
@@ -391,17 +448,18 @@ def test_a_right_click_in_the_grid_goes_on_from_there(hand):
 def test_the_buttons_work_in_the_grid_too(hand):
     hand.click(0, 3)
     hand.click(3, 1, hand.grid)
+    assert "image 1  ·  segment 2" in hand.opened[-1][1].artists[0].get_text()
     hand.click(2, 2, hand.grid)
+    assert "image 0  ·  segment 4" in hand.opened[-1][1].artists[0].get_text()
     hand.click(4, 1, hand.grid, modifiers=["ctrl"])
-    assert hand.titles() == ["Nearest neighbours", "Image", "Overview"]
-    assert "image 1  ·  segment 2" in hand.opened[-2][1].artists[0].get_text()
+    assert hand.titles() == ["Nearest neighbours", "Image"]
     assert hand.saved() == ["streets_image1_segment3_image.png"]
 
 
 def test_hovering_in_the_grid_tells_the_facts_and_the_distance(hand):
     hand.click(0, 3)
     hand.hover(2, hand.grid)
-    assert hand.grid.status.get_text().endswith("distance 3")
+    assert hand.facts(hand.grid).endswith("distance 3")
     assert not hand.grid.tip.get_visible()  # the sheet's own thumbnails are large
 
 
@@ -491,6 +549,111 @@ def test_a_window_with_a_picture_takes_the_same_keys_and_escape_closes_it(hand, 
     assert hand.closed == [figure]
 
 
+# windows
+
+
+def test_a_picture_takes_the_window_of_the_one_before_unless_that_is_kept(hand):
+    hand.click(0, 1)
+    figure = hand.opened[-1][1]
+    hand.click(1, 2)  # an overview, with layout and scales of its own
+    assert [axes.get_title() for axes in figure.axes if axes.get_title()][0] == "Entropy"
+    hand.click(2, 1)
+    assert len(figure.axes) == 1 and hand.titles() == ["Image"]
+    figure.canvas.draw()
+    assert "image 0  ·  segment 4" in figure.artists[0].get_text()
+    hand.press_in(figure, "p")
+    assert hand.message() == "this window is kept: the next opens beside it"
+    hand.click(3, 1)
+    assert hand.titles() == ["Image", "Image"]
+    assert "image 0  ·  segment 4" in figure.artists[0].get_text()
+    hand.press_in(figure, "p")
+    assert hand.message() == "the next takes the place of this window"
+    hand.click(4, 1)
+    assert "image 1  ·  segment 3" in figure.artists[0].get_text()
+    assert len(hand.titles()) == 2
+
+
+def test_a_closed_window_is_not_used_again(hand):
+    for close in (
+        lambda figure: hand.press_in(figure, "escape"),
+        lambda figure: hand._close(figure),
+    ):
+        hand.click(0, 1)
+        close(hand.opened[-1][1])
+    assert hand.titles() == ["Image", "Image"]
+
+
+def test_neighbours_take_the_window_of_those_before_and_backspace_goes_back(hand):
+    hand.click(0, 3)
+    hand.click(5, 3, hand.grid)
+    hand.click(3, 3)
+    assert hand.titles() == ["Nearest neighbours"]
+    seen = []
+    for _ in range(3):
+        seen.append(int(hand.grid.rows[0]))
+        hand.press("backspace", view=hand.grid)
+    assert seen == [3, 5, 0]
+    assert hand.message() == "nothing to go back to: it is for neighbours of neighbours"
+    hand.press("p", view=hand.grid)
+    hand.click(2, 3)
+    assert hand.titles() == ["Nearest neighbours"] * 2
+    assert [sheet.rows[0] for sheet in hand.explorer.sheets.views] == [0, 2]
+
+
+def test_only_pictures_and_neighbours_can_be_kept(hand):
+    hand.press("p")
+    assert hand.message() == "only windows with a picture or with neighbours can be kept"
+
+
+def test_escape_closes_the_top_window_of_any_kind_but_not_the_map(hand):
+    hand.press("l")
+    hand.draw_around([0, 1])
+    hand.click(0, 3)
+    hand.click(1, 1, hand.grid)
+    selection, neighbours, picture = (figure for _, figure in hand.opened[1:])
+    hand.press("?", view=hand.explorer.sheets.views[0])
+    hand.press("escape", view=hand.explorer.sheets.views[0])
+    assert hand.closed == []
+    hand.press_in(picture, "escape")
+    hand.press("escape", view=hand.grid)
+    assert hand.closed == [picture, neighbours]
+    hand.press("escape", "escape")  # on the map: selecting, then the selection
+    assert hand.explorer.selecting.tool == "" and hand.selected() == []
+    assert hand.closed == [picture, neighbours]
+    hand.press("escape", "escape")
+    assert hand.closed == [picture, neighbours, selection]
+    assert hand.explorer.sheets.views == []
+
+
+def test_the_path_of_the_picture_shows_on_hover_and_in_titles_and_q_copies_it(hand):
+    path = str(hand.explorer.table["image_path"][3])
+    hand.press("q")
+    assert hand.message() == "there is no segment under the pointer"
+    hand.hover(3)
+    assert hand.map.status.get_text().endswith(f"  ·  {path}")
+    hand.press("q")
+    assert (hand.clipboard, hand.message()) == (path, f"copied {path}")
+    hand.click(0, 1)
+    figure = hand.opened[-1][1]
+    assert figure.artists[0].get_text().split("\n")[1] == hand.explorer.table["image_path"][0]
+    hand.has_clipboard = False
+    hand.press_in(figure, "q")
+    path = str(hand.explorer.table["image_path"][0])
+    assert (hand.clipboard, hand.message()) == (path, f"no clipboard here: {path}")
+
+
+def test_of_a_long_path_the_end_shows_and_its_odd_signs_are_drawn(results, tmp_path):
+    folder, table = results
+    path = "/" + "/".join(f"folder{number}" for number in range(40)) + "/a\nb\udcff.png"
+    hand = Hand(folder, table.with_columns(image_path=as_column([path] * 6)), tmp_path)
+    hand.hover(3)
+    status = hand.map.status
+    assert "predicted IoU 0.10  ·  …/folder" in status.get_text()
+    assert status.get_text().endswith("/folder39/a�b�.png")
+    assert status.fitted() == [status.get_text()]  # no gap
+    hand.settle()
+
+
 # wheel, m, #
 
 
@@ -569,6 +732,15 @@ def test_classes_that_the_network_lacks_are_diamonds_and_come_first_in_the_legen
     assert "◆ unknown to the net" not in words
 
 
+def test_a_class_name_with_a_line_break_is_one_line_of_the_legend(results, tmp_path, monkeypatch):
+    monkeypatch.setitem(PRED, 13, ("car\ncoach", PRED[13][1]))
+    hand = Hand(*results, tmp_path)
+    hand.press("h")
+    hand.settle()
+    shown = [text.get_text() for text in hand.map.figure.findobj(Text)]
+    assert "car coach" in shown and "car\ncoach" not in shown
+
+
 def test_frames_in_the_grid_and_beside_the_pointer_follow_the_colours(hand):
     hand.click(0, 3)
     for key, colour in (("g", SOFA), ("b", colours.BLUE)):
@@ -601,13 +773,15 @@ def test_keys_with_ctrl_are_no_commands(hand):
 
 def test_d_lays_the_density_behind_the_points_and_takes_it_away(hand):
     limits = hand.map.axes.get_xlim()
+    before = hand.map.axes.get_children()
     hand.press("d")
-    assert hand.map.density.get_zorder() < min(a.get_zorder() for a in hand.map.axes.lines)
+    for artist in hand.map.density:
+        assert artist.get_zorder() < min(its.get_zorder() for its in hand.map.axes.lines)
     assert hand.map.axes.get_xlim() == limits
     assert hand.message() == "density on"
     hand.press("d")
-    assert hand.map.density is None
-    assert not any(isinstance(artist, Backdrop) for artist in hand.map.axes.get_children())
+    assert hand.map.density == []
+    assert hand.map.axes.get_children() == before
 
 
 def test_the_density_is_darkest_where_most_points_are(hand):
@@ -615,12 +789,26 @@ def test_the_density_is_darkest_where_most_points_are(hand):
         column, line = hand.map.axes.transData.transform((x, y)).astype(int)
         return int(hand.settle()[-1 - line, column, 0])
 
-    assert redness(0.5, 1.5) == redness(9, 1) == 255
+    two, one, none = (0.5, 0.5), (9, 8.3), (2.5, 7)  # so many points are near
+    assert redness(*two) == redness(*one) == redness(*none) == 255
     hand.press("d")
-    assert redness(0.5, 1.5) < redness(9, 1) < 255
-    assert redness(0.5, 1.5) < redness(0.5, 9)
-    hand.map.axes.set(xlim=(0, 1), ylim=(1, 2))  # as the toolbar zooms
-    assert redness(0.5, 1.5) < 200
+    assert redness(*two) < redness(*one) < redness(*none) == 255
+    hand.map.axes.set(xlim=(0, 1), ylim=(0.1, 1.1))  # as the toolbar zooms
+    assert redness(*two) < 200
+
+
+def test_the_density_shows_structure_by_levels_that_hold_shares_of_the_points(hand):
+    held = levels_holding([0.35, 0.65, 0.95, 0.99], np.array([[4.0, 2.0], [3.0, 1.0]]))
+    assert_array_equal(held, [1, 3, 4])
+    hand.press("d")
+    filled, lines = hand.map.density
+    assert len(filled.levels) == len(lines.levels) == 5
+    assert (np.diff(lines.levels) > 0).all()
+    outermost = lines.get_paths()[0]
+    parts = [part for part in outermost.to_polygons() if len(part) > 2]
+    inside = [state.inside(hand.map.points, np.asarray(part)) for part in parts]
+    assert np.any(inside, axis=0).all()  # around each heap, and with gaps between them
+    assert len(parts) > 1
 
 
 def test_c_asks_in_the_window_and_clusters(hand):
@@ -805,7 +993,7 @@ def test_y_colours_and_ranks_by_novelty(results, tmp_path):
     low, high = pictures.scale_colours(state.STEPS)[[0, 31]]
     assert_array_equal(hand.point_colours()[[0, 1, 5]], [high, low, colours.GREY])
     hand.hover(1)
-    assert hand.map.status.get_text().endswith("novelty 6.00")
+    assert hand.facts().endswith("novelty 6.00")
     hand.press("l")
     hand.draw_around([0, 1, 2, 3, 4, 5])
     assert_array_equal(hand.grid.rows, [1, 3, 4, 2, 0, 5])
@@ -863,6 +1051,29 @@ def test_a_selection_shows_the_most_suspicious_first(unjudged):
     assert [caption.split()[-1] for caption in captions[:2]] == ["-2.00", "-3.00"]
 
 
+def test_without_truth_a_caption_says_that_its_class_is_the_predicted_one(unjudged):
+    unjudged.press("l")
+    unjudged.draw_around([0, 1])
+    assert [text.get_text() for text in unjudged.grid.axes.texts] == [
+        "pred. road\n-4.00",
+        "pred. car\n-9.00",
+    ]
+
+
+def test_small_thumbnails_too_show_the_number_that_their_sheet_promises(results, tmp_path):
+    folder, table = results
+    many = table.take(np.arange(90) % 6)
+    hand = Hand(folder, many, tmp_path)
+    hand.press("l")
+    hand.draw_around([0, 5])
+    assert hand.grid.title.get_text() == "Selection: 90 objects, with their predicted IoU"
+    captions = [text.get_text() for text in hand.grid.axes.texts]
+    assert captions[0] == "sofa 0.10"
+    assert all(re.search(r" 0\.[123]0$", caption) for caption in captions)
+    drawn = [line for text in hand.grid.axes.texts for line in text.fitted()]
+    assert all(line.endswith("0") for line in drawn)
+
+
 def test_ranges_of_both_scales_add_up_and_are_undone_one_by_one(results, tmp_path):
     folder, table = results
     scores = np.array([1, 2, 3, 4, 5, 6], np.float32)
@@ -894,8 +1105,8 @@ def test_the_buttons_of_the_panel_are_the_commands_of_the_keys(hand):
     assert hand.explorer.state.colouring == state.BY_PREDICTION
     hand.press_panel("command", "undo")
     assert hand.explorer.state.colouring == state.BY_TRUTH
-    hand.press_panel("command", "next_tool")
-    assert hand.explorer.tool == "lasso"
+    hand.press_panel("command", "selecting.next_tool")
+    assert hand.explorer.selecting.tool == "lasso"
 
 
 def test_every_button_says_what_it_does_and_its_key(hand):
@@ -945,7 +1156,7 @@ def test_nothing_is_cut_off_or_overlaps_in_a_small_window(hand, size):
     assert hand.map.axes.bbox.x1 < hand.panel.axes.bbox.x0
     assert hand.panel.axes.bbox.x1 <= window.x1
     (drawn,) = hand.map.title.fitted()
-    assert ("…" in drawn) == (hand.map.title.width_px() > (1 - 0.024) * size[0])
+    assert ("…" in drawn) == (hand.map.title.width_px() > hand.map.title.room * size[0])
 
 
 def test_drawing_does_not_blit_which_some_toolkits_refuse_meanwhile(hand):
@@ -1104,10 +1315,10 @@ def test_l_goes_from_lasso_to_rectangle_to_none(hand):
     seen = []
     for _ in range(3):
         hand.press("l")
-        seen.append(hand.explorer.tool)
+        seen.append(hand.explorer.selecting.tool)
     assert seen == ["lasso", "rectangle", ""]
     hand.press("l", "escape")
-    assert hand.explorer.tool == ""
+    assert hand.explorer.selecting.tool == ""
 
 
 @pytest.mark.parametrize("presses", [1, 2])
@@ -1119,8 +1330,8 @@ def test_drawing_selects_and_shows_the_segments_as_a_sheet(hand, presses):
     assert_array_equal(hand.grid.rows, [0, 1, 2])
     assert hand.grid.title.get_text().startswith("Selection: 3 objects")
     assert [text.get_text() for text in hand.grid.axes.texts][:2] == [
-        "sofa\n→ road  0.10",
-        "sofa\n→ car  0.20",
+        "sofa\npred. road  0.10",
+        "sofa\npred. car  0.20",
     ]
     rings = [line for line in hand.map.axes.lines if line.get_fillstyle() == "none"]
     assert_array_equal(rings[0].get_xydata(), PLACES[:3])
@@ -1264,7 +1475,7 @@ def test_a_tag_is_typed_in_the_window_and_kept_for_the_next_time(results, tmp_pa
     hand.press("n", *"Cow & käse", "x", "backspace", "enter")
     assert hand.message() == "tagged 2 as 'Cow & käse'"
     hand.hover(1)
-    assert hand.map.status.get_text().endswith("tag Cow & käse")
+    assert hand.facts().endswith("tag Cow & käse")
     again = Hand(*results, tmp_path, tags_path=tmp_path / "tags.json")
     again.press("a")
     assert again.legend()[1] == ["no tag  4", "Cow & käse  2"]
@@ -1282,6 +1493,17 @@ def test_an_empty_tag_takes_the_tag_away_and_undo_brings_it_back(results, tmp_pa
     assert [entry[-1] for entry in read_tags(path)] == ["cow", "cow"]
     hand.press("u")
     assert read_tags(path) == []
+
+
+def test_a_link_to_a_file_of_tags_stays_one(tmp_path):
+    key, link = ("streets", 0, 2, (0, 0, 9, 9)), tmp_path / "link.json"
+    change_tags(tmp_path / "tags.json", {key: "cow"})
+    link.symlink_to("tags.json")
+    change_tags(link, {key: "boat"})
+    assert link.is_symlink()
+    assert read_tags(tmp_path / "tags.json") == [(*key, "boat")]
+    with pytest.raises(SettingError, match="must be text that UTF-8 can hold, got 5"):
+        change_tags(link, {key: 5})
 
 
 def test_the_tag_of_a_segment_with_another_box_is_not_applied_but_kept(results, tmp_path):
@@ -1466,7 +1688,7 @@ def test_1_2_and_3_act_on_the_segment_under_the_pointer(hand):
     hand.press("1")
     assert hand.message() == "there is no segment under the pointer"
     hand.hover(4)
-    hand.press("1", "2", "3")
+    hand.press("1", "p", "2", "3")
     assert hand.titles() == ["Image", "Overview", "Nearest neighbours"]
     assert hand.grid.rows[0] == 4
     assert "image 1  ·  segment 3" in hand.opened[1][1].artists[0].get_text()
@@ -1818,8 +2040,9 @@ def test_matplotlibs_own_keys_are_off_in_the_explorers_windows_only(results, tmp
     parts = Segments(table, {"streets": LABEL}, PRED, folder)
     windows = Windows(window_figure, close_window)
     explorer = Explorer(parts, tmp_path, windows=windows)
-    explorer.show_image(0)
-    explorer.show_overview(0)
+    explorer.windows.show_image(0)
+    explorer.keep_window()
+    explorer.windows.show_overview(0)
     explorer.ask_clusters()
     for key in (*"elbow", "enter", "escape"):
         explorer.answer(key)

@@ -1,13 +1,16 @@
 """Mouse and keyboard in the explorer's windows: which event means which command."""
 
 from functools import partial
+from operator import attrgetter
 
 import numpy as np
 
 from src import pictures
 from src.discover import state
 from src.discover.commands import KEY_OF, KEYS
-from src.discover.segments import UNREADABLE
+from src.discover.glances import Glances
+from src.discover.segments import GLANCE_PX, UNREADABLE
+from src.discover.views import NEIGHBOURS
 from src.errors import WriteError
 
 CONTROL = {"ctrl", "control", "cmd", "super"}
@@ -26,6 +29,8 @@ class Events:
     def __init__(self, explorer):
         self.explorer = explorer
         self.held = set()  # keys that are down
+        new_timer = explorer.map.figure.canvas.new_timer
+        self.glances = Glances(explorer.segments.in_context, new_timer, self._look_again)
         self._stroke = None  # pixels that a selection has been drawn through so far
         self._pan = None  # pixel that the map was moved to last, while it is dragged
         self._slider = None  # the Range whose handle is held
@@ -44,7 +49,7 @@ class Events:
             "key_release_event": self._on_release,
             "figure_leave_event": self._on_leave,
             "resize_event": self._on_resize,
-            "close_event": lambda view, event: self.explorer.forget(view),
+            "close_event": lambda view, event: self.explorer.forget(view.figure),
         }
         self._listen(view, view.figure, handlers)
 
@@ -54,7 +59,7 @@ class Events:
             "key_press_event": self._on_picture_key,
             "key_release_event": self._on_release,
             "figure_leave_event": lambda figure, event: self.held.clear(),
-            "close_event": lambda figure, event: self.explorer.forget_picture(figure),
+            "close_event": lambda figure, event: self.explorer.forget(figure),
         }
         self._listen(figure, figure, handlers)
 
@@ -78,18 +83,27 @@ class Events:
         else:
             distance = None if view is self.explorer.map else view.distance_of(row)
             more = "" if distance is None else f"  ·  distance {distance:.4g}"
-            view.status.set_text(self.explorer.describe(row) + more)
+            view.show_facts(self.explorer.describe(row) + more, self.explorer.path_of(row))
             if view is self.explorer.map or view.wants_tip():
                 self._show_tip(view, row)
         view.refresh()
 
     def _show_tip(self, view, row):
+        colour = self.explorer.colour_of(row)
+        if (picture := self.glances.get(row)) is not None:
+            view.show_tip(picture, colour, GLANCE_PX)
+            return
         try:
             picture = pictures.decode(self.explorer.segments.thumbnail(row))
         except UNREADABLE as error:
             self.explorer.say(f"no thumbnail: {error}")
         else:
-            view.show_tip(picture, self.explorer.colour_of(row))
+            view.show_tip(picture, colour)
+
+    def _look_again(self, row):
+        for view in (self.explorer.map, *self.explorer.sheets.views):
+            if view.tip.get_visible() and self._row(view) == row:
+                self.look(view)
 
     def _row(self, view):
         return None if view.pointer is None else view.row_at(*view.pointer)
@@ -102,9 +116,9 @@ class Events:
     def _use(self, view):
         kind, what = self._target(view)
         if kind == "entry":
-            return f"{what}: click to filter out or in; right click or Shift: this one only"
+            return f"{what}: click to filter out or in; right or Shift: this one only; Ctrl: select"
         if kind == "command":
-            use = state.WAYS.get(what) or getattr(self.explorer, what).__doc__.splitlines()[0]
+            use = state.WAYS.get(what) or self._method(what).__doc__.splitlines()[0]
             return f"{use}  ({KEY_OF[what]})"
         return ""
 
@@ -132,7 +146,8 @@ class Events:
     # buttons
 
     def _on_press(self, view, event):
-        self.explorer.here, view.pointer = view, (event.x, event.y)
+        self._use_window(view)
+        view.pointer = event.x, event.y
         self.look(view)
         held = self.held | set(event.modifiers)
         kind, what = self._target(view)
@@ -142,6 +157,8 @@ class Events:
             return
         if kind == "command":
             self._do(what)
+        elif kind == "entry" and held & SAVING:
+            self.explorer.selecting.select_group(what)
         elif kind == "entry":
             self.explorer.filter_group(what, alone=event.button == 3 or "shift" in held)
         elif event.dblclick:
@@ -154,8 +171,15 @@ class Events:
             view.tip.set_visible(False)
         elif event.button in (2, 3) and self._row(view) is None and self._is_on_map(view, event):
             self._pan = view.pointer
+        elif event.button == 1 and self._ticks(view, held):
+            self.explorer.selecting.click(view, self._row(view), "shift" in held)
         else:
             self._click(view, int(event.button), held)
+
+    def _ticks(self, view, held):
+        """Whether a left click ticks a thumbnail of a sheet."""
+        in_sheet = view in self.explorer.sheets.views and self._row(view) is not None
+        return in_sheet and not held & (SAVING | {"t"})
 
     def _grabs(self, event):
         """Whether a press of the button takes a handle of the slider."""
@@ -168,7 +192,7 @@ class Events:
     def _draws(self, view, event):
         """Whether a press of the button begins a selection."""
         is_left = event.button == 1 and not self.held & {"s", "t"}
-        return self.explorer.tool and is_left and self._is_on_map(view, event)
+        return self.explorer.selecting.tool and is_left and self._is_on_map(view, event)
 
     def _is_on_map(self, view, event):
         return view is self.explorer.map and view.axes.bbox.contains(event.x, event.y)
@@ -178,9 +202,13 @@ class Events:
         toolbar = view.figure.canvas.toolbar
         return toolbar is not None and bool(toolbar.mode)
 
+    def row_here(self):
+        """The segment under the pointer in the window that was used last, or None."""
+        return self._row(self.explorer.here)
+
     def click_here(self, button):
         """As a click on the segment under the pointer, in the window that was used last."""
-        if self._row(self.explorer.here) is None:
+        if self.row_here() is None:
             self.explorer.say("there is no segment under the pointer")
         else:
             self._click(self.explorer.here, button, self.held)
@@ -197,11 +225,11 @@ class Events:
             elif button == 1 and save:
                 explorer.save_here(explorer.save_image, row, "image")
             elif button == 1:
-                explorer.show_image(row)
+                explorer.windows.show_image(row)
             elif button == 2 and save:
                 explorer.save_here(explorer.save_overview, row, "overview")
             elif button == 2:
-                explorer.show_overview(row)
+                explorer.windows.show_overview(row)
             elif button == 3:
                 explorer.show_neighbours(row, None if view is explorer.map else view)
         except UNREADABLE as error:
@@ -222,7 +250,7 @@ class Events:
             self._click(view, 1, held)
         else:
             how = "add" if held & ADDING else "remove" if held & REMOVING else "replace"
-            self.explorer.select(outline, how)
+            self.explorer.selecting.select(self.explorer.map.rows_in(outline), how)
 
     def drop_stroke(self):
         """Forget the selection that is being drawn."""
@@ -232,7 +260,7 @@ class Events:
     def _outline(self):
         """Corners of what is being drawn, (V, 2) pixels."""
         stroke = np.array(self._stroke, float)
-        if self.explorer.tool == "lasso":
+        if self.explorer.selecting.tool == "lasso":
             return stroke
         (left, lower), (right, upper) = stroke[0], stroke[-1]
         corners = (left, lower), (right, lower), (right, upper), (left, upper), (left, lower)
@@ -243,7 +271,7 @@ class Events:
         self._sliding = True
 
     def _on_scroll(self, view, event):
-        self.explorer.here = view
+        self._use_window(view)
         self.explorer.hide_help()
         step = 1 if event.step > 0 else -1
         if view is self.explorer.map and view.panel.contains(event.x, event.y):
@@ -255,7 +283,7 @@ class Events:
             self.look(view)
         elif view is self.explorer.map:
             return
-        elif view.query is None:
+        elif view.kind != NEIGHBOURS:
             self.explorer.sheets.turn_page(view, -step)
         else:
             self.explorer.change_neighbours(step)
@@ -264,16 +292,17 @@ class Events:
 
     def _on_key(self, view, event):
         if event.key:
-            self.explorer.here = view
+            self._use_window(view)
             self._press_key(event.key)
 
+    def _use_window(self, view):
+        self.explorer.here, self.explorer.windows.picture = view, None
+
     def _on_picture_key(self, figure, event):
-        explorer = self.explorer
-        if event.key == "escape" and explorer.question is None:
-            explorer.close_figure(figure)
-        elif event.key:
+        if event.key:
+            self.explorer.windows.picture = figure
             self._press_key(event.key)
-            explorer.show_asking()
+            self.explorer.show_asking()
 
     def _press_key(self, name):
         explorer, key = self.explorer, _plain(name)
@@ -291,7 +320,10 @@ class Events:
         elif command in BUTTONS:
             self.click_here(command)
         else:
-            getattr(self.explorer, command)()
+            self._method(command)()
+
+    def _method(self, command):
+        return attrgetter(command)(self.explorer)
 
     def _on_release(self, view, event):
         if event.key:

@@ -12,12 +12,14 @@ from src.discover import state
 from src.discover.colours import BLUE, GREY, palette
 from src.discover.state import Scale
 from src.embedding.groups import describe_groups
+from src.errors import RunError
 from src.records import NO_LABEL
 from src.store.arrays import read_components, read_prediction
 from src.store.of_objects import keys_of
 from src.store.paths import Results
 
 KEPT_THUMBNAILS = 2000  # of those that are cut on demand
+GLANCE_PX = 260
 UNREADABLE = (OSError, ValueError)
 NO_LABEL_NAME, NO_TAG = "no label", "no tag"
 
@@ -143,6 +145,31 @@ class Segments:
         """The picture with the segment in a red box, (H, W, 3) uint8."""
         return pictures.draw_box(self.image(row), self.table["box"][row])
 
+    def in_context(self, row):
+        """The segment with what is around it, (h, w, 3) uint8, of `GLANCE_PX` on the longer side.
+
+        Its outline is red, or its box where stage 2's file is gone or another. One of
+        `UNREADABLE` is raised if the image cannot be read.
+        """
+        image, box = self.image(row), self.table["box"][row]
+        self._cut(image, row)  # which may be nothing
+        return pictures.in_context(image, box, self._mask(row, image.shape[:2]), GLANCE_PX)
+
+    def _mask(self, row, shape):
+        """The pixels of a segment, of shape (H, W); None where that is not known any more."""
+        count = len(self.table["image_predicted_iou"][row])
+        try:
+            components = np.abs(self.components(*self._where(row)))
+        except (OSError, RunError, ValueError):
+            return None
+        if components.shape != shape or components.max(initial=0) > count:
+            return None
+        return np.isin(components, self.table["segments"][row])
+
+    def _where(self, row):
+        """Network, dataset and index of its image."""
+        return [self.table[key][row] for key in ("model_name", "dataset", "image_index")]
+
     def crop(self, row):
         """The segment's box cut out of its image, (h, w, 3) uint8."""
         return self._cut(self.image(row), row)
@@ -175,7 +202,7 @@ class Segments:
 
     def overview(self, row):
         """The four panels that explain a segment: title -> picture, in reading order."""
-        where = [self.table[key][row] for key in ("model_name", "dataset", "image_index")]
+        where = self._where(row)
         components, count = self.components(*where), len(self.table["image_predicted_iou"][row])
         if np.abs(components).max(initial=0) > count:
             raise ValueError(f"the table has {count} segments of image {where[2]}, stage 2 others")

@@ -112,6 +112,7 @@ class State:
     hidden: frozenset = frozenset()  # groups that are filtered out, (way, name) each
     ranges: dict = field(default_factory=dict)  # by way, (low, high): outside, filtered out
     clusters: np.ndarray | None = None  # (N,) int64, from 0, after the first clustering
+    rejected: np.ndarray | None = None  # (N,) bool: seen among what is like those selected, not so
 
     def filtered(self):
         """Whether anything may be filtered out."""

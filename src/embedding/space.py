@@ -201,8 +201,8 @@ def elbow(points, counts, seed=0):
     )
 
 
-def density(points, grid):
-    """Gaussian kernel density of points in the plane, bandwidth by Scott's rule.
+def density(points, grid, bandwidth=1.0):
+    """Gaussian kernel density of points in the plane.
 
     Points that span no area (fewer than 3, all equal, on one line) are blurred by 2 % of the
     grid's width and height first. More than 500 points are counted in bins, an eighth of
@@ -213,6 +213,8 @@ def density(points, grid):
     points : ndarray of shape (N, 2), float
     grid : tuple of (ndarray of shape (W,), ndarray of shape (H,))
         The x and the y coordinates of the grid, each ascending.
+    bandwidth : float
+        Share of the bandwidth by Scott's rule; smaller shows finer structure.
 
     Returns
     -------
@@ -231,19 +233,20 @@ def density(points, grid):
     if len(points) <= EXACT_DENSITY_POINTS:
         from scipy.stats import gaussian_kde
 
-        values = gaussian_kde(points.T)(crossings.T)
+        kernel = gaussian_kde(points.T, lambda its: bandwidth * its.scotts_factor())
+        values = kernel(crossings.T)
     else:
-        values = _binned_density(points, crossings)
+        values = _binned_density(points, crossings, bandwidth)
     return values.reshape(len(y), len(x))
 
 
-def _binned_density(points, crossings):
+def _binned_density(points, crossings, bandwidth):
     """Kernel density (G,) at G crossings: a histogram of the points, blurred by the kernel.
 
     In coordinates where the kernel is round, with a standard deviation of `width` bins.
     """
-    scott = len(points) ** (-1 / 6)  # in the plane
-    to_round = np.linalg.inv(scott * np.linalg.cholesky(np.cov(points.T))).T
+    factor = bandwidth * len(points) ** (-1 / 6)  # Scott's in the plane
+    to_round = np.linalg.inv(factor * np.linalg.cholesky(np.cov(points.T))).T
     points, crossings = points @ to_round, crossings @ to_round
     width = min(BINS_PER_BANDWIDTH, MAX_BINS / np.ptp(points, axis=0).max())
     points, crossings = points * width, crossings * width

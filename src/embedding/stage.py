@@ -20,6 +20,7 @@ from src.run import processes
 from src.run.kept import Kept
 from src.store import provenance, tables
 from src.store.paths import Results, vectors_folder
+from src.store.seen import Seen
 
 
 @dataclass(eq=False)
@@ -39,6 +40,16 @@ class Embedding(Kept):
         """Path of the vectors of a picture."""
         results = Results(self.io_path, self.source.model_name, name.dataset)
         return results.vectors(name.index, self.path)
+
+    @property
+    def seen(self):
+        """Tells which pictures need not be embedded."""
+
+        def files(name):
+            return [self.file_of(name), *self.source.files(name)]
+
+        facts = {"network": self.network, "selection": self.source.selection}
+        return Seen(vectors_folder(self.path) / "seen.json", facts, files, self.why_stale)
 
     def why_stale(self, name):
         """Why a picture must be embedded, as text; None: it need not."""
@@ -141,7 +152,7 @@ def embed_dataset(run, embedding):
     folders = [embedding.file_of(name).parent for name in one_of_each]
     run.prepare(*folders, Path(embedding.path).parent)
     with run.on_cluster(embedding.io_path, gpu=embedding.embedder.device is None) as run:
-        tally = run.stream(embedding.embed, embedding.store, ours, "embedding", embedding.why_stale)
+        tally = run.stream(embedding.embed, embedding.store, ours, "embedding", embedding.seen)
     if run.dry_run:
         if tally.planned or not Path(embedding.path).is_file():
             run.log.info("%s would be written", embedding.path)

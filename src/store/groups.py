@@ -1,5 +1,6 @@
 """The groups that objects of a table were found in, beside its tags."""
 
+import os
 from pathlib import Path
 
 from src.store.files import locked, prepare
@@ -22,7 +23,7 @@ def write_groups(path, groups):
     WriteError
         The disk takes none.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # a link stays one
     prepare(path.parent)
     with locked(path):
         _write(path, groups)
@@ -33,7 +34,7 @@ def change_groups(path, changes):
 
     Gives all that are in the file then, a dict.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     prepare(path.parent)
     with locked(path):
         groups = read_groups(path) | changes

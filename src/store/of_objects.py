@@ -1,10 +1,11 @@
 """A value of each of some objects as JSON that a person can read: tags, groups."""
 
 import json
+import os
 from pathlib import Path
 
 from src.errors import SettingError
-from src.store.files import whole_file
+from src.store.files import read_text, whole_file
 
 KEY = "dataset", "image_index", "component_index", "box"  # of an object
 
@@ -37,14 +38,14 @@ def read_values(path, name, check):
     broken in another way, it is a SettingError.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.lexists(path):
         return []
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))[f"{name}s"]
+        entries = json.loads(read_text(path))[f"{name}s"]
         if not isinstance(entries, list):
             raise TypeError(f"`{name}s` is {entries!r}")
         return [_as_entry(name, check, **entry) for entry in entries]
-    except (KeyError, RecursionError, TypeError, ValueError) as error:
+    except (KeyError, OSError, RecursionError, TypeError, ValueError) as error:
         raise SettingError(f"{path} is broken ({error}); mend it or move it away") from error
 
 

@@ -1,5 +1,6 @@
 """Tags that the explorer's user gave to segments."""
 
+import os
 from pathlib import Path
 
 from src.errors import SettingError
@@ -27,10 +28,10 @@ def change_tags(path, changes):
     SettingError, WriteError
         The file is broken, or a tag is no text; the disk takes none.
     """
-    path = Path(path)
     for tag in changes.values():
         if not is_text(tag):
             raise SettingError(f"a tag must be text that UTF-8 can hold, got {tag!r}")
+    path = Path(os.path.realpath(path))  # a link stays one
     prepare(path.parent)
     with locked(path):
         tags = {tuple(key): tag for *key, tag in read_tags(path)} | changes
@@ -54,12 +55,12 @@ def read_tags(path):
 
 
 def is_text(tag):
-    """Whether UTF-8 can hold a tag: that it has no half of a pair of surrogates."""
+    """Whether UTF-8 can hold a tag: that it is text, and has no half of a pair of surrogates."""
+    if not isinstance(tag, str):
+        return False
     return tag.isascii() or tag == tag.encode("utf-8", "replace").decode("utf-8")
 
 
 def _check(tag):
-    if not isinstance(tag, str):
-        raise TypeError(f"a tag is {tag!r}")
     if not is_text(tag):
-        raise ValueError(f"UTF-8 cannot hold the tag {tag!r}")
+        raise ValueError(f"a tag is {tag!r}")
