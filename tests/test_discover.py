@@ -819,7 +819,22 @@ def test_c_asks_in_the_window_and_clusters(hand):
     assert hand.explorer.state.colouring == state.BY_CLUSTER
     assert len(set(map(tuple, hand.point_colours()))) == 3
     assert hand.legend()[0] == "Cluster"
-    assert hand.message() == "3 clusters by k-means"
+    assert hand.message() == "3 clusters by k-means in 3 principal components"
+
+
+def test_clusters_lie_in_the_vectors_or_where_it_is_said_in_the_plane_of_the_map(results, tmp_path):
+    folder, table = results
+    places = np.array([[0, 0], [0, 1], [0, 2], [9, 0], [9, 1], [9, 2]], np.float32)
+    vectors = np.array([[5, 0, 0], [0, 0, 0], [0, 0, 0]] * 2, np.float32)
+    columns = dict(plot_embeddings=places, nn_embeddings=places, embeddings=vectors)
+    hand = Hand(folder, table.with_columns(**columns), tmp_path)
+    hand.press("c", "2", "enter")
+    first, *others = hand.explorer.state.clusters
+    assert [first == other for other in others] == [False, False, True, False, False]
+    hand.press("c", *"2 map", "enter")
+    first, *others = hand.explorer.state.clusters
+    assert [first == other for other in others] == [True, True, False, False, False]
+    assert hand.message() == "2 clusters by k-means on the map"
 
 
 def test_typed_letters_are_an_answer_and_no_commands(hand):
@@ -838,7 +853,7 @@ def test_escape_cancels_the_question(hand):
     assert hand.explorer.state.colouring == state.ALL_BLUE
 
 
-@pytest.mark.parametrize("answer", ["0", "7", "x", "-1", "2.5", ""])
+@pytest.mark.parametrize("answer", ["0", "7", "x", "-1", "2.5", "", "2 2", "map"])
 def test_a_wrong_answer_says_what_is_expected_and_asks_again(hand, answer):
     hand.press("c", *answer, "enter")
     banner = hand.map.banner.get_text()

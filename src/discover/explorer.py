@@ -3,7 +3,7 @@
 from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ DENSITY_BANDWIDTH = 0.4  # of Scott's, which is meant for a single heap
 MAX_ELBOW_CLUSTERS = 20
 SLOW_POINTS = 300_000  # of a map whose density and colours are announced
 HISTORY = 100  # steps back
+ON_MAP = "map"  # behind a number of clusters: where they are looked for
 SPACES = ("reduced", "full")
 ASKED_ALREADY = "the question that is asked comes first: Enter or Escape ends it"
 
@@ -348,7 +349,7 @@ class Explorer:
     def ask_clusters(self):
         """Ask in the window for the number of clusters."""
         hint = " or `elbow`" if self.algorithm == "k-means" else ""
-        hint = f"a whole number from 1 to {len(self.segments):,}{hint}"
+        hint = f"a whole number from 1 to {len(self.segments):,}{hint}; `8 {ON_MAP}`: in its plane"
         self._ask(f"Number of clusters ({self.algorithm})", hint, self._take_clusters)
 
     def _ask(self, prompt, hint, take):
@@ -360,23 +361,32 @@ class Explorer:
     def _take_clusters(self, answer):
         if answer == "elbow":
             return self._show_elbow() if self.algorithm == "k-means" else "`elbow` needs k-means"
-        if not (answer.isdecimal() and 1 <= int(answer) <= len(self.segments)):
+        number, *place = answer.split() or [""]
+        is_number = number.isdecimal() and 1 <= int(number) <= len(self.segments)
+        if not is_number or place not in ([], [ON_MAP]):
             return f"{answer!r} is not a number of clusters"
-        points = self.table["nn_embeddings"]
         try:
             with self.working(f"clustering with {self.algorithm} ..."):
-                clusters = embedding_space.cluster(points, self.algorithm, int(answer), self.seed)
+                points = self.map.points if place else self._reduced
+                clusters = embedding_space.cluster(points, self.algorithm, int(number), self.seed)
         except ValueError as error:  # too many points for the algorithm
             return str(error)
         hidden = frozenset(pair for pair in self.state.hidden if pair[0] != state.BY_CLUSTER)
         self.change("clustering", colouring=state.BY_CLUSTER, clusters=clusters, hidden=hidden)
-        self.say(f"{counted(clusters.max() + 1, 'cluster')} by {self.algorithm}")
+        where = f"on the {ON_MAP}" if place else f"in {self._reduced.shape[1]} principal components"
+        self.say(f"{counted(clusters.max() + 1, 'cluster')} by {self.algorithm} {where}")
         return None
+
+    @cached_property
+    def _reduced(self):
+        """Where clusters are looked for: on a map of two dimensions some fall together."""
+        columns = embedding_space.MAX_PCA_COLUMNS
+        return embedding_space.principal_columns(self.table["embeddings"], columns, self.seed)
 
     def _show_elbow(self):
         counts = np.arange(1, min(MAX_ELBOW_CLUSTERS, len(self.segments)) + 1)
         with self.working("drawing the elbow curve ..."):
-            inertias = embedding_space.elbow(self.table["nn_embeddings"], counts, self.seed)
+            inertias = embedding_space.elbow(self._reduced, counts, self.seed)
         if self.question.copy is not None:
             self.close_figure(self.question.copy)
         self.question.copy = figures.draw_elbow(self.new_figure, counts, inertias)
