@@ -113,6 +113,11 @@ class Segments:
         """What a tag is stored with: dataset, image index, component and box of each row."""
         return keys_of(self.table, rows)
 
+    @cached_property
+    def row_of(self):
+        """The row of each of `tag_keys`, a dict."""
+        return {key: row for row, key in enumerate(self.tag_keys())}
+
     # pictures
 
     def thumbnail(self, row):
