@@ -59,8 +59,9 @@ def find_groups(vectors, seed=0, progress=None):
     """
     vectors = checked_table(vectors, "vectors")
     count = len(vectors)
-    if count <= LEAST_SIZE or (vectors == vectors[0]).all():
-        return np.full(count, NOISE if count < LEAST_SIZE else 0, np.int64)
+    are_twins = bool(count) and (vectors == vectors[0]).all()
+    if count <= LEAST_SIZE or are_twins:
+        return np.full(count, 0 if are_twins and count >= LEAST_SIZE else NOISE, np.int64)
     from sklearn.cluster import HDBSCAN
 
     points = principal_columns(vectors, MAX_PCA_COLUMNS, seed)
