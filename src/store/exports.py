@@ -180,7 +180,7 @@ def write_groups(path, groups):
     with whole_file(f"{path}.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(columns)
-        rows.writerows([_as_cell(group[name]) for name in columns] for group in groups)
+        rows.writerows([_as_cell(name, group[name]) for name in columns] for group in groups)
     for group in groups:
         group["members"] = [
             {name: _as_utf8(value) for name, value in entry.items()} for entry in group["members"]
