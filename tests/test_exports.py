@@ -300,6 +300,13 @@ def test_files_that_cannot_be_written_are_refused_beforehand(name, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes"]
 
 
+def test_two_exports_do_not_get_one_name(tmp_path):
+    pytest.importorskip("pycocotools")
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(SettingError, match="`args.csv` and `args.coco` would both be .*/a"):
+        check_files(csv=tmp_path / "a", coco=tmp_path / "link" / "a", parquet=None)
+
+
 def test_a_folder_that_lets_nothing_in_is_refused_beforehand(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # root may always write
     with pytest.raises(SettingError, match=rf"{tmp_path} is no folder that you may write to"):
