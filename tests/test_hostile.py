@@ -58,7 +58,7 @@ from src.model import classes_json
 from src.records import Prediction
 from src.store import arrays, names, provenance, tables, tags
 from src.store.paths import Results, name_path
-from src.store.weights import load_weights
+from src.store.weights import load_weights, read_torch
 
 CPU = torch.device("cpu")
 NAMES = CONFIG.MODEL_NAME, CONFIG.DATASET.name
@@ -361,6 +361,7 @@ READERS = {
     "overview.json": partial(tables.read_overview, made_from={}),
     "classes.json": lambda path: classes_json.describe_by(path.parent),
     "0.npy": arrays.read_map,
+    "a.pth": read_torch,
     "a.png": provenance.content,
     "names/datasets/x.json": lambda path: names.read(path.parents[2], "datasets", "x"),
 }

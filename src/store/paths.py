@@ -135,6 +135,12 @@ def name_path(io_path, kind, name):
     return Path(io_path, "names", kind, f"{plain_name(name)}.json")
 
 
+def drawings_below(folder):
+    """Folders of pictures that were drawn for people, where a folder is one of results: a list."""
+    is_of_results = Path(folder, "names").is_dir() and Path(folder, "input").is_dir()
+    return [Path(folder, kind) for kind in ("pictures/rating", "analysis") if is_of_results]
+
+
 def indices_in(folder, stem):
     """Ascending numbers of the files <stem><number>.hdf5 and .p in a folder, if there is one."""
     names = (re.fullmatch(rf"{stem}(\d+)\.(?:hdf5|p)", path.name) for path in _files(folder))
