@@ -296,6 +296,8 @@ def test_files_that_cannot_be_written_are_refused_beforehand(name, tmp_path):
         check_files(**{name: tmp_path})
     with pytest.raises(SettingError, match=rf"`args.{name}` .*{tmp_path}/notes is no folder"):
         check_files(**{name: tmp_path / "notes" / "new" / "a"})
+    with pytest.raises(SettingError, match="/dev/null is something else"):
+        check_files(**{name: "/dev/null"})
     check_files(**{name: tmp_path / "new" / "a"})
     assert [path.name for path in tmp_path.iterdir()] == ["notes"]
 

@@ -64,8 +64,9 @@ def check_files(**paths):
         if path is None:
             continue
         path = Path(path).absolute()
-        if path.is_dir():
-            raise SettingError(f"`args.{name}` must be the name of a file, {path} is a folder")
+        if path.exists() and not path.is_file():
+            what = "a folder" if path.is_dir() else "something else"
+            raise SettingError(f"`args.{name}` must be the name of a file, {path} is {what}")
         folder = next(folder for folder in path.parents if folder.exists())
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
             raise SettingError(
