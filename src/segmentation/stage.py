@@ -178,7 +178,10 @@ class Predictor(Kept):
         if ground_truth is not None and self._are_classes.any():
             found = class_ids.stray_ids(ground_truth, self._are_classes)
         if not found:
-            path.unlink(missing_ok=True)
+            if (
+                path.exists()
+            ):  # of other labels; a full or read-only disk is told by what is written
+                path.unlink()
             return ground_truth
         if not self.may_stray:
             raise SettingError(self.told_stray_ids(found))
