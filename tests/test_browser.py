@@ -409,7 +409,7 @@ def test_a_figure_can_be_downloaded_and_closed_but_the_map_stays(visit):
         client, key = AsyncHTTPClient(), await here.arrive()
         here.figure.canvas.manager.viewer.new_figure((2, 1), "Image")
         png = (await client.fetch(f"{here.address}{key}/1/picture.png")).body
-        assert Image.open(io.BytesIO(png)).size == (600, 450)  # 4 x 3 inches of 150 pixels
+        assert Image.open(io.BytesIO(png)).size == (800, 600)  # 4 x 3 inches of 200 pixels
         for missing in (f"{key}/1/picture.doc", f"{key}/3/picture.png", "nobody/1/picture.png"):
             with pytest.raises(HTTPClientError, match="404"):
                 await client.fetch(here.address + missing)
@@ -506,6 +506,9 @@ POINTER = {"x": 5, "y": 5, "button": 0, "buttons": 0, "modifiers": []}
 MALFORMED = [
     b"\xff", "", "{", "[" * 10_000, "null", "7", "[]", "{}", '{"type": null}', '{"type": []}',
     '{"type": "event"}', '{"type": "unknown_event"}', '{"type": "key_press", "key": 7}',
+    '{"type": "key_press", "key": "n"}', '{"type": "key_press", "key": ""}',
+    '{"type": "toolbar_button", "name": "download"}',
+    '{"type": "button_press", "x": 1, "y": 1, "button": 3, "buttons": 8, "modifiers": []}',
     '{"type": "toolbar_button"}', '{"type": "motion_notify"}', '{"type": "resize", "width": "9"}',
     *(
         json.dumps({"type": "set_device_pixel_ratio", "device_pixel_ratio": ratio})

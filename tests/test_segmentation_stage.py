@@ -1,5 +1,6 @@
 """One image on its way through stage 1, its network and dataset built in this process or others."""
 
+import logging
 import os
 import pickle
 import resource
@@ -141,6 +142,23 @@ def test_label_ids_without_a_class_are_counted_and_named(predictor, tmp_path):
     told = predictor.told_stray_ids(predictor.stray_ids)
     assert "labels of grey have ids that are no class" in told
     assert "200 (16 pixels), 24005 (2 pixels); they count as no label" in told
+    predictor._sources[0] = {}
+    predictor.store(0, labelled(0, np.zeros((3, 4), np.uint8)))  # its labels were mended
+    assert predictor.stray_ids == {200: 14, 24005: 1}
+
+
+def test_label_ids_without_a_class_are_named_by_a_run_that_skips_their_pictures(
+    predictor, tmp_path, caplog
+):
+    predictor.data = DatasetConfig("grey", "own_pictures", "Labelled", {"root": tmp_path})
+    predictor._sources[0] = {}
+    predictor.store(0, labelled(0, STRAY))
+    another = replace(predictor)  # as another process has it
+    another.tell_stray_ids(logging.getLogger())
+    assert "24005 (1 pixels); they count as no label" in caplog.text
+    another.may_stray = False
+    with pytest.raises(SettingError, match="200 .2 pixels., 24005"):
+        another.tell_stray_ids(logging.getLogger())
 
 
 def test_a_label_id_without_a_class_ends_the_run_where_that_is_asked_for(predictor, tmp_path):

@@ -125,6 +125,12 @@ def read_measured(results, index, probabilities=False):
         tables.read_table(results.metrics(index)),
         arrays.read_components(results.components(index)),
     )
+    lengths = {len(column) for column in measured.metrics.values()}
+    if lengths != {max(measured.components.max(), -measured.components.min())}:
+        raise ValueError(
+            f"{results.metrics(index)} has other segments than {results.components(index)}; delete "
+            "both and run src/MetaSeg/main.py again"
+        )
     if source != source_of(results, index):
         raise ValueError("measured again meanwhile; run this again")
     return measured

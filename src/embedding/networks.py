@@ -557,4 +557,5 @@ def _timm_problem(timm, entry, error):
             f"{HF_HUB_CACHE}"
         )
     near = difflib.get_close_matches(entry.class_name, timm.list_models(pretrained=True))
-    return f"{what} built ({reason}); check its `kwargs`, and its name: near it are {near}"
+    others = f": near it are {', '.join(near)}" if near else ", which timm does not know"
+    return f"{what} built ({reason}); check its `kwargs`, and its name{others}"

@@ -50,14 +50,23 @@ def check_files(**paths):
     """Refuse files that cannot be written, before the work that goes into them.
 
     `paths` are by name of the setting: `coco`, `csv`, `parquet`; None: not wanted. A SettingError
-    says that a folder has that name or lets nothing be written into it, or a package is missing.
+    says that a folder has that name or lets nothing be written into it, two have the same name, or
+    a package is missing.
     """
+    names = defaultdict(list)
+    for name, path in paths.items():
+        if path is not None:
+            names[os.path.realpath(path)].append(f"`args.{name}`")
+    for path, of_path in names.items():
+        if len(of_path) > 1:
+            raise SettingError(f"{' and '.join(of_path)} would both be {path}: choose another")
     for name, path in paths.items():
         if path is None:
             continue
         path = Path(path).absolute()
-        if path.is_dir():
-            raise SettingError(f"`args.{name}` must be the name of a file, {path} is a folder")
+        if path.exists() and not path.is_file():
+            what = "a folder" if path.is_dir() else "something else"
+            raise SettingError(f"`args.{name}` must be the name of a file, {path} is {what}")
         folder = next(folder for folder in path.parents if folder.exists())
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
             raise SettingError(

@@ -10,6 +10,7 @@ from src.errors import SettingError
 
 MAKERS = {  # of the files whose names begin like that
     "input": "pred_images.py",
+    "stray": "pred_images.py",
     "metrics": "src/MetaSeg/main.py",
     "components": "src/MetaSeg/main.py",
     "vectors": "compute_embeddings.py",
@@ -40,6 +41,10 @@ class Results:
     def prediction(self, index):
         """Path of the class probabilities of one picture, written by stage 1."""
         return self.folder("input") / f"input{index}.hdf5"
+
+    def stray_ids(self, index):
+        """Path of the label ids without a class in one picture that has any, noted by stage 1."""
+        return self.folder("input") / f"stray{index}.p"
 
     def metrics(self, index):
         """Path of the table of the segments of one picture, written by stage 2."""
@@ -128,6 +133,12 @@ def plain_name(name):
 def name_path(io_path, kind, name):
     """Path of what is known of a name: JSON; `kind` is "datasets" or "models"."""
     return Path(io_path, "names", kind, f"{plain_name(name)}.json")
+
+
+def drawings_below(folder):
+    """Folders of pictures that were drawn for people, where a folder is one of results: a list."""
+    is_of_results = Path(folder, "names").is_dir() and Path(folder, "input").is_dir()
+    return [Path(folder, kind) for kind in ("pictures/rating", "analysis") if is_of_results]
 
 
 def indices_in(folder, stem):

@@ -131,8 +131,8 @@ def check_inputs(prediction):
     `prediction` is what it says that it was made from. Another file there is a ValueError.
     """
     for name in ("image", "labels", "output"):
-        noted = prediction.get(name) or {}
-        if _SEEN not in noted:
+        noted = prediction.get(name)
+        if not isinstance(noted, dict) or _SEEN not in noted:
             continue
         try:
             now = content(path_of(noted), noted)

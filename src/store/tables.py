@@ -140,6 +140,9 @@ def read_embeddings(path):
         _check(columns)
         known = {"image_level_index", *_OF_IMAGES.values(), *_OF_ROWS.values(), *_SEGMENTS}
         facts = {name: value for name, value in content.items() if name not in known}
+        for name in ("made_from", "reduced_by"):
+            if not isinstance(facts.get(name), dict | None):
+                raise TypeError(f"its {name} must be a dict, got {facts[name]!r}")
         return ObjectTable(columns, {"made_from": None} | facts)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise SettingError(str(broken(path, error))) from error
@@ -191,22 +194,22 @@ def no_objects(facts=None):
 def _columns(content):
     """The columns of an ObjectTable, from a file of any age."""
     images, rows = len(content["image_path"]), len(content["component_index"])
-    of_row = np.asarray(content["image_level_index"], np.int64)
+    of_row = _whole(content["image_level_index"])
     if np.min(of_row, initial=0) < 0:
         raise IndexError("its rows lead to pictures below 0")
-    sizes = np.asarray(content.get("image_size", np.full((images, 2), -1)), np.int64)
+    sizes = _whole(content.get("image_size", np.full((images, 2), -1)))
     columns = {
-        "image_index": np.asarray(content["image_index"], np.int64)[of_row],
+        "image_index": _whole(content["image_index"])[of_row],
         "image_size": sizes.reshape(images, 2)[of_row],
         "image_made_from": as_column(content.get("image_made_from", [""] * images))[of_row],
-        "component_index": np.asarray(content["component_index"], np.int64),
-        "true_id": np.asarray(content["gt"], np.int64),
-        "predicted_id": np.asarray(content["pred"], np.int64),
-        "box": np.asarray(content["box"], np.int64).reshape(rows, 4),
-        "segment_size": np.asarray(content.get("segment_size", np.full(rows, -1)), np.int64),
+        "component_index": _whole(content["component_index"]),
+        "true_id": _whole(content["gt"]),
+        "predicted_id": _whole(content["pred"]),
+        "box": _whole(content["box"]).reshape(rows, 4),
+        "segment_size": _whole(content.get("segment_size", np.full(rows, -1))),
     }
-    segments = np.asarray(content.get("segments", columns["component_index"]), np.int64)
-    counts = np.asarray(content.get("segment_counts", np.ones(rows)), np.int64)
+    segments = _whole(content.get("segments", columns["component_index"]))
+    counts = _whole(content.get("segment_counts", np.ones(rows)))
     ends = np.cumsum(counts)
     parts = zip((ends - counts).tolist(), ends.tolist(), strict=True)
     columns["segments"] = as_column([segments[start:stop] for start, stop in parts])
@@ -217,19 +220,37 @@ def _columns(content):
     if iou is None:
         pairs = zip(ious, columns["component_index"], strict=True)
         iou = [of_image[number - 1] for of_image, number in pairs]
-    columns["predicted_iou"] = np.asarray(iou, np.float32)
+    columns["predicted_iou"] = _decimal(iou)
     suspicion = content.get("suspicion", 1 - columns["predicted_iou"])
-    columns["suspicion"] = np.asarray(suspicion, np.float32)
-    columns["novelty"] = np.asarray(content.get("novelty", np.full(rows, np.nan)), np.float32)
+    columns["suspicion"] = _decimal(suspicion)
+    columns["novelty"] = _decimal(content.get("novelty", np.full(rows, np.nan)))
     if "thumbnail" in content:
         columns["thumbnail"] = as_column(content["thumbnail"])
     if "annotated" in content:
         columns["annotated"] = np.asarray(content["annotated"])
     for name in VECTORS:
         if name in content:
-            vectors = np.asarray(content[name], np.float32)
+            vectors = _decimal(content[name])
             columns[name] = vectors if rows else vectors.reshape(0, *vectors.shape[1:] or (0,))
     return columns
+
+
+def _whole(values):
+    """Whole numbers as int64; others are refused, as half a segment would lead to another one."""
+    numbers = np.asarray(values)
+    is_number = numbers.dtype.kind in "biuf" or not numbers.size
+    with np.errstate(invalid="ignore"):  # infinite, or no number
+        whole = numbers.astype(np.int64, copy=False) if is_number else None
+    if not is_number or (whole != numbers).any():
+        raise ValueError(f"it has {numbers.dtype} where whole numbers belong")
+    return whole
+
+
+def _decimal(values):
+    numbers = np.asarray(values)
+    if numbers.size and numbers.dtype.kind not in "biuf":
+        raise ValueError(f"it has {numbers.dtype} where numbers belong")
+    return numbers.astype(np.float32, copy=False)
 
 
 def _check(columns):
