@@ -37,11 +37,11 @@ class Seen:
 
         `verify`: read all files. `keep`: note what is found, at the end.
         """
-        before = {} if verify else _read(self.path)
+        before = {} if verify else read_states(self.path)
         facts, found = provenance.digest(self.facts | {"formats": provenance.FORMATS}), {}
 
         def why(image):
-            state = _state(facts, self.files(image))
+            state = state_of(facts, self.files(image))
             if state is not None and before.get(str(image)) == state:
                 return None
             reason = self.why(image)
@@ -52,14 +52,13 @@ class Seen:
             yield why
         finally:
             if keep and found:
-                with suppress(OSError, WriteError):  # it only saves time
-                    _update(self.path, found)
+                note(self.path, found)
 
 
-def _state(facts, paths):
-    """What changes with the facts, and with any of some files.
+def state_of(facts, paths):
+    """What changes with the facts, text, and with any of some files; itself text.
 
-    None: one is missing, or has changed just now.
+    None: one is missing, or has changed just now. To be asked before they are read.
     """
     newest, states = time.time_ns() - _SETTLED_NS, [facts]
     for path in paths:
@@ -74,7 +73,7 @@ def _state(facts, paths):
     return hashlib.sha256(repr(states).encode()).hexdigest()[:32]
 
 
-def _read(path):
+def read_states(path):
     """States by image; none where the file is missing or broken."""
     try:
         return dict(json.loads(read_sealed(path)))
@@ -82,10 +81,10 @@ def _read(path):
         return {}
 
 
-def _update(path, found):
-    """Note the states of some images, and forget those that are None."""
-    with locked(path):  # other shards note theirs
-        there = _read(path)
+def note(path, found):
+    """Note the states of some images, and forget those that are None; where it can be written."""
+    with suppress(OSError, WriteError), locked(path):  # other shards note theirs
+        there = read_states(path)
         states = {image: state for image, state in (there | found).items() if state is not None}
         if states != there:
             with sealed_file(path) as file:
