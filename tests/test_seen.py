@@ -55,6 +55,17 @@ def test_images_are_read_once_and_again_after_a_change(stage):
     assert stage.look([0, 1]) == ([], [None] * 2)
 
 
+@pytest.mark.promise(4)
+def test_a_file_that_only_the_others_name_may_be_missing_and_is_heeded_where_it_is_there(stage):
+    photograph = stage.folder / "photograph"
+    seen = replace(stage.seen, inputs=lambda image: [photograph] * image)
+    assert stage.look(seen=seen) == ([0, 1, 2], [None] * 3)
+    assert stage.look(seen=seen) == ([], [None] * 3)
+    photograph.touch()
+    assert stage.look(seen=seen) == ([1, 2], [None] * 3)
+    assert stage.look(seen=seen) == ([], [None] * 3)
+
+
 @posix
 @pytest.mark.promise(5)
 def test_a_damage_that_keeps_size_and_time_of_a_file_is_read(stage):

@@ -156,13 +156,15 @@ def source_of(results, index, path=None):
     Raises
     ------
     FileNotFoundError, ValueError
-        A file is missing; it is broken, or the image was predicted again since it was measured.
+        A file is missing; it is broken, or the image was predicted again since it was measured, or
+        would have to be, as it has changed.
     """
     source = provenance.made_from(path or results.metrics(index))
     if source:
         prediction = provenance.made_from(results.prediction(index)) or {}
         if provenance.why_differs(source["prediction"] or {}, prediction):
             raise ValueError("predicted again since it was measured; run src/MetaSeg/main.py again")
+        provenance.check_inputs(prediction)
     return source
 
 
@@ -177,7 +179,10 @@ def seen(results, predicted_ids, heatmaps):
     def why(index):
         return why_stale(results, index, predicted_ids, heatmaps)
 
-    return Seen(results.folder("metrics") / "seen.json", facts, paths, why)
+    def inputs(index):
+        return provenance.inputs_of(results.prediction(index))
+
+    return Seen(results.folder("metrics") / "seen.json", facts, paths, why, inputs)
 
 
 def why_stale(results, index, predicted_ids, heatmaps=None):
@@ -185,7 +190,7 @@ def why_stale(results, index, predicted_ids, heatmaps=None):
 
     Metrics of further heat maps that are there are kept where none are asked for.
     """
-    prediction = cache(partial(provenance.made_from, results.prediction(index)))  # read once
+    prediction = cache(partial(_prediction_from, results, index))  # read once
 
     def made_from(known):
         maps = _map_paths(heatmaps, index)
@@ -198,9 +203,15 @@ def why_stale(results, index, predicted_ids, heatmaps=None):
 
 
 def _made_from(results, index, predicted_ids, heatmaps):
-    prediction = provenance.made_from(results.prediction(index))
+    prediction = _prediction_from(results, index)
     maps = _map_paths(heatmaps, index)
     return provenance.of_segments(prediction, predicted_ids, maps)
+
+
+def _prediction_from(results, index):
+    prediction = provenance.made_from(results.prediction(index))
+    provenance.check_inputs(prediction or {})
+    return prediction
 
 
 def _map_paths(heatmaps, index):

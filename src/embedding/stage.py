@@ -49,7 +49,7 @@ class Embedding(Kept):
             return [self.file_of(name), *self.source.files(name)]
 
         facts = {"network": self.network, "selection": self.source.selection}
-        return Seen(seen_vectors(self.path), facts, files, self.why_stale)
+        return Seen(seen_vectors(self.path), facts, files, self.why_stale, self.source.inputs)
 
     def why_stale(self, name):
         """Why a picture must be embedded, as text; None: it need not."""

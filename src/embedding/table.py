@@ -50,11 +50,11 @@ def collect(log, embedding, names, done, verify=False):
         pictures = _stored(path)
         depends = provenance.digest({"network": embedding.network, "names": [*map(str, names)]})
         state = state_of(depends, map(embedding.file_of, pictures))
-        is_seen = state is not None and read_states(seen_vectors(path)).get(_SEEN) == state
+        is_seen = read_states(seen_vectors(path)).get(_SEEN) == [state]
         unchanged = _unchanged(log, embedding, names) if is_seen and not verify else None
         if unchanged is None:
             table, facts, is_all = _collect(log, embedding, names, done, pictures)
-            note(seen_vectors(path), {_SEEN: state if is_all else None})
+            note(seen_vectors(path), {_SEEN: [state] if state and is_all else None})
         else:
             table, facts = unchanged
             log.info("%s is up to date: not embedded again", path)

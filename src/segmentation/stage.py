@@ -1,9 +1,10 @@
 """Stage 1: from the pictures of a dataset to their predictions on disk."""
 
 import logging
+import os
 import threading
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -54,6 +55,9 @@ def predict_dataset(run, predictor, indices, forget=False):
             predictor.seen,
             threads=run.num_cores - loaders if loaders > 1 else run.num_cores,
         )
+    for name, _ in tally.failed:  # later stages look again at what is left of another picture
+        with suppress(OSError):
+            os.utime(results.prediction(int(name.removeprefix("image "))))
     if predictor.stray_ids:
         run.log.warning("%s", predictor.told_stray_ids(predictor.stray_ids))
     return tally
