@@ -19,11 +19,14 @@ from src.errors import SettingError
 from src.records import Prediction
 from src.registry import REPOSITORY
 from src.run import kept, processes
+from src.run.runner import Runner
 from src.segmentation.inference import Computing
-from src.segmentation.stage import Predictor
+from src.segmentation.stage import Predictor, predict_dataset
+from src.store import seen
 from src.store.arrays import read_prediction
 from src.store.paths import Results
 
+LOG = logging.getLogger(__name__)
 MODULE = """
 import os, signal
 from pathlib import Path
@@ -105,6 +108,26 @@ def test_a_prediction_is_stale_as_soon_as_its_picture_is_another(predictor):
     assert predictor.why_stale(0) is None  # the bytes are what counts
     Image.new("RGB", (4, 3), (7, 7, 7)).save(path)
     assert predictor.why_stale(0) == "other image.sha256, image.size"
+
+
+@pytest.mark.promise(4)
+def test_what_was_seen_is_predicted_again_as_soon_as_a_file_is_another(predictor, monkeypatch):
+    monkeypatch.setattr(seen, "_SETTLED_NS", 0)
+    predictor = replace(predictor, loaders=1)
+    path = predictor.samples.samples[3][0]
+
+    def counts(**how):
+        tally = predict_dataset(Runner(LOG, **how), predictor, [0, 3, 4])
+        return tally.done, tally.skipped
+
+    assert [counts() for _ in range(3)] == [(3, 0), (0, 3), (0, 3)]
+    Image.new("RGB", (4, 3), (7, 7, 7)).save(path)
+    assert [counts() for _ in range(3)] == [(1, 2), (0, 3), (0, 3)]
+    file = predictor.results.prediction(4)
+    file.write_bytes(file.read_bytes()[:-1])
+    with replace(predictor.seen, why=lambda index: None).looking() as note_as_it_is:
+        note_as_it_is(4)
+    assert [counts(), counts(verify=True), counts()] == [(0, 3), (1, 2), (0, 3)]
 
 
 def test_what_arrives_again_in_a_process_is_the_same_and_keeps_its_network(predictor, monkeypatch):

@@ -3,7 +3,7 @@
 Stage 1 measures a picture itself where the probabilities are not stored.
 """
 
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -185,7 +185,10 @@ def seen(results, predicted_ids, heatmaps):
     def why(index):
         return why_stale(results, index, predicted_ids, heatmaps)
 
-    return Seen(results.folder("metrics") / "seen.json", facts, paths, why)
+    def inputs(index):
+        return provenance.inputs_of(results.prediction(index))
+
+    return Seen(results.folder("metrics") / "seen.json", facts, paths, why, inputs)
 
 
 def why_stale(results, index, predicted_ids, heatmaps=None):
@@ -193,18 +196,28 @@ def why_stale(results, index, predicted_ids, heatmaps=None):
 
     Metrics of further heat maps that are there are kept where none are asked for.
     """
-    made_from = partial(_made_from, results, index, predicted_ids, heatmaps)
+    prediction = cache(partial(_prediction_from, results, index))  # read once
+
+    def made_from(known):
+        maps = _map_paths(heatmaps, index)
+        return provenance.of_segments(prediction(), predicted_ids, maps, known)
+
     ignored = () if heatmaps else ("heatmaps",)
     paths = results.metrics(index), results.components(index)
     reasons = (provenance.why_stale(path, made_from, ignored) for path in paths)
     return next(filter(None, reasons), None)
 
 
-def _made_from(results, index, predicted_ids, heatmaps=None, known=None):
+def _made_from(results, index, predicted_ids, heatmaps):
+    prediction = _prediction_from(results, index)
+    maps = _map_paths(heatmaps, index)
+    return provenance.of_segments(prediction, predicted_ids, maps)
+
+
+def _prediction_from(results, index):
     prediction = provenance.made_from(results.prediction(index))
     provenance.check_inputs(prediction or {})
-    maps = _map_paths(heatmaps, index)
-    return provenance.of_segments(prediction, predicted_ids, maps, known)
+    return prediction
 
 
 def _map_paths(heatmaps, index):

@@ -88,6 +88,10 @@ class Judge(Kept):
                 own += [path for path in (picture, labels) if path and Path(path).exists()]
         return own
 
+    def inputs(self, name):
+        """Paths of the files that the prediction of a picture was made from."""
+        return provenance.inputs_of(self.places(name.dataset)[0].prediction(name.index))
+
     def made_from(self, name):
         """Digest of what the segments of a picture were made from, and what chooses among them.
 
@@ -281,6 +285,10 @@ class Loaded(Kept):
     def files(self, _name):
         """As of `Judge`."""
         return [self.path]
+
+    def inputs(self, _name):
+        """As of `Judge`: the file says nothing of them."""
+        return []
 
     def made_from(self, name):
         """As of `Judge`."""

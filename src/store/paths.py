@@ -173,6 +173,16 @@ def known_vectors(table):
     return vectors_folder(table) / "known.p"
 
 
+def seen_vectors(table):
+    """Path of what stage 4 has seen of the files that a table is collected from; see `seen`."""
+    return vectors_folder(table) / "seen.json"
+
+
+def judged_pictures(table):
+    """Path of what is known of all segments of the pictures that a table is collected from."""
+    return vectors_folder(table) / "judged.p"
+
+
 def tags_path(table):
     """Path of the tags of a table of embedded segments: JSON, beside it."""
     path = Path(table)

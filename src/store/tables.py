@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from src.errors import SettingError
-from src.records import ObjectTable
+from src.records import ImageName, ObjectTable
 from src.store.files import read_text, whole_file
 from src.store.paths import plain_name
 from src.store.safe_pickle import Pickler, load
@@ -181,6 +181,60 @@ def read_objects(path):
             _check(columns)
         return ObjectTable(columns, facts) if columns else no_objects(facts), made_from
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise broken(path, error) from error
+
+
+def write_judged(path, facts, made_from):
+    """Store what is known of all segments of many pictures; see `write_table`.
+
+    `facts` are those of `Judge.objects_of` by ImageName; those of a picture whose
+    vectors are not all finite have the list "not_finite", numbers of segments.
+    """
+    content = {}
+    for dataset in dict.fromkeys(name.dataset for name in facts):
+        indices, those = zip(*_of_dataset(facts, dataset), strict=True)
+        segments, left_out = (
+            {key: [of[what][key] for of in those] for key in those[0][what]}
+            for what in ("segments", "left_out")
+        )
+        content[dataset] = {
+            "image_index": np.array(indices),
+            "segment_counts": np.array([len(of) for of in next(iter(segments.values()))]),
+            "segments": {key: np.concatenate(columns) for key, columns in segments.items()},
+            "left_out": {key: np.array(counts) for key, counts in left_out.items()},
+            "not_finite": {
+                at: of["not_finite"] for at, of in enumerate(those) if of.get("not_finite")
+            },
+        }
+    write_table(path, {"datasets": content}, made_from)
+
+
+def _of_dataset(facts, dataset):
+    return [(name.index, of) for name, of in facts.items() if name.dataset == dataset]
+
+
+def read_judged(path):
+    """Read what was given to `write_judged`: facts by ImageName, and what they were made from.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        The file is missing; it is broken, or is no such table.
+    """
+    content, facts = read_pickle(path), {}
+    try:
+        for dataset, of in content["datasets"].items():
+            ends = np.cumsum(of["segment_counts"])[:-1]
+            segments = {key: np.split(column, ends) for key, column in of["segments"].items()}
+            left_out = {key: counts.tolist() for key, counts in of["left_out"].items()}
+            for at, index in enumerate(of["image_index"].tolist()):
+                facts[ImageName(dataset, index)] = {
+                    "segments": {key: columns[at] for key, columns in segments.items()},
+                    "left_out": {key: counts[at] for key, counts in left_out.items()},
+                    "not_finite": of["not_finite"].get(at, []),
+                }
+        return facts, content["made_from"]
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise broken(path, error) from error
 
 
