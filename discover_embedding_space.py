@@ -20,9 +20,9 @@ from src.discover.display import require_display, show_explorer, write_pictures
 from src.discover.explorer import Explorer
 from src.discover.query import embed_part, read_part
 from src.discover.segments import Segments
-from src.embedding import space
+from src.embedding import duplicates, space
 from src.embedding.maps import Reduction, read_with_maps
-from src.embedding.table import only_datasets
+from src.embedding.table import only_datasets, read_table
 from src.errors import SettingError
 from src.model_card import known_card
 from src.run import choice
@@ -55,6 +55,9 @@ def config():
         ),
         query=setting(None, "picture to find neighbours of", none="no picture", kind=PATH),
         query_box=setting(None, "its part that counts", none="all of it", kind=BOX),
+        duplicates=setting(
+            False, "write a picture of the near duplicates beside the file, and open no window"
+        ),
         browser=setting(False, "explore in a web browser, also from another computer"),
         address=setting("127.0.0.1", "network interface that browsers reach; this one is local"),
         port=setting(8988, "their port, or the next that is free", at_least=0, at_most=65535),
@@ -99,6 +102,20 @@ def check_segment(path, table, segment):
         )
 
 
+def file_of(args, model, log):
+    """Path of the file of stage 4 that the settings ask for."""
+    named = args["load_file"]
+    return Path(named) if named else choice.embeddings_file(args, model.name, log)
+
+
+def report_duplicates(args, names, model, card, log):
+    """Write the picture of the near duplicates of the data sets called `names`; None: of all."""
+    path = file_of(args, model, log)
+    table = only_datasets(path, read_table(path), names)
+    segments = segments_of(log, table, card, args["io_path"])
+    duplicates.report(log, path, table, segments.thumbnail_or_blank)
+
+
 def segments_of(log, table, card, io_path):
     """The table with names and colours of classes: Segments."""
     names = dict.fromkeys(table["dataset"])
@@ -130,11 +147,13 @@ def main(args, tsne, mainplot, _log):
     io_path = args["io_path"]
     model = entries.choose_model(models, args["model_name"], io_path)
     card = known_card(io_path, model, CONFIG.TRAIN_DATASET)
+    if args["duplicates"]:
+        report_duplicates(args, names, model, card, _log)
+        return
     check_options(args["method"], tsne, args["browser"], **mainplot)
     part = read_part(args["query"], args["query_box"])
     server = listen(args["address"], args["port"]) if args["browser"] else None
-    named = args["load_file"]
-    path = Path(named) if named else choice.embeddings_file(args, model.name, _log)
+    path = file_of(args, model, _log)
     reduction = Reduction(args["method"], args["embedding_size"], args["seed"], dict(tsne))
     how = args["overwrite"], args["keep_map"]
     table = only_datasets(path, read_with_maps(_log, path, reduction, *how), names)

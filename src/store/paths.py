@@ -167,6 +167,12 @@ def tags_path(table):
     return path.with_name(f"{path.name.removesuffix('.p')}_tags.json")
 
 
+def duplicates_path(table):
+    """Path, without its suffix, of the picture of a table's near duplicates: beside it."""
+    path = Path(table)
+    return path.with_name(f"{path.name.removesuffix('.p')}_duplicates")
+
+
 def min_size_of(table):
     """Smallest height and width in the name of a table of embedded segments.
 
