@@ -203,7 +203,7 @@ def draw(nearest, threshold, thumbnail_of, title):
     above.set_title(title)
     for axes in below:
         axes.set_axis_off()
-    for k, entry in enumerate(_examples(nearest.distances, threshold)):
+    for k, entry in enumerate(_examples(nearest, threshold)):
         distance = nearest.distances[entry]
         colour = NEAR if distance < threshold else FAR
         below[k].set_title(f"{distance:.3g}", color=colour)
@@ -220,13 +220,16 @@ def _draw_distances(axes, distances, threshold):
     axes.axvline(threshold, color=NEAR, label=f"threshold {threshold:.3g}")
     axes.set(xscale="log", xlim=ends, xlabel="distance to the nearest other object")
     axes.set_ylabel("objects")
-    axes.legend(frameon=False)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.legend(frameon=False, loc="upper right")
 
 
-def _examples(distances, threshold):
+def _examples(nearest, threshold):
     """Entries of pairs to show, the nearest first: as many below the threshold as from it on."""
-    order = np.argsort(distances, kind="stable")
-    count = np.searchsorted(distances[order], threshold)
+    pairs = np.sort(np.stack([nearest.rows, nearest.others], axis=1))
+    _, once = np.unique(pairs, axis=0, return_index=True)
+    order = once[np.argsort(nearest.distances[once], kind="stable")]
+    count = np.searchsorted(nearest.distances[order], threshold)
     return [entry for part in (order[:count], order[count:]) for entry in _spread(part, SHOWN // 2)]
 
 
