@@ -2,6 +2,7 @@
 
     python discover_embedding_space.py
     python discover_embedding_space.py with args.query=photo.jpg args.query_box=[10,20,200,180]
+    python discover_embedding_space.py with args.net=clip args.text="a cow on the road"
 
 Opens a window; `with args.browser=True` serves it to a web browser, and
 `with mainplot.save_path=map.png` writes the map as a picture instead.
@@ -18,7 +19,7 @@ from src import class_ids, entries
 from src.discover.browser import listen, serve
 from src.discover.display import require_display, show_explorer, write_pictures
 from src.discover.explorer import Explorer
-from src.discover.query import embed_part, read_part
+from src.discover.query import embed_part, embed_words, read_part
 from src.discover.segments import Segments
 from src.embedding import duplicates, space
 from src.embedding.maps import Reduction, read_with_maps
@@ -27,11 +28,12 @@ from src.errors import SettingError
 from src.model_card import known_card
 from src.run import choice
 from src.run.experiment import create_experiment
-from src.run.settings import NAMES, PATH, setting, shared_settings, some_whole_numbers
+from src.run.settings import NAMES, PATH, Kind, setting, shared_settings, some_whole_numbers
 from src.store import names as kept_names
 from src.store.paths import net_of, tags_path
 
 BOX = some_whole_numbers("[left, upper, right, lower] in pixels", 4, at_least=0)
+WORDS = Kind("a line of words", lambda value: isinstance(value, str) and value.strip() != "")
 
 ex = create_experiment("discover_embedding_space")
 
@@ -55,6 +57,12 @@ def config():
         ),
         query=setting(None, "picture to find neighbours of", none="no picture", kind=PATH),
         query_box=setting(None, "its part that counts", none="all of it", kind=BOX),
+        text=setting(
+            None,
+            "words to find objects by; the network must read them",
+            none="no words",
+            kind=WORDS,
+        ),
         duplicates=setting(
             False, "write a picture of the near duplicates beside the file, and open no window"
         ),
@@ -141,6 +149,13 @@ def embedder_of(net, table, model, card, log):
     return vectors.CropEmbedder(entry, crop_size, 1, device)
 
 
+def in_full_space(make, **how):
+    """An Explorer that finds neighbours in the vectors as they are: words have no other place."""
+    explorer = make(**how)
+    explorer.next_space()
+    return explorer
+
+
 @ex.automain
 def main(args, tsne, mainplot, _log):
     names = entries.dataset_names(datasets, args["datasets"], args["io_path"])
@@ -151,6 +166,8 @@ def main(args, tsne, mainplot, _log):
         report_duplicates(args, names, model, card, _log)
         return
     check_options(args["method"], tsne, args["browser"], **mainplot)
+    if args["query"] and args["text"]:
+        raise SettingError("args.query and args.text are two questions: choose one of them")
     part = read_part(args["query"], args["query_box"])
     server = listen(args["address"], args["port"]) if args["browser"] else None
     path = file_of(args, model, _log)
@@ -159,18 +176,23 @@ def main(args, tsne, mainplot, _log):
     table = only_datasets(path, read_with_maps(_log, path, reduction, *how), names)
     check_segment(path, table, mainplot["segment"])
     net = args["net"] or net_of(path)
-    embedder = part and embedder_of(net, table, model, card, _log)
-    query = part and embed_part(_log, part, table, net, embedder)
+    line, query = args["text"], None
+    if part or line:
+        embedder = embedder_of(net, table, model, card, _log)
+        embed, what = (embed_words, line) if line else (embed_part, part)
+        query = embed(_log, what, table, net, embedder)
     make = partial(
         Explorer,
         segments_of(_log, table, card, io_path),
         Path(io_path, "pictures", "explorer"),
         tags_path=tags_path(path),
         query=query,
-        metric=args["metric"],
+        metric="cos" if line else args["metric"],
         n_neighbours=args["neighbours"],
         seed=args["seed"],
     )
+    if line:
+        make = partial(in_full_space, make)
     if server is not None:
         asyncio.run(serve(make, server))
     elif mainplot["save_path"]:

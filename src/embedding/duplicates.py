@@ -158,8 +158,9 @@ def suggest_threshold(distances):
     """Distance below which nearest others are near duplicates, from those of many objects (n,).
 
     Where their logarithms lie in two heaps that are told apart, by a mixture of two Gaussians, that
-    is between the two. Else near ones are the exception: below the lower quartile by more than one
-    and a half times what is between the quartiles (Tukey). 1 where all are copies.
+    is the middle of the widest gap between their means. Else near ones are the exception: below the
+    lower quartile by more than one and a half times what is between the quartiles (Tukey). 1 where
+    all are copies.
     """
     known = distances[distances > 0]
     if not len(known):
@@ -172,8 +173,10 @@ def suggest_threshold(distances):
         low, high = np.argsort(heaps.means_[:, 0])
         gap = heaps.means_[high, 0] - heaps.means_[low, 0]
         if np.sqrt(2 / heaps.covariances_.sum()) * gap > SEPARATE:
-            between = np.linspace(heaps.means_[low], heaps.means_[high], 512)
-            return float(10 ** between[np.argmax(heaps.predict(between) == high), 0])
+            means = heaps.means_[[low, high], 0]
+            between = np.sort(np.r_[means, logs[(logs > means[0]) & (logs < means[1])]])
+            widest = np.diff(between).argmax()
+            return float(10 ** between[widest : widest + 2].mean())
     lower, upper = np.percentile(logs, [25, 75])
     return float(10 ** (lower - 1.5 * (upper - lower)))
 
