@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from threadpoolctl import threadpool_limits
 
 from src import pictures
 from src.embedding import space
@@ -55,6 +56,7 @@ def report(log, path, table, thumbnail_of):
     log.info("wrote %s.png: %s", place, found)
 
 
+@threadpool_limits.wrap(limits=1)  # threads that wait for each other where others use the cores
 def near_duplicates(vectors, threshold):
     """Sets of objects that pairs nearer than a threshold link.
 
