@@ -15,7 +15,7 @@ import discover_embedding_space as script
 from configuration import embedding_networks
 from src.discover.query import embed_words
 from src.embedding.maps import MAPS
-from src.embedding.networks import choose_entry, embed_stream
+from src.embedding.networks import choose_entry
 from src.embedding.space import nearest
 from src.embedding.vectors import CropEmbedder
 from src.errors import SettingError
@@ -86,8 +86,8 @@ def test_crops_become_what_transformers_makes_of_them(saved):
     expected = unit(network.get_image_features(images).pooler_output)
     embedder = embedder_of(folder)
     assert embedder.network.crop_size == (SIDE, SIDE)
-    vectors = dict(embed_stream(embedder.network, enumerate(crops), 2))
-    assert_allclose(np.stack([vectors[k] for k in range(3)]), expected, atol=1e-6)
+    ((_, vectors),) = embedder.embed([("picture", list(crops))])
+    assert_allclose(vectors, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
