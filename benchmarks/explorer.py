@@ -27,12 +27,15 @@ from src.discover.explorer import Explorer
 from src.discover.segments import Segments
 from src.embedding.groups import find_groups
 from src.embedding.maps import Reduction
+from src.embedding.ranking import more_like
+from src.embedding.space import nearest
 from src.store.tables import write_embeddings
 from tests.factories import object_table
 
 SCRIPT = Path(__file__).resolve().parents[1] / "discover_embedding_space.py"
 SEGMENTS, POINTS = 100_000, 1_000_000
 FEATURES = 1920  # as densenet201 gives them
+RANKED_FEATURES = 384  # as dinov2_small gives them
 IN_IMAGE = 20  # segments
 REDUCTION = Reduction("tsne", 2, CONFIG.SEED)  # of the stored maps
 NEIGHBOURS = 49
@@ -168,6 +171,17 @@ class Bench:
         self.canvas.draw()
 
 
+def report_rankings(rng):
+    """Print how long it takes to put all segments in order."""
+    vectors = rng.random((SEGMENTS, RANKED_FEATURES), np.float32)
+    words = rng.normal(size=RANKED_FEATURES)
+    print(f"{SEGMENTS:,} vectors of {RANKED_FEATURES} values")
+    report_calls("re-rank by 10 examples", lambda: more_like(vectors, range(10)), 300)
+    many = range(10), range(10, 20)
+    report_calls("by 10 counter-examples, too", lambda: more_like(vectors, *many), 300)
+    report_calls("text query, encoded", lambda: nearest(vectors, words, SEGMENTS, "cos"), 300)
+
+
 def report(what, value, goal, unit, told=""):
     """Print a line of the table."""
     print(f"{what:46} {value:8.2f} {unit:2}   goal {goal:6g}{told}", flush=True)
@@ -201,6 +215,7 @@ def main():
     report_calls(f"figures of {GROUPS} groups", bench.describe_groups, 1000)
     _, seconds = timed(find_groups, heaps(SEGMENTS, FEATURES, rng))
     report("groups found", seconds, 60, "s")
+    report_rankings(rng)
     bench = Bench(make_table(POINTS, 2, rng))
     print(f"{POINTS:,} points")
     report_calls("hover", bench.hover, 30)

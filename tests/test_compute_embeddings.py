@@ -955,7 +955,7 @@ def test_the_selection_of_the_training_dataset_holds_unless_another_is_asked_for
         ({"net": "segmentation", "crop_size": [9, 9]}, "go with networks that see crops"),
         ({"crop_size": [9]}, r"`args.crop_size` must be \[height, width\]"),
         ({"net": "mean_color"}, "Did you mean 'mean_colour'"),
-        ({"net": "timm/"}, "timm/<name> need no entry"),
+        ({"net": "timm/"}, "timm/<name> and hf/<name or folder> need no entry"),
         ({"net": "no_network"}, "'no_network' must be a torch.nn.Module"),
         ({"net_weights": "missing.pth"}, "weights of 'mean_colour' are missing"),
         ({"datasets": [[1], 2]}, r"there is no dataset '\[1\]'"),

@@ -77,10 +77,10 @@ class Results:
         """Path of the table of embedded segments, collected by stage 4.
 
         `min_size` is the smallest height and width of a segment, pixels or shares of the picture's
-        height; `net` the network that made the vectors, such as timm/<name>.
+        height; `net` the network that made the vectors, such as timm/<name>, see `net_of`.
         """
         height, width = min_size
-        name = f"embeddings_{height:g}_{width:g}_{net.replace('/', '_')}.p"
+        name = f"embeddings_{height:g}_{width:g}_{stored_net(net)}.p"
         return Path(self.io_path, "embeddings", self.model, name)
 
     def all_embeddings(self):
@@ -195,6 +195,12 @@ def groups_path(table):
     return path.with_name(f"{path.name.removesuffix('.p')}_groups.json")
 
 
+def duplicates_path(table):
+    """Path, without its suffix, of the picture of a table's near duplicates: beside it."""
+    path = Path(table)
+    return path.with_name(f"{path.name.removesuffix('.p')}_duplicates")
+
+
 def min_size_of(table):
     """Smallest height and width in the name of a table of embedded segments.
 
@@ -210,10 +216,15 @@ def min_size_of(table):
     return tuple(float(size) if "." in size else int(size) for size in name.group(1, 2))
 
 
+def stored_net(net):
+    """Name of a network that makes vectors as the names of files have it."""
+    return net.replace("/", "_", 1).replace("/", "--")
+
+
 def net_of(table):
     """Name of the network that made the vectors, as the name of their table has it, or None."""
     name = re.fullmatch(_TABLE, Path(table).name)
-    return name and name[3].replace("timm_", "timm/", 1)
+    return name and re.sub("^(timm|hf)_", r"\1/", name[3]).replace("--", "/")
 
 
 def _files(folder):
