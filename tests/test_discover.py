@@ -918,7 +918,15 @@ def test_nothing_is_cut_off_or_overlaps_in_a_small_window(hand, size):
     assert hand.map.axes.bbox.x1 < hand.panel.axes.bbox.x0
     assert hand.panel.axes.bbox.x1 <= window.x1
     (drawn,) = hand.map.title.fitted()
-    assert ("…" in drawn) == (hand.map.title.width_px() > (1 - 0.024) * size[0])
+    room = hand.map.axes.bbox.width  # beside it begins the panel
+    assert ("…" in drawn) == (hand.map.title.width_px() > room)
+
+
+def test_a_small_page_has_all_buttons_and_the_slider(hand):
+    hand.resize(0.6 * 800, 0.6 * 424)  # what a browser of 800 x 600 pixels leaves, at 60 dpi
+    commands = {what for _, kind, what in hand.panel._targets if kind == "command"}
+    assert {*state.WAYS, "next_tool", "ask_tag", "export_selection", "undo"} <= commands
+    assert hand.slider.ax.bbox.width > 100 and len(hand.legend()[1]) == 4
 
 
 def test_drawing_does_not_blit_which_some_toolkits_refuse_meanwhile(hand):
@@ -1260,6 +1268,24 @@ def test_two_windows_on_one_table_keep_and_see_each_others_tags(results, tmp_pat
     one.press("u")  # takes its own away, not the other's
     assert [entry[-1] for entry in read_tags(path)] == ["boat"]
     assert [one.explorer.tag_of(row) for row in (0, 3)] == ["", "boat"]
+
+
+@pytest.mark.promise(15)
+def test_undo_takes_no_tags_of_others_away(results, tmp_path):
+    path = tmp_path / "tags.json"
+    one, two = (Hand(*results, tmp_path, tags_path=path) for _ in range(2))
+    one.explorer.tags_kept = two.explorer.take_tags  # as in a browser: at once
+    two.explorer.tags_kept = one.explorer.take_tags
+    for hand, row, word in ((one, 0, "cow"), (two, 3, "boat"), (one, 3, "ship")):
+        hand.press("escape", "escape", "l")
+        hand.draw_around([row])
+        hand.press("n", *word, "enter")
+    assert [two.explorer.tag_of(row) for row in (0, 3)] == ["cow", "ship"]
+    two.press("u")  # its own is not there any more
+    assert [two.explorer.tag_of(row) for row in (0, 3)] == ["cow", "ship"]
+    assert [entry[-1] for entry in read_tags(path)] == ["cow", "ship"]
+    one.press("u")
+    assert [two.explorer.tag_of(row) for row in (0, 3)] == ["cow", "boat"]
 
 
 @pytest.mark.promise(15)

@@ -20,6 +20,7 @@ from src.discover.sheets import Sheets
 from src.discover.views import OUTSIDE, MapView, SheetView
 from src.embedding import space as embedding_space
 from src.errors import RunError
+from src.store.reports import one_line
 from src.store.tags import change_tags, is_text, read_tags
 
 MAP_SIZE_IN = SHEET_SIZE_IN = (12.0, 8.0)
@@ -125,7 +126,7 @@ class Explorer:
         return of_state
 
     def _map_title(self):
-        names = ", ".join(dict.fromkeys(map(str, self.table["dataset"])))
+        names = ", ".join(map(one_line, dict.fromkeys(self.table["dataset"])))
         images = len(set(self.table.image_names()))
         what = f"{counted(len(self.segments), 'object')} of {counted(images, 'image')}"
         return f"Embedding space of {names}: {what}"
@@ -397,7 +398,7 @@ class Explorer:
         if not self._any_chosen():
             return
         rows = np.flatnonzero(self.chosen())
-        known = short(", ".join(self.state.tag_names), 60)
+        known = short(", ".join(map(one_line, self.state.tag_names)), 60)
         hint = (f"so far: {known}; " if known else "") + "nothing typed: take the tag away"
         prompt = f"Tag of {counted(len(rows), 'selected object')}"
         self._ask(prompt, hint, partial(self._take_tag, rows))
@@ -548,7 +549,7 @@ class Explorer:
         """One line about a segment, its tag included."""
         text = self.segments.describe(row)
         tag = self.tag_of(row)
-        return f"{text}  ·  tag {tag}" if tag else text
+        return f"{text}  ·  tag {one_line(tag)}" if tag else text
 
     def colour_of(self, row):
         """The colour of a segment now, (r, g, b) from 0 to 255."""

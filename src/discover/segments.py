@@ -12,6 +12,7 @@ from src.discover.state import Scale
 from src.records import NO_LABEL
 from src.store.arrays import read_components, read_prediction
 from src.store.paths import Results
+from src.store.reports import one_line
 
 BLUE = (31, 119, 180)
 GREY = (170, 174, 182)  # without a label or a tag
@@ -72,7 +73,7 @@ class Segments:
     def describe(self, row):
         """One line about a segment: where it comes from, its classes, how strange it is."""
         parts = [
-            f"{self.table['dataset'][row]}",
+            one_line(self.table["dataset"][row]),
             f"image {self.table['image_index'][row]}",
             self._segments(row),
             self.classes(row),
@@ -225,7 +226,7 @@ class Segments:
         datasets, dataset_of = np.unique(self.table["dataset"], return_inverse=True)
         if way == state.BY_DATASET:
             colours = pictures.distinct_colours(len(datasets))
-            return state.group_by_name(dataset_of, lambda k: (str(datasets[k]), colours[k]))
+            return state.group_by_name(dataset_of, lambda k: (one_line(datasets[k]), colours[k]))
         pairs = np.asarray(self.table["true_id"], np.int64) * len(datasets) + dataset_of
 
         def entry(pair):
@@ -243,14 +244,15 @@ def _by_cluster(clusters):
 
 def _by_tag(tags, names):
     colours = [GREY, *pictures.distinct_colours(len(names))]
-    return state.Groups(tags, (NO_TAG, *names), np.array(colours, np.uint8))
+    return state.Groups(tags, (NO_TAG, *map(one_line, names)), np.array(colours, np.uint8))
 
 
 def _entry(class_id, mapping):
     """Name and colour of a class, also of one that the mapping does not have."""
     class_id = int(class_id)
     if class_id in mapping:
-        return mapping[class_id]
+        name, colour = mapping[class_id]
+        return one_line(name), colour
     if class_id == NO_LABEL:
         return NO_LABEL_NAME, GREY
     return f"class {class_id}", UNNAMED_COLOURS[class_id % len(UNNAMED_COLOURS)]

@@ -8,6 +8,7 @@ from src.discover.display import PAPER
 from src.discover.panel import PINK, counted, short
 from src.discover.views import OUTSIDE
 from src.embedding import space as embedding_space
+from src.store.reports import one_line
 
 PAGE = 96  # thumbnails of a selection that show at a time
 SLOW_VALUES = 2e7  # of a table whose search for neighbours is announced
@@ -57,7 +58,7 @@ class Sheets:
             rows, distances = self._nearest(row)
             sheet.search, sheet.rows = search, np.r_[row, rows]
             sheet.distances = np.r_[0.0, distances]
-        what = explorer.query.name if row == OUTSIDE else explorer.segments.named(row)
+        what = one_line(explorer.query.name) if row == OUTSIDE else explorer.segments.named(row)
         title = f"Nearest neighbours ({explorer.metric}, {explorer.space} space) of {what}"
         self._show(sheet, title, ["query", *as_texts(sheet.distances[1:])])
 
@@ -109,11 +110,11 @@ class Sheets:
     def _caption(self, row, last):
         """Two lines below a thumbnail: what it is; its tag or predicted class, and a number."""
         if row == OUTSIDE:
-            return f"{short(self.explorer.query.name, 15)}\n{last}"
+            return f"{short(one_line(self.explorer.query.name), 15)}\n{last}"
         segments = self.explorer.segments
         true, predicted = segments.true_name(row), segments.predicted_name(row)
         if tag := self.explorer.tag_of(row):
-            second = f"{short(tag, 12)}  {last}"
+            second = f"{short(one_line(tag), 12)}  {last}"
         else:
             alone = true is None or last == "query"
             second = last if alone else f"→ {short(predicted, 15)}  {last}"

@@ -13,7 +13,7 @@ from src.discover.figures import no_coordinates
 from src.discover.panel import INK, MUTED, PINK, Panel, between_lines
 from src.discover.quick import Backdrop, FillingImage, Thumbnail, Words
 from src.discover.state import inside
-from src.store.reports import fonts
+from src.store.reports import fonts, one_line
 
 DENSITY_COLOURS = LinearSegmentedColormap.from_list("density", ["#5b8fd600", "#5b8fd6b0"])
 HIDDEN, EDGE = "#dfe2e8", "#1f243066"  # filtered points; the rim of the others
@@ -72,7 +72,7 @@ class View:
 
     def _line(self, x, **style):
         style = {"fontsize": 9.5, "color": MUTED, "verticalalignment": "baseline"} | style
-        style = {"animated": True, "parse_math": False} | style
+        style = {"animated": True} | style
         words = self.figure.add_artist(Words(x, 0, "", **style))
         words.room = 1 - 2 * MARGIN
         return words
@@ -264,8 +264,8 @@ class MapView(View):
             scalex=False, scaley=False,
         )  # fmt: skip
         self.axes.annotate(
-            text, point, (10, 8), textcoords="offset points", fontsize=10, color=INK, zorder=7,
-            weight="bold", parse_math=False, family=fonts(),
+            one_line(text), point, (10, 8), textcoords="offset points", fontsize=10, color=INK,
+            zorder=7, weight="bold", parse_math=False, family=fonts(),
             path_effects=[withStroke(linewidth=3, foreground="white")],
         )  # fmt: skip
 
