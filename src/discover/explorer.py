@@ -448,7 +448,12 @@ class Explorer:
 
         self._history = [(caught_up(one), what) for one, what in self._history]
         before, self.state = self.state, caught_up(self.state)
-        self._show_state(before)
+        if state.BY_TAG in (self.state.colouring, *(way for way, _ in self.state.hidden)):
+            self._show_state(before)
+            return
+        for sheet in self.sheets.views:  # the map looks the same
+            self.sheets.fill(sheet)
+        self.events.look(self.map)
 
     def export_selection(self):
         """Write the selected segments for other tools: COCO JSON, CSV and crops."""
