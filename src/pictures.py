@@ -23,6 +23,7 @@ ENTROPY_COLOURS = "inferno"  # dark = certain
 IOU_COLOURS = "RdYlBu"  # red = 0, blue = 1: also for who cannot tell red from green
 SCALE_COLOURS = "viridis"
 THUMBNAIL_SIDE_PX = 128
+MOST_ENLARGED = 4
 CONTEXT = 0.15  # of the box's longer side, on each side
 
 
@@ -168,6 +169,24 @@ def thumbnail(image, box, side=THUMBNAIL_SIDE_PX):
     picture = Image.fromarray(crop(image, box, CONTEXT))
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     return _jpeg(picture)
+
+
+def in_context(image, box, mask, side):
+    """A segment with as much around it as it is long, its outline red; (h, w, 3) uint8.
+
+    The longer side has `side` pixels, of a small one fewer. `mask` (H, W) are its pixels; None: the
+    box is drawn.
+    """
+    picture = Image.fromarray(crop(image if mask is not None else draw_box(image, box), box, 1.0))
+    scale = min(side / max(picture.size), MOST_ENLARGED)
+    size = tuple(max(1, round(scale * length)) for length in picture.size)
+    resampling = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
+    result = np.array(picture.resize(size, resampling))
+    if mask is not None:
+        shape = Image.fromarray(np.ascontiguousarray(crop(mask, box, 1.0)))
+        inside = np.array(shape.resize(size, Image.Resampling.NEAREST))
+        result[ndimage.binary_dilation(inside, iterations=2) & ~inside] = RED
+    return result
 
 
 def blank_thumbnail(side=THUMBNAIL_SIDE_PX):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,24 +11,30 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from factories import object_table
-from matplotlib.backend_bases import CloseEvent, KeyEvent, MouseEvent, ResizeEvent
+from matplotlib.backend_bases import (
+    CloseEvent,
+    KeyEvent,
+    MouseEvent,
+    NavigationToolbar2,
+    ResizeEvent,
+)
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 from src import pictures
-from src.discover import explorer, segments, sheets, state
+from src.discover import colours, explorer, sheets, state
 from src.discover.commands import COMMANDS, KEYS
 from src.discover.display import Windows, close_window, require_display, window_figure
 from src.discover.events import BUTTONS
 from src.discover.explorer import Explorer
 from src.discover.export import export_segments
 from src.discover.query import Query
-from src.discover.quick import Backdrop
 from src.discover.segments import Segments
-from src.discover.views import HIDDEN, OUTSIDE
+from src.discover.views import HIDDEN, OUTSIDE, levels_holding
 from src.embedding import space as embedding_space
 from src.errors import SettingError
 from src.records import ObjectTable, Prediction
@@ -41,6 +48,7 @@ PRED = {0: ("road", (128, 64, 128)), 13: ("car", (0, 0, 142))}
 LABEL = {**PRED, 30: ("sofa", (200, 100, 50)), 31: ("boat", (20, 180, 90))}
 ALLEY_LABEL = {7: ("sofa", (1, 2, 3)), 13: ("crate", (90, 90, 0))}  # other ids, a common name
 SHADES = [20, 60, 100, 140, 180, 220]  # the grey of each segment and of its thumbnail
+SOFA, BOAT, CAR, ROAD = map(tuple, colours.palette(4).tolist())  # as frequent: true, predicted
 PLACES = np.array([(0, 0), (1, 0), (0, 3), (5, 0), (5, 4), (9, 9)], np.float32)
 
 
@@ -100,11 +108,12 @@ class Hand:
 
     def __init__(self, folder, table, out_dir, **settings):
         self.opened, self.closed = [], []
+        self.clipboard, self.has_clipboard = None, True
         labels = {"streets": LABEL, "alleys": ALLEY_LABEL}
         self.explorer = Explorer(
             Segments(table, labels, PRED, folder),
             out_dir,
-            windows=Windows(self._new_figure, self.closed.append),
+            windows=Windows(self._new_figure, self._close, self._copy),
             **settings,
         )
         self.out_dir = out_dir
@@ -114,6 +123,14 @@ class Hand:
         IdleCanvas(figure)
         self.opened.append((title, figure))
         return figure
+
+    def _close(self, figure):
+        self.closed.append(figure)
+        figure.canvas.callbacks.process("close_event", CloseEvent("close_event", figure.canvas))
+
+    def _copy(self, figure, text):
+        self.clipboard = text
+        return self.has_clipboard
 
     def settle(self, view=None):
         """Draw, as a window does once it has nothing else to do."""
@@ -199,6 +216,10 @@ class Hand:
     def message(self, view=None):
         return (view or self.map).message.get_text()
 
+    def facts(self, view=None):
+        """What the status line tells of a segment, without the path of its picture."""
+        return (view or self.map).status.get_text().rsplit("  ·  ", 1)[0]
+
     def place_of(self, kind, what):
         """Pixel in the middle of what the panel shows; KeyError where it does not."""
         places = {(kind, what): place for place, kind, what in self.panel._targets}
@@ -231,7 +252,7 @@ class Hand:
         places = np.array([self.place(row, self.map) for row in rows])
         (left, lower), (right, upper) = places.min(axis=0) - 8, places.max(axis=0) + 8
         corners = [(left, lower), (right, lower), (right, upper), (left, upper)]
-        if self.explorer.tool == "rectangle":
+        if self.explorer.selecting.tool == "rectangle":
             corners = [corners[0], corners[2]]
         canvas = self.map.figure.canvas
         self.send(self.map, MouseEvent("button_press_event", canvas, *corners[0], 1, **event))
@@ -246,7 +267,7 @@ class Hand:
         """Colour that each point is drawn in last, (N, 3) from 0 to 255; rings do not count."""
         colours = np.full((len(self.map.points), 3), -1)
         for line in sorted(self.map.axes.lines, key=lambda line: line.get_zorder()):
-            if line.get_fillstyle() != "none" and line.get_marker() == "o":
+            if line.get_fillstyle() != "none" and line.get_marker() in "oD":
                 for point in line.get_xydata():
                     row = np.flatnonzero((self.map.points == point).all(axis=1))
                     colours[row] = np.rint(np.multiply(to_rgb(line.get_markerfacecolor()), 255))
@@ -311,6 +332,50 @@ def test_the_thumbnail_stays_inside_the_window_and_off_the_pointer(hand, row):
     assert not (left <= x <= right and lower <= y <= upper)
 
 
+def rest(hand):
+    """Let the pointer rest until what is under it has been looked up."""
+    glances = hand.explorer.events.glances
+    glances.work()  # as its timer does
+    glances._job[1].exception()  # waits for it
+    glances.work()
+
+
+def test_a_pointer_at_rest_shows_the_segment_outlined_in_its_surroundings(hand):
+    hand.hover(4)
+    thumbnail = hand.map.tip.picture
+    rest(hand)
+    shown = hand.map.tip.picture
+    assert hand.map.tip.get_visible() and shown.shape != thumbnail.shape
+    # the box (20, 8, 36, 24) with 16 pixels around it, as far as the image of 64 x 32 goes
+    assert shown.shape == (4 * 32, 4 * 48, 3)
+    is_red = (shown == pictures.RED).all(axis=-1)
+    rows, columns = np.nonzero(is_red)
+    assert (columns.min(), rows.min()) == (4 * 16 - 2, 4 * 8 - 2)
+    assert (columns.max(), rows.max()) == (4 * 32 + 1, 4 * 24 + 1)
+    assert_array_equal(shown[64, 96], [SHADES[4]] * 3)
+    hand.hover(3)
+    assert shade_of(hand.map) == 3  # its thumbnail, at once
+    hand.hover(4)
+    assert_array_equal(hand.map.tip.picture, shown)
+
+
+def test_without_stage_2s_file_the_box_is_drawn_and_without_the_image_nothing_changes(
+    results, tmp_path
+):
+    folder, table = results
+    hand = Hand(tmp_path, table, tmp_path)  # no component maps here
+    hand.hover(4)
+    rest(hand)
+    is_red = (hand.map.tip.picture == pictures.RED).all(axis=-1)
+    assert is_red.any() and not is_red[64, 96]
+    hand = Hand(folder, table.with_columns(image_path=as_column(["gone"] * 6)), tmp_path)
+    hand.hover(4)
+    before = hand.map.tip.picture
+    rest(hand)
+    assert hand.map.tip.get_visible()
+    assert_array_equal(hand.map.tip.picture, before)
+
+
 def test_hovering_over_nothing_shows_nothing(hand):
     hand.hover(0)
     hand.send(hand.map, MouseEvent("motion_notify_event", hand.map.figure.canvas, 400, 400))
@@ -367,8 +432,8 @@ def test_right_click_opens_the_neighbours_nearest_first(hand):
     assert hand.titles() == ["Nearest neighbours"]
     assert_array_equal(hand.grid.rows, [0, 1, 2, 3, 4, 5])
     captions = [text.get_text() for text in hand.grid.axes.texts]
-    assert captions[:2] == ["sofa\nquery", "sofa\n→ car  1.0"]
-    assert captions[5].startswith("no label") or captions[5] == "car\n12.7"
+    assert captions[:2] == ["sofa\nquery", "sofa\npred. car  1.0"]
+    assert captions[5].startswith("no label") or captions[5] == "pred. car\n12.7"
     title = "(euclid, reduced space) of image 0, segment 2 (predicted road, true sofa)"
     assert title in hand.grid.title.get_text()
 
@@ -383,17 +448,18 @@ def test_a_right_click_in_the_grid_goes_on_from_there(hand):
 def test_the_buttons_work_in_the_grid_too(hand):
     hand.click(0, 3)
     hand.click(3, 1, hand.grid)
+    assert "image 1  ·  segment 2" in hand.opened[-1][1].artists[0].get_text()
     hand.click(2, 2, hand.grid)
+    assert "image 0  ·  segment 4" in hand.opened[-1][1].artists[0].get_text()
     hand.click(4, 1, hand.grid, modifiers=["ctrl"])
-    assert hand.titles() == ["Nearest neighbours", "Image", "Overview"]
-    assert "image 1  ·  segment 2" in hand.opened[-2][1].artists[0].get_text()
+    assert hand.titles() == ["Nearest neighbours", "Image"]
     assert hand.saved() == ["streets_image1_segment3_image.png"]
 
 
 def test_hovering_in_the_grid_tells_the_facts_and_the_distance(hand):
     hand.click(0, 3)
     hand.hover(2, hand.grid)
-    assert hand.grid.status.get_text().endswith("distance 3")
+    assert hand.facts(hand.grid).endswith("distance 3")
     assert not hand.grid.tip.get_visible()  # the sheet's own thumbnails are large
 
 
@@ -446,8 +512,13 @@ def test_the_toolbars_pan_and_zoom_keep_their_clicks(hand):
         mode = "pan/zoom"
 
     hand.map.figure.canvas.toolbar = Toolbar()
-    hand.click(0, 1)
-    assert hand.titles() == []
+    for button in (1, 2, 3):
+        hand.explorer.say("")
+        hand.click(0, button)
+        assert hand.titles() == []
+        assert hand.message().startswith("the toolbar's pan or zoom is on: press its button again")
+    hand.press_panel("command", state.ALL_BLUE)  # the panel is not the toolbar's
+    assert hand.explorer.state.colouring == state.ALL_BLUE
     hand.map.figure.canvas.toolbar.mode = ""
     hand.click(0, 1)
     hand.click(0, 1, dblclick=True)
@@ -478,6 +549,111 @@ def test_a_window_with_a_picture_takes_the_same_keys_and_escape_closes_it(hand, 
     assert hand.closed == [figure]
 
 
+# windows
+
+
+def test_a_picture_takes_the_window_of_the_one_before_unless_that_is_kept(hand):
+    hand.click(0, 1)
+    figure = hand.opened[-1][1]
+    hand.click(1, 2)  # an overview, with layout and scales of its own
+    assert [axes.get_title() for axes in figure.axes if axes.get_title()][0] == "Entropy"
+    hand.click(2, 1)
+    assert len(figure.axes) == 1 and hand.titles() == ["Image"]
+    figure.canvas.draw()
+    assert "image 0  ·  segment 4" in figure.artists[0].get_text()
+    hand.press_in(figure, "p")
+    assert hand.message() == "this window is kept: the next opens beside it"
+    hand.click(3, 1)
+    assert hand.titles() == ["Image", "Image"]
+    assert "image 0  ·  segment 4" in figure.artists[0].get_text()
+    hand.press_in(figure, "p")
+    assert hand.message() == "the next takes the place of this window"
+    hand.click(4, 1)
+    assert "image 1  ·  segment 3" in figure.artists[0].get_text()
+    assert len(hand.titles()) == 2
+
+
+def test_a_closed_window_is_not_used_again(hand):
+    for close in (
+        lambda figure: hand.press_in(figure, "escape"),
+        lambda figure: hand._close(figure),
+    ):
+        hand.click(0, 1)
+        close(hand.opened[-1][1])
+    assert hand.titles() == ["Image", "Image"]
+
+
+def test_neighbours_take_the_window_of_those_before_and_backspace_goes_back(hand):
+    hand.click(0, 3)
+    hand.click(5, 3, hand.grid)
+    hand.click(3, 3)
+    assert hand.titles() == ["Nearest neighbours"]
+    seen = []
+    for _ in range(3):
+        seen.append(int(hand.grid.rows[0]))
+        hand.press("backspace", view=hand.grid)
+    assert seen == [3, 5, 0]
+    assert hand.message() == "nothing to go back to: it is for neighbours of neighbours"
+    hand.press("p", view=hand.grid)
+    hand.click(2, 3)
+    assert hand.titles() == ["Nearest neighbours"] * 2
+    assert [sheet.rows[0] for sheet in hand.explorer.sheets.views] == [0, 2]
+
+
+def test_only_pictures_and_neighbours_can_be_kept(hand):
+    hand.press("p")
+    assert hand.message() == "only windows with a picture or with neighbours can be kept"
+
+
+def test_escape_closes_the_top_window_of_any_kind_but_not_the_map(hand):
+    hand.press("l")
+    hand.draw_around([0, 1])
+    hand.click(0, 3)
+    hand.click(1, 1, hand.grid)
+    selection, neighbours, picture = (figure for _, figure in hand.opened[1:])
+    hand.press("?", view=hand.explorer.sheets.views[0])
+    hand.press("escape", view=hand.explorer.sheets.views[0])
+    assert hand.closed == []
+    hand.press_in(picture, "escape")
+    hand.press("escape", view=hand.grid)
+    assert hand.closed == [picture, neighbours]
+    hand.press("escape", "escape")  # on the map: selecting, then the selection
+    assert hand.explorer.selecting.tool == "" and hand.selected() == []
+    assert hand.closed == [picture, neighbours]
+    hand.press("escape", "escape")
+    assert hand.closed == [picture, neighbours, selection]
+    assert hand.explorer.sheets.views == []
+
+
+def test_the_path_of_the_picture_shows_on_hover_and_in_titles_and_q_copies_it(hand):
+    path = str(hand.explorer.table["image_path"][3])
+    hand.press("q")
+    assert hand.message() == "there is no segment under the pointer"
+    hand.hover(3)
+    assert hand.map.status.get_text().endswith(f"  ·  {path}")
+    hand.press("q")
+    assert (hand.clipboard, hand.message()) == (path, f"copied {path}")
+    hand.click(0, 1)
+    figure = hand.opened[-1][1]
+    assert figure.artists[0].get_text().split("\n")[1] == hand.explorer.table["image_path"][0]
+    hand.has_clipboard = False
+    hand.press_in(figure, "q")
+    path = str(hand.explorer.table["image_path"][0])
+    assert (hand.clipboard, hand.message()) == (path, f"no clipboard here: {path}")
+
+
+def test_of_a_long_path_the_end_shows_and_its_odd_signs_are_drawn(results, tmp_path):
+    folder, table = results
+    path = "/" + "/".join(f"folder{number}" for number in range(40)) + "/a\nb\udcff.png"
+    hand = Hand(folder, table.with_columns(image_path=as_column([path] * 6)), tmp_path)
+    hand.hover(3)
+    status = hand.map.status
+    assert "predicted IoU 0.10  ·  …/folder" in status.get_text()
+    assert status.get_text().endswith("/folder39/a�b�.png")
+    assert status.fitted() == [status.get_text()]  # no gap
+    hand.settle()
+
+
 # wheel, m, #
 
 
@@ -489,10 +665,10 @@ def test_the_wheel_changes_the_number_of_neighbours_within_what_exists(hand):
         assert hand.explorer.n_neighbours == expected
         assert len(hand.grid.rows) == expected + 1
     for _ in range(3):
-        hand.wheel(-1)
+        hand.wheel(-1, hand.grid)
     assert hand.explorer.n_neighbours == 1
     for _ in range(5):
-        hand.wheel(1)
+        hand.wheel(1, hand.grid)
     assert hand.explorer.n_neighbours == 5
     assert hand.message() == "neighbours: 5 (of at most 5)"
 
@@ -500,7 +676,7 @@ def test_the_wheel_changes_the_number_of_neighbours_within_what_exists(hand):
 def test_the_segment_under_the_pointer_is_right_after_the_grid_changed_size(hand):
     hand.click(0, 3)
     for _ in range(3):
-        hand.wheel(-1)
+        hand.wheel(-1, hand.grid)
     hand.click(1, 1, hand.grid)
     assert "image 0  ·  segment 3" in hand.opened[-1][1].artists[0].get_text()
 
@@ -531,20 +707,43 @@ def test_the_number_sign_goes_round_the_clustering_algorithms(hand):
 
 def test_g_h_and_b_colour_the_points_and_explain_it(hand):
     hand.press("h")
-    assert_array_equal(hand.point_colours(), [PRED[i][1] for i in (0, 13, 0, 13, 0, 13)])
+    assert_array_equal(hand.point_colours(), [ROAD, CAR] * 3)
     assert hand.legend() == ("Predicted class", ["road  3", "car  3"])
     hand.press("g")
-    true = [LABEL[i][1] for i in (30, 30, 31, 31, 13)]
-    assert_array_equal(hand.point_colours(), [*true, segments.GREY])
+    assert_array_equal(hand.point_colours(), [SOFA, SOFA, BOAT, BOAT, CAR, colours.GREY])
     assert hand.legend() == ("True class", ["sofa  2", "boat  2", "car  1", "no label  1"])
     hand.press("b")
-    assert_array_equal(hand.point_colours(), [segments.BLUE] * 6)
+    assert_array_equal(hand.point_colours(), [colours.BLUE] * 6)
     assert hand.legend()[1] == ["all segments  6"]
+
+
+def test_classes_that_the_network_lacks_are_diamonds_and_come_first_in_the_legend(hand):
+    diamonds = [line for line in hand.map.axes.lines if line.get_marker() == "D"]
+    points = np.vstack([line.get_xydata() for line in diamonds])
+    assert_array_equal(np.unique(points, axis=0), np.unique(PLACES[:4], axis=0))  # sofas, boats
+    assert [entry.unknown for entry in hand.panel._content.entries] == [True, True, False, False]
+    words = {text.get_text() for text in hand.panel.axes.texts}
+    assert "◆ unknown to the net" in words
+    marks = [line.get_marker() for line in hand.panel.axes.lines]
+    assert marks == ["D", "D", "o", "o"]
+    hand.press("h")
+    assert {line.get_marker() for line in hand.map.axes.lines} == {"o"}
+    words = {text.get_text() for text in hand.panel.axes.texts}
+    assert "◆ unknown to the net" not in words
+
+
+def test_a_class_name_with_a_line_break_is_one_line_of_the_legend(results, tmp_path, monkeypatch):
+    monkeypatch.setitem(PRED, 13, ("car\ncoach", PRED[13][1]))
+    hand = Hand(*results, tmp_path)
+    hand.press("h")
+    hand.settle()
+    shown = [text.get_text() for text in hand.map.figure.findobj(Text)]
+    assert "car coach" in shown and "car\ncoach" not in shown
 
 
 def test_frames_in_the_grid_and_beside_the_pointer_follow_the_colours(hand):
     hand.click(0, 3)
-    for key, colour in (("g", LABEL[30][1]), ("b", segments.BLUE)):
+    for key, colour in (("g", SOFA), ("b", colours.BLUE)):
         hand.press(key)
         sheet = hand.grid.axes.images[0].get_array()
         side = hand.grid.cell[1]
@@ -574,13 +773,15 @@ def test_keys_with_ctrl_are_no_commands(hand):
 
 def test_d_lays_the_density_behind_the_points_and_takes_it_away(hand):
     limits = hand.map.axes.get_xlim()
+    before = hand.map.axes.get_children()
     hand.press("d")
-    assert hand.map.density.get_zorder() < min(a.get_zorder() for a in hand.map.axes.lines)
+    for artist in hand.map.density:
+        assert artist.get_zorder() < min(its.get_zorder() for its in hand.map.axes.lines)
     assert hand.map.axes.get_xlim() == limits
     assert hand.message() == "density on"
     hand.press("d")
-    assert hand.map.density is None
-    assert not any(isinstance(artist, Backdrop) for artist in hand.map.axes.get_children())
+    assert hand.map.density == []
+    assert hand.map.axes.get_children() == before
 
 
 def test_the_density_is_darkest_where_most_points_are(hand):
@@ -588,12 +789,26 @@ def test_the_density_is_darkest_where_most_points_are(hand):
         column, line = hand.map.axes.transData.transform((x, y)).astype(int)
         return int(hand.settle()[-1 - line, column, 0])
 
-    assert redness(0.5, 1.5) == redness(9, 1) == 255
+    two, one, none = (0.5, 0.5), (9, 8.3), (2.5, 7)  # so many points are near
+    assert redness(*two) == redness(*one) == redness(*none) == 255
     hand.press("d")
-    assert redness(0.5, 1.5) < redness(9, 1) < 255
-    assert redness(0.5, 1.5) < redness(0.5, 9)
-    hand.map.axes.set(xlim=(0, 1), ylim=(1, 2))  # as the toolbar zooms
-    assert redness(0.5, 1.5) < 200
+    assert redness(*two) < redness(*one) < redness(*none) == 255
+    hand.map.axes.set(xlim=(0, 1), ylim=(0.1, 1.1))  # as the toolbar zooms
+    assert redness(*two) < 200
+
+
+def test_the_density_shows_structure_by_levels_that_hold_shares_of_the_points(hand):
+    held = levels_holding([0.35, 0.65, 0.95, 0.99], np.array([[4.0, 2.0], [3.0, 1.0]]))
+    assert_array_equal(held, [1, 3, 4])
+    hand.press("d")
+    filled, lines = hand.map.density
+    assert len(filled.levels) == len(lines.levels) == 5
+    assert (np.diff(lines.levels) > 0).all()
+    outermost = lines.get_paths()[0]
+    parts = [part for part in outermost.to_polygons() if len(part) > 2]
+    inside = [state.inside(hand.map.points, np.asarray(part)) for part in parts]
+    assert np.any(inside, axis=0).all()  # around each heap, and with gaps between them
+    assert len(parts) > 1
 
 
 def test_c_asks_in_the_window_and_clusters(hand):
@@ -729,7 +944,7 @@ def test_a_class_name_in_two_datasets_is_one_class(two_datasets):
     two_datasets.press("g")
     assert two_datasets.legend()[1] == ["sofa  3", "crate  1", "boat  1", "no label  1"]
     sofa = two_datasets.point_colours()[[0, 1, 3]]
-    assert_array_equal(sofa, [ALLEY_LABEL[7][1]] * 3)
+    assert_array_equal(sofa, [SOFA] * 3)
     two_datasets.hover(4)
     assert "true crate" in two_datasets.map.status.get_text()  # id 13 is a car elsewhere
 
@@ -762,7 +977,7 @@ def test_w_colours_by_suspicion_with_the_strange_in_the_colour_of_a_low_iou(resu
     assert hand.legend() == ("Suspicion", ["unknown  1"])
     low, middle, high = pictures.scale_colours(state.STEPS)[[0, 15, 31]]
     assert_array_equal(hand.point_colours()[:3], [high, middle, low])
-    assert_array_equal(hand.point_colours()[5], segments.GREY)
+    assert_array_equal(hand.point_colours()[5], colours.GREY)
     ticks = {text.get_text() for text in hand.panel.axes.texts}
     assert {"0.020", "0.080", "SUSPICION", "0.020 to 0.080"} <= ticks
     hand.hover(1)
@@ -776,14 +991,14 @@ def test_y_colours_and_ranks_by_novelty(results, tmp_path):
     hand.press("y")
     assert hand.legend() == ("Novelty", ["unknown  1"])
     low, high = pictures.scale_colours(state.STEPS)[[0, 31]]
-    assert_array_equal(hand.point_colours()[[0, 1, 5]], [high, low, segments.GREY])
+    assert_array_equal(hand.point_colours()[[0, 1, 5]], [high, low, colours.GREY])
     hand.hover(1)
-    assert hand.map.status.get_text().endswith("novelty 6.00")
+    assert hand.facts().endswith("novelty 6.00")
     hand.press("l")
     hand.draw_around([0, 1, 2, 3, 4, 5])
     assert_array_equal(hand.grid.rows, [1, 3, 4, 2, 0, 5])
     assert hand.grid.title.get_text() == "Selection: 6 objects, with their novelty"
-    hand.slide(2, 5)
+    hand.slide(1.9, 5.1)
     assert hand.grey_points() == [0, 1, 5]
 
 
@@ -822,7 +1037,7 @@ def test_without_any_predicted_iou_the_suspicion_takes_its_place(unjudged):
     unjudged.press("h")
     unjudged.slide(-5, -2)  # from -9 to -2
     assert unjudged.grey_points() == [1, 3, 5]
-    assert unjudged.message() == "only suspicion from -5.00 to -2.00"
+    assert re.fullmatch(r"only suspicion from -5.0\d to -2.00", unjudged.message())  # a pixel
     unjudged.press("r")
     assert unjudged.grey_points() == []
 
@@ -834,6 +1049,29 @@ def test_a_selection_shows_the_most_suspicious_first(unjudged):
     assert unjudged.grid.title.get_text() == "Selection: 6 objects, with their suspicion"
     captions = [text.get_text() for text in unjudged.grid.axes.texts]
     assert [caption.split()[-1] for caption in captions[:2]] == ["-2.00", "-3.00"]
+
+
+def test_without_truth_a_caption_says_that_its_class_is_the_predicted_one(unjudged):
+    unjudged.press("l")
+    unjudged.draw_around([0, 1])
+    assert [text.get_text() for text in unjudged.grid.axes.texts] == [
+        "pred. road\n-4.00",
+        "pred. car\n-9.00",
+    ]
+
+
+def test_small_thumbnails_too_show_the_number_that_their_sheet_promises(results, tmp_path):
+    folder, table = results
+    many = table.take(np.arange(90) % 6)
+    hand = Hand(folder, many, tmp_path)
+    hand.press("l")
+    hand.draw_around([0, 5])
+    assert hand.grid.title.get_text() == "Selection: 90 objects, with their predicted IoU"
+    captions = [text.get_text() for text in hand.grid.axes.texts]
+    assert captions[0] == "sofa 0.10"
+    assert all(re.search(r" 0\.[123]0$", caption) for caption in captions)
+    drawn = [line for text in hand.grid.axes.texts for line in text.fitted()]
+    assert all(line.endswith("0") for line in drawn)
 
 
 def test_ranges_of_both_scales_add_up_and_are_undone_one_by_one(results, tmp_path):
@@ -849,7 +1087,7 @@ def test_ranges_of_both_scales_add_up_and_are_undone_one_by_one(results, tmp_pat
     )
     hand.press("i")
     assert hand.grey_points() == [0, 1, 3]
-    hand.press("u", "u", "u")  # the colours, then each handle
+    hand.press("u", "u")  # the colours, then the left handle; the right one has not moved
     assert hand.message() == "undone: filter by suspicion"
     assert hand.grey_points() == [0, 3]
 
@@ -867,8 +1105,8 @@ def test_the_buttons_of_the_panel_are_the_commands_of_the_keys(hand):
     assert hand.explorer.state.colouring == state.BY_PREDICTION
     hand.press_panel("command", "undo")
     assert hand.explorer.state.colouring == state.BY_TRUTH
-    hand.press_panel("command", "next_tool")
-    assert hand.explorer.tool == "lasso"
+    hand.press_panel("command", "selecting.next_tool")
+    assert hand.explorer.selecting.tool == "lasso"
 
 
 def test_every_button_says_what_it_does_and_its_key(hand):
@@ -918,8 +1156,7 @@ def test_nothing_is_cut_off_or_overlaps_in_a_small_window(hand, size):
     assert hand.map.axes.bbox.x1 < hand.panel.axes.bbox.x0
     assert hand.panel.axes.bbox.x1 <= window.x1
     (drawn,) = hand.map.title.fitted()
-    room = hand.map.axes.bbox.width  # beside it begins the panel
-    assert ("…" in drawn) == (hand.map.title.width_px() > room)
+    assert ("…" in drawn) == (hand.map.title.width_px() > hand.map.title.room * size[0])
 
 
 def test_a_small_page_has_all_buttons_and_the_slider(hand):
@@ -994,7 +1231,7 @@ def test_an_unknown_predicted_iou_is_grey_named_and_filtered(results, tmp_path):
     values = np.array([0.1, 0.2, np.nan] * 2, np.float32)
     hand = Hand(folder, table.with_columns(predicted_iou=values), tmp_path)
     hand.press("i")
-    assert_array_equal(hand.point_colours()[[2, 5]], [segments.GREY] * 2)
+    assert_array_equal(hand.point_colours()[[2, 5]], [colours.GREY] * 2)
     assert hand.legend()[1] == ["unknown  2"]
     hand.hover(2)
     assert "predicted IoU unknown" in hand.map.status.get_text()
@@ -1008,7 +1245,7 @@ def test_classes_without_a_name_have_colours_of_their_own(results, tmp_path):
     hand = Hand(folder, table.with_columns(true_id=ids), tmp_path)
     hand.press("g")
     assert len(set(map(tuple, hand.point_colours()))) == 6
-    assert_array_equal(hand.point_colours()[5], segments.GREY)
+    assert_array_equal(hand.point_colours()[5], colours.GREY)
 
 
 def test_the_slider_filters_by_predicted_iou_and_its_movement_is_one_step_back(hand):
@@ -1023,6 +1260,27 @@ def test_the_slider_filters_by_predicted_iou_and_its_movement_is_one_step_back(h
     assert hand.slider.val == pytest.approx((0.1, 0.3))
     hand.press("u")
     assert hand.message() == "nothing to undo"
+
+
+def test_the_handle_of_the_slider_that_was_taken_is_the_one_that_moves(hand):
+    slider, canvas = hand.slider, hand.map.figure.canvas
+
+    def send(name, value):
+        x, y = slider.ax.transData.transform((value, 0.5))
+        hand.send(hand.map, MouseEvent(name, canvas, x, y, button=1))
+
+    send("button_press_event", 0.3)
+    send("motion_notify_event", 0.12)  # in one leap, to where the left one is nearer
+    assert slider.val == pytest.approx((0.1, 0.12), abs=0.002)  # a pixel
+    send("motion_notify_event", 0.05)
+    assert slider.val == pytest.approx((0.1, 0.1))  # and never beyond the other
+    send("motion_notify_event", 0.21)
+    send("button_release_event", 0.21)
+    send("motion_notify_event", 0.3)
+    assert slider.val == pytest.approx((0.1, 0.21), abs=0.002)
+    assert hand.grey_points() == [2, 5]
+    hand.press("u", "u")
+    assert hand.message() == "nothing to undo"  # all of it was one step
 
 
 def test_a_point_that_is_not_filtered_out_wins_under_the_pointer(results, tmp_path):
@@ -1052,7 +1310,8 @@ def test_a_long_legend_is_moved_by_the_wheel(results, tmp_path):
         wheel = MouseEvent("scroll_event", hand.map.figure.canvas, x, y, step=-1)
         hand.send(hand.map, wheel)
     hand.press_panel("entry", last)
-    assert_array_equal(np.flatnonzero(~hand.map.kept), [59])
+    assert last == "car"  # the only one that the network knows
+    assert_array_equal(np.flatnonzero(~hand.map.kept), [13])
     assert hand.explorer.n_neighbours == 24
 
 
@@ -1063,10 +1322,10 @@ def test_l_goes_from_lasso_to_rectangle_to_none(hand):
     seen = []
     for _ in range(3):
         hand.press("l")
-        seen.append(hand.explorer.tool)
+        seen.append(hand.explorer.selecting.tool)
     assert seen == ["lasso", "rectangle", ""]
     hand.press("l", "escape")
-    assert hand.explorer.tool == ""
+    assert hand.explorer.selecting.tool == ""
 
 
 @pytest.mark.parametrize("presses", [1, 2])
@@ -1078,8 +1337,8 @@ def test_drawing_selects_and_shows_the_segments_as_a_sheet(hand, presses):
     assert_array_equal(hand.grid.rows, [0, 1, 2])
     assert hand.grid.title.get_text().startswith("Selection: 3 objects")
     assert [text.get_text() for text in hand.grid.axes.texts][:2] == [
-        "sofa\n→ road  0.10",
-        "sofa\n→ car  0.20",
+        "sofa\npred. road  0.10",
+        "sofa\npred. car  0.20",
     ]
     rings = [line for line in hand.map.axes.lines if line.get_fillstyle() == "none"]
     assert_array_equal(rings[0].get_xydata(), PLACES[:3])
@@ -1145,7 +1404,7 @@ def test_escape_clears_the_selection_once_nothing_else_is_open(hand):
 def test_selected_points_keep_their_colours_above_the_rings(hand):
     hand.press("l")
     hand.draw_around([0, 1, 2])
-    assert_array_equal(hand.point_colours()[:3], [LABEL[30][1], LABEL[30][1], LABEL[31][1]])
+    assert_array_equal(hand.point_colours()[:3], [SOFA, SOFA, BOAT])
     orders = {len(line.get_xdata()): line.get_zorder() for line in hand.map.axes.lines}
     ring = next(line for line in hand.map.axes.lines if line.get_fillstyle() == "none")
     assert len(ring.get_xdata()) == 3
@@ -1157,7 +1416,7 @@ def test_many_points_step_back_while_the_density_shows(hand):
     for size_pt in (9, 2):
         hand.map.size_pt = size_pt
         for key in "dd":
-            hand.press("b", key, "g")
+            hand.press("h", key, "b")
             sizes.append(hand.map.axes.lines[0].get_markersize() / size_pt)
     assert sizes == [1, 1, 0.5, 1]
 
@@ -1223,7 +1482,7 @@ def test_a_tag_is_typed_in_the_window_and_kept_for_the_next_time(results, tmp_pa
     hand.press("n", *"Cow & käse", "x", "backspace", "enter")
     assert hand.message() == "tagged 2 as 'Cow & käse'"
     hand.hover(1)
-    assert hand.map.status.get_text().endswith("tag Cow & käse")
+    assert hand.facts().endswith("tag Cow & käse")
     again = Hand(*results, tmp_path, tags_path=tmp_path / "tags.json")
     again.press("a")
     assert again.legend()[1] == ["no tag  4", "Cow & käse  2"]
@@ -1241,6 +1500,17 @@ def test_an_empty_tag_takes_the_tag_away_and_undo_brings_it_back(results, tmp_pa
     assert [entry[-1] for entry in read_tags(path)] == ["cow", "cow"]
     hand.press("u")
     assert read_tags(path) == []
+
+
+def test_a_link_to_a_file_of_tags_stays_one(tmp_path):
+    key, link = ("streets", 0, 2, (0, 0, 9, 9)), tmp_path / "link.json"
+    change_tags(tmp_path / "tags.json", {key: "cow"})
+    link.symlink_to("tags.json")
+    change_tags(link, {key: "boat"})
+    assert link.is_symlink()
+    assert read_tags(tmp_path / "tags.json") == [(*key, "boat")]
+    with pytest.raises(SettingError, match="must be text that UTF-8 can hold, got 5"):
+        change_tags(link, {key: 5})
 
 
 def test_the_tag_of_a_segment_with_another_box_is_not_applied_but_kept(results, tmp_path):
@@ -1443,7 +1713,7 @@ def test_1_2_and_3_act_on_the_segment_under_the_pointer(hand):
     hand.press("1")
     assert hand.message() == "there is no segment under the pointer"
     hand.hover(4)
-    hand.press("1", "2", "3")
+    hand.press("1", "p", "2", "3")
     assert hand.titles() == ["Image", "Overview", "Nearest neighbours"]
     assert hand.grid.rows[0] == 4
     assert "image 1  ·  segment 3" in hand.opened[1][1].artists[0].get_text()
@@ -1462,9 +1732,74 @@ def test_s_held_saves_as_ctrl_does(hand):
     ]
 
 
-def test_plus_and_minus_act_as_the_wheel(hand):
+def test_plus_and_minus_change_the_number_of_neighbours_everywhere(hand):
     hand.press("-", "-", "+")
     assert hand.explorer.n_neighbours == 4
+
+
+# what of the map shows
+
+
+def limits(hand):
+    return np.array([hand.map.axes.get_xlim(), hand.map.axes.get_ylim()])
+
+
+def test_the_wheel_over_the_map_zooms_at_the_pointer_and_z_shows_all_again(hand):
+    whole = limits(hand)
+    there = hand.place(4, hand.map)
+    hand.mouse("scroll_event", 4, step=2)
+    assert_allclose(hand.place(4, hand.map), there, atol=1)
+    assert_allclose(np.ptp(whole, axis=1) / np.ptp(limits(hand), axis=1), 1.25**2)
+    assert hand.explorer.n_neighbours == 5
+    hand.mouse("scroll_event", 4, step=-2)
+    assert_allclose(limits(hand), whole, atol=0.02)
+    hand.mouse("scroll_event", 0, step=-99)
+    assert_allclose(np.ptp(limits(hand), axis=1) / np.ptp(whole, axis=1), 2)  # no farther out
+    hand.press("z")
+    assert_allclose(limits(hand), whole)
+
+
+@pytest.mark.parametrize("button", [2, 3])
+def test_a_drag_with_another_button_from_nothing_moves_the_map(hand, button):
+    canvas, before = hand.map.figure.canvas, hand.place(4, hand.map)
+    for name, x, y in (
+        ("button_press_event", 400, 380),
+        ("motion_notify_event", 410, 380),
+        ("motion_notify_event", 430, 340),
+        ("button_release_event", 430, 340),
+        ("motion_notify_event", 90, 90),
+    ):
+        hand.send(hand.map, MouseEvent(name, canvas, x, y, button=button))
+    assert_allclose(np.subtract(hand.place(4, hand.map), before), (30, -40))
+    assert hand.titles() == []
+
+
+def test_the_map_is_as_large_as_before_after_the_window_was_smaller(hand):
+    hand.settle()
+    before, first = limits(hand), tuple(hand.map.figure.bbox.size)
+    for size in ((300, 480), (720, 200), first):
+        hand.resize(*size)
+    assert_allclose(limits(hand), before)
+    hand.mouse("scroll_event", 4, step=5)
+    before = limits(hand)
+    for size in ((300, 480), (720, 200), first):
+        hand.resize(*size)
+    assert_allclose(limits(hand), before)
+
+
+def test_the_toolbars_home_brings_the_whole_map_back_at_every_size(results, tmp_path):
+    hand = Hand(*results, tmp_path)
+    toolbar = NavigationToolbar2(hand.map.figure.canvas)
+    hand.resize(500, 300)
+    whole, panel = limits(hand), hand.panel.axes.get_position().bounds
+    hand.mouse("scroll_event", 4, step=5)
+    hand.resize(300, 480)
+    hand.resize(500, 300)
+    assert np.ptp(limits(hand), axis=1).max() < np.ptp(whole, axis=1).max()
+    toolbar.home()
+    hand.settle()
+    assert_allclose(limits(hand), whole)
+    assert hand.panel.axes.get_position().bounds == panel
 
 
 # back
@@ -1491,6 +1826,24 @@ def test_u_undoes_colouring_clustering_selection_and_filter_in_turn(hand):
     assert hand.explorer.state.clusters is None
     assert hand.selected() == []
     assert hand.grey_points() == []
+
+
+def test_a_step_back_that_would_change_nothing_is_none(hand):
+    hand.press("h", "l")
+    hand.draw_around([0, 1])
+    hand.draw_around([0, 1])  # the same again
+    hand.press("n", *"cow", "enter", "n", *"cow", "enter", "c", "2", "enter", "c", "2", "enter")
+    told = []
+    for _ in range(5):
+        hand.press("u")
+        told.append(hand.message())
+    assert told == [
+        "undone: clustering",
+        "undone: tag",
+        "undone: selection",
+        "undone: colouring",
+        "nothing to undo",
+    ]
 
 
 def test_the_same_colours_again_are_no_step(hand):
@@ -1712,8 +2065,9 @@ def test_matplotlibs_own_keys_are_off_in_the_explorers_windows_only(results, tmp
     parts = Segments(table, {"streets": LABEL}, PRED, folder)
     windows = Windows(window_figure, close_window)
     explorer = Explorer(parts, tmp_path, windows=windows)
-    explorer.show_image(0)
-    explorer.show_overview(0)
+    explorer.windows.show_image(0)
+    explorer.keep_window()
+    explorer.windows.show_overview(0)
     explorer.ask_clusters()
     for key in (*"elbow", "enter", "escape"):
         explorer.answer(key)

@@ -295,6 +295,15 @@ def test_the_density_of_many_points_is_that_of_the_exact_estimate():
     assert_allclose(density(tilted, grid), expected, atol=0.01 * expected.max())
 
 
+@pytest.mark.parametrize("count", [9, 900])
+def test_a_narrower_bandwidth_is_that_share_of_scotts(count):
+    points = np.random.default_rng(0).normal(size=(count, 2))
+    x, y = np.linspace(-2, 2, 7), np.linspace(-2, 2, 9)
+    kernel = gaussian_kde(points.T, lambda its: 0.5 * its.scotts_factor())
+    expected = kernel(np.stack(np.meshgrid(x, y)).reshape(2, -1)).reshape(9, 7)
+    assert_allclose(density(points, (x, y), 0.5), expected, atol=0.01 * expected.max())
+
+
 def test_a_point_far_out_does_not_make_the_density_large():
     points = np.random.default_rng(0).normal(size=(2000, 2))
     points[0] = 1e9

@@ -6,11 +6,22 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import ImageGrab, features
-from real_explorer import DEADLINE, end, is_sofa, keep, point_on, running, wait_for, write_results
+from real_explorer import (
+    DEADLINE,
+    REPOSITORY,
+    end,
+    is_sofa,
+    keep,
+    point_on,
+    running,
+    wait_for,
+    write_results,
+)
 
 SCREEN = (1300, 900)  # pixels
 BACKENDS = {"PySide6": "qtagg", "PyQt6": "qtagg", "PyQt5": "qtagg", "tkinter": "tkagg"}
@@ -140,7 +151,9 @@ def test_the_explorer_opens_answers_and_closes(backend, screen, tmp_path):
     with running(tmp_path, DISPLAY=screen.name, MPLBACKEND=backend) as explorer:
         hand = Hand(screen, explorer)
         hand.open("Embedding space")
-        first = hand.until(has_sofa)
+        hand.until(has_sofa)
+        hand.until(lambda now: not has_sofa(now), "key", "b")  # all points blue
+        first = hand.until(has_sofa, "key", "g")  # by true class; all that came before is drawn
         spot = point_on(first)
 
         def has_tip(now):  # something, such as a thumbnail, covers a part of the map
@@ -148,8 +161,6 @@ def test_the_explorer_opens_answers_and_closes(backend, screen, tmp_path):
 
         keep(hand.until(has_tip, "mousemove", *spot), f"{backend}_map")
         hand.until(lambda now: not has_tip(now), "mousemove", 600, 20)  # above the map
-        hand.until(lambda now: not has_sofa(now), "key", "b")  # all points blue
-        hand.until(has_sofa, "key", "g")  # by true class again
 
         for button, title, filled in (
             (1, "Image", has_red_box),
@@ -200,6 +211,42 @@ def test_an_open_window_can_be_stopped_from_outside(backend, screen, tmp_path):
         explorer.terminate()
         explorer.wait(DEADLINE)
         assert explorer.returncode == 128 + signal.SIGTERM, explorer.stderr.read()
+
+
+TOOLS = """
+from src.discover.display import copy_text, window_figure
+figure = window_figure((5, 4), "tools")
+toolbar = figure.canvas.toolbar
+if hasattr(toolbar, "actions"):
+    from matplotlib.backends.qt_compat import QtWidgets
+    print([action.text() for action in toolbar.actions() if action.text()])
+    copied = QtWidgets.QApplication.clipboard().text
+else:
+    buttons = [its for its in toolbar.winfo_children() if its.winfo_class().endswith("utton")]
+    print([button.cget("text") for button in buttons])
+    copied = toolbar.clipboard_get
+print(copy_text(figure, "/photos/\u00fc $1.png"), copied() == "/photos/\u00fc $1.png")
+print(copy_text(figure, "not UTF-8: \\udcff"))
+figure.canvas.draw()
+toolbar.update()  # goes without the buttons that are gone
+"""
+
+
+@pytest.mark.parametrize("backend", PRESENT)
+def test_the_toolbar_has_no_senseless_button_and_paths_come_to_the_clipboard(backend, screen):
+    done = subprocess.run(
+        [sys.executable, "-c", TOOLS],
+        env={**os.environ, "DISPLAY": screen.name, "MPLBACKEND": backend},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "['Home', 'Back', 'Forward', 'Pan', 'Zoom', 'Save']",
+        "True True",
+        "False",
+    ]
 
 
 def has_sofa(picture):

@@ -37,6 +37,7 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from src.discover.display import PAPER, Windows
 from src.errors import RunError, SettingError
+from src.store.reports import DPI
 
 PAGE = Path(__file__).with_name("browser.html")
 PORTS_TRIED = 20
@@ -340,7 +341,7 @@ class _Download(RequestHandler):
         self.set_header("Content-Type", "application/octet-stream")
         self.set_header("Content-Disposition", f'attachment; filename="{name}.{suffix}"')
         file = io.BytesIO()  # most formats want to seek in it
-        manager.canvas.figure.savefig(file, format=suffix, dpi=150)
+        manager.canvas.figure.savefig(file, format=suffix, dpi=DPI)
         self.write(file.getvalue())
 
 

@@ -4,7 +4,8 @@ from src.discover import state
 
 COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or button; what it does
     ("hover", {}, "thumbnail and facts of the segment"),
-    ("left click, 1", {"1": 1}, "the full image, the segment in a red box"),
+    ("left click, 1", {"1": 1}, "the full image, the segment in a red box; in a sheet only 1 does"),
+    ("left click in a sheet", {}, "tick or untick: what is ticked is selected; Shift for a range"),
     (
         "middle click, 2",
         {"2": 2},
@@ -15,11 +16,17 @@ COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or butt
         {"3": 3},
         "nearest neighbours of the segment; from there on in their window",
     ),
+    ("wheel", {}, "zoom the map; pages of a selection; lines of the legend"),
     (
-        "wheel, + / -",
+        "+ / -",
         {"+": "more_neighbours", "-": "fewer_neighbours"},
-        "more or fewer neighbours; pages of a selection; lines of the legend",
+        "more or fewer neighbours; in their window the wheel, too",
     ),
+    ("middle / right drag", {}, "from where nothing is: move the map"),
+    ("z", {"z": "show_whole"}, "the whole map again; the toolbar's Home does the same"),
+    ("Backspace", {"backspace": "go_back"}, "from neighbours of neighbours back to those before"),
+    ("p", {"p": "keep_window"}, "keep this picture or these neighbours: the next open beside them"),
+    ("q", {"q": "copy_path"}, "copy the path of the segment's picture"),
     ("Ctrl or s + left / middle", {}, "the same picture saved to disk"),
     ("t + left click", {}, "only the segment's crop saved to disk"),
     ("m", {"m": "next_metric"}, "next distance metric: euclid, cos"),
@@ -39,7 +46,11 @@ COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or butt
         {"o": state.BY_DATASET, "k": state.BY_CLUSTER, "a": state.BY_TAG},
         "colour by dataset, cluster, tag",
     ),
-    ("click on the legend", {}, "filter a group out, or in again; right or Shift: this one only"),
+    (
+        "click on the legend",
+        {},
+        "filter a group out, or in again; right or Shift: this one only; Ctrl or s: select it",
+    ),
     ("slider", {}, "range of predicted IoU, or of the suspicion or novelty"),
     ("r", {"r": "reset_filters"}, "all filters off"),
     ("d", {"d": "toggle_density"}, "density behind the points, on or off"),
@@ -47,10 +58,17 @@ COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or butt
     ("#", {"#": "next_algorithm"}, "next algorithm: k-means, spectral, agglomerative (Ward)"),
     (
         "l, then draw",
-        {"l": "next_tool"},
+        {"l": "selecting.next_tool"},
         "select by lasso, by rectangle, off; Shift adds, Ctrl or x removes",
     ),
-    ("v", {"v": "show_selection"}, "the selection as a sheet of thumbnails"),
+    ("*", {"*": "selecting.select_all"}, "select all that the map, or the sheet, shows"),
+    ("v", {"v": "selecting.show"}, "the selection as a sheet of thumbnails"),
+    (
+        "j",
+        {"j": "selecting.more_like_these"},
+        "more like those selected; in their sheet, accept what is ticked and go on",
+    ),
+    ("Tab", {"tab": "next_order"}, "sort a sheet by suspicion, novelty, picture, size"),
     ("n", {"n": "ask_tag"}, "name the selection: a tag, kept for the next time"),
     ("e", {"e": "export_selection"}, "export the selection: COCO JSON, CSV, crops"),
     ("u", {"u": "undo"}, "undo the last colouring, clustering, selection, filter, tag"),
@@ -58,7 +76,7 @@ COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or butt
     (
         "Escape",
         {"escape": "escape"},
-        "cancel a question or a selection, close this list or a picture",
+        "cancel a question, close the top window or this list, end or clear a selection",
     ),
 )
 KEYS = {key: method for _, keys, _ in COMMANDS for key, method in keys.items()}

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from src.errors import SettingError
 from src.run.signals import STOPS
 
 PAPER = "#fbfbfd"
+SENSELESS = {"Subplots", "Customize"}  # buttons of matplotlib's toolbars
 WINDOWLESS = {"agg", "cairo", "nbagg", "pdf", "pgf", "ps", "svg", "template", "webagg"}
 
 
@@ -26,6 +27,7 @@ class Windows:
 
     new: Callable  # of (size in inches, title): makes a figure
     close: Callable  # of a figure: closes its window
+    copy: Callable = lambda figure, text: False  # a text to the clipboard; whether there is one
 
 
 def picture_figure(size_in, title):
@@ -42,7 +44,20 @@ def window_figure(size_in, title):
     with plt.rc_context({"figure.max_open_warning": 0}):
         figure = plt.figure(figsize=size_in, facecolor=PAPER)
     figure.canvas.manager.set_window_title(title)
+    _tidy(figure.canvas.toolbar)
     return figure
+
+
+def _tidy(toolbar):
+    """Take buttons off a toolbar of Qt or Tk that would spoil what the explorer has laid out."""
+    if hasattr(toolbar, "removeAction"):
+        for action in toolbar.actions():
+            if action.text() in SENSELESS:
+                toolbar.removeAction(action)
+    elif hasattr(toolbar, "winfo_children"):
+        for button in toolbar.winfo_children():
+            if button.winfo_class() == "Button" and button.cget("text") in SENSELESS:
+                button.destroy()
 
 
 def close_window(figure):
@@ -53,6 +68,24 @@ def close_window(figure):
 
 
 NO_WINDOWS = Windows(picture_figure, lambda figure: None)
+
+
+def copy_text(figure, text):
+    """Put a text on the clipboard of a window's toolkit; whether that was done."""
+    toolkit = figure.canvas.required_interactive_framework
+    with suppress(UnicodeError):  # bytes in a name that are no UTF-8 would be others there
+        text.encode()
+        if toolkit == "qt":
+            from matplotlib.backends.qt_compat import QtWidgets
+
+            QtWidgets.QApplication.clipboard().setText(text)
+            return True
+        if toolkit == "tk":
+            widget = figure.canvas.get_tk_widget()
+            widget.clipboard_clear()
+            widget.clipboard_append(text)
+            return True
+    return False
 
 
 def require_display():
@@ -99,7 +132,7 @@ def show_explorer(make):
     """
     import matplotlib.pyplot as plt
 
-    explorer = make(windows=Windows(window_figure, close_window))
+    explorer = make(windows=Windows(window_figure, close_window, copy_text))
     explorer.map.figure.canvas.mpl_connect("close_event", lambda event: plt.close("all"))
     # a toolkit's loop lets Python run, and so see a signal, only when something happens
     heartbeat = explorer.map.figure.canvas.new_timer(interval=200)

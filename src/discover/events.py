@@ -1,13 +1,16 @@
 """Mouse and keyboard in the explorer's windows: which event means which command."""
 
 from functools import partial
+from operator import attrgetter
 
 import numpy as np
 
 from src import pictures
 from src.discover import state
 from src.discover.commands import KEY_OF, KEYS
-from src.discover.segments import UNREADABLE
+from src.discover.glances import Glances
+from src.discover.segments import GLANCE_PX, UNREADABLE
+from src.discover.views import NEIGHBOURS
 from src.errors import WriteError
 
 CONTROL = {"ctrl", "control", "cmd", "super"}
@@ -16,6 +19,8 @@ ADDING, REMOVING = {"shift"}, CONTROL | {"x"}  # held while a selection is drawn
 BUTTONS = {1, 2, 3}  # left, middle, right
 STROKE_PX = 5  # a shorter one is a click
 LEGEND_STEP = 3  # lines at a turn of the wheel
+ZOOM_STEP = 1.25  # larger at a turn of the wheel
+TOOLBAR_IS_ON = "the toolbar's pan or zoom is on: press its button again, then clicks open segments"
 
 
 class Events:
@@ -24,8 +29,12 @@ class Events:
     def __init__(self, explorer):
         self.explorer = explorer
         self.held = set()  # keys that are down
+        new_timer = explorer.map.figure.canvas.new_timer
+        self.glances = Glances(explorer.segments.in_context, new_timer, self._look_again)
         self._stroke = None  # pixels that a selection has been drawn through so far
-        self._sliding = False  # whether the slider has moved since the button was let go
+        self._pan = None  # pixel that the map was moved to last, while it is dragged
+        self._slider = None  # the Range whose handle is held
+        self._sliding = False  # whether that has moved since the button was pressed
         for way, its in explorer.map.panel.ranges.items():
             its.slider.on_changed(partial(self._on_slider, way))
 
@@ -40,7 +49,7 @@ class Events:
             "key_release_event": self._on_release,
             "figure_leave_event": self._on_leave,
             "resize_event": self._on_resize,
-            "close_event": lambda view, event: self.explorer.forget(view),
+            "close_event": lambda view, event: self.explorer.forget(view.figure),
         }
         self._listen(view, view.figure, handlers)
 
@@ -50,15 +59,16 @@ class Events:
             "key_press_event": self._on_picture_key,
             "key_release_event": self._on_release,
             "figure_leave_event": lambda figure, event: self.held.clear(),
-            "close_event": lambda figure, event: self.explorer.forget_picture(figure),
+            "close_event": lambda figure, event: self.explorer.forget(figure),
         }
         self._listen(figure, figure, handlers)
 
     def _listen(self, what, figure, handlers):
-        """Call handlers of (what, event); the keys are no longer matplotlib's."""
+        """Call handlers of (what, event); keys and wheel are no longer matplotlib's."""
         manager = figure.canvas.manager
-        if manager is not None and manager.key_press_handler_id is not None:
-            figure.canvas.mpl_disconnect(manager.key_press_handler_id)
+        for theirs in ("key_press_handler_id", "scroll_handler_id"):
+            if getattr(manager, theirs, None) is not None:
+                figure.canvas.mpl_disconnect(getattr(manager, theirs))
         for name, handler in handlers.items():
             figure.canvas.mpl_connect(name, partial(handler, what))
 
@@ -73,18 +83,27 @@ class Events:
         else:
             distance = None if view is self.explorer.map else view.distance_of(row)
             more = "" if distance is None else f"  ·  distance {distance:.4g}"
-            view.status.set_text(self.explorer.describe(row) + more)
+            view.show_facts(self.explorer.describe(row) + more, self.explorer.path_of(row))
             if view is self.explorer.map or view.wants_tip():
                 self._show_tip(view, row)
         view.refresh()
 
     def _show_tip(self, view, row):
+        colour = self.explorer.colour_of(row)
+        if (picture := self.glances.get(row)) is not None:
+            view.show_tip(picture, colour, GLANCE_PX)
+            return
         try:
             picture = pictures.decode(self.explorer.segments.thumbnail(row))
         except UNREADABLE as error:
             self.explorer.say(f"no thumbnail: {error}")
         else:
-            view.show_tip(picture, self.explorer.colour_of(row))
+            view.show_tip(picture, colour)
+
+    def _look_again(self, row):
+        for view in (self.explorer.map, *self.explorer.sheets.views):
+            if view.tip.get_visible() and self._row(view) == row:
+                self.look(view)
 
     def _row(self, view):
         return None if view.pointer is None else view.row_at(*view.pointer)
@@ -97,15 +116,21 @@ class Events:
     def _use(self, view):
         kind, what = self._target(view)
         if kind == "entry":
-            return f"{what}: click to filter out or in; right click or Shift: this one only"
+            return f"{what}: click to filter out or in; right or Shift: this one only; Ctrl: select"
         if kind == "command":
-            use = state.WAYS.get(what) or getattr(self.explorer, what).__doc__.splitlines()[0]
+            use = state.WAYS.get(what) or self._method(what).__doc__.splitlines()[0]
             return f"{use}  ({KEY_OF[what]})"
         return ""
 
     def _on_move(self, view, event):
         view.pointer = event.x, event.y
-        if self._stroke is not None and view is self.explorer.map:
+        if self._slider is not None:
+            self._slider.drag(event.x)
+        elif self._pan is not None and view is self.explorer.map:
+            view.pan(*np.subtract(view.pointer, self._pan))
+            self._pan = view.pointer
+            view.redraw()
+        elif self._stroke is not None and view is self.explorer.map:
             self._stroke.append(view.pointer)
             view.stroke.set_data(*self._outline().T)
             view.refresh()
@@ -121,36 +146,69 @@ class Events:
     # buttons
 
     def _on_press(self, view, event):
-        self.explorer.here, view.pointer = view, (event.x, event.y)
+        self._use_window(view)
+        view.pointer = event.x, event.y
         self.look(view)
-        toolbar = view.figure.canvas.toolbar
-        if toolbar is not None and toolbar.mode:
-            return  # matplotlib's pan or zoom
         held = self.held | set(event.modifiers)
         kind, what = self._target(view)
         if what != "toggle_help":
             self.explorer.hide_help()
+        if view is self.explorer.map and event.button == 1 and self._grabs(event):
+            return
         if kind == "command":
             self._do(what)
+        elif kind == "entry" and held & SAVING:
+            self.explorer.selecting.select_group(what)
         elif kind == "entry":
             self.explorer.filter_group(what, alone=event.button == 3 or "shift" in held)
         elif event.dblclick:
             return  # the second half of a double click
+        elif self._is_toolbars(view):
+            if event.button != 1 or self._row(view) is not None:
+                self.explorer.say(TOOLBAR_IS_ON)
         elif self._draws(view, event):
             self._stroke = [view.pointer]
             view.tip.set_visible(False)
+        elif event.button in (2, 3) and self._row(view) is None and self._is_on_map(view, event):
+            self._pan = view.pointer
+        elif event.button == 1 and self._ticks(view, held):
+            self.explorer.selecting.click(view, self._row(view), "shift" in held)
         else:
             self._click(view, int(event.button), held)
 
+    def _ticks(self, view, held):
+        """Whether a left click ticks a thumbnail of a sheet."""
+        in_sheet = view in self.explorer.sheets.views and self._row(view) is not None
+        return in_sheet and not held & (SAVING | {"t"})
+
+    def _grabs(self, event):
+        """Whether a press of the button takes a handle of the slider."""
+        for its in self.explorer.map.panel.ranges.values():
+            if its.slider.active and its.slider.ax.bbox.contains(event.x, event.y):
+                self._slider, self._sliding = its, False
+                its.grab(event.x)
+        return self._slider is not None
+
     def _draws(self, view, event):
         """Whether a press of the button begins a selection."""
-        on_map = view is self.explorer.map and view.axes.bbox.contains(event.x, event.y)
         is_left = event.button == 1 and not self.held & {"s", "t"}
-        return self.explorer.tool and on_map and is_left
+        return self.explorer.selecting.tool and is_left and self._is_on_map(view, event)
+
+    def _is_on_map(self, view, event):
+        return view is self.explorer.map and view.axes.bbox.contains(event.x, event.y)
+
+    def _is_toolbars(self, view):
+        """Whether clicks are matplotlib's, which pans or zooms."""
+        toolbar = view.figure.canvas.toolbar
+        return toolbar is not None and bool(toolbar.mode)
+
+    def row_here(self):
+        """The segment under the pointer in the window that was used last, or None."""
+        return self._row(self.explorer.here)
 
     def click_here(self, button):
         """As a click on the segment under the pointer, in the window that was used last."""
-        if self._row(self.explorer.here) is None:
+        if self.row_here() is None:
             self.explorer.say("there is no segment under the pointer")
         else:
             self._click(self.explorer.here, button, self.held)
@@ -167,11 +225,11 @@ class Events:
             elif button == 1 and save:
                 explorer.save_here(explorer.save_image, row, "image")
             elif button == 1:
-                explorer.show_image(row)
+                explorer.windows.show_image(row)
             elif button == 2 and save:
                 explorer.save_here(explorer.save_overview, row, "overview")
             elif button == 2:
-                explorer.show_overview(row)
+                explorer.windows.show_overview(row)
             elif button == 3:
                 explorer.show_neighbours(row, None if view is explorer.map else view)
         except UNREADABLE as error:
@@ -180,7 +238,7 @@ class Events:
             explorer.say(str(error))
 
     def _on_button_up(self, view, event):
-        self._sliding = False
+        self._slider = self._pan = None
         if self._stroke is None or view is not self.explorer.map:
             return
         self._stroke.append((event.x, event.y))
@@ -192,7 +250,7 @@ class Events:
             self._click(view, 1, held)
         else:
             how = "add" if held & ADDING else "remove" if held & REMOVING else "replace"
-            self.explorer.select(outline, how)
+            self.explorer.selecting.select(self.explorer.map.rows_in(outline), how)
 
     def drop_stroke(self):
         """Forget the selection that is being drawn."""
@@ -202,7 +260,7 @@ class Events:
     def _outline(self):
         """Corners of what is being drawn, (V, 2) pixels."""
         stroke = np.array(self._stroke, float)
-        if self.explorer.tool == "lasso":
+        if self.explorer.selecting.tool == "lasso":
             return stroke
         (left, lower), (right, upper) = stroke[0], stroke[-1]
         corners = (left, lower), (right, lower), (right, upper), (left, upper), (left, lower)
@@ -213,13 +271,19 @@ class Events:
         self._sliding = True
 
     def _on_scroll(self, view, event):
-        self.explorer.here = view
+        self._use_window(view)
         self.explorer.hide_help()
         step = 1 if event.step > 0 else -1
         if view is self.explorer.map and view.panel.contains(event.x, event.y):
             view.panel.scroll(-LEGEND_STEP * step)
             self.explorer.show_panel()
-        elif view is not self.explorer.map and view.query is None:
+        elif self._is_on_map(view, event):
+            view.zoom(event.x, event.y, ZOOM_STEP**event.step)
+            view.redraw()
+            self.look(view)
+        elif view is self.explorer.map:
+            return
+        elif view.kind != NEIGHBOURS:
             self.explorer.sheets.turn_page(view, -step)
         else:
             self.explorer.change_neighbours(step)
@@ -228,20 +292,20 @@ class Events:
 
     def _on_key(self, view, event):
         if event.key:
-            self.explorer.here = view
+            self._use_window(view)
             self._press_key(event.key)
 
+    def _use_window(self, view):
+        self.explorer.here, self.explorer.windows.picture = view, None
+
     def _on_picture_key(self, figure, event):
-        explorer = self.explorer
-        if event.key == "escape" and explorer.question is None:
-            explorer.close_figure(figure)
-        elif event.key:
+        if event.key:
+            self.explorer.windows.picture = figure
             self._press_key(event.key)
-            explorer.show_asking()
+            self.explorer.show_asking()
 
     def _press_key(self, name):
         explorer, key = self.explorer, _plain(name)
-        self._sliding = False
         self.held.add(key)
         if explorer.question is not None:
             explorer.answer(name if len(name) == 1 else key)
@@ -256,7 +320,10 @@ class Events:
         elif command in BUTTONS:
             self.click_here(command)
         else:
-            getattr(self.explorer, command)()
+            self._method(command)()
+
+    def _method(self, command):
+        return attrgetter(command)(self.explorer)
 
     def _on_release(self, view, event):
         if event.key:
@@ -269,6 +336,7 @@ class Events:
         view.place()
         if view is self.explorer.map:
             self.explorer.show_panel()
+            view.keep_home()
         elif len(view.rows):
             self.explorer.sheets.fill(view)
 

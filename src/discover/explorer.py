@@ -13,25 +13,26 @@ from src.discover.commands import HELP
 from src.discover.display import NO_WINDOWS, picture_figure
 from src.discover.events import Events
 from src.discover.export import export_segments
-from src.discover.panel import counted, panel_content, short
+from src.discover.open_windows import OpenWindows
+from src.discover.panel import counted, panel_content, printable, short
 from src.discover.questions import Question
 from src.discover.segments import NO_TAG
+from src.discover.selecting import Selecting
 from src.discover.sheets import Sheets
-from src.discover.views import OUTSIDE, MapView, SheetView
+from src.discover.views import NEIGHBOURS, OUTSIDE, MapView, SheetView
 from src.embedding import space as embedding_space
 from src.errors import RunError
 from src.store.reports import one_line
 from src.store.tags import change_tags, is_text, read_tags
 
 MAP_SIZE_IN = SHEET_SIZE_IN = (12.0, 8.0)
-DENSITY_GRID = 100  # cells a side
+DENSITY_GRID = 200  # cells a side
+DENSITY_BANDWIDTH = 0.4  # of Scott's, which is meant for a single heap
 MAX_ELBOW_CLUSTERS = 20
 SLOW_POINTS = 300_000  # of a map whose density and colours are announced
 HISTORY = 100  # steps back
 SPACES = ("reduced", "full")
-TOOLS = ("", "lasso", "rectangle")  # "": clicks are clicks
 ASKED_ALREADY = "the question that is asked comes first: Enter or Escape ends it"
-NOTHING_SELECTED = "nothing is selected: press l, then draw around segments"
 
 
 class Explorer:
@@ -84,11 +85,12 @@ class Explorer:
         self.metric, self.seed, self.space = metric, seed, SPACES[0]
         self.algorithm = embedding_space.ALGORITHMS[0]
         self.n_neighbours = max(1, min(n_neighbours, len(segments) - 1))
-        self.tool = TOOLS[0]
         self.question = None  # while one is asked
-        self.sheets = Sheets(self)
-        self.close_figure, self._new_figure = windows.close, windows.new
+        self.sheets, self.selecting = Sheets(self), Selecting(self)
+        self.close_figure, self.new_figure = windows.close, windows.new
+        self._copy_text = windows.copy
         self.tags_kept = lambda entries: None  # is told what the file with the tags has now
+        self.windows = OpenWindows(self)
         self._helped = None  # window that shows the commands
         self._history = []  # (state before, what changed it)
         self.state = self._first_state()
@@ -102,6 +104,7 @@ class Explorer:
         self.events = Events(self)
         self.events.connect(self.map)
         self._show_state()
+        self.map.keep_home()
         self.say("? shows all commands")
         if query is not None:
             self.map.mark(query.plot_embeddings, query.name)
@@ -110,7 +113,8 @@ class Explorer:
     def _first_state(self):
         none = np.zeros(len(self.segments), bool)
         way = state.BY_TRUTH if self.segments.has_truth() else state.BY_PREDICTION
-        first = state.State(way, none, np.zeros(len(self.segments), np.int64))
+        tags = np.zeros(len(self.segments), np.int64)
+        first = state.State(way, none, tags, rejected=none)
         return self._with_tags(first, read_tags(self.tags_path) if self.tags_path else [])
 
     def _with_tags(self, of_state, entries):
@@ -141,14 +145,15 @@ class Explorer:
 
     def save_neighbours(self, row, path):
         """Write a sheet of nearest neighbours as a picture; OUTSIDE: those of the query."""
-        sheet = SheetView(picture_figure(SHEET_SIZE_IN, ""))
+        sheet = SheetView(picture_figure(SHEET_SIZE_IN, ""), NEIGHBOURS)
         sheet.query = row
         self.sheets.fill(sheet)
         figures.save_figure(sheet.figure, path)
 
     def save_overview(self, row, path):
         """Write the four-panel overview of a segment as a picture."""
-        figures.save_figure(self._overview(row, picture_figure), path)
+        panels = self.segments.overview(row)
+        figures.save_figure(figures.draw_overview(picture_figure, panels, self.told(row)), path)
 
     def save_image(self, row, path):
         """Write the full image with the segment in a red box, pixel by pixel."""
@@ -160,42 +165,57 @@ class Explorer:
 
     # pictures in windows
 
-    def show_image(self, row):
-        """Open the full image with the segment in a red box."""
-        picture = self.segments.boxed_image(row)
-        self._open(figures.draw_image(self._new_figure, picture, self.describe(row)))
-
-    def show_overview(self, row):
-        """Open the four-panel overview of a segment."""
-        with self.working("drawing the overview ..."):
-            self._open(self._overview(row, self._new_figure))
-
-    def _open(self, figure):
-        """Show a window that is only looked at: its keys are the explorer's, Escape closes it."""
-        self.events.connect_picture(figure)
-        figures.present(figure)
-
     def show_neighbours(self, row, sheet=None):
-        """Open nearest neighbours in a new window, or in the one given; OUTSIDE: of the query."""
+        """Show nearest neighbours, in their window or in the one given; OUTSIDE: of the query."""
         if len(self.segments) == 1 and row != OUTSIDE:
             self.say("this is the only segment: it has no neighbours")
             return
-        if sheet is None or sheet.query is None:
-            sheet = self._new_sheet("Nearest neighbours")
+        if sheet is None or sheet.kind != NEIGHBOURS:
+            sheet = self.sheets.free() or self.new_sheet("Nearest neighbours", NEIGHBOURS)
+        if sheet.query not in (None, row):
+            sheet.trail.append(sheet.query)
         sheet.query = row
         self.sheets.fill(sheet)
+        self.windows.present(sheet.figure)
         count = counted(self.n_neighbours, "nearest neighbour")
         self.say(f"{count} ({self.metric}, {self.space} space)")
 
-    def show_selection(self):
-        """Show the selected segments as a sheet of thumbnails."""
-        if self._any_chosen():
-            sheet = self.sheets.selection() or self._new_sheet("Selection")
-            figures.present(sheet.figure)
-            self.sheets.fill(sheet)
+    def go_back(self):
+        """Go back to the neighbours that this window has shown before."""
+        trail = getattr(self.here, "trail", [])
+        if trail:
+            self.here.query = trail.pop()
+            self.sheets.fill(self.here)
+            self.say("back")
+        else:
+            self.say("nothing to go back to: it is for neighbours of neighbours")
 
-    def _overview(self, row, new_figure):
-        return figures.draw_overview(new_figure, self.segments.overview(row), self.describe(row))
+    # windows
+
+    def next_order(self):
+        """Sort the sheet that was used last by something else."""
+        if self.here is self.map:
+            self.say("only sheets and the overview of groups can be sorted")
+        else:
+            self.say(f"sorted by {self.sheets.next_order(self.here)}")
+
+    def keep_window(self):
+        """Keep the top window as it is, or let the next of its kind take its place again."""
+        told = {
+            True: "this window is kept: the next opens beside it",
+            False: "the next takes the place of this window",
+            None: "only windows with a picture or with neighbours can be kept",
+        }
+        self.say(told[self.windows.keep_top()])
+
+    def copy_path(self):
+        """Copy the path of the picture that is shown, or of the segment under the pointer."""
+        row = self.windows.row_of.get(self.windows.picture, self.events.row_here())
+        if row is None:
+            self.say("there is no segment under the pointer")
+            return
+        is_copied = self._copy_text(self.map.figure, str(self.table["image_path"][row]))
+        self.say(f"{'copied' if is_copied else 'no clipboard here:'} {self.path_of(row)}")
 
     # colours
 
@@ -212,8 +232,14 @@ class Explorer:
             return
         if way != self.state.colouring:
             self.map.panel.first = 0
-            self._change("colouring", colouring=way)
+            self.change("colouring", colouring=way)
         self.say("all segments blue" if way == state.ALL_BLUE else f"coloured by {way}")
+
+    def show_whole(self):
+        """Show the whole map again."""
+        self.map.show_whole()
+        self.map.redraw()
+        self.events.look(self.map)
 
     # filters
 
@@ -227,7 +253,7 @@ class Explorer:
             hidden = state.only(self.state.hidden, way, name, self.groups().names)
         else:
             hidden = state.toggled(self.state.hidden, way, name)
-        self._change("filter", hidden=hidden)
+        self.change("filter", hidden=hidden)
         self._say_filters()
 
     def filter_range(self, way, low, high, goes_on=False):
@@ -241,13 +267,13 @@ class Explorer:
         at_end = np.isclose((low, high), self.segments.scales[way].extent)  # no limit there
         wanted = (-np.inf if at_end[0] else float(low), np.inf if at_end[1] else float(high))
         others = {other: its for other, its in self.state.ranges.items() if other != way}
-        self._change(what, ranges=others if at_end.all() else others | {way: wanted})
+        self.change(what, ranges=others if at_end.all() else others | {way: wanted})
         self._say_filters()
 
     def reset_filters(self):
         """Take all filters off."""
         if self.state.filtered():
-            self._change("filter", hidden=frozenset(), ranges={})
+            self.change("filter", hidden=frozenset(), ranges={})
         self.say("no filters")
 
     def _say_filters(self):
@@ -302,16 +328,16 @@ class Explorer:
 
     def toggle_density(self):
         """Lay the density behind the points, or take it away."""
-        if self.map.density is not None:
-            self.map.show_density(None, None)
+        if self.map.density:
+            self.map.show_density(None, None, None)
             self.show_panel()
             self.say("density off")
             return
         with self.working("estimating the density ...", len(self.map.points) > SLOW_POINTS):
             lower, upper = self.map.around(0.5)
             x, y = np.linspace(lower, upper, DENSITY_GRID).T
-            values = embedding_space.density(self.map.points, (x, y))
-        self.map.show_density(values, (lower[0], upper[0], lower[1], upper[1]))
+            values = embedding_space.density(self.map.points, (x, y), DENSITY_BANDWIDTH)
+        self.map.show_density(values, x, y)
         self.show_panel()
         self.say("density on")
 
@@ -344,7 +370,7 @@ class Explorer:
         except ValueError as error:  # too many points for the algorithm
             return str(error)
         hidden = frozenset(pair for pair in self.state.hidden if pair[0] != state.BY_CLUSTER)
-        self._change("clustering", colouring=state.BY_CLUSTER, clusters=clusters, hidden=hidden)
+        self.change("clustering", colouring=state.BY_CLUSTER, clusters=clusters, hidden=hidden)
         self.say(f"{counted(clusters.max() + 1, 'cluster')} by {self.algorithm}")
         return None
 
@@ -354,50 +380,18 @@ class Explorer:
             inertias = embedding_space.elbow(self.table["nn_embeddings"], counts, self.seed)
         if self.question.copy is not None:
             self.close_figure(self.question.copy)
-        self.question.copy = figures.draw_elbow(self._new_figure, counts, inertias)
-        self._open(self.question.copy)
+        self.question.copy = figures.draw_elbow(self.new_figure, counts, inertias)
+        self.events.connect_picture(self.question.copy)
+        self.windows.present(self.question.copy)
         return ""
 
-    # selection, tags, export
-
-    def next_tool(self):
-        """Select by lasso, by rectangle, or not at all."""
-        self.tool = _next(TOOLS, self.tool)
-        self.events.drop_stroke()
-        self.show_panel()
-        if self.tool:
-            self.say(f"{self.tool}: draw around segments; Shift adds, Ctrl or x removes")
-        else:
-            self.say("selecting ended")
-
-    def select(self, outline, how="replace"):
-        """Select the segments inside a polygon of the map that are not filtered out.
-
-        The outline (V, 2) is in pixels of the map's window; `how` as for `state.combined`.
-        """
-        selected = state.combined(self.state.selected, self.map.rows_in(outline), how)
-        self._change("selection", selected=selected)
-        if self.chosen().any() and self.sheets.selection() is None:
-            self.show_selection()
-        self.say(f"{np.count_nonzero(self.chosen()):,} selected; n: tag, e: export, v: sheet")
-
-    def chosen(self):
-        """Mask (N,) of the selected segments that commands take: those not filtered out."""
-        return self.state.selected & self.map.kept
-
-    def _any_chosen(self):
-        """Whether there are any; tells where not."""
-        if not self.state.selected.any():
-            self.say(NOTHING_SELECTED)
-        elif not self.chosen().any():
-            self.say("all that is selected is filtered out; r takes the filters off")
-        return bool(self.chosen().any())
+    # tags, export
 
     def ask_tag(self):
         """Ask in the window for a tag for the selected segments."""
-        if not self._any_chosen():
+        if not self.selecting.any_chosen():
             return
-        rows = np.flatnonzero(self.chosen())
+        rows = np.flatnonzero(self.selecting.chosen())
         known = short(", ".join(map(one_line, self.state.tag_names)), 60)
         hint = (f"so far: {known}; " if known else "") + "nothing typed: take the tag away"
         prompt = f"Tag of {counted(len(rows), 'selected object')}"
@@ -409,7 +403,7 @@ class Explorer:
         if not is_text(answer):
             return f"{answer!r} has a sign that UTF-8 lacks; choose another name"
         before = self.state
-        self._change("tag", **vars(state.tagged(self.state, rows, answer)))
+        self.change("tag", **vars(state.tagged(self.state, rows, answer)))
         told = f"tagged {len(rows):,} as {answer!r}"
         self.say(told if answer else f"took {counted(len(rows), 'tag')} away")
         self._keep_tags(before)
@@ -457,13 +451,13 @@ class Explorer:
 
     def export_selection(self):
         """Write the selected segments for other tools: COCO JSON, CSV and crops."""
-        if not self._any_chosen():
+        if not self.selecting.any_chosen():
             return
-        rows = np.flatnonzero(self.chosen())
+        rows = np.flatnonzero(self.selecting.chosen())
         tags = {int(row): self.tag_of(row) for row in rows if self.state.tags[row]}
         with self.working("exporting ..."):
             try:
-                told = export_segments(self.segments, rows, tags, self.out_dir, self._announce)
+                told = export_segments(self.segments, rows, tags, self.out_dir, self.announce)
             except (OSError, RunError) as error:
                 told = f"cannot export: {error}"
         self.say(told)
@@ -472,6 +466,8 @@ class Explorer:
 
     def undo(self):
         """Undo the last colouring, clustering, selection, filter or tag."""
+        while self._history and state.same(self._history[-1][0], self.state):
+            self._history.pop()  # a step that has changed nothing is none
         if not self._history:
             self.say("nothing to undo")
             return
@@ -493,10 +489,16 @@ class Explorer:
         if how == "cancelled":
             self.say("cancelled")
 
-    def forget(self, view):
+    def forget(self, figure):
         """Take note that a window was closed."""
-        if view in self.sheets.views:
-            self.sheets.views.remove(view)
+        self.windows.forget(figure)
+        if self.question is not None and self.question.copy is figure:
+            self.question.copy = None
+        for sheet in [sheet for sheet in self.sheets.views if sheet.figure is figure]:
+            self.sheets.views.remove(sheet)
+            self._forget_view(sheet)
+
+    def _forget_view(self, view):
         self.here = self.map
         if self._helped is view:
             self._helped = None
@@ -504,13 +506,7 @@ class Explorer:
             if self.question.copy is not None:
                 figures.show_question(self.question.copy, "")
             self.question = None
-            if view is not self.map:
-                self.say("cancelled: the window that asked was closed")
-
-    def forget_picture(self, figure):
-        """Take note that the window of a picture was closed."""
-        if self.question is not None and self.question.copy is figure:
-            self.question.copy = None
+            self.say("cancelled: the window that asked was closed")
 
     def show_asking(self):
         """Bring a window that asks or explains to the front, unless one in front asks the same."""
@@ -536,17 +532,12 @@ class Explorer:
         return view is not None
 
     def escape(self):
-        """Hide the commands; or end selecting; or clear the selection."""
+        """Hide the commands; close this window, but not the map; end or clear a selection there."""
         if self.hide_help():
             return
-        if self.tool:
-            self.tool = TOOLS[0]
-            self.events.drop_stroke()
-            self.show_panel()
-            self.say("selecting ended")
-        elif self.state.selected.any():
-            self._change("selection", selected=np.zeros(len(self.segments), bool))
-            self.say("selection cleared")
+        is_on_map = self.windows.picture is None and self.here is self.map
+        if not (is_on_map and (self.selecting.stop() or self.selecting.clear())):
+            self.windows.close_top()
 
     # facts about a segment
 
@@ -555,6 +546,14 @@ class Explorer:
         text = self.segments.describe(row)
         tag = self.tag_of(row)
         return f"{text}  ·  tag {one_line(tag)}" if tag else text
+
+    def path_of(self, row):
+        """Path of a segment's picture, to be read."""
+        return printable(str(self.table["image_path"][row]))
+
+    def told(self, row):
+        """Two lines about a segment: its facts, the path of its picture."""
+        return f"{self.describe(row)}\n{self.path_of(row)}"
 
     def colour_of(self, row):
         """The colour of a segment now, (r, g, b) from 0 to 255."""
@@ -568,7 +567,7 @@ class Explorer:
 
     # showing what has changed
 
-    def _change(self, what, **changes):
+    def change(self, what, **changes):
         """Go to a new state; `what` names it for `undo`."""
         self._history = [*self._history[1 - HISTORY :], (self.state, what)]
         before, self.state = self.state, replace(self.state, **changes)
@@ -586,8 +585,7 @@ class Explorer:
             for name in ("colouring", "clusters", "tags")
         )
         for sheet in self.sheets.views:
-            if not same_frames or sheet.query is None:
-                self.sheets.fill(sheet)
+            self.sheets.follow(sheet, same_frames)
         self.events.look(self.map)
 
     def groups(self, way=None):
@@ -596,18 +594,19 @@ class Explorer:
 
     def show_panel(self, tools=True):
         """Draw the map with its panel anew; without tools for a picture."""
-        kept, density = self.map.kept, self.map.density is not None
-        way, scales = self.state.colouring, self.segments.scales
-        range_of = way if way in scales else self.segments.told[0]
-        content = panel_content(self.state, self.groups(), kept, self.tool, density, range_of)
+        kept, density = self.map.kept, bool(self.map.density)
+        way, tool = self.state.colouring, self.selecting.tool
+        range_of = way if way in self.segments.scales else self.segments.told[0]
+        content = panel_content(self.state, self.groups(), kept, tool, density, range_of)
         self.map.panel.show(content, tools)
         self.map.redraw()
 
-    def _new_sheet(self, title):
-        sheet = SheetView(self._new_figure(SHEET_SIZE_IN, title))
+    def new_sheet(self, title, kind):
+        """Open a sheet of a kind, still empty."""
+        sheet = SheetView(self.new_figure(SHEET_SIZE_IN, title), kind)
         self.sheets.views.append(sheet)
         self.events.connect(sheet)
-        figures.present(sheet.figure)
+        self.windows.present(sheet.figure)
         return sheet
 
     # small things
@@ -623,7 +622,7 @@ class Explorer:
         """Show a banner while something takes its time; then again a question that is open."""
         view = self.here
         if slow:
-            self._announce(text)
+            self.announce(text)
         try:
             yield
         finally:
@@ -633,7 +632,8 @@ class Explorer:
                 if self.question is not None:
                     self.question.show()
 
-    def _announce(self, text):
+    def announce(self, text):
+        """Show how far something is that takes its time."""
         self.here.show_banner(text)
         self.here.figure.canvas.flush_events()
 

@@ -10,19 +10,21 @@ from matplotlib.cm import ScalarMappable
 from PIL import Image
 
 from src import pictures
+from src.discover.colours import BLUE
 from src.discover.panel import INK, MUTED
 from src.discover.quick import Words
-from src.discover.segments import BLUE
 from src.store.files import whole_file
 from src.store.reports import DPI, missing_letters_told
 
+TITLE_IN = 0.6  # of two lines
+
 
 def draw_image(new_figure, picture, title):
-    """Figure of a picture (H, W, 3) uint8 below a title."""
+    """Figure of a picture (H, W, 3) uint8 below a title of two lines."""
     height, width = picture.shape[:2]
-    figure = new_figure(_window_size(width / height, 0.5), "Image")
+    figure = new_figure(_window_size(width / height, TITLE_IN), "Image")
     _write(figure, 0.5, 1 - 0.15 / figure.get_figheight(), title)
-    axes = figure.add_axes((0.01, 0.01, 0.98, 0.98 - 0.45 / figure.get_figheight()))
+    axes = figure.add_axes((0.01, 0.01, 0.98, 0.98 - TITLE_IN / figure.get_figheight()))
     axes.set_axis_off()
     _put(axes, picture)
     return figure
@@ -31,8 +33,8 @@ def draw_image(new_figure, picture, title):
 def draw_overview(new_figure, panels, title):
     """Figure of the four panels of `pictures.overview_panels`, the heat maps with their scales."""
     height, width = next(iter(panels.values())).shape[:2]
-    figure = new_figure(_window_size(width / height, 0.5), "Overview")
-    top = 1 - 0.4 / figure.get_figheight()
+    figure = new_figure(_window_size(width / height, TITLE_IN), "Overview")
+    top = 1 - TITLE_IN / figure.get_figheight()
     figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1, rect=(0, 0, 1, top))
     _write(figure, 0.5, 1 - 0.15 / figure.get_figheight(), title)
     scales = {"Entropy": pictures.ENTROPY_COLOURS, "Predicted": pictures.IOU_COLOURS}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
+from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.widgets import RangeSlider
 
@@ -20,13 +21,16 @@ WIDTH, MARGIN = 0.2, 0.01  # of the window's width: of the panel, and right of i
 LEAST_WIDTH = 225  # of the panel; here and below in points of 1/100 inch
 ROW, CHIP, GAP = 20, 22, 5  # heights and distances
 CHIPS_IN_ROW, NARROW = 4, 240  # smaller ones in a narrower panel
-BARS_HEIGHT, SLIDER_HEIGHT = 34, 16
+BARS_HEIGHT, SLIDER_HEIGHT, HANDLE = 34, 16, 16
 RANGE_HEIGHT = 20 + BARS_HEIGHT + SLIDER_HEIGHT
 LEAST_FOR_RANGE, LEAST_FOR_TOOLS = 350, 300  # heights of a panel with these
 N_BARS = state.STEPS
+MARKERS = {False: "o", True: "D"}  # of classes that the network knows; of others
 SHORT = {state.BY_TRUTH: "true", state.BY_PREDICTION: "predicted", state.BY_IOU: "IoU"}  # of ways
 TOOL_CHIPS = (  # label, command
-    ("select", "next_tool"),
+    ("select", "selecting.next_tool"),
+    ("all shown", "selecting.select_all"),
+    ("more like", "selecting.more_like_these"),
     ("tag…", "ask_tag"),
     ("export", "export_selection"),
     ("undo", "undo"),
@@ -54,6 +58,7 @@ class Entry:
     colour: tuple
     count: int
     shown: bool = True
+    unknown: bool = False  # a class that the network lacks
 
 
 @dataclass(frozen=True)
@@ -90,14 +95,25 @@ def panel_content(chosen, groups, kept, tool, density, range_of):
     is_scale = way in (state.BY_IOU, state.BY_SUSPICION, state.BY_NOVELTY)
     order = np.arange(state.STEPS if is_scale else 0, len(counts))
     if way not in (state.BY_CLUSTER, state.BY_TAG) and not is_scale:
-        order = np.argsort(-counts, kind="stable")
+        order = groups.largest_first()
     names, colours = groups.names, groups.colours
+    unknown = np.zeros(len(names), bool) if groups.unknown is None else groups.unknown
     entries = [
-        Entry(names[i], tuple(colours[i]), int(counts[i]), (way, names[i]) not in chosen.hidden)
-        for i in order
+        Entry(
+            names[i],
+            tuple(colours[i]),
+            int(counts[i]),
+            (way, names[i]) not in chosen.hidden,
+            bool(unknown[i]),
+        )  # fmt: skip
+        for i in order[np.argsort(~unknown[order], kind="stable")]
         if counts[i]
     ]
-    is_on = {"next_tool": tool, "toggle_density": density, "reset_filters": chosen.filtered()}
+    is_on = {
+        "selecting.next_tool": tool,
+        "toggle_density": density,
+        "reset_filters": chosen.filtered(),
+    }
     shown = f"{_share(kept)} shown"
     return Content(
         title="Segments" if way == state.ALL_BLUE else f"{way[0].upper()}{way[1:]}",
@@ -105,7 +121,7 @@ def panel_content(chosen, groups, kept, tool, density, range_of):
         scale=colours[: state.STEPS] if is_scale else None,
         ways=tuple(Chip(SHORT.get(its, its), its, its == way) for its in state.WAYS),
         tools=tuple(
-            Chip(tool if tool and do == "next_tool" else label, do, bool(is_on.get(do)))
+            Chip(tool if tool and do == "selecting.next_tool" else label, do, bool(is_on.get(do)))
             for label, do in TOOL_CHIPS
         ),
         counts=f"{shown}\n{_share(kept[chosen.selected])} selected"
@@ -148,12 +164,41 @@ class Range:
             axes.set_xlim(extent[0] - margin, extent[1] + margin)
             axes.set_navigate(False)
         self.slider.drawon = False  # the map shows the change, once
+        # its own hand would take the nearer handle again at every movement of the pointer
+        self.slider.disconnect_events()
+        self._held = 0  # the handle that moves: 0 low, 1 high
+        self._offset = 0.0  # from the pointer to its middle
 
     def set_visible(self, visible):
         """Show it, or not; what does not show hears nothing."""
         for axes in (self.bars_axes, self.slider.ax):
             axes.set_visible(visible)
         self.slider.set_active(visible)
+
+    def grab(self, x):
+        """Take the handle that is nearer to pixel x; beside both, bring it there."""
+        away = np.subtract(self.slider.val, self._value(x))
+        self._held = int(np.argmin(np.abs(away)))
+        reach = HANDLE / 2 * np.diff(self.slider.ax.get_xlim())[0] / self.slider.ax.bbox.width
+        reach *= self.slider.ax.figure.dpi / 100
+        self._offset = away[self._held] if abs(away[self._held]) < reach else 0.0
+        self.drag(x)
+
+    def drag(self, x):
+        """Bring the handle that was taken to pixel x, as far as the other one lets it."""
+        (low, high), value = self.slider.val, self._value(x) + self._offset
+        if low == high != value:  # one above the other: the way it goes says which it is
+            self._held = int(value > low)
+        before, after = self.scale.extent
+        if self._held == 0:
+            ends = float(np.clip(value, before, high)), high
+        else:
+            ends = low, float(np.clip(value, low, after))
+        if not np.allclose(ends, (low, high), rtol=0, atol=1e-9 * (after - before)):
+            self.slider.set_val(ends)
+
+    def _value(self, x):
+        return self.slider.ax.transData.inverted().transform((x, 0))[0]
 
     def show(self, ends, colours):
         """Show which part is chosen, low and high, and give the bars the colours (N_BARS, 3)."""
@@ -191,6 +236,8 @@ class Panel:
             self._text(0, 0, "COLOUR AND FILTER BY", 7.5, color=MUTED)
             top = self._show_chips(content.ways, width, 14) + 12
         self._text(0, top, content.title, 10.5, fontweight="bold")
+        if any(entry.unknown for entry in content.entries):
+            self._text(width, top + 2, "◆ unknown to the net", 8.5, ha="right", color=MUTED)
         top += 26
         bottom = self._show_bottom(content, width, height) if tools else height
         if content.scale is not None:
@@ -255,16 +302,20 @@ class Panel:
         middles = top + (np.arange(len(shown)) + 0.5) * ROW
         face = ["white" if not entry.shown else np.array(entry.colour) / 255 for entry in shown]
         edge = [FAINT if not entry.shown else "#1f243066" for entry in shown]
-        if shown:
-            self._keep(self.axes.scatter(
-                np.full(len(shown), 8), middles, s=64, c=face, edgecolors=edge, linewidths=1
-            ))  # fmt: skip
+        for number, entry in enumerate(shown):
+            self._keep(self.axes.add_line(Line2D(
+                [8], [middles[number]], linestyle="", marker=MARKERS[entry.unknown],
+                markersize=7 if entry.unknown else 8, markerfacecolor=face[number],
+                markeredgecolor=edge[number],
+            )))  # fmt: skip
         for entry, middle in zip(shown, middles, strict=True):
             colour = INK if entry.shown else "#9aa1ad"
             count = self._text(
                 width, middle, f"{entry.count:,}", 8.5, "right", "center", color=MUTED
             )
-            name = self._text(22, middle, entry.name, 9.5, va="center", color=colour)
+            name = self._text(
+                22, middle, " ".join(entry.name.split()), 9.5, va="center", color=colour
+            )
             name.room = (
                 self.room()[2] * (1 - 32 / width) - count.width_px() / self.figure.bbox.width
             )
@@ -348,6 +399,11 @@ def between_lines(figure):
 def short(text, length):
     """The text, cut to a length."""
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def printable(text):
+    """The text with signs that no font has, such as line ends and bytes that are no UTF-8, as �."""
+    return "".join(sign if sign.isprintable() else "�" for sign in text)
 
 
 def counted(number, noun):

@@ -1,4 +1,4 @@
-"""Artists that are quickly drawn on a raster: words, a thumbnail, a backdrop.
+"""Artists that are quickly drawn on a raster: words, a thumbnail, a picture.
 
 matplotlib's own text and images take several milliseconds each, which a pointer in motion and a
 legend of thirty lines do not leave. Where a picture is no raster (PDF, SVG) its text takes over.
@@ -165,31 +165,3 @@ class FillingImage(AxesImage):
         if picture.size != size:
             picture = picture.resize(size, Image.Resampling.BICUBIC)
         return np.array(picture)[::-1], round(box.x0), round(box.y0), None
-
-
-class Backdrop(Artist):
-    """A picture (h, w, 4) uint8, the lowest row first, stretched over a part of the plane.
-
-    That has the left, right, lower and upper edge `extent` in the coordinates of the axes. Only
-    what shows is enlarged.
-    """
-
-    def __init__(self, picture, extent):
-        super().__init__()
-        self._picture = Image.fromarray(picture)
-        self._lower, self._upper = np.reshape(extent, (2, 2)).T
-
-    def draw(self, renderer):
-        if not self.get_visible():
-            return
-        shown = np.transpose([self.axes.get_xlim(), self.axes.get_ylim()])
-        corners = np.clip(shown, self._lower, self._upper)
-        place = np.rint(self.axes.transData.transform(corners)).astype(int)
-        size = place[1] - place[0]
-        if (size < 1).any():
-            return
-        box = (corners - self._lower) / (self._upper - self._lower) * self._picture.size
-        image = self._picture.resize(tuple(size), Image.Resampling.BILINEAR, tuple(box.ravel()))
-        context = renderer.new_gc()
-        renderer.draw_image(context, *place[0], np.array(image))
-        context.restore()

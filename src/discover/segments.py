@@ -1,5 +1,6 @@
 """The segments of an embeddings table as the explorer asks for them: facts, pictures, groups."""
 
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -8,17 +9,17 @@ import numpy as np
 from src import pictures
 from src.datasets import read_image
 from src.discover import state
+from src.discover.colours import BLUE, GREY, palette
 from src.discover.state import Scale
+from src.errors import RunError
 from src.records import NO_LABEL
 from src.store.arrays import read_components, read_prediction
 from src.store.paths import Results
 from src.store.reports import one_line
 
-BLUE = (31, 119, 180)
-GREY = (170, 174, 182)  # without a label or a tag
 KEPT_THUMBNAILS = 2000  # of those that are cut on demand
+GLANCE_PX = 260
 UNREADABLE = (OSError, ValueError)
-UNNAMED_COLOURS = [rgb for rgb in pictures.distinct_colours(20) if np.ptp(rgb) > 20]  # no greys
 NO_LABEL_NAME, NO_TAG = "no label", "no tag"
 
 
@@ -61,14 +62,14 @@ class Segments:
     # facts
 
     def predicted_name(self, row):
-        return _entry(self.table["predicted_id"][row], self.pred_mapping)[0]
+        return _class_name(self.table["predicted_id"][row], self.pred_mapping)
 
     def true_name(self, row):
         """Name of the true class; None where there is none."""
         if self.table["true_id"][row] == NO_LABEL:
             return None
         mapping = self.label_mappings.get(self.table["dataset"][row], {})
-        return _entry(self.table["true_id"][row], mapping)[0]
+        return _class_name(self.table["true_id"][row], mapping)
 
     def describe(self, row):
         """One line about a segment: where it comes from, its classes, how strange it is."""
@@ -151,6 +152,31 @@ class Segments:
         """The picture with the segment in a red box, (H, W, 3) uint8."""
         return pictures.draw_box(self.image(row), self.table["box"][row])
 
+    def in_context(self, row):
+        """The segment with what is around it, (h, w, 3) uint8, of `GLANCE_PX` on the longer side.
+
+        Its outline is red, or its box where stage 2's file is gone or another. One of
+        `UNREADABLE` is raised if the image cannot be read.
+        """
+        image, box = self.image(row), self.table["box"][row]
+        self._cut(image, row)  # which may be nothing
+        return pictures.in_context(image, box, self._mask(row, image.shape[:2]), GLANCE_PX)
+
+    def _mask(self, row, shape):
+        """The pixels of a segment, of shape (H, W); None where that is not known any more."""
+        count = len(self.table["image_predicted_iou"][row])
+        try:
+            components = np.abs(self.components(*self._where(row)))
+        except (OSError, RunError, ValueError):
+            return None
+        if components.shape != shape or components.max(initial=0) > count:
+            return None
+        return np.isin(components, self.table["segments"][row])
+
+    def _where(self, row):
+        """Network, dataset and index of its image."""
+        return [self.table[key][row] for key in ("model_name", "dataset", "image_index")]
+
     def crop(self, row):
         """The segment's box cut out of its image, (h, w, 3) uint8."""
         return self._cut(self.image(row), row)
@@ -183,7 +209,7 @@ class Segments:
 
     def overview(self, row):
         """The four panels that explain a segment: title -> picture, in reading order."""
-        where = [self.table[key][row] for key in ("model_name", "dataset", "image_index")]
+        where = self._where(row)
         components, count = self.components(*where), len(self.table["image_predicted_iou"][row])
         if np.abs(components).max(initial=0) > count:
             raise ValueError(f"the table has {count} segments of image {where[2]}, stage 2 others")
@@ -220,39 +246,63 @@ class Segments:
             return state.group_by_step(self.scales[way], strange_alike, GREY)
         if way == state.ALL_BLUE:
             return state.group_by_name(np.zeros(len(self), int), lambda _: ("all segments", BLUE))
-        if way == state.BY_PREDICTION:
-            ids = self.table["predicted_id"]
-            return state.group_by_name(ids, lambda class_id: _entry(class_id, self.pred_mapping))
+        if way in self._classes:
+            return self._classes[way]
         datasets, dataset_of = np.unique(self.table["dataset"], return_inverse=True)
-        if way == state.BY_DATASET:
-            colours = pictures.distinct_colours(len(datasets))
-            return state.group_by_name(dataset_of, lambda k: (one_line(datasets[k]), colours[k]))
+        colours = palette(len(datasets))
+        return state.group_by_name(dataset_of, lambda k: (one_line(datasets[k]), colours[k]))
+
+    @cached_property
+    def _classes(self):
+        """The Groups by true and by predicted class; of one name, the colour is the same.
+
+        The most frequent true classes, which nothing else tells apart, have the first colours.
+        """
+        datasets, dataset_of = np.unique(self.table["dataset"], return_inverse=True)
         pairs = np.asarray(self.table["true_id"], np.int64) * len(datasets) + dataset_of
 
-        def entry(pair):
+        def true_name(pair):
             class_id, dataset = divmod(int(pair), len(datasets))
-            return _entry(class_id, self.label_mappings.get(str(datasets[dataset]), {}))
+            return _class_name(class_id, self.label_mappings.get(str(datasets[dataset]), {}))
 
-        return state.group_by_name(pairs, entry)
+        def predicted_name(class_id):
+            return _class_name(class_id, self.pred_mapping)
+
+        ways = {
+            state.BY_TRUTH: state.group_by_name(pairs, lambda pair: (true_name(pair), GREY)),
+            state.BY_PREDICTION: state.group_by_name(
+                self.table["predicted_id"], lambda class_id: (predicted_name(class_id), GREY)
+            ),
+        }
+        names = [groups.names[code] for groups in ways.values() for code in groups.largest_first()]
+        names = [name for name in dict.fromkeys(names) if name != NO_LABEL_NAME]
+        colour_of = dict(zip(names, palette(len(names)), strict=True)) | {NO_LABEL_NAME: GREY}
+        known = {predicted_name(class_id) for class_id in self.pred_mapping} | {NO_LABEL_NAME}
+        known = {name.casefold() for name in (*known, *ways[state.BY_PREDICTION].names)}
+        return {
+            way: replace(
+                groups,
+                colours=np.array([colour_of[name] for name in groups.names], np.uint8),
+                unknown=np.array([name.casefold() not in known for name in groups.names]),
+            )
+            for way, groups in ways.items()
+        }
 
 
 def _by_cluster(clusters):
     count = int(clusters.max()) + 1
     names = tuple(f"cluster {number + 1}" for number in range(count))
-    return state.Groups(clusters, names, np.array(pictures.distinct_colours(count), np.uint8))
+    return state.Groups(clusters, names, palette(count))
 
 
 def _by_tag(tags, names):
-    colours = [GREY, *pictures.distinct_colours(len(names))]
-    return state.Groups(tags, (NO_TAG, *map(one_line, names)), np.array(colours, np.uint8))
+    colours = np.vstack([np.uint8(GREY), palette(len(names))])
+    return state.Groups(tags, (NO_TAG, *map(one_line, names)), colours)
 
 
-def _entry(class_id, mapping):
-    """Name and colour of a class, also of one that the mapping does not have."""
+def _class_name(class_id, mapping):
+    """Name of a class, also of one that the mapping does not have."""
     class_id = int(class_id)
     if class_id in mapping:
-        name, colour = mapping[class_id]
-        return one_line(name), colour
-    if class_id == NO_LABEL:
-        return NO_LABEL_NAME, GREY
-    return f"class {class_id}", UNNAMED_COLOURS[class_id % len(UNNAMED_COLOURS)]
+        return one_line(mapping[class_id][0])
+    return NO_LABEL_NAME if class_id == NO_LABEL else f"class {class_id}"

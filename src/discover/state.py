@@ -1,6 +1,6 @@
 """What the user has chosen, and by what segments are coloured, listed and filtered; no windows."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 from matplotlib.path import Path as Outline
@@ -30,11 +30,16 @@ class Groups:
     codes: np.ndarray  # (N,) integer: group of each segment, in [0, G)
     names: tuple[str, ...]
     colours: np.ndarray  # (G, 3) uint8
+    unknown: np.ndarray | None = None  # (G,) bool: classes that the network lacks; None: no classes
 
     def counts(self, rows=None):
         """Segments of each group, (G,) int64; of all rows or of those given by index or mask."""
         codes = self.codes if rows is None else self.codes[rows]
         return np.bincount(codes, minlength=len(self.names))
+
+    def largest_first(self):
+        """The groups by the number of their segments, (G,) int64."""
+        return np.argsort(-self.counts(), kind="stable")
 
 
 def group_by_name(values, name_of):
@@ -107,6 +112,7 @@ class State:
     hidden: frozenset = frozenset()  # groups that are filtered out, (way, name) each
     ranges: dict = field(default_factory=dict)  # by way, (low, high): outside, filtered out
     clusters: np.ndarray | None = None  # (N,) int64, from 0, after the first clustering
+    rejected: np.ndarray | None = None  # (N,) bool: seen among what is like those selected, not so
 
     def filtered(self):
         """Whether anything may be filtered out."""
@@ -127,6 +133,18 @@ def kept_rows(state, groups_of, scales):
         values = scales[way].values
         kept &= (values >= low) & (values <= high)
     return kept
+
+
+def same(one, other):
+    """Whether two States show the same."""
+    names = [its.name for its in fields(State)]
+    return all(_equal(getattr(one, name), getattr(other, name)) for name in names)
+
+
+def _equal(one, other):
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return one is other or np.array_equal(one, other)
+    return one is other or (type(one) is type(other) and one == other)
 
 
 def toggled(hidden, way, name):

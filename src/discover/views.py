@@ -3,19 +3,21 @@
 import math
 
 import numpy as np
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.lines import Line2D
+from matplotlib.path import Path as Outline
 from matplotlib.patheffects import withStroke
 from matplotlib.transforms import IdentityTransform
 from scipy.spatial import KDTree
 
 from src.discover.figures import no_coordinates
-from src.discover.panel import INK, MUTED, PINK, Panel, between_lines
-from src.discover.quick import Backdrop, FillingImage, Thumbnail, Words
+from src.discover.panel import INK, MARKERS, MUTED, PINK, Panel, between_lines
+from src.discover.quick import FillingImage, Thumbnail, Words
 from src.discover.state import inside
 from src.store.reports import fonts, one_line
 
-DENSITY_COLOURS = LinearSegmentedColormap.from_list("density", ["#5b8fd600", "#5b8fd6b0"])
+DENSITY_SHARES = 0.9, 0.7, 0.5, 0.3, 0.1  # of the points, above each level
+DENSITY_COLOURS, DENSITY_LINE = ("#eaf1fa", "#d5e3f4", "#b8d0ec", "#94b8e0", "#6d9cd2"), "#4f7fbf"
+ZOOMS = 0.5, 5000.0  # of the size at which the whole map shows
 HIDDEN, EDGE = "#dfe2e8", "#1f243066"  # filtered points; the rim of the others
 MARGIN = 0.012  # of the window's width, on each side
 MAX_CELL_PX, CAPTION_SHARE = 200, 0.27  # of a thumbnail in a sheet; its caption's height
@@ -23,8 +25,21 @@ TIP_PX, TIP_GAP_PX = 150, 18
 MIN_RIM_PT = 4  # smaller points have none, and go back where the density shows
 OVER_DENSITY = 0.5  # share of their width, and how much of the density they hide
 BANNER_PT, LETTER, LINE = 11, 0.6, 1.5  # font size; its letters' width, its lines' distance
+DIAMOND = 0.85  # of a circle's width; the area is about the same
 MIN_CAPTION_PT = 6.5  # of two lines; smaller ones would be one
 OUTSIDE = -1  # row of a query that is no segment
+NEIGHBOURS, SELECTION, RANKING = "neighbours", "selection", "ranking"  # kinds of sheets
+TICK = Outline([(-0.5, 0.05), (-0.15, -0.35), (0.5, 0.4)])
+
+
+def levels_holding(shares, values):
+    """Levels of a density (h, w) on equal cells, ascending: above each lies a share of the whole.
+
+    Levels that fall together are one.
+    """
+    highest = np.sort(values, axis=None)[::-1]
+    held = np.cumsum(highest) / highest.sum()
+    return np.unique(highest[np.searchsorted(held, shares)])
 
 
 class View:
@@ -34,6 +49,8 @@ class View:
     selection draws, and a banner in the middle. They are drawn onto a copy of the finished
     picture, which takes milliseconds however many points there are.
     """
+
+    kind = ""  # of a sheet
 
     def __init__(self, figure):
         self.figure = figure
@@ -111,12 +128,23 @@ class View:
         self._ground = None
         self.refresh()
 
-    def show_tip(self, picture, frame):
+    def show_facts(self, facts, path):
+        """Tell facts in the status line, and as much of a path's end as has room beside them."""
+        room_px = self.status.room * self.figure.bbox.width
+        shown, rest = path, path
+        while True:
+            self.status.set_text(f"{facts}  ·  {shown}")
+            _, slash, rest = rest.partition("/")
+            if not slash or self.status.width_px() <= room_px:
+                return
+            shown = f"…/{rest}"
+
+    def show_tip(self, picture, frame, longest_px=TIP_PX):
         """Put a picture (h, w, 3) uint8 beside the pointer, inside the window."""
         ratio = self.figure.canvas.device_pixel_ratio
         x, y = self.pointer
         height, width = picture.shape[:2]
-        scale = min(TIP_PX / max(height, width), 4) * ratio
+        scale = min(longest_px / max(height, width), 4) * ratio
         width, height = width * scale, height * scale
         room_x, room_y = self.figure.bbox.size
         gap = TIP_GAP_PX * ratio
@@ -168,6 +196,7 @@ class MapView(View):
         self.title.set_text(title)
         self.panel = Panel(figure, scales)
         self.axes = figure.add_axes((0, 0, 1, 1), xticks=[], yticks=[])
+        self._room_px = None  # width and height of the axes where they were placed last
         self.place()
         self.axes.set_facecolor("white")
         self.axes.format_coord = no_coordinates
@@ -177,20 +206,25 @@ class MapView(View):
         self.size_pt = float(np.clip(36 / len(self.points) ** 0.25, 1.2, 9))
         self._corners = self.points.min(axis=0), self.points.max(axis=0)
         self.axes.update_datalim(self._corners)
-        self._show_all()
+        self.show_whole()
         self.kept = np.ones(len(self.points), bool)
-        self.density = None
+        self.density = []  # its fills and lines, while it shows
         self._groups = []  # (artist, size in points) of each
         # nothing is drawn larger in one direction, so nearest is nearest at every zoom
         self._tree = KDTree(self.points, balanced_tree=False)
 
     def place(self):
-        """Put the parts where the window's size wants them."""
+        """Put the parts where the window's size wants them; the same is in the middle as before."""
         super().place()
         width = self.panel.room()[0] - 2 * MARGIN
         lower, height = between_lines(self.figure)
         self.axes.set_position((MARGIN, lower, width, height))
         self.title.room = width
+        before, self._room_px = self._room_px, self.axes.bbox.size.copy()
+        if before is not None:
+            lower, upper = self._limits()
+            zoom = self._whole(before)[1] / ((upper - lower) / before).max()
+            self._show((lower + upper) / 2, self._whole(self._room_px)[1] / zoom)
 
     def paint(self, groups, kept, selected):
         """Colour the points by their Groups; `redraw` shows it.
@@ -220,14 +254,18 @@ class MapView(View):
         parts = np.split(rows, np.cumsum(counts)[:-1])
         for code in np.argsort(-counts, kind="stable"):
             if len(parts[code]):
-                self._add_points(parts[code], groups.colours[code] / 255, zorder, edge=rim)
+                is_unknown = groups.unknown is not None and bool(groups.unknown[code])
+                marker = {"marker": MARKERS[is_unknown], "size": DIAMOND if is_unknown else 1.0}
+                self._add_points(
+                    parts[code], groups.colours[code] / 255, zorder, edge=rim, **marker
+                )
 
     def _add_points(self, rows, colour, zorder, edge=0.0, size=1.0, **style):
         style = {"markeredgewidth": edge, "markeredgecolor": EDGE if edge else colour} | style
+        style = {"marker": "o"} | style
         artist = Line2D(
-            *self.points[rows].T, linestyle="", marker="o", markerfacecolor=colour, zorder=zorder,
-            **style,
-        )  # fmt: skip
+            *self.points[rows].T, linestyle="", markerfacecolor=colour, zorder=zorder, **style
+        )
         self._groups.append((self.axes.add_artist(artist), size * self.size_pt))
 
     def around(self, margin):
@@ -239,22 +277,28 @@ class MapView(View):
 
     def _size_points(self):
         """Give many points less room while the density behind them shows."""
-        share = OVER_DENSITY if self.density is not None and self.size_pt < MIN_RIM_PT else 1
+        share = OVER_DENSITY if self.density and self.size_pt < MIN_RIM_PT else 1
         for artist, size_pt in self._groups:
             artist.set(markersize=share * size_pt, alpha=None if share == 1 else OVER_DENSITY)
 
-    def show_density(self, values, extent):
-        """Lay a density (h, w) behind the points; None takes it away. `redraw` shows it.
+    def show_density(self, values, x, y):
+        """Lay levels of a density (h, w) at x (w,) and y (h,) behind the points; None: none.
 
-        `extent` is its left, right, lower and upper edge; the lowest row comes first.
+        Above the lines lie 90, 70, 50, 30 and 10 % of all points. `redraw` shows it.
         """
-        if self.density is not None:
-            self.density.remove()
-            self.density = None
-        if values is not None:
-            colours = DENSITY_COLOURS(values / values.max(), bytes=True)
-            self.density = self.axes.add_artist(Backdrop(colours, extent))
-            self.density.set_zorder(1)
+        for artist in self.density:
+            artist.remove()
+        self.density = []
+        levels = [] if values is None else levels_holding(DENSITY_SHARES, values)
+        if len(levels) > 1:
+            limits = self._limits()
+            fills = {"colors": DENSITY_COLOURS, "zorder": 1, "extend": "max"}
+            lines = {"colors": [DENSITY_LINE], "linewidths": 0.7, "zorder": 1.1}
+            self.density = [
+                self.axes.contourf(x, y, values, levels, **fills),
+                self.axes.contour(x, y, values, levels, **lines),
+            ]
+            self.axes.set(xlim=limits[:, 0], ylim=limits[:, 1])
         self._size_points()
 
     def mark(self, point, text):
@@ -288,30 +332,73 @@ class MapView(View):
         outline = self.axes.transData.inverted().transform(outline)
         return inside(self.points, outline) & self.kept
 
-    def _show_all(self):
-        """Limits around all points that need no widening for both axes to have one scale."""
+    # what of the map shows
+
+    def show_whole(self):
+        """Show all points; `redraw` shows it."""
+        self._show(*self._whole(self._room_px))
+
+    def zoom(self, x, y, factor):
+        """Enlarge the map by a factor; what is at pixel (x, y) stays there."""
+        lower, upper = self._limits()
+        units = ((upper - lower) / self._room_px).max()
+        factor = np.clip(factor, *np.multiply(ZOOMS, units / self._whole(self._room_px)[1]))
+        spot = self.axes.transData.inverted().transform((x, y))
+        self._show(spot + ((lower + upper) / 2 - spot) / factor, units / factor)
+
+    def pan(self, x, y):
+        """Move the map by pixels right and up."""
+        lower, upper = self._limits()
+        units = ((upper - lower) / self._room_px).max()
+        self._show((lower + upper) / 2 - np.multiply(units, (x, y)), units)
+
+    def keep_home(self):
+        """Let the toolbar's Home button bring the whole map back, in the window's size of now."""
+        toolbar = self.figure.canvas.toolbar
+        if toolbar is not None:
+            lower, upper = self._limits()
+            toolbar.update()
+            self.show_whole()
+            toolbar.push_current()
+            self._show((lower + upper) / 2, ((upper - lower) / self._room_px).max())
+
+    def _limits(self):
+        """Lower and upper corner (x, y) of what shows."""
+        return np.transpose([self.axes.get_xlim(), self.axes.get_ylim()])
+
+    def _whole(self, room_px):
+        """Middle of all points, and units of the map a pixel where all of them show."""
         lower, upper = self.around(0.06)
-        room = self.axes.bbox.size
-        span = room * ((upper - lower) / room).max()
-        middle = (lower + upper) / 2
-        x, y = np.transpose([middle - span / 2, middle + span / 2])
-        self.axes.set_xlim(x, auto=True)  # not fixed: widened to keep both axes at one scale
-        self.axes.set_ylim(y, auto=True)
+        return (lower + upper) / 2, ((upper - lower) / room_px).max()
+
+    def _show(self, middle, units):
+        """Limits that need no widening for both axes to have one scale: `units` a pixel."""
+        x, y = np.transpose(
+            [middle - units * self._room_px / 2, middle + units * self._room_px / 2]
+        )
+        self.axes.set(xlim=x, ylim=y)
 
 
 class SheetView(View):
-    """Thumbnails of segments row by row: the nearest neighbours of one, or a selection."""
+    """Thumbnails of segments row by row: neighbours of one, a selection, or a ranking."""
 
-    def __init__(self, figure):
+    def __init__(self, figure, kind):
         super().__init__(figure)
+        self.kind = kind
         self.axes = figure.add_axes((0, 0, 1, 1))
         self.axes.set_axis_off()
         self.axes.set_navigate(False)
         self.title.set_fontsize(12)
         self.place()
-        self.query = None  # row whose neighbours show, or OUTSIDE; None: a selection
+        self.query = None  # row whose neighbours show, or OUTSIDE; of a sheet of neighbours
+        self.trail = []  # queries before
+        self.is_kept = False  # neighbours of others come into another window
         self.search = None  # what its neighbours were searched by
-        self.page = 0  # of a selection
+        self.all_rows = None  # of a selection or a ranking
+        self.page = 0  # of these
+        self.order = None  # what they are sorted by; None: by what they were found by
+        self.accepted = ""  # in words, of the page of a ranking before
+        self.chosen = None  # mask (N,) that a selection shows, with what was ticked since
         self.rows = []  # of the table, as they show
         self.distances = None  # of these rows from the query
         self.cell = (1, 1, 0)  # columns, thumbnail side and caption height in pixels
@@ -336,6 +423,7 @@ class SheetView(View):
     def fill(self, title, sheet, captions, cell):
         """Show a sheet of the thumbnails of `rows`, pixel by pixel.
 
+        `captions` have two lines each, and one line for where two would be too small to read.
         `cell` is (columns, side, caption height) of the sheet, as from `layout`.
         """
         self.cell = cell
@@ -351,16 +439,32 @@ class SheetView(View):
         columns, side, height = cell
         font_pt = min(0.33 * height * 72 / self.figure.dpi, 11)
         is_small = font_pt < MIN_CAPTION_PT
-        for number, caption in enumerate(captions):
+        for number, (lines, line) in enumerate(captions):
             x, y = number % columns * side, number // columns * (side + height)
-            bold = self.query is not None and number == 0
+            bold = self.kind == NEIGHBOURS and number == 0
             words = self.axes.add_artist(Words(
                 x + side / 2, y + side + (0.45 if is_small else 0.7) * height,
-                caption.split("\n")[0] if is_small else caption, horizontalalignment="center",
+                line if is_small else lines, horizontalalignment="center",
                 verticalalignment="baseline", fontsize=1.5 * font_pt if is_small else font_pt,
                 color=INK, fontweight="bold" if bold else "normal",
             ))  # fmt: skip
             words.room = 0.96 * side / self.figure.bbox.width
+
+    def show_ticks(self, ticked):
+        """Mark some of the thumbnails, a bool for each, and show the sheet."""
+        for artist in list(self.axes.lines):
+            artist.remove()
+        columns, side, height = self.cell
+        numbers = np.flatnonzero(ticked)
+        x = (numbers % columns + 0.88) * side
+        y = numbers // columns * (side + height) + 0.12 * side
+        size = 0.17 * side * 72 / self.figure.dpi
+        style = {"linestyle": "", "markeredgecolor": "white", "scalex": False, "scaley": False}
+        self.axes.plot(x, y, marker="o", markersize=size, color=INK, **style)
+        self.axes.plot(
+            x, y, marker=TICK, markersize=0.5 * size, markerfacecolor="none",
+            markeredgewidth=0.13 * size, **style,
+        )  # fmt: skip
         self.redraw()
 
     def row_at(self, x, y):
