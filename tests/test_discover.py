@@ -32,6 +32,7 @@ from src.discover.display import Windows, close_window, require_display, window_
 from src.discover.events import BUTTONS
 from src.discover.explorer import Explorer
 from src.discover.export import export_segments
+from src.discover.panel import TOOL_CHIPS
 from src.discover.query import Query
 from src.discover.segments import Segments
 from src.discover.views import HIDDEN, OUTSIDE, levels_holding
@@ -1159,11 +1160,13 @@ def test_nothing_is_cut_off_or_overlaps_in_a_small_window(hand, size):
     assert ("…" in drawn) == (hand.map.title.width_px() > hand.map.title.room * size[0])
 
 
-def test_a_small_page_has_all_buttons_and_the_slider(hand):
+def test_a_small_page_has_all_buttons_the_slider_and_some_of_the_legend(hand):
     hand.resize(0.6 * 800, 0.6 * 424)  # what a browser of 800 x 600 pixels leaves, at 60 dpi
-    commands = {what for _, kind, what in hand.panel._targets if kind == "command"}
-    assert {*state.WAYS, "next_tool", "ask_tag", "export_selection", "undo"} <= commands
-    assert hand.slider.ax.bbox.width > 100 and len(hand.legend()[1]) == 4
+    shown = [(kind, what) for _, kind, what in hand.panel._targets]
+    commands = {*state.WAYS, *(command for _, command in TOOL_CHIPS)}
+    assert commands <= {what for kind, what in shown if kind == "command"}
+    assert hand.slider.ax.bbox.width > 100
+    assert sum(kind == "entry" for kind, _ in shown) >= 2
 
 
 def test_drawing_does_not_blit_which_some_toolkits_refuse_meanwhile(hand):
