@@ -19,7 +19,7 @@ TITLE_IN, LINES_IN = 0.55, 0.5  # heights of a window's title and status lines
 TOP_IN = 0.2  # above the panel
 WIDTH, MARGIN = 0.2, 0.01  # of the window's width: of the panel, and right of it
 LEAST_WIDTH = 225  # of the panel; here and below in points of 1/100 inch
-ROW, CHIP, GAP = 20, 22, 5  # heights and distances
+ROW, CHIP, GAP = 20, 21, 4  # heights and distances
 CHIPS_IN_ROW, NARROW = 4, 240  # smaller ones in a narrower panel
 BARS_HEIGHT, SLIDER_HEIGHT, HANDLE = 34, 16, 16
 LEAST_FOR_BARS, LEAST_FOR_RANGE, LEAST_FOR_TOOLS = 420, 350, 300  # heights of a panel with these
@@ -232,8 +232,9 @@ class Panel:
         width, height = self._place(tools, content.range_of)
         top = 0
         if tools:
-            self._text(0, 0, "COLOUR AND FILTER BY", 7.5, color=MUTED)
-            top = self._show_chips(content.ways, width, 14) + 12
+            heading = "COLOUR AND FILTER BY" if height >= LEAST_FOR_BARS else ""
+            self._text(0, 0, heading, 7.5, color=MUTED)
+            top = self._show_chips(content.ways, width, 14 if heading else 0) + 12
         self._text(0, top, content.title, 10.5, fontweight="bold")
         if any(entry.unknown for entry in content.entries):
             self._text(width, top + 2, "◆ unknown to the net", 8.5, ha="right", color=MUTED)
