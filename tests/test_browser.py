@@ -181,6 +181,7 @@ def test_the_page_answers_pointer_and_keys_and_opens_further_figures(tmp_path):
     async def explore(address):
         async with chromium(tmp_path / "profile", address) as page:
             await page.comes(FILLS, True)
+            await page.comes("loading.hidden", True)
             first = await page.shows(lambda now: is_sofa(now).any(), "the map")
             keep(first, "browser_map")
             spot = point_on(first)
@@ -244,6 +245,12 @@ def test_the_page_answers_pointer_and_keys_and_opens_further_figures(tmp_path):
                 keep(await page.grab(), "browser_end")
                 await page.press("Escape")
                 await page.comes("ask.open", False)
+                await page.ask(
+                    "Emulation.setDeviceMetricsOverride",
+                    width=800, height=457, deviceScaleFactor=1, mobile=False,
+                )  # fmt: skip
+                await page.comes(FILLS, True)
+                keep(await page.shows(has_sofa, "the map"), "browser_small")
                 await page.value("window.dispatchEvent(new Event('focus'))")
                 await page.comes(FILLS, True)
                 await page.value("document.getElementById('end').click()")
@@ -483,6 +490,7 @@ def test_the_link_also_works_without_its_last_slash(visit):
     async def visitor(here):
         answer = await AsyncHTTPClient().fetch(here.address.removesuffix("/"))
         assert answer.effective_url == here.address and b"<nav>" in answer.body
+        assert b"Loading the explorer" in answer.body  # until the first picture is there
 
     visit(visitor)
 

@@ -1590,6 +1590,27 @@ def test_n_without_a_selection_says_how_to_make_one(hand):
     assert hand.message() == "nothing is selected: press l, then draw around segments"
 
 
+NAMES = ["$x^$", r"$\broken", "_a", "a & <b>", "\U0001f600 \u05e9\u05dc\u05d5\u05dd"]
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_names_are_shown_as_they_are_on_one_line(results, tmp_path, suffix):
+    folder, table = results
+    names = [*NAMES, "two\nlines\udce9"]
+    columns = {"predicted_id": np.arange(6), "dataset": as_column(["caf\udce9 $x^"] * 6)}
+    named = ObjectTable(table.columns | columns, table.facts)
+    explorer = Explorer(
+        Segments(named, {}, {k: (name, (9, 9, 9)) for k, name in enumerate(names)}, folder),
+        tmp_path,
+    )
+    explorer.colour_by(state.BY_PREDICTION)
+    shown = [entry.name for entry in explorer.map.panel._content.entries]
+    assert shown == [*NAMES, "two lines\\udce9"]
+    assert explorer.describe(5).startswith("caf\\udce9 $x^  ·  image 1")
+    explorer.save(tmp_path / f"map.{suffix}")  # mathematics and half a surrogate would raise
+    explorer.save_neighbours(0, tmp_path / f"sheet.{suffix}")
+
+
 # export
 
 
