@@ -257,7 +257,8 @@ def test_the_page_answers_pointer_and_keys_and_opens_further_figures(tmp_path):
                 await page.value("ask.querySelector('button').click()")
                 for one in (page, other):
                     await one.comes("ended.innerText", "The explorer has ended.")
-                keep(await other.grab(), "browser_ended")
+                faded = await other.shows(lambda now: not has_sofa(now), "only that")
+                keep(faded, "browser_ended")
 
     with served(tmp_path) as (explorer, address):
         asyncio.run(explore(address))
@@ -421,7 +422,7 @@ def test_a_figure_can_be_downloaded_and_closed_but_the_map_stays(visit):
         client, key = AsyncHTTPClient(), await here.arrive()
         here.figure.canvas.manager.viewer.new_figure((2, 1), "Image")
         png = (await client.fetch(f"{here.address}{key}/1/picture.png")).body
-        assert Image.open(io.BytesIO(png)).size == (600, 450)  # 4 x 3 inches of 150 pixels
+        assert Image.open(io.BytesIO(png)).size == (800, 600)  # 4 x 3 inches of 200 pixels
         for missing in (f"{key}/1/picture.doc", f"{key}/3/picture.png", "nobody/1/picture.png"):
             with pytest.raises(HTTPClientError, match="404"):
                 await client.fetch(here.address + missing)
