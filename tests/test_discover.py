@@ -32,6 +32,7 @@ from src.discover.display import Windows, close_window, require_display, window_
 from src.discover.events import BUTTONS
 from src.discover.explorer import Explorer
 from src.discover.export import export_segments
+from src.discover.panel import TOOL_CHIPS
 from src.discover.query import Query
 from src.discover.segments import Segments
 from src.discover.views import HIDDEN, OUTSIDE, levels_holding
@@ -1174,6 +1175,15 @@ def test_nothing_is_cut_off_or_overlaps_in_a_small_window(hand, size):
     assert ("…" in drawn) == (hand.map.title.width_px() > hand.map.title.room * size[0])
 
 
+def test_a_small_page_has_all_buttons_the_slider_and_some_of_the_legend(hand):
+    hand.resize(0.6 * 800, 0.6 * 424)  # what a browser of 800 x 600 pixels leaves, at 60 dpi
+    shown = [(kind, what) for _, kind, what in hand.panel._targets]
+    commands = {*state.WAYS, *(command for _, command in TOOL_CHIPS)}
+    assert commands <= {what for kind, what in shown if kind == "command"}
+    assert hand.slider.ax.bbox.width > 100
+    assert sum(kind == "entry" for kind, _ in shown) >= 2
+
+
 def test_drawing_does_not_blit_which_some_toolkits_refuse_meanwhile(hand):
     hand.hover(0)
     hand.map.figure.canvas.blit = lambda *_: pytest.fail("blitted inside a draw event")
@@ -1549,6 +1559,24 @@ def test_two_windows_on_one_table_keep_and_see_each_others_tags(results, tmp_pat
 
 
 @pytest.mark.promise(15)
+def test_undo_takes_no_tags_of_others_away(results, tmp_path):
+    path = tmp_path / "tags.json"
+    one, two = (Hand(*results, tmp_path, tags_path=path) for _ in range(2))
+    one.explorer.tags_kept = two.explorer.take_tags  # as in a browser: at once
+    two.explorer.tags_kept = one.explorer.take_tags
+    for hand, row, word in ((one, 0, "cow"), (two, 3, "boat"), (one, 3, "ship")):
+        hand.press("escape", "escape", "l")
+        hand.draw_around([row])
+        hand.press("n", *word, "enter")
+    assert [two.explorer.tag_of(row) for row in (0, 3)] == ["cow", "ship"]
+    two.press("u")  # its own is not there any more
+    assert [two.explorer.tag_of(row) for row in (0, 3)] == ["cow", "ship"]
+    assert [entry[-1] for entry in read_tags(path)] == ["cow", "ship"]
+    one.press("u")
+    assert [two.explorer.tag_of(row) for row in (0, 3)] == ["cow", "boat"]
+
+
+@pytest.mark.promise(15)
 def test_a_tag_set_by_a_script_while_the_window_is_open_stays(results, tmp_path):
     path = tmp_path / "tags.json"
     hand = Hand(*results, tmp_path, tags_path=path)
@@ -1575,6 +1603,27 @@ def test_n_without_a_selection_says_how_to_make_one(hand):
     hand.press("n")
     assert hand.explorer.question is None
     assert hand.message() == "nothing is selected: press l, then draw around segments"
+
+
+NAMES = ["$x^$", r"$\broken", "_a", "a & <b>", "\U0001f600 \u05e9\u05dc\u05d5\u05dd"]
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_names_are_shown_as_they_are_on_one_line(results, tmp_path, suffix):
+    folder, table = results
+    names = [*NAMES, "two\nlines\udce9"]
+    columns = {"predicted_id": np.arange(6), "dataset": as_column(["caf\udce9 $x^"] * 6)}
+    named = ObjectTable(table.columns | columns, table.facts)
+    explorer = Explorer(
+        Segments(named, {}, {k: (name, (9, 9, 9)) for k, name in enumerate(names)}, folder),
+        tmp_path,
+    )
+    explorer.colour_by(state.BY_PREDICTION)
+    shown = [entry.name for entry in explorer.map.panel._content.entries]
+    assert shown == [*NAMES, "two lines\\udce9"]
+    assert explorer.describe(5).startswith("caf\\udce9 $x^  ·  image 1")
+    explorer.save(tmp_path / f"map.{suffix}")  # mathematics and half a surrogate would raise
+    explorer.save_neighbours(0, tmp_path / f"sheet.{suffix}")
 
 
 # export

@@ -22,6 +22,7 @@ from src.discover.sheets import Sheets
 from src.discover.views import NEIGHBOURS, OUTSIDE, MapView, SheetView
 from src.embedding import space as embedding_space
 from src.errors import RunError
+from src.store.reports import one_line
 from src.store.tags import change_tags, is_text, read_tags
 
 MAP_SIZE_IN = SHEET_SIZE_IN = (12.0, 8.0)
@@ -130,7 +131,7 @@ class Explorer:
         return of_state
 
     def _map_title(self):
-        names = ", ".join(dict.fromkeys(map(str, self.table["dataset"])))
+        names = ", ".join(map(one_line, dict.fromkeys(self.table["dataset"])))
         images = len(set(self.table.image_names()))
         what = f"{counted(len(self.segments), 'object')} of {counted(images, 'image')}"
         return f"Embedding space of {names}: {what}"
@@ -401,7 +402,7 @@ class Explorer:
         if not self.selecting.any_chosen():
             return
         rows = np.flatnonzero(self.selecting.chosen())
-        known = short(", ".join(self.state.tag_names), 60)
+        known = short(", ".join(map(one_line, self.state.tag_names)), 60)
         hint = (f"so far: {known}; " if known else "") + "nothing typed: take the tag away"
         prompt = f"Tag of {counted(len(rows), 'selected object')}"
         self._ask(prompt, hint, partial(self._take_tag, rows))
@@ -451,7 +452,12 @@ class Explorer:
 
         self._history = [(caught_up(one), what) for one, what in self._history]
         before, self.state = self.state, caught_up(self.state)
-        self._show_state(before)
+        if state.BY_TAG in (self.state.colouring, *(way for way, _ in self.state.hidden)):
+            self._show_state(before)
+            return
+        for sheet in self.sheets.views:  # the map looks the same
+            self.sheets.fill(sheet)
+        self.events.look(self.map)
 
     def export_selection(self):
         """Write the selected segments for other tools: COCO JSON, CSV and crops."""
@@ -549,7 +555,7 @@ class Explorer:
         """One line about a segment, its tag included."""
         text = self.segments.describe(row)
         tag = self.tag_of(row)
-        return f"{text}  ·  tag {tag}" if tag else text
+        return f"{text}  ·  tag {one_line(tag)}" if tag else text
 
     def path_of(self, row):
         """Path of a segment's picture, to be read."""

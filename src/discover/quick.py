@@ -16,7 +16,7 @@ from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from PIL import Image
 
-from src.store.reports import fonts
+from src.store.reports import drawable, fonts
 
 ASCENT = 0.76  # above the base line, of the font size
 MIDDLE, LINE = 0.37, 1.2  # where letters have their middle; from line to line
@@ -33,7 +33,10 @@ class Words(Text):
     room = None  # as long as it is
 
     def __init__(self, *place_and_text, **style):
-        super().__init__(*place_and_text, **{"family": fonts(), **style})
+        super().__init__(*place_and_text, **{"family": fonts(), "parse_math": False, **style})
+
+    def set_text(self, s):
+        super().set_text(drawable(s))
 
     def width_px(self):
         """Pixels that the longest line takes without a gap."""

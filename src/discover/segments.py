@@ -17,6 +17,7 @@ from src.records import NO_LABEL
 from src.store.arrays import read_components, read_prediction
 from src.store.of_objects import keys_of
 from src.store.paths import Results
+from src.store.reports import one_line
 
 KEPT_THUMBNAILS = 2000  # of those that are cut on demand
 GLANCE_PX = 260
@@ -75,7 +76,7 @@ class Segments:
     def describe(self, row):
         """One line about a segment: where it comes from, its classes, how strange it is."""
         parts = [
-            f"{self.table['dataset'][row]}",
+            one_line(self.table["dataset"][row]),
             f"image {self.table['image_index'][row]}",
             self._segments(row),
             self.classes(row),
@@ -264,7 +265,7 @@ class Segments:
             return self._classes[way]
         datasets, dataset_of = np.unique(self.table["dataset"], return_inverse=True)
         colours = palette(len(datasets))
-        return state.group_by_name(dataset_of, lambda k: (str(datasets[k]), colours[k]))
+        return state.group_by_name(dataset_of, lambda k: (one_line(datasets[k]), colours[k]))
 
     @cached_property
     def _classes(self):
@@ -291,7 +292,7 @@ class Segments:
         names = [groups.names[code] for groups in ways.values() for code in groups.largest_first()]
         names = [name for name in dict.fromkeys(names) if name != NO_LABEL_NAME]
         colour_of = dict(zip(names, palette(len(names)), strict=True)) | {NO_LABEL_NAME: GREY}
-        known = {name for name, _ in self.pred_mapping.values()} | {NO_LABEL_NAME}
+        known = {predicted_name(class_id) for class_id in self.pred_mapping} | {NO_LABEL_NAME}
         known = {name.casefold() for name in (*known, *ways[state.BY_PREDICTION].names)}
         return {
             way: replace(
@@ -311,12 +312,12 @@ def _by_cluster(clusters):
 
 def _by_tag(tags, names):
     colours = np.vstack([np.uint8(GREY), palette(len(names))])
-    return state.Groups(tags, (NO_TAG, *names), colours)
+    return state.Groups(tags, (NO_TAG, *map(one_line, names)), colours)
 
 
 def _class_name(class_id, mapping):
     """Name of a class, also of one that the mapping does not have."""
     class_id = int(class_id)
     if class_id in mapping:
-        return mapping[class_id][0]
+        return one_line(mapping[class_id][0])
     return NO_LABEL_NAME if class_id == NO_LABEL else f"class {class_id}"

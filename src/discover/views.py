@@ -13,7 +13,7 @@ from src.discover.figures import no_coordinates
 from src.discover.panel import INK, MARKERS, MUTED, PINK, Panel, between_lines
 from src.discover.quick import FillingImage, Thumbnail, Words
 from src.discover.state import inside
-from src.store.reports import fonts
+from src.store.reports import fonts, one_line
 
 DENSITY_SHARES = 0.9, 0.7, 0.5, 0.3, 0.1  # of the points, above each level
 DENSITY_COLOURS, DENSITY_LINE = ("#eaf1fa", "#d5e3f4", "#b8d0ec", "#94b8e0", "#6d9cd2"), "#4f7fbf"
@@ -89,7 +89,7 @@ class View:
 
     def _line(self, x, **style):
         style = {"fontsize": 9.5, "color": MUTED, "verticalalignment": "baseline"} | style
-        style = {"animated": True, "parse_math": False} | style
+        style = {"animated": True} | style
         words = self.figure.add_artist(Words(x, 0, "", **style))
         words.room = 1 - 2 * MARGIN
         return words
@@ -308,8 +308,8 @@ class MapView(View):
             scalex=False, scaley=False,
         )  # fmt: skip
         self.axes.annotate(
-            text, point, (10, 8), textcoords="offset points", fontsize=10, color=INK, zorder=7,
-            weight="bold", parse_math=False, family=fonts(),
+            one_line(text), point, (10, 8), textcoords="offset points", fontsize=10, color=INK,
+            zorder=7, weight="bold", parse_math=False, family=fonts(),
             path_effects=[withStroke(linewidth=3, foreground="white")],
         )  # fmt: skip
 
