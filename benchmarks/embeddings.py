@@ -72,8 +72,8 @@ def one_by_one(features, device, crops):
 
 def stream(network, crops):
     """Ours."""
-    vectors = dict(embed_stream(network, enumerate(crops), BATCH_SIZE))
-    return np.array([vectors[index] for index in range(len(crops))])
+    ((_, vectors),) = embed_stream(network, [("picture", crops)], BATCH_SIZE)
+    return vectors
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What a segmentation network says of itself: its classes, and what its input must be."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from src import registry
@@ -205,6 +206,7 @@ def _named(model, classes, known):
             f"the classes of model {model.name!r} must have the ids 0, 1, ..., got {[*by_id]}"
         )
     words = [value if isinstance(value, str) else value[0] for value in by_id.values()]
+    words = [_as_line(word) or f"class {key}" for key, word in enumerate(words)]
     colour_of = {name.casefold(): colour for name, colour in known.values()}
     colours = [colour_of.get(word.casefold()) for word in words]
     if None in colours:
@@ -213,8 +215,21 @@ def _named(model, classes, known):
         own if isinstance(value, str) else tuple(value[1])
         for own, value in zip(colours, by_id.values(), strict=True)
     ]
-    folded = [word.casefold() for word in words]
-    return {
-        key: (word if folded.count(word.casefold()) == 1 else f"{word} ({key})", colour)
-        for key, (word, colour) in enumerate(zip(words, colours, strict=True))
-    }
+    return dict(enumerate(zip(_told_apart(words), colours, strict=True)))
+
+
+def _as_line(name):
+    """A name as one line, without what cannot be printed, such as half of a surrogate."""
+    return " ".join("".join(c if c.isprintable() else " " for c in name).split())
+
+
+def _told_apart(names):
+    """Names that are all different, in upper and lower case too: those that were not get ids."""
+    count = Counter(map(str.casefold, names))
+    while max(count.values()) > 1:
+        names = [
+            name if count[name.casefold()] == 1 else f"{name} ({key})"
+            for key, name in enumerate(names)
+        ]
+        count = Counter(map(str.casefold, names))
+    return names

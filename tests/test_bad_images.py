@@ -305,6 +305,19 @@ def test_no_damage_of_a_label_png_goes_unnoticed(tmp_path, kind):
             read_ids(path)
 
 
+def test_labels_in_a_format_that_changes_values_are_refused(tmp_path):
+    path = tmp_path / "labels.png"
+    Image.new("L", (8, 8), 3).save(path, "JPEG")
+    with pytest.raises(ValueError, match="JPEG changes ids and colours; save labels as PNG"):
+        read_ids(path)
+
+
+def test_labels_of_16_bits_keep_their_ids(tmp_path):
+    path, ids = tmp_path / "labels.png", np.array([[0, 24005], [255, 65535]], np.uint16)
+    Image.fromarray(ids).save(path)
+    assert_array_equal(read_ids(path), ids)
+
+
 def test_a_damaged_png_photograph_is_refused_and_one_with_more_behind_it_is_not(tmp_path):
     path = tmp_path / "photo.png"
     Image.fromarray(np.full((50, 50, 3), 7, np.uint8)).save(path)

@@ -31,6 +31,7 @@ from real_explorer import (
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
+from src.discover import browser
 from src.discover.browser import invitation, listen, serve
 from src.discover.display import require_display
 from src.errors import SettingError
@@ -39,6 +40,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SIZE = (1300, 1000)  # of the browser's window
 BUTTONS = {"none": 0, "left": 1, "right": 2, "middle": 4}
 KEYS = {"Enter": "\r"}
+CODES = {"Escape": 27}  # without it a dialog hears nothing
 
 FILLS = (  # the last picture has the figure's present size, but for a part of a pixel
     "figure && Math.abs(figure.imageObj.naturalWidth - figure.canvas.width) <= 2"
@@ -110,12 +112,22 @@ class Page:
                 buttons=BUTTONS[button if kind == "mousePressed" else "none"],
             )  # fmt: skip
 
+    async def drag(self, start, end):
+        """Move the pointer from (x, y) to (x, y) with its left button down."""
+        kinds = ("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end)
+        for kind, (x, y) in kinds:
+            await self.ask(
+                "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1,
+                buttons=BUTTONS["none" if kind == "mouseReleased" else "left"],
+            )  # fmt: skip
+
     async def press(self, *keys):
         """Press and release keys, one after the other."""
         for key in keys:
             text = KEYS.get(key, key if len(key) == 1 else "")
-            await self.ask("Input.dispatchKeyEvent", type="keyDown", key=key, text=text)
-            await self.ask("Input.dispatchKeyEvent", type="keyUp", key=key)
+            key = {"key": key, "windowsVirtualKeyCode": CODES.get(key, 0)}
+            await self.ask("Input.dispatchKeyEvent", type="keyDown", text=text, **key)
+            await self.ask("Input.dispatchKeyEvent", type="keyUp", **key)
 
     async def shows(self, condition, what, act=None):
         """A screenshot, after an action, for which a condition holds."""
@@ -199,9 +211,9 @@ def test_the_page_answers_pointer_and_keys_and_opens_further_figures(tmp_path):
             await page.click(*spot)
             await page.comes("document.title", "Image")
             keep(await page.shows(has_red_box, "the image"), "browser_image")
-            await page.value("document.querySelector('nav span:last-of-type button').click()")
+            await page.value("document.querySelector('nav > span:last-of-type button').click()")
             await page.comes("document.title", "Embedding space")
-            assert await page.value("document.querySelectorAll('nav span').length") == 2
+            assert await page.value("document.querySelectorAll('nav > span').length") == 2
 
             await page.comes(FILLS, True)
             await page.press("c", *"elbow", "Enter")
@@ -213,7 +225,7 @@ def test_the_page_answers_pointer_and_keys_and_opens_further_figures(tmp_path):
             await page.comes("document.title", "Embedding space")
             await page.comes(FILLS, True)
             await page.shows(has_third_cluster, "the clusters")
-            await page.value("document.querySelector('nav span:last-of-type button').click()")
+            await page.value("document.querySelector('nav > span:last-of-type button').click()")
 
             await page.comes(FILLS, True)
             await page.click(*spot)
@@ -231,11 +243,23 @@ def test_the_page_answers_pointer_and_keys_and_opens_further_figures(tmp_path):
             async with chromium(tmp_path / "other", address, ratio=2) as other:
                 await other.comes(FILLS, True)
                 assert await other.value("figure.canvas.width / innerWidth") == 2  # all its pixels
-                keep(await other.shows(has_blue, "the map"), "browser_fine_screen")
-            await page.value("window.dispatchEvent(new Event('focus'))")
-            await page.comes(FILLS, True)
-            await page.value("document.getElementById('end').click()")
-            await page.comes("document.getElementById('ended').hidden", False)
+                keep(await other.shows(has_sofa, "colours of its own"), "browser_fine_screen")
+                await page.shows(lambda now: not has_blue(now), "no tags", page.press("a"))
+                await tag_all(other, "settee")
+                await page.shows(has_blue, "the other's tag")
+                keep(await page.grab(), "browser_tag_of_another")
+                await page.value("document.getElementById('end').click()")
+                await page.comes("ask.open && ask.innerText.includes('Another one is')", True)
+                keep(await page.grab(), "browser_end")
+                await page.press("Escape")
+                await page.comes("ask.open", False)
+                await page.value("window.dispatchEvent(new Event('focus'))")
+                await page.comes(FILLS, True)
+                await page.value("document.getElementById('end').click()")
+                await page.value("ask.querySelector('button').click()")
+                for one in (page, other):
+                    await one.comes("ended.innerText", "The explorer has ended.")
+                keep(await other.grab(), "browser_ended")
 
     with served(tmp_path) as (explorer, address):
         asyncio.run(explore(address))
@@ -243,6 +267,15 @@ def test_the_page_answers_pointer_and_keys_and_opens_further_figures(tmp_path):
         log = explorer.stderr.read()
     assert explorer.returncode == 0, log
     assert "Completed" in log and "Traceback" not in log and "WARNING" not in log, log
+
+
+async def tag_all(page, tag):
+    """Draw a rectangle around all points, then name them."""
+    await page.press("l", "l")
+    await page.drag((20, 95), (1000, 790))
+    await page.comes("document.title", "Selection")
+    await page.comes(FILLS, True)
+    await page.press("n", *tag, "Enter")
 
 
 def has_sofa(picture):
@@ -282,20 +315,24 @@ def test_a_signal_ends_the_server_and_is_reported(tmp_path, number):
 
 @pytest.fixture
 def visit(capsys):
-    """Serves one figure to a coroutine function of the page's address and the figure."""
+    """Serves figures to a coroutine function of a `Visit`."""
 
     def visit(visitor):
         async def both():
-            explorer = SimpleNamespace(map=SimpleNamespace())
+            explorers, problems = [], []
 
             def make(windows):
-                explorer.map.figure = windows.new((4, 3), "Map")
-                return explorer
+                if problems:
+                    raise SettingError(problems[0])
+                figure = windows.new((4, 3), "Map")
+                explorers.append(SimpleNamespace(map=SimpleNamespace(figure=figure), taken=[]))
+                explorers[-1].take_tags = explorers[-1].taken.append
+                return explorers[-1]
 
             server = asyncio.ensure_future(serve(make, listen("127.0.0.1", 0)))
             await asyncio.sleep(0)  # the server's turn
             address = capsys.readouterr().out.split()[1]
-            await asyncio.wait_for(visitor(address, explorer.map.figure), DEADLINE)
+            await asyncio.wait_for(visitor(Visit(address, explorers, problems)), DEADLINE)
             server.cancel()
             await asyncio.wait([server])
 
@@ -304,16 +341,36 @@ def visit(capsys):
     return visit
 
 
+class Visit:
+    """The address of a page, as printed, the explorers made so far, what hinders further ones."""
+
+    def __init__(self, address, explorers, problems):
+        self.address, self.explorers, self.problems = address, explorers, problems
+        self.web_address = address.replace("http", "ws")
+        self.figure = explorers[0].map.figure
+
+    @asynccontextmanager
+    async def page(self, viewer=""):
+        """The connection of a page with nothing read from it yet."""
+        async with connected(f"{self.web_address}figures?viewer={viewer}") as page:
+            yield page
+
+    async def arrive(self, viewer=""):
+        """Open a page, leave it, and give the key of its viewer."""
+        async with self.page(viewer) as page:
+            return json.loads(await page.read_message())["viewer"]
+
+
 def test_only_who_knows_the_secret_and_comes_from_the_page_is_let_in(visit):
-    async def visitor(address, figure):
+    async def visitor(here):
         client = AsyncHTTPClient()
-        assert b"<nav>" in (await client.fetch(address)).body
-        root = address.rsplit("/", 2)[0]
-        for path in ("/", "/1/socket", "/figures", "/mpl.js"):
+        assert b"<nav>" in (await client.fetch(here.address)).body
+        root, key = here.address.rsplit("/", 2)[0], await here.arrive()
+        for path in ("/", f"/{key}/1/socket", "/figures", "/mpl.js"):
             with pytest.raises(HTTPClientError, match="404"):
                 await client.fetch(root + path)
-        for path in ("figures", "1/socket"):
-            web_socket = address.replace("http", "ws") + path
+        for path in ("figures", f"{key}/1/socket"):
+            web_socket = here.web_address + path
             foreign = HTTPRequest(web_socket, headers={"Origin": "http://elsewhere.example"})
             with pytest.raises(HTTPClientError, match="403"):
                 await websocket_connect(foreign)
@@ -328,10 +385,12 @@ def is_answer(message):
 
 
 def test_pictures_and_moves_wait_until_the_last_picture_is_drawn(visit):
-    async def visitor(address, figure):
-        async with connected(address.replace("http", "ws") + "1/socket") as page:
+    async def visitor(here):
+        async with connected(f"{here.web_address}{await here.arrive()}/1/socket") as page:
             moves = []
-            figure.canvas.mpl_connect("motion_notify_event", lambda event: moves.append(event.x))
+            here.figure.canvas.mpl_connect(
+                "motion_notify_event", lambda event: moves.append(event.x)
+            )
 
             async def pictures_after(*kinds):
                 """How many pictures arrive in answer to messages."""
@@ -355,18 +414,80 @@ def test_pictures_and_moves_wait_until_the_last_picture_is_drawn(visit):
     visit(visitor)
 
 
-def test_a_figure_can_be_downloaded_and_closed(visit):
-    async def visitor(address, figure):
-        client = AsyncHTTPClient()
-        png = (await client.fetch(address + "1/picture.png")).body
+def test_a_figure_can_be_downloaded_and_closed_but_the_map_stays(visit):
+    async def visitor(here):
+        client, key = AsyncHTTPClient(), await here.arrive()
+        here.figure.canvas.manager.viewer.new_figure((2, 1), "Image")
+        png = (await client.fetch(f"{here.address}{key}/1/picture.png")).body
         assert Image.open(io.BytesIO(png)).size == (600, 450)  # 4 x 3 inches of 150 pixels
-        for missing in ("1/picture.doc", "2/picture.png"):
+        for missing in (f"{key}/1/picture.doc", f"{key}/3/picture.png", "nobody/1/picture.png"):
             with pytest.raises(HTTPClientError, match="404"):
-                await client.fetch(address + missing)
-        async with connected(address.replace("http", "ws") + "figures") as page:
-            assert json.loads(await page.read_message()) == {"figures": [[1, "Map"]]}
-            await page.write_message(json.dumps({"close": 1}))
-            assert json.loads(await page.read_message()) == {"figures": []}
+                await client.fetch(here.address + missing)
+        async with here.page(key) as page:
+            both = json.loads(await page.read_message())
+            assert both == {"viewer": key, "viewers": 1, "figures": [[1, "Map"], [2, "Image"]]}
+            for number in (1, 2):
+                await page.write_message(json.dumps({"close": number}))
+            assert json.loads(await page.read_message())["figures"] == [[1, "Map"]]
+
+    visit(visitor)
+
+
+def test_every_page_has_an_explorer_of_its_own_and_knows_it_again(visit):
+    async def visitor(here):
+        first = await here.arrive()
+        assert len(here.explorers) == 1  # it was made before there was a page
+        second = await here.arrive()
+        assert second != first and len(here.explorers) == 2
+        assert await here.arrive(first) == first and await here.arrive("gone") != first
+        assert len(here.explorers) == 3
+        async with here.page(first) as page, here.page(second):
+            assert json.loads(await page.read_message())["viewers"] == 1
+            assert json.loads(await page.read_message())["viewers"] == 2
+
+    visit(visitor)
+
+
+def test_figures_of_who_does_not_come_back_are_closed(visit, monkeypatch):
+    async def visitor(here):
+        closed = asyncio.Event()
+        here.figure.canvas.mpl_connect("close_event", lambda event: closed.set())
+        key = await here.arrive()
+        async with here.page(key):
+            monkeypatch.setattr(browser, "STAY_S", 0)
+            assert not closed.is_set()
+        await closed.wait()
+        assert await here.arrive(key) != key
+
+    visit(visitor)
+
+
+def test_tags_of_one_reach_the_others(visit):
+    async def visitor(here):
+        await here.arrive()
+        await here.arrive()
+        one, other = here.explorers
+        one.tags_kept(["a tag"])
+        assert other.taken == [["a tag"]] and one.taken == []
+
+    visit(visitor)
+
+
+def test_what_hinders_a_later_explorer_is_told_to_its_page(visit):
+    async def visitor(here):
+        key = await here.arrive()
+        here.problems.append("tags.json is broken")
+        async with here.page() as page:
+            assert json.loads(await page.read_message()) == {"problem": "tags.json is broken"}
+        assert await here.arrive(key) == key  # the others go on
+
+    visit(visitor)
+
+
+def test_the_link_also_works_without_its_last_slash(visit):
+    async def visitor(here):
+        answer = await AsyncHTTPClient().fetch(here.address.removesuffix("/"))
+        assert answer.effective_url == here.address and b"<nav>" in answer.body
 
     visit(visitor)
 
@@ -379,13 +500,13 @@ BEGINNINGS = {  # of files
 
 
 def test_every_format_of_the_toolbar_can_be_downloaded(visit):
-    async def visitor(address, figure):
-        client = AsyncHTTPClient()
-        script = (await client.fetch(address + "mpl.js")).body.decode()
+    async def visitor(here):
+        client, key = AsyncHTTPClient(), await here.arrive()
+        script = (await client.fetch(here.address + "mpl.js")).body.decode()
         offered = json.loads(script.split("mpl.extensions = ")[1].split(";")[0])
         assert {*offered} <= {*BEGINNINGS}
         for suffix in offered:
-            file = (await client.fetch(f"{address}1/picture.{suffix}")).body
+            file = (await client.fetch(f"{here.address}{key}/1/picture.{suffix}")).body
             assert len(file) > 100 and file.startswith(BEGINNINGS[suffix]), suffix
 
     visit(visitor)
@@ -411,32 +532,41 @@ MALFORMED = [
 
 
 def test_malformed_messages_change_nothing_and_say_nothing(visit, capsys, caplog):
-    async def visitor(address, figure):
+    async def visitor(here):
+        figure, key = here.figure, await here.arrive()
         size = tuple(figure.bbox.size)
-        web_socket = address.replace("http", "ws")
-        async with connected(web_socket + "1/socket") as page, connected(web_socket + "9/socket"):
+        mine = here.web_address + key
+        async with connected(f"{mine}/1/socket") as page, connected(f"{mine}/9/socket"):
             for message in MALFORMED:
                 await page.write_message(message, binary=isinstance(message, bytes))
             await page.write_message(json.dumps({"type": "refresh"}))
             while not is_answer(await page.read_message()):
                 pass
         assert tuple(figure.bbox.size) == size and figure.canvas.device_pixel_ratio == 1
-        async with connected(web_socket + "figures") as page:
-            for message in ("{", "[]", '{"close": []}', '{"close": 9}', '{"close": 1}'):
+        figure.canvas.manager.viewer.new_figure((2, 1), "Image")
+        async with here.page(key) as page:
+            for message in (
+                "{",
+                "[]",
+                '{"close": []}',
+                '{"close": 9}',
+                '{"end": 1}',
+                '{"close": 2}',
+            ):
                 await page.write_message(message)
-            assert json.loads(await page.read_message()) == {"figures": [[1, "Map"]]}
-            assert json.loads(await page.read_message()) == {"figures": []}
+            assert len(json.loads(await page.read_message())["figures"]) == 2
+            assert len(json.loads(await page.read_message())["figures"]) == 1
 
     visit(visitor)
     assert capsys.readouterr().err == "" and caplog.text == ""
 
 
 def test_a_page_that_gives_its_own_name_our_number_is_sent_away(visit):
-    async def visitor(address, figure):
-        client, port = AsyncHTTPClient(), address.split("/")[2].split(":")[1]
+    async def visitor(here):
+        client, port = AsyncHTTPClient(), here.address.split("/")[2].split(":")[1]
 
         async def answer(host):
-            request = HTTPRequest(address, headers={"Host": f"{host}:{port}"})
+            request = HTTPRequest(here.address, headers={"Host": f"{host}:{port}"})
             return (await client.fetch(request, raise_error=False)).code
 
         own = ["127.0.0.1", "[::1]", "localhost", socket.gethostname()]

@@ -37,6 +37,7 @@ def test_no_file_says_nothing(tmp_path):
         ("7", "there are no classes"),
         ('{"0": "road", "2": "car"}', "ids must be 0 to 1, got 0, 2"),
         ('{"road": 0}', "no name|invalid literal"),
+        ('{"0": "road", "0": "car"}', "says twice what one of 0 is"),
         ('["road", 7]', "class 1 has no name: 7"),
         ('[{"name": "road", "color": [1, 2, 300]}]', "color of class 0 .* 300"),
         ('{"classes": ["road"], "mean": [1, 2]}', r"mean must be 3 numbers: \[1, 2\]"),

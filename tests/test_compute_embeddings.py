@@ -73,6 +73,13 @@ class MeanColour(torch.nn.Module):
         return torch.where(vectors[:, 2:] > 2, torch.nan, vectors)  # too much blue
 
 
+class Together(torch.nn.Module):
+    """The vector of a crop says with how many it is computed."""
+
+    def forward(self, crops):
+        return torch.full((len(crops), 1), float(len(crops)))
+
+
 class Whole(torch.nn.Module):
     """A segmentation network whose features are the picture itself."""
 
@@ -171,6 +178,7 @@ def world(tmp_path, monkeypatch, caplog):
         (compute_embeddings.models, "whole", "Whole", {}),
         (compute_embeddings.embedding_networks, "mean_colour", "MeanColour", {}),
         (compute_embeddings.embedding_networks, "too_large", "MeanColour", {"factor": 4.0}),
+        (compute_embeddings.embedding_networks, "together", "Together", {}),
         (compute_embeddings.embedding_networks, "no_network", "Blocks", {}),
     )
     for known, name, class_name, kwargs in entries:
@@ -583,13 +591,28 @@ def test_another_dataset_joins_those_in_the_file(world, caplog):
     assert "up to date" in caplog.text
 
 
-def test_another_threshold_computes_only_the_segments_that_it_adds(world):
+def test_another_threshold_computes_only_the_pictures_that_it_adds_segments_to(world):
     world.run(iou_threshold=0.3)
     assert_array_equal(world.table()["component_index"], [3])
-    assert world.run(iou_threshold=0.5)[1] == 1
+    assert world.run(iou_threshold=0.5)[1] == 2
     assert_array_equal(world.table()["component_index"], [2, 3])
     assert world.run(iou_threshold=0.3)[1] == 0
     assert_array_equal(world.table()["component_index"], [3])
+
+
+@pytest.mark.promise(2)
+def test_the_segments_of_a_picture_are_computed_together_however_a_run_was_cut(world):
+    world.run(net="together", iou_threshold=0.3)
+    world.add_image("first", 4)
+    world.run(net="together", iou_threshold=0.5)
+    assert_array_equal(world.table("together")["embeddings"], [[2]] * 4)
+    cut = world.path("together").read_bytes(), world.vectors("first", 3, "together").read_bytes()
+    shutil.rmtree(world.path("together").parent)
+    world.run(net="together", iou_threshold=0.5)
+    assert cut == (
+        world.path("together").read_bytes(),
+        world.vectors("first", 3, "together").read_bytes(),
+    )
 
 
 @pytest.mark.parametrize("settings", [{"iou_threshold": 0.1}, {"min_crop_height": 9}])

@@ -446,7 +446,9 @@ def test_a_tree_with_no_labels_at_all_is_refused(tmp_path, kind):
 
 def test_labels_in_colour_are_no_ids(tmp_path):
     cityscapes_tree(tmp_path, "val", "bonn_000002_000019", np.zeros((2, 3, 3)))
-    with pytest.raises(ValueError, match="labelIds.png cannot be used: .*8-bit.* mode 'RGB'"):
+    with pytest.raises(
+        ValueError, match="labelIds.png cannot be used: .*8 or 16 bits.* mode 'RGB'"
+    ):
         Cityscapes(tmp_path)[0]
 
 

@@ -21,6 +21,7 @@ from matplotlib.backend_bases import (
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
@@ -251,7 +252,7 @@ class Hand:
         places = np.array([self.place(row, self.map) for row in rows])
         (left, lower), (right, upper) = places.min(axis=0) - 8, places.max(axis=0) + 8
         corners = [(left, lower), (right, lower), (right, upper), (left, upper)]
-        if self.explorer.tool == "rectangle":
+        if self.explorer.selecting.tool == "rectangle":
             corners = [corners[0], corners[2]]
         canvas = self.map.figure.canvas
         self.send(self.map, MouseEvent("button_press_event", canvas, *corners[0], 1, **event))
@@ -617,7 +618,7 @@ def test_escape_closes_the_top_window_of_any_kind_but_not_the_map(hand):
     hand.press("escape", view=hand.grid)
     assert hand.closed == [picture, neighbours]
     hand.press("escape", "escape")  # on the map: selecting, then the selection
-    assert hand.explorer.tool == "" and hand.selected() == []
+    assert hand.explorer.selecting.tool == "" and hand.selected() == []
     assert hand.closed == [picture, neighbours]
     hand.press("escape", "escape")
     assert hand.closed == [picture, neighbours, selection]
@@ -729,6 +730,15 @@ def test_classes_that_the_network_lacks_are_diamonds_and_come_first_in_the_legen
     assert {line.get_marker() for line in hand.map.axes.lines} == {"o"}
     words = {text.get_text() for text in hand.panel.axes.texts}
     assert "◆ unknown to the net" not in words
+
+
+def test_a_class_name_with_a_line_break_is_one_line_of_the_legend(results, tmp_path, monkeypatch):
+    monkeypatch.setitem(PRED, 13, ("car\ncoach", PRED[13][1]))
+    hand = Hand(*results, tmp_path)
+    hand.press("h")
+    hand.settle()
+    shown = [text.get_text() for text in hand.map.figure.findobj(Text)]
+    assert "car coach" in shown and "car\ncoach" not in shown
 
 
 def test_frames_in_the_grid_and_beside_the_pointer_follow_the_colours(hand):
@@ -1095,8 +1105,8 @@ def test_the_buttons_of_the_panel_are_the_commands_of_the_keys(hand):
     assert hand.explorer.state.colouring == state.BY_PREDICTION
     hand.press_panel("command", "undo")
     assert hand.explorer.state.colouring == state.BY_TRUTH
-    hand.press_panel("command", "next_tool")
-    assert hand.explorer.tool == "lasso"
+    hand.press_panel("command", "selecting.next_tool")
+    assert hand.explorer.selecting.tool == "lasso"
 
 
 def test_every_button_says_what_it_does_and_its_key(hand):
@@ -1146,7 +1156,7 @@ def test_nothing_is_cut_off_or_overlaps_in_a_small_window(hand, size):
     assert hand.map.axes.bbox.x1 < hand.panel.axes.bbox.x0
     assert hand.panel.axes.bbox.x1 <= window.x1
     (drawn,) = hand.map.title.fitted()
-    assert ("…" in drawn) == (hand.map.title.width_px() > (1 - 0.024) * size[0])
+    assert ("…" in drawn) == (hand.map.title.width_px() > hand.map.title.room * size[0])
 
 
 def test_drawing_does_not_blit_which_some_toolkits_refuse_meanwhile(hand):
@@ -1305,10 +1315,10 @@ def test_l_goes_from_lasso_to_rectangle_to_none(hand):
     seen = []
     for _ in range(3):
         hand.press("l")
-        seen.append(hand.explorer.tool)
+        seen.append(hand.explorer.selecting.tool)
     assert seen == ["lasso", "rectangle", ""]
     hand.press("l", "escape")
-    assert hand.explorer.tool == ""
+    assert hand.explorer.selecting.tool == ""
 
 
 @pytest.mark.parametrize("presses", [1, 2])
@@ -1483,6 +1493,17 @@ def test_an_empty_tag_takes_the_tag_away_and_undo_brings_it_back(results, tmp_pa
     assert [entry[-1] for entry in read_tags(path)] == ["cow", "cow"]
     hand.press("u")
     assert read_tags(path) == []
+
+
+def test_a_link_to_a_file_of_tags_stays_one(tmp_path):
+    key, link = ("streets", 0, 2, (0, 0, 9, 9)), tmp_path / "link.json"
+    change_tags(tmp_path / "tags.json", {key: "cow"})
+    link.symlink_to("tags.json")
+    change_tags(link, {key: "boat"})
+    assert link.is_symlink()
+    assert read_tags(tmp_path / "tags.json") == [(*key, "boat")]
+    with pytest.raises(SettingError, match="must be text that UTF-8 can hold, got 5"):
+        change_tags(link, {key: 5})
 
 
 def test_the_tag_of_a_segment_with_another_box_is_not_applied_but_kept(results, tmp_path):

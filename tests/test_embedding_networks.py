@@ -56,9 +56,9 @@ def write_state(entry, path, rename=str):
 
 
 def embed(network, crops, batch_size=4):
-    """Vectors (N, F) in the order of the crops."""
-    vectors = dict(embed_stream(network, enumerate(crops), batch_size))
-    return np.array([vectors[index] for index in range(len(crops))])
+    """Vectors (N, F) of the crops of one picture."""
+    ((_, vectors),) = embed_stream(network, [("picture", crops)], batch_size)
+    return vectors
 
 
 def noise(*sizes):
@@ -485,25 +485,27 @@ def test_vectors_do_not_depend_on_order_and_batches(resnet18):
 
 def test_crops_of_equal_size_go_together_and_stay_as_they_are():
     network = load_embedding_network(own(Sizes), CPU)
-    crops = noise((4, 6), (5, 6), (4, 6), (4, 6), (5, 6))
-    stream = embed_stream(network, zip("abcde", crops, strict=True), 2)
-    seen = {key: tuple(vector) for key, vector in stream}
-    assert seen == {"a": (2, 4, 6), "b": (2, 5, 6), "c": (2, 4, 6), "d": (1, 4, 6), "e": (2, 5, 6)}
+    seen = embed(network, noise((4, 6), (5, 6), (4, 6), (4, 6), (5, 6)), batch_size=2)
+    assert seen.tolist() == [[2, 4, 6], [2, 5, 6], [2, 4, 6], [1, 4, 6], [2, 5, 6]]
 
 
-def test_the_most_crops_of_one_size_leave_first_where_too_many_wait(monkeypatch):
-    monkeypatch.setattr(embedding_networks, "BUFFER_BYTES", 3 * (4 * 6 + 2 * 5 * 6) + 1)
+def test_crops_of_several_pictures_never_go_together():
     network = load_embedding_network(own(Sizes), CPU)
-    taken = []
+    pictures = {"a": noise((4, 6), (4, 6)), "b": noise((4, 6)), "c": noise((5, 6), (4, 6))}
+    seen = [(key, vectors.tolist()) for key, vectors in embed_stream(network, pictures.items(), 16)]
+    assert seen == [
+        ("a", [[2, 4, 6], [2, 4, 6]]),
+        ("b", [[1, 4, 6]]),
+        ("c", [[1, 5, 6], [1, 4, 6]]),
+    ]
 
-    def crops():
-        for key, crop in zip("abcd", noise((4, 6), (5, 6), (5, 6), (1, 1)), strict=True):
-            taken.append(key)
-            yield key, crop
 
-    key, vector = next(embed_stream(network, crops(), 16))
-    assert (key, tuple(vector)) == ("b", (2, 5, 6))
-    assert taken == [*"abcd"]
+@pytest.mark.promise(2)
+def test_vectors_are_the_same_to_the_last_bit_wherever_a_run_is_cut(resnet18):
+    pictures = [(number, noise(*[(40, 48)] * number)) for number in (1, 2, 3)]
+    together = [vectors.tobytes() for _, vectors in embed_stream(resnet18, pictures, 16)]
+    alone = [embed(resnet18, crops, 16).tobytes() for _, crops in pictures]
+    assert together == alone
 
 
 def test_one_size_is_asked_for_by_the_setting_only():

@@ -126,6 +126,14 @@ def test_without_a_word_from_anybody_the_classes_are_those_of_the_training_datas
     assert card.mean == (0.485, 0.456, 0.406)
 
 
+def test_names_of_classes_are_different_and_one_line_whatever_a_file_calls_them():
+    odd = ["car", "Car", "car (0)", "two\nlines", "\x1b[31mred", "\ud800", "\u202eright"]
+    card = model_card.card_of(own_network(), TRAINED_ON, {"classes": odd})
+    assert [name for name, _ in card.classes.values()] == [
+        *("car (0) (0)", "Car (1)", "car (0) (2)", "two lines", "[31mred", "class 5", "right"),
+    ]
+
+
 def test_another_number_of_classes_has_numbers_for_names_and_colours_of_its_own():
     card = model_card.card_of(own_network(), TRAINED_ON, {"classes": 21})
     assert [name for name, _ in card.classes.values()] == [f"class {k}" for k in range(21)]

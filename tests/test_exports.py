@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -235,6 +236,19 @@ def test_no_cell_of_a_csv_file_is_a_formula(tmp_path):
         assert row["tag"] == (tag if tag[0] in "a1" else f"'{tag}")
         assert row["predicted_class"] == "'=cmd|' /C calc'!A0"
         assert row["suspicion"] == "-1.0"
+
+
+@pytest.mark.parametrize("folder", ["=1+1", "-a", "+a", "@a", "a"])
+def test_a_path_in_a_csv_file_leads_to_its_picture_and_is_no_formula(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = Path(folder, "a.png")
+    path.parent.mkdir()
+    path.touch()
+    table = table_of_four().with_columns(image_path=as_column([str(path)] * 4))
+    write_csv("a.csv", table, [0], NAMES)
+    with Path("a.csv").open(encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["image_path"][0] in "a." and Path(row["image_path"]).samefile(path)
 
 
 def test_parquet_leaves_out_what_the_table_does_not_have(tmp_path):

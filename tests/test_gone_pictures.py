@@ -49,7 +49,7 @@ def user(tmp_path):
         with (tmp_path / "found.csv").open(newline="") as file:
             return list(csv.DictReader(file))
 
-    run.photos, run.results, run.embed = photos, results, embed
+    run.photos, run.net, run.results, run.embed = photos, net, results, embed
     run.paths = lambda: [row["image_path"] for row in rows()]
     return run
 
@@ -75,6 +75,32 @@ def test_stage_4_alone_leaves_out_a_picture_that_is_gone(user):
     before = user()
     (user.photos / "e.png").unlink()
     assert user.embed() == [row for row in before if row[0] != "e.png"]
+
+
+@pytest.mark.promise(16)
+def test_what_is_left_of_a_picture_that_has_changed_is_in_no_later_stage(user, capsys):
+    before = user()
+    (user.photos / "b.png").write_bytes(b"no picture any more")
+    for run in (user, user.embed):
+        with pytest.raises(SystemExit, match="image 1.*b.png"):
+            run()
+    common = f"args.io_path={user.results}", f"args.model_name=predictions/{user.net}"
+    with pytest.raises(SystemExit, match="image 1: .*b.png has changed since the picture was pre"):
+        metaseg.ex.run_commandline(["main.py", "with", *common, "args.dataset=photos"])
+    Image.new("RGB", (24, 16), (ord("b"), 0, 0)).save(user.photos / "b.png")
+    assert user() == before
+
+
+@pytest.mark.promise(16)
+def test_the_drawing_of_a_picture_that_is_gone_goes_with_it(user):
+    user()
+    drawing = next(user.results.glob("input/*/photos")).parts[-2:]
+    drawing = user.results.joinpath("pictures/rating", *drawing, "rating4.png")
+    drawing.parent.mkdir(parents=True)
+    drawing.touch()
+    (user.photos / "e.png").unlink()
+    user()
+    assert not drawing.exists()
 
 
 @pytest.mark.promise(16)

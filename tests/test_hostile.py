@@ -45,6 +45,7 @@ import eval_selection
 from configuration import CONFIG, ModelConfig
 from src import pictures
 from src.datasets import read_image
+from src.datasets.custom import CustomDataset
 from src.discover.segments import Segments
 from src.embedding import networks as embedding_networks
 from src.embedding import suspects
@@ -53,8 +54,9 @@ from src.errors import RunError, SettingError
 from src.MetaSeg import main as stage_2
 from src.MetaSeg import meta_models, meta_training, segment_tables
 from src.MetaSeg import stage as measuring
+from src.model import classes_json
 from src.records import Prediction
-from src.store import arrays, provenance, tables, tags
+from src.store import arrays, names, provenance, tables, tags
 from src.store.paths import Results, name_path
 from src.store.weights import load_weights
 
@@ -328,6 +330,38 @@ def test_a_picture_that_is_a_pipe_or_a_device_is_not_opened(tmp_path):
     for path in (tmp_path / "a.png", "/dev/zero", tmp_path):
         with pytest.raises(ValueError, match="cannot be used: it is no file"):
             read_image(path)
+    assert CustomDataset(tmp_path).samples == [(tmp_path / "a.png", None)]  # and will be named
+
+
+def pipe(path):
+    os.mkfifo(path)
+
+
+NO_FILES = {  # in the place of a file: what never begins, never ends, or cannot be opened
+    "a pipe": pipe,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "a folder": Path.mkdir,
+    "a link in a circle": lambda path: path.symlink_to(path.name),
+}
+READERS = {
+    "tags.json": tags.read_tags,
+    "overview.json": partial(tables.read_overview, made_from={}),
+    "classes.json": lambda path: classes_json.describe_by(path.parent),
+    "0.npy": arrays.read_map,
+    "a.png": provenance.content,
+    "names/datasets/x.json": lambda path: names.read(path.parents[2], "datasets", "x"),
+}
+
+
+@pytest.mark.promise(18)
+@pytest.mark.parametrize("what", NO_FILES)
+@pytest.mark.parametrize("name", READERS)
+def test_what_is_no_file_is_not_opened(name, what, tmp_path):
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    NO_FILES[what](path)
+    with pytest.raises((SettingError, ValueError, OSError), match=name):
+        READERS[name](path)
 
 
 # Arrays
@@ -378,6 +412,30 @@ def constant(file):
             made.id.write_direct_chunk((0, at), b"x")
 
 
+def replaced(name, values):
+    """Replaces a dataset by other values."""
+
+    def change(file):
+        del file[name]
+        file[name] = values
+
+    return change
+
+
+def one_probability(value):
+    values = np.full((8, 9, 2), 0.5, np.float32)
+    values[3, 4, 1] = value
+    return replaced("probabilities", values)
+
+
+def scores_between(low, high):
+    def change(file):
+        file["scores"] = np.zeros((1, 8, 9), np.uint16)
+        file["scores"].attrs.update(names=["energy"], low=[low], high=[high])
+
+    return change
+
+
 OUTSIDE = {
     "storage elsewhere": outside_storage,
     "a link to another file": external_link,
@@ -389,6 +447,14 @@ OUTSIDE = {
     "another picture's size": lambda file: file.move("wide", "prediction"),
     "classes of another size": lambda file: file.move("wide", "probabilities"),
     "a group": lambda file: file.create_group("prediction"),
+    "a probability above 1": one_probability(7),
+    "a probability below 0": one_probability(-1),
+    "no number for a probability": one_probability(np.nan),
+    "steps below 0": replaced("probabilities", np.full((2, 8, 9), -1, np.int8)),
+    "no classes": replaced("probabilities", np.zeros((8, 9, 0), np.float32)),
+    "scores without end": scores_between(0.0, np.inf),
+    "a path that ends early": replaced("file_names", np.array([b"a\0.png"])),
+    "no path": replaced("file_names", np.zeros(0, "S3")),
 }
 
 
@@ -410,6 +476,24 @@ def test_an_array_that_is_not_in_its_file_is_refused_by_name(name, tmp_path):
         OUTSIDE[name](file)
     with pytest.raises(ValueError, match="input0.hdf5 cannot be read"):
         arrays.read_prediction(path)
+
+
+@pytest.mark.promise(19)
+@pytest.mark.parametrize(
+    "values",
+    [np.full((8, 9), 0.5), np.full((8, 9), 2**40), np.zeros((8, 9, 2), int), np.array(["a"])],
+    ids=["halves", "beyond all numbers", "three axes", "texts"],
+)
+@pytest.mark.parametrize("suffix", [".hdf5", ".p"])
+def test_a_component_map_that_is_none_is_refused_by_name(suffix, values, tmp_path):
+    path = tmp_path / f"components0{suffix}"
+    if suffix == ".p":
+        path.write_bytes(pickle.dumps(values))
+    else:
+        with h5py.File(path, "w") as file:
+            file["components"] = values.astype("S" if values.dtype.kind == "U" else values.dtype)
+    with pytest.raises(ValueError, match=f"{path.name} cannot be read"):
+        arrays.read_components(path.with_suffix(".hdf5"))
 
 
 # Weights

@@ -189,6 +189,7 @@ def test_shared_settings_have_the_defaults_of_the_configuration():
         "images_per_job": 16,
         "shard": None,
         "overwrite": False,
+        "verify": False,
         "dry_run": False,
         "fail_fast": None,
     }

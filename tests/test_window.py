@@ -152,7 +152,9 @@ def test_the_explorer_opens_answers_and_closes(backend, screen, tmp_path):
     with running(tmp_path, DISPLAY=screen.name, MPLBACKEND=backend) as explorer:
         hand = Hand(screen, explorer)
         hand.open("Embedding space")
-        first = hand.until(has_sofa)
+        hand.until(has_sofa)
+        hand.until(lambda now: not has_sofa(now), "key", "b")  # all points blue
+        first = hand.until(has_sofa, "key", "g")  # by true class; all that came before is drawn
         spot = point_on(first)
 
         def has_tip(now):  # something, such as a thumbnail, covers a part of the map
@@ -160,8 +162,6 @@ def test_the_explorer_opens_answers_and_closes(backend, screen, tmp_path):
 
         keep(hand.until(has_tip, "mousemove", *spot), f"{backend}_map")
         hand.until(lambda now: not has_tip(now), "mousemove", 600, 20)  # above the map
-        hand.until(lambda now: not has_sofa(now), "key", "b")  # all points blue
-        hand.until(has_sofa, "key", "g")  # by true class again
 
         for button, title, filled in (
             (1, "Image", has_red_box),

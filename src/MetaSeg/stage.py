@@ -13,6 +13,7 @@ from src.errors import SettingError
 from src.MetaSeg.metrics import compute_metrics_components
 from src.records import NO_LABEL, Measured
 from src.store import arrays, files, provenance, tables
+from src.store.seen import Seen
 
 SUM_TOLERANCE = 1e-3
 
@@ -40,7 +41,7 @@ def measure_dataset(run, results, predicted_ids, heatmaps, num_images=None):
             partial(measure_image, ahead=ahead, **options),
             indices,
             f"measuring {results.dataset}",
-            why=lambda index: why_stale(results, index, predicted_ids, heatmaps),
+            why=seen(results, predicted_ids, heatmaps),
         )
 
 
@@ -155,14 +156,30 @@ def source_of(results, index, path=None):
     Raises
     ------
     FileNotFoundError, ValueError
-        A file is missing; it is broken, or the image was predicted again since it was measured.
+        A file is missing; it is broken, or the image was predicted again since it was measured, or
+        would have to be, as it has changed.
     """
     source = provenance.made_from(path or results.metrics(index))
     if source:
         prediction = provenance.made_from(results.prediction(index)) or {}
         if provenance.why_differs(source["prediction"] or {}, prediction):
             raise ValueError("predicted again since it was measured; run src/MetaSeg/main.py again")
+        provenance.check_inputs(prediction)
     return source
+
+
+def seen(results, predicted_ids, heatmaps):
+    """Tells which images need not be measured: a Seen."""
+    facts = {"predicted_ids": predicted_ids, "heatmaps": [*heatmaps]}
+
+    def paths(index):
+        measured = results.metrics(index), results.components(index)
+        return [*measured, results.prediction(index), *_map_paths(heatmaps, index).values()]
+
+    def why(index):
+        return why_stale(results, index, predicted_ids, heatmaps)
+
+    return Seen(results.folder("metrics") / "seen.json", facts, paths, why)
 
 
 def why_stale(results, index, predicted_ids, heatmaps=None):
@@ -179,6 +196,7 @@ def why_stale(results, index, predicted_ids, heatmaps=None):
 
 def _made_from(results, index, predicted_ids, heatmaps=None, known=None):
     prediction = provenance.made_from(results.prediction(index))
+    provenance.check_inputs(prediction or {})
     maps = _map_paths(heatmaps, index)
     return provenance.of_segments(prediction, predicted_ids, maps, known)
 

@@ -45,6 +45,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _PNG_END = b"\xaeB`\x82"  # checksum of its last chunk
+_LOSSY = ("AVIF", "HEIF", "JPEG")
 _NO_RANGE = "its values have no known range; save it with 8 or 16 bits a channel"
 
 
@@ -73,8 +74,9 @@ class LabelledImages:
         return len(self.samples)
 
     def __getitem__(self, index):
-        """Image (PIL, RGB), ground truth (H, W) uint8 in the ids of `label_mapping` or None, path.
+        """Image (PIL, RGB), ground truth (H, W) in the ids of `label_mapping` or None, path.
 
+        The ground truth is uint8 or uint16; ids that `label_mapping` lacks are told by stage 1.
         Pictures and label files are turned as their own EXIF data say, so labels without any
         must be drawn for the upright picture.
 
@@ -100,7 +102,7 @@ class LabelledImages:
         return None if label_path is None else self.read_labels(label_path)
 
     def read_labels(self, path):
-        """Labels of one file as (H, W) uint8; here the values of the file are the ids."""
+        """Labels of one file as (H, W) uint8, or uint16; here its values are the ids."""
         return read_ids(path)
 
 
@@ -145,14 +147,17 @@ def _upper_bits(image):
 
 
 def read_ids(path):
-    """Read a label file of 8 bits a pixel, grey or with a palette, as (H, W) uint8.
+    """Read a label file of ids, grey or with a palette: (H, W) uint8, or uint16 of a 16-bit PNG.
 
     Others raise a ValueError; a file that cannot be read what `read_image` does.
     """
     with _opened(path, are_labels=True) as (image, upright):
-        if image.mode not in ("L", "P"):
-            raise ValueError(f"must hold 8-bit label ids, got a picture of mode {image.mode!r}")
-        return np.array(upright(image))
+        is_wide = image.format == "PNG" and image.mode.startswith("I")
+        if image.mode not in ("L", "P") and not is_wide:
+            raise ValueError(
+                f"must hold label ids, grey of 8 or 16 bits, got a picture of mode {image.mode!r}"
+            )
+        return np.array(upright(image)).astype(np.uint16 if is_wide else np.uint8)
 
 
 def read_colours(path):
@@ -191,6 +196,8 @@ def _opened(path, are_labels=False):
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
                 # looks at the size before it reads on
                 image = Image.open(file, formats=readable_formats())
+                if are_labels and image.format in _LOSSY:
+                    raise ValueError(f"{image.format} changes ids and colours; save labels as PNG")
                 image.load()
                 if image.format == "PNG":
                     _check_png(file, may_go_on=not are_labels)
@@ -263,7 +270,7 @@ def list_images(root, pattern, *, folder=".", readable=(".png",)):
         path
         for path in (root / folder).glob(pattern)
         if path.suffix.lower() in readable
-        and (path.is_file() or not path.exists())
+        and not path.is_dir()
         and not any(part.startswith(".") for part in path.relative_to(root).parts)
     ]
     if not paths:

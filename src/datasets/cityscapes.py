@@ -23,8 +23,8 @@ pred_class_selection = [3, 4, 6, 7, 11, 12, 13, 14, 15, 16, 17, 18]
 
 
 def _train_ids():
-    """Look-up table (256,) uint8 from the ids in the label files to train ids."""
-    table = np.full(256, NO_LABEL, np.uint8)
+    """Look-up table (65536,) uint8 from the ids in the label files to train ids."""
+    table = np.full(2**16, NO_LABEL, np.uint8)
     for label in _TRAINED:
         table[label.id] = label.train_id
     return table

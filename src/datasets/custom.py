@@ -63,7 +63,7 @@ def counted(left_out):
 
 
 def _files_in(root, recursive):
-    """Paths of the files in a folder, hidden ones left out; links to missing ones are kept."""
+    """Paths of the files in a folder, hidden ones left out; what cannot be read is kept."""
     seen = set()
     for folder, below, files in os.walk(root, followlinks=True):
         state = Path(folder).stat()
@@ -71,5 +71,4 @@ def _files_in(root, recursive):
         seen.add((state.st_dev, state.st_ino))
         below[:] = sorted(name for name in below if recursive and is_new and name[0] != ".")
         if is_new:
-            paths = (Path(folder, name) for name in files if name[0] != ".")
-            yield from (path for path in paths if path.is_file() or not path.exists())
+            yield from (Path(folder, name) for name in files if name[0] != ".")

@@ -1,4 +1,6 @@
-"""The explorer in a web browser: its figures as tabs of one page, by matplotlib's WebAgg.
+"""The explorer in web browsers: a viewer's figures are tabs of one page, by matplotlib's WebAgg.
+
+Every page that is opened has an explorer of its own; the table and the tags are everybody's.
 
 What is protected: only this computer is listened to unless an address says otherwise; every path
 begins with a secret of this run, so that neither other users of the computer nor foreign web pages
@@ -20,6 +22,7 @@ import secrets
 import socket
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -29,16 +32,19 @@ from matplotlib.backends.backend_webagg import FigureCanvasWebAgg, FigureManager
 from matplotlib.figure import Figure
 from PIL import Image
 from tornado.httpserver import HTTPServer
-from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandler
+from tornado.web import Application, HTTPError, RedirectHandler, RequestHandler, StaticFileHandler
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from src.discover.display import PAPER, Windows
-from src.errors import SettingError
+from src.errors import RunError, SettingError
+from src.store.reports import DPI
 
 PAGE = Path(__file__).with_name("browser.html")
 PORTS_TRIED = 20
 PATIENCE_S = 1.0  # how long a page that does not draw holds up the others
+STAY_S = 300.0  # how long a viewer without a page is kept: it may be reloaded, or lose the network
 EDGE_PX = 10_000  # of a figure, at most
+MAP = 1  # number of the figure that stays open
 
 
 def _is_number(value):
@@ -98,26 +104,26 @@ def listen(address, port):
 
 
 async def serve(make, server):
-    """Show the explorer to web browsers until one of them ends it, or this is cancelled.
+    """Show explorers to web browsers until one of them ends it for all, or this is cancelled.
 
     Parameters
     ----------
     make : function of `windows` that gives an `Explorer`
+        Called for every viewer; first before anything is served, so that what is wrong ends it.
     server : socket.socket
         From `listen`; closed in the end.
     """
-    figures = Figures()
+    viewers = Viewers(make)
     secret = secrets.token_urlsafe(12)
-    pages = HTTPServer(figures.application(secret, _hosts(server.getsockname()[0])))
+    pages = HTTPServer(viewers.application(secret, _hosts(server.getsockname()[0])))
     pages.add_socket(server)
     try:
-        explorer = make(windows=Windows(figures.new_figure, figures.close_figure))
-        ended = asyncio.Event()
-        explorer.map.figure.canvas.mpl_connect("close_event", lambda event: ended.set())
+        viewers.prepare()
         print(invitation(*server.getsockname()[:2], secret), flush=True)
-        await ended.wait()
+        await viewers.ended.wait()
     finally:
         pages.stop()
+        viewers.say_the_end()
         await pages.close_all_connections()
 
 
@@ -142,13 +148,94 @@ def _hosts(address):
     return "|".join([r"[0-9.]+", r"\[[0-9a-f:.]+\]", *(re.escape(name.lower()) for name in names)])
 
 
-class Figures:
-    """The figures that are open, and the pages that show them."""
+class Viewers:
+    """All who look at the explorer, by the key that each of their pages has."""
 
-    def __init__(self):
-        self.managers = {}  # by number, from 1
+    def __init__(self, make):
+        self.make = make
+        self.ended = asyncio.Event()
+        self._by_key = {}
+        self._expected = None  # whom the first page is for
+
+    def prepare(self):
+        """Make the first one before there is a page for it."""
+        self._expected = self._new()
+
+    def get(self, key):
+        """The one with a key; None where there is none."""
+        return self._by_key.get(key)
+
+    def welcome(self, key):
+        """The one with a key; where that has left, or the key is none, a new one."""
+        viewer = self.get(key) or self._expected or self._new()
+        if viewer is self._expected:
+            self._expected = None
+        return viewer
+
+    def _new(self):
+        viewer = Viewer(self.make)
+        self._by_key[viewer.key] = viewer
+        viewer.explorer.tags_kept = partial(self._share_tags, viewer)
+        return viewer
+
+    def _share_tags(self, giver, entries):
+        for viewer in self._by_key.values():
+            if viewer is not giver:
+                viewer.explorer.take_tags(entries)
+
+    def leave(self, viewer):
+        """Close the figures of one who is gone for good."""
+        del self._by_key[viewer.key]
+        for manager in list(viewer.managers.values()):
+            manager.destroy()
+
+    def tell(self):
+        """Tell all pages how many look, and which figures are theirs."""
+        here = [viewer for viewer in self._by_key.values() if viewer.pages]
+        for viewer in here:
+            viewer.tell(viewers=len(here))
+
+    def say_the_end(self):
+        """Tell all pages that this was it."""
+        for page in [page for viewer in self._by_key.values() for page in viewer.pages]:
+            page.close(reason="ended")
+
+    def application(self, secret, hosts):
+        """The web server's paths, all below the secret, for who asks for `hosts`, a pattern."""
+        static = {"path": FigureManagerWebAgg.get_static_file_path()}
+        images = {"path": Path(matplotlib.get_data_path()) / "images"}
+        mine = {"viewers": self}
+        figure = rf"/{secret}/([\w-]+)/([0-9]{{1,9}})"
+        application = Application(
+            default_handler_class=_Missing,
+            websocket_ping_interval=20,  # a connection through SSH stays open
+        )
+        application.add_handlers(
+            f"({hosts})$",
+            [
+                (rf"/{secret}", RedirectHandler, {"url": f"{secret}/", "permanent": False}),
+                (rf"/{secret}/", _Page),
+                (rf"/{secret}/mpl.js", _Script),
+                (rf"/{secret}/_static/(.*)", StaticFileHandler, static),
+                (rf"/{secret}/_images/(.*)", StaticFileHandler, images),
+                (rf"/{secret}/figures", _PageSocket, mine),
+                (rf"{figure}/socket", _FigureSocket, mine),
+                (rf"{figure}/picture\.([a-z]+)", _Download, mine),
+            ],
+        )
+        return application
+
+
+class Viewer:
+    """One who looks: an explorer, its figures, and the pages that show them."""
+
+    def __init__(self, make):
+        self.key = secrets.token_urlsafe(9)
+        self.managers = {}  # by number, from 1: the map
         self.pages = set()
+        self.farewell = None  # what closes the figures, while no page shows them
         self._numbers = itertools.count(1)
+        self.explorer = make(windows=Windows(self.new_figure, self.close_figure))
 
     def new_figure(self, size_in, title):
         """Figure in a tab of its own."""
@@ -166,30 +253,7 @@ class Figures:
         """Tell every page which figures there are."""
         titles = {number: manager.get_window_title() for number, manager in self.managers.items()}
         for page in self.pages:
-            page.tell(figures=list(titles.items()), **more)
-
-    def application(self, secret, hosts):
-        """The web server's paths, all below the secret, for who asks for `hosts`, a pattern."""
-        static = {"path": FigureManagerWebAgg.get_static_file_path()}
-        images = {"path": Path(matplotlib.get_data_path()) / "images"}
-        mine = {"figures": self}
-        application = Application(
-            default_handler_class=_Missing,
-            websocket_ping_interval=20,  # a connection through SSH stays open
-        )
-        application.add_handlers(
-            f"({hosts})$",
-            [
-                (rf"/{secret}/", _Page),
-                (rf"/{secret}/mpl.js", _Script),
-                (rf"/{secret}/_static/(.*)", StaticFileHandler, static),
-                (rf"/{secret}/_images/(.*)", StaticFileHandler, images),
-                (rf"/{secret}/figures", _PageSocket, mine),
-                (rf"/{secret}/([0-9]{{1,9}})/socket", _FigureSocket, mine),
-                (rf"/{secret}/([0-9]{{1,9}})/picture\.([a-z]+)", _Download, mine),
-            ],
-        )
-        return application
+            page.tell(viewer=self.key, figures=list(titles.items()), **more)
 
 
 class _Canvas(FigureCanvasWebAgg):
@@ -214,25 +278,25 @@ class _Canvas(FigureCanvasWebAgg):
 class _Manager(FigureManagerWebAgg):
     """Stands for the window of one figure."""
 
-    def __init__(self, figures, canvas, number):
-        self.figures = figures
+    def __init__(self, viewer, canvas, number):
+        self.viewer = viewer
         self.is_behind = False  # the figure has changed since a picture of it was sent
         super().__init__(canvas, number)
 
     def show(self):
         """Bring the figure to the front."""
-        self.figures.tell(show=self.num)
+        self.viewer.tell(show=self.num)
 
     def destroy(self):
         """Close the figure's tab."""
-        if self.figures.managers.pop(self.num, None) is not None:
+        if self.viewer.managers.pop(self.num, None) is not None:
             self.canvas.callbacks.process("close_event", CloseEvent("close_event", self.canvas))
-            self.figures.tell()
+            self.viewer.tell()
 
     def set_window_title(self, title):
         """Name the figure's tab."""
         super().set_window_title(title)
-        self.figures.tell()
+        self.viewer.tell()
 
     def refresh_all(self):
         """Send what has changed, but only after the last change has been drawn.
@@ -266,26 +330,32 @@ class _Script(RequestHandler):
 
 
 class _Download(RequestHandler):
-    def initialize(self, figures):
-        self.figures = figures
+    def initialize(self, viewers):
+        self.viewers = viewers
 
-    def get(self, number, suffix):
-        manager = self.figures.managers.get(int(number))
+    def get(self, key, number, suffix):
+        manager = _manager_of(self.viewers, key, number)
         if manager is None or suffix not in manager.canvas.get_supported_filetypes():
             raise HTTPError(404)
         name = manager.get_window_title().lower().replace(" ", "_")
         self.set_header("Content-Type", "application/octet-stream")
         self.set_header("Content-Disposition", f'attachment; filename="{name}.{suffix}"')
         file = io.BytesIO()  # most formats want to seek in it
-        manager.canvas.figure.savefig(file, format=suffix, dpi=150)
+        manager.canvas.figure.savefig(file, format=suffix, dpi=DPI)
         self.write(file.getvalue())
+
+
+def _manager_of(viewers, key, number):
+    """What stands for the window of a viewer's figure; None where it is closed."""
+    viewer = viewers.get(key)
+    return viewer and viewer.managers.get(int(number))
 
 
 class _Socket(WebSocketHandler):
     """A connection with a page; `hear` gets the objects that it sends."""
 
-    def initialize(self, figures):
-        self.figures = figures
+    def initialize(self, viewers):
+        self.viewers = viewers
 
     def on_message(self, message):
         with contextlib.suppress(ValueError, RecursionError):  # no JSON
@@ -301,19 +371,36 @@ class _Socket(WebSocketHandler):
 
 
 class _PageSocket(_Socket):
-    """Tells a page which figures there are; the page tells which to close."""
+    """Tells a page whose it is and which figures there are; the page tells what to close."""
+
+    viewer = None
 
     def open(self):
-        self.figures.pages.add(self)
-        self.figures.tell()
+        try:
+            self.viewer = self.viewers.welcome(self.get_query_argument("viewer", None))
+        except RunError as error:  # the tags cannot be read
+            self.tell(problem=str(error))
+            return
+        if self.viewer.farewell is not None:
+            self.viewer.farewell.cancel()
+        self.viewer.pages.add(self)
+        self.viewers.tell()
 
     def on_close(self):
-        self.figures.pages.discard(self)
+        if self.viewer is None:
+            return
+        self.viewer.pages.discard(self)
+        if not self.viewer.pages:
+            wait = asyncio.get_running_loop().call_later
+            self.viewer.farewell = wait(STAY_S, self.viewers.leave, self.viewer)
+        self.viewers.tell()
 
     def hear(self, content):
-        number = content.get("close")
-        if isinstance(number, int) and number in self.figures.managers:
-            self.figures.managers[number].destroy()
+        if content.get("end") is True:
+            self.viewers.ended.set()
+        number, managers = content.get("close"), self.viewer.managers if self.viewer else {}
+        if isinstance(number, int) and number != MAP and number in managers:
+            managers[number].destroy()
 
     def tell(self, **message):
         self.send(json.dumps(message))
@@ -330,8 +417,8 @@ class _FigureSocket(_Socket):
     sent_at = None  # when a picture was sent that has not been drawn yet
     move = None  # the pointer's latest move, not handled yet
 
-    def open(self, number):
-        self.manager = self.figures.managers.get(int(number))
+    def open(self, key, number):
+        self.manager = _manager_of(self.viewers, key, number)
         if self.manager is None:
             self.close()
         else:

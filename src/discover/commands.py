@@ -4,7 +4,8 @@ from src.discover import state
 
 COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or button; what it does
     ("hover", {}, "thumbnail and facts of the segment"),
-    ("left click, 1", {"1": 1}, "the full image, the segment in a red box"),
+    ("left click, 1", {"1": 1}, "the full image, the segment in a red box; in a sheet only 1 does"),
+    ("left click in a sheet", {}, "tick or untick: what is ticked is selected; Shift for a range"),
     (
         "middle click, 2",
         {"2": 2},
@@ -45,7 +46,11 @@ COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or butt
         {"o": state.BY_DATASET, "k": state.BY_CLUSTER, "a": state.BY_TAG},
         "colour by dataset, cluster, tag",
     ),
-    ("click on the legend", {}, "filter a group out, or in again; right or Shift: this one only"),
+    (
+        "click on the legend",
+        {},
+        "filter a group out, or in again; right or Shift: this one only; Ctrl or s: select it",
+    ),
     ("slider", {}, "range of predicted IoU, or of the suspicion or novelty"),
     ("r", {"r": "reset_filters"}, "all filters off"),
     ("d", {"d": "toggle_density"}, "density behind the points, on or off"),
@@ -53,10 +58,17 @@ COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or butt
     ("#", {"#": "next_algorithm"}, "next algorithm: k-means, spectral, agglomerative (Ward)"),
     (
         "l, then draw",
-        {"l": "next_tool"},
+        {"l": "selecting.next_tool"},
         "select by lasso, by rectangle, off; Shift adds, Ctrl or x removes",
     ),
-    ("v", {"v": "show_selection"}, "the selection as a sheet of thumbnails"),
+    ("*", {"*": "selecting.select_all"}, "select all that the map, or the sheet, shows"),
+    ("v", {"v": "selecting.show"}, "the selection as a sheet of thumbnails"),
+    (
+        "j",
+        {"j": "selecting.more_like_these"},
+        "more like those selected; in their sheet, accept what is ticked and go on",
+    ),
+    ("Tab", {"tab": "next_order"}, "sort a sheet by suspicion, novelty, picture, size"),
     ("n", {"n": "ask_tag"}, "name the selection: a tag, kept for the next time"),
     ("e", {"e": "export_selection"}, "export the selection: COCO JSON, CSV, crops"),
     ("u", {"u": "undo"}, "undo the last colouring, clustering, selection, filter, tag"),

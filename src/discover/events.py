@@ -1,6 +1,7 @@
 """Mouse and keyboard in the explorer's windows: which event means which command."""
 
 from functools import partial
+from operator import attrgetter
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from src.discover import state
 from src.discover.commands import KEY_OF, KEYS
 from src.discover.glances import Glances
 from src.discover.segments import GLANCE_PX, UNREADABLE
+from src.discover.views import NEIGHBOURS
 from src.errors import WriteError
 
 CONTROL = {"ctrl", "control", "cmd", "super"}
@@ -114,9 +116,9 @@ class Events:
     def _use(self, view):
         kind, what = self._target(view)
         if kind == "entry":
-            return f"{what}: click to filter out or in; right click or Shift: this one only"
+            return f"{what}: click to filter out or in; right or Shift: this one only; Ctrl: select"
         if kind == "command":
-            use = state.WAYS.get(what) or getattr(self.explorer, what).__doc__.splitlines()[0]
+            use = state.WAYS.get(what) or self._method(what).__doc__.splitlines()[0]
             return f"{use}  ({KEY_OF[what]})"
         return ""
 
@@ -155,6 +157,8 @@ class Events:
             return
         if kind == "command":
             self._do(what)
+        elif kind == "entry" and held & SAVING:
+            self.explorer.selecting.select_group(what)
         elif kind == "entry":
             self.explorer.filter_group(what, alone=event.button == 3 or "shift" in held)
         elif event.dblclick:
@@ -167,8 +171,15 @@ class Events:
             view.tip.set_visible(False)
         elif event.button in (2, 3) and self._row(view) is None and self._is_on_map(view, event):
             self._pan = view.pointer
+        elif event.button == 1 and self._ticks(view, held):
+            self.explorer.selecting.click(view, self._row(view), "shift" in held)
         else:
             self._click(view, int(event.button), held)
+
+    def _ticks(self, view, held):
+        """Whether a left click ticks a thumbnail of a sheet."""
+        in_sheet = view in self.explorer.sheets.views and self._row(view) is not None
+        return in_sheet and not held & (SAVING | {"t"})
 
     def _grabs(self, event):
         """Whether a press of the button takes a handle of the slider."""
@@ -181,7 +192,7 @@ class Events:
     def _draws(self, view, event):
         """Whether a press of the button begins a selection."""
         is_left = event.button == 1 and not self.held & {"s", "t"}
-        return self.explorer.tool and is_left and self._is_on_map(view, event)
+        return self.explorer.selecting.tool and is_left and self._is_on_map(view, event)
 
     def _is_on_map(self, view, event):
         return view is self.explorer.map and view.axes.bbox.contains(event.x, event.y)
@@ -239,7 +250,7 @@ class Events:
             self._click(view, 1, held)
         else:
             how = "add" if held & ADDING else "remove" if held & REMOVING else "replace"
-            self.explorer.select(outline, how)
+            self.explorer.selecting.select(self.explorer.map.rows_in(outline), how)
 
     def drop_stroke(self):
         """Forget the selection that is being drawn."""
@@ -249,7 +260,7 @@ class Events:
     def _outline(self):
         """Corners of what is being drawn, (V, 2) pixels."""
         stroke = np.array(self._stroke, float)
-        if self.explorer.tool == "lasso":
+        if self.explorer.selecting.tool == "lasso":
             return stroke
         (left, lower), (right, upper) = stroke[0], stroke[-1]
         corners = (left, lower), (right, lower), (right, upper), (left, upper), (left, lower)
@@ -272,7 +283,7 @@ class Events:
             self.look(view)
         elif view is self.explorer.map:
             return
-        elif view.query is None:
+        elif view.kind != NEIGHBOURS:
             self.explorer.sheets.turn_page(view, -step)
         else:
             self.explorer.change_neighbours(step)
@@ -309,7 +320,10 @@ class Events:
         elif command in BUTTONS:
             self.click_here(command)
         else:
-            getattr(self.explorer, command)()
+            self._method(command)()
+
+    def _method(self, command):
+        return attrgetter(command)(self.explorer)
 
     def _on_release(self, view, event):
         if event.key:

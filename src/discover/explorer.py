@@ -3,7 +3,7 @@
 from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,9 @@ from src.discover.open_windows import OpenWindows
 from src.discover.panel import counted, panel_content, printable, short
 from src.discover.questions import Question
 from src.discover.segments import NO_TAG
+from src.discover.selecting import Selecting
 from src.discover.sheets import Sheets
-from src.discover.views import OUTSIDE, MapView, SheetView
+from src.discover.views import NEIGHBOURS, OUTSIDE, MapView, SheetView
 from src.embedding import space as embedding_space
 from src.errors import RunError
 from src.store.tags import change_tags, is_text, read_tags
@@ -30,9 +31,7 @@ MAX_ELBOW_CLUSTERS = 20
 SLOW_POINTS = 300_000  # of a map whose density and colours are announced
 HISTORY = 100  # steps back
 SPACES = ("reduced", "full")
-TOOLS = ("", "lasso", "rectangle")  # "": clicks are clicks
 ASKED_ALREADY = "the question that is asked comes first: Enter or Escape ends it"
-NOTHING_SELECTED = "nothing is selected: press l, then draw around segments"
 
 
 class Explorer:
@@ -85,11 +84,11 @@ class Explorer:
         self.metric, self.seed, self.space = metric, seed, SPACES[0]
         self.algorithm = embedding_space.ALGORITHMS[0]
         self.n_neighbours = max(1, min(n_neighbours, len(segments) - 1))
-        self.tool = TOOLS[0]
         self.question = None  # while one is asked
-        self.sheets = Sheets(self)
+        self.sheets, self.selecting = Sheets(self), Selecting(self)
         self.close_figure, self.new_figure = windows.close, windows.new
         self._copy_text = windows.copy
+        self.tags_kept = lambda entries: None  # is told what the file with the tags has now
         self.windows = OpenWindows(self)
         self._helped = None  # window that shows the commands
         self._history = []  # (state before, what changed it)
@@ -113,24 +112,21 @@ class Explorer:
     def _first_state(self):
         none = np.zeros(len(self.segments), bool)
         way = state.BY_TRUTH if self.segments.has_truth() else state.BY_PREDICTION
-        first = state.State(way, none, np.zeros(len(self.segments), np.int64))
+        tags = np.zeros(len(self.segments), np.int64)
+        first = state.State(way, none, tags, rejected=none)
         return self._with_tags(first, read_tags(self.tags_path) if self.tags_path else [])
 
     def _with_tags(self, of_state, entries):
         """A State with the tags of a file, and no others; those of no segment here are left out."""
         rows = defaultdict(list)
         for *key, tag in entries:
-            if tuple(key) in self._row_of:
-                rows[tag].append(self._row_of[tuple(key)])
+            if tuple(key) in self.segments.row_of:
+                rows[tag].append(self.segments.row_of[tuple(key)])
         tags = np.zeros(len(self.segments), np.int64)
         of_state = replace(of_state, tags=tags)
         for tag in rows:
             of_state = state.tagged(of_state, rows[tag], tag)
         return of_state
-
-    @cached_property
-    def _row_of(self):
-        return {key: row for row, key in enumerate(self.segments.tag_keys())}
 
     def _map_title(self):
         names = ", ".join(dict.fromkeys(map(str, self.table["dataset"])))
@@ -148,7 +144,7 @@ class Explorer:
 
     def save_neighbours(self, row, path):
         """Write a sheet of nearest neighbours as a picture; OUTSIDE: those of the query."""
-        sheet = SheetView(picture_figure(SHEET_SIZE_IN, ""))
+        sheet = SheetView(picture_figure(SHEET_SIZE_IN, ""), NEIGHBOURS)
         sheet.query = row
         self.sheets.fill(sheet)
         figures.save_figure(sheet.figure, path)
@@ -173,8 +169,8 @@ class Explorer:
         if len(self.segments) == 1 and row != OUTSIDE:
             self.say("this is the only segment: it has no neighbours")
             return
-        if sheet is None or sheet.query is None:
-            sheet = self.sheets.free() or self._new_sheet("Nearest neighbours")
+        if sheet is None or sheet.kind != NEIGHBOURS:
+            sheet = self.sheets.free() or self.new_sheet("Nearest neighbours", NEIGHBOURS)
         if sheet.query not in (None, row):
             sheet.trail.append(sheet.query)
         sheet.query = row
@@ -193,14 +189,14 @@ class Explorer:
         else:
             self.say("nothing to go back to: it is for neighbours of neighbours")
 
-    def show_selection(self):
-        """Show the selected segments as a sheet of thumbnails."""
-        if self._any_chosen():
-            sheet = self.sheets.selection() or self._new_sheet("Selection")
-            self.windows.present(sheet.figure)
-            self.sheets.fill(sheet)
-
     # windows
+
+    def next_order(self):
+        """Sort the sheet that was used last by something else."""
+        if self.here is self.map:
+            self.say("only sheets and the overview of groups can be sorted")
+        else:
+            self.say(f"sorted by {self.sheets.next_order(self.here)}")
 
     def keep_window(self):
         """Keep the top window as it is, or let the next of its kind take its place again."""
@@ -235,7 +231,7 @@ class Explorer:
             return
         if way != self.state.colouring:
             self.map.panel.first = 0
-            self._change("colouring", colouring=way)
+            self.change("colouring", colouring=way)
         self.say("all segments blue" if way == state.ALL_BLUE else f"coloured by {way}")
 
     def show_whole(self):
@@ -256,7 +252,7 @@ class Explorer:
             hidden = state.only(self.state.hidden, way, name, self.groups().names)
         else:
             hidden = state.toggled(self.state.hidden, way, name)
-        self._change("filter", hidden=hidden)
+        self.change("filter", hidden=hidden)
         self._say_filters()
 
     def filter_range(self, way, low, high, goes_on=False):
@@ -270,13 +266,13 @@ class Explorer:
         at_end = np.isclose((low, high), self.segments.scales[way].extent)  # no limit there
         wanted = (-np.inf if at_end[0] else float(low), np.inf if at_end[1] else float(high))
         others = {other: its for other, its in self.state.ranges.items() if other != way}
-        self._change(what, ranges=others if at_end.all() else others | {way: wanted})
+        self.change(what, ranges=others if at_end.all() else others | {way: wanted})
         self._say_filters()
 
     def reset_filters(self):
         """Take all filters off."""
         if self.state.filtered():
-            self._change("filter", hidden=frozenset(), ranges={})
+            self.change("filter", hidden=frozenset(), ranges={})
         self.say("no filters")
 
     def _say_filters(self):
@@ -373,7 +369,7 @@ class Explorer:
         except ValueError as error:  # too many points for the algorithm
             return str(error)
         hidden = frozenset(pair for pair in self.state.hidden if pair[0] != state.BY_CLUSTER)
-        self._change("clustering", colouring=state.BY_CLUSTER, clusters=clusters, hidden=hidden)
+        self.change("clustering", colouring=state.BY_CLUSTER, clusters=clusters, hidden=hidden)
         self.say(f"{counted(clusters.max() + 1, 'cluster')} by {self.algorithm}")
         return None
 
@@ -388,46 +384,13 @@ class Explorer:
         self.windows.present(self.question.copy)
         return ""
 
-    # selection, tags, export
-
-    def next_tool(self):
-        """Select by lasso, by rectangle, or not at all."""
-        self.tool = _next(TOOLS, self.tool)
-        self.events.drop_stroke()
-        self.show_panel()
-        if self.tool:
-            self.say(f"{self.tool}: draw around segments; Shift adds, Ctrl or x removes")
-        else:
-            self.say("selecting ended")
-
-    def select(self, outline, how="replace"):
-        """Select the segments inside a polygon of the map that are not filtered out.
-
-        The outline (V, 2) is in pixels of the map's window; `how` as for `state.combined`.
-        """
-        selected = state.combined(self.state.selected, self.map.rows_in(outline), how)
-        self._change("selection", selected=selected)
-        if self.chosen().any() and self.sheets.selection() is None:
-            self.show_selection()
-        self.say(f"{np.count_nonzero(self.chosen()):,} selected; n: tag, e: export, v: sheet")
-
-    def chosen(self):
-        """Mask (N,) of the selected segments that commands take: those not filtered out."""
-        return self.state.selected & self.map.kept
-
-    def _any_chosen(self):
-        """Whether there are any; tells where not."""
-        if not self.state.selected.any():
-            self.say(NOTHING_SELECTED)
-        elif not self.chosen().any():
-            self.say("all that is selected is filtered out; r takes the filters off")
-        return bool(self.chosen().any())
+    # tags, export
 
     def ask_tag(self):
         """Ask in the window for a tag for the selected segments."""
-        if not self._any_chosen():
+        if not self.selecting.any_chosen():
             return
-        rows = np.flatnonzero(self.chosen())
+        rows = np.flatnonzero(self.selecting.chosen())
         known = short(", ".join(self.state.tag_names), 60)
         hint = (f"so far: {known}; " if known else "") + "nothing typed: take the tag away"
         prompt = f"Tag of {counted(len(rows), 'selected object')}"
@@ -439,7 +402,7 @@ class Explorer:
         if not is_text(answer):
             return f"{answer!r} has a sign that UTF-8 lacks; choose another name"
         before = self.state
-        self._change("tag", **vars(state.tagged(self.state, rows, answer)))
+        self.change("tag", **vars(state.tagged(self.state, rows, answer)))
         told = f"tagged {len(rows):,} as {answer!r}"
         self.say(told if answer else f"took {counted(len(rows), 'tag')} away")
         self._keep_tags(before)
@@ -456,20 +419,39 @@ class Explorer:
         except (OSError, RunError) as error:
             self.say(f"the tags cannot be kept: {error}")
             return
-        shared = self._with_tags(self.state, entries)
-        if (state.tags_of(shared) != state.tags_of(self.state)).any():
-            before, self.state = self.state, shared
-            self._show_state(before)
+        self.take_tags(entries)
+        self.tags_kept(entries)
+
+    def take_tags(self, entries):
+        """Show the tags of a file, see `tags.read_tags`; `undo` does not take those of others away.
+
+        A segment that is not in it has none.
+        """
+        theirs = state.tags_of(self._with_tags(self.state, entries))
+        rows = np.flatnonzero(theirs != state.tags_of(self.state))
+        if not len(rows):
+            return
+        states = [one for one, _ in self._history] + [self.state]
+        new = {id(one.tags): one for one in states}  # many states have one array of tags
+        new = {key: state.retagged(one, rows, theirs[rows]) for key, one in new.items()}
+
+        def caught_up(one):
+            its = new[id(one.tags)]
+            return replace(one, tags=its.tags, tag_names=its.tag_names)
+
+        self._history = [(caught_up(one), what) for one, what in self._history]
+        before, self.state = self.state, caught_up(self.state)
+        self._show_state(before)
 
     def export_selection(self):
         """Write the selected segments for other tools: COCO JSON, CSV and crops."""
-        if not self._any_chosen():
+        if not self.selecting.any_chosen():
             return
-        rows = np.flatnonzero(self.chosen())
+        rows = np.flatnonzero(self.selecting.chosen())
         tags = {int(row): self.tag_of(row) for row in rows if self.state.tags[row]}
         with self.working("exporting ..."):
             try:
-                told = export_segments(self.segments, rows, tags, self.out_dir, self._announce)
+                told = export_segments(self.segments, rows, tags, self.out_dir, self.announce)
             except (OSError, RunError) as error:
                 told = f"cannot export: {error}"
         self.say(told)
@@ -547,17 +529,8 @@ class Explorer:
         """Hide the commands; close this window, but not the map; end or clear a selection there."""
         if self.hide_help():
             return
-        if self.windows.picture is not None or self.here is not self.map:
-            self.windows.close_top()
-        elif self.tool:
-            self.tool = TOOLS[0]
-            self.events.drop_stroke()
-            self.show_panel()
-            self.say("selecting ended")
-        elif self.state.selected.any():
-            self._change("selection", selected=np.zeros(len(self.segments), bool))
-            self.say("selection cleared")
-        else:
+        is_on_map = self.windows.picture is None and self.here is self.map
+        if not (is_on_map and (self.selecting.stop() or self.selecting.clear())):
             self.windows.close_top()
 
     # facts about a segment
@@ -588,7 +561,7 @@ class Explorer:
 
     # showing what has changed
 
-    def _change(self, what, **changes):
+    def change(self, what, **changes):
         """Go to a new state; `what` names it for `undo`."""
         self._history = [*self._history[1 - HISTORY :], (self.state, what)]
         before, self.state = self.state, replace(self.state, **changes)
@@ -606,8 +579,7 @@ class Explorer:
             for name in ("colouring", "clusters", "tags")
         )
         for sheet in self.sheets.views:
-            if not same_frames or sheet.query is None:
-                self.sheets.fill(sheet)
+            self.sheets.follow(sheet, same_frames)
         self.events.look(self.map)
 
     def groups(self, way=None):
@@ -617,14 +589,15 @@ class Explorer:
     def show_panel(self, tools=True):
         """Draw the map with its panel anew; without tools for a picture."""
         kept, density = self.map.kept, bool(self.map.density)
-        way, scales = self.state.colouring, self.segments.scales
-        range_of = way if way in scales else self.segments.told[0]
-        content = panel_content(self.state, self.groups(), kept, self.tool, density, range_of)
+        way, tool = self.state.colouring, self.selecting.tool
+        range_of = way if way in self.segments.scales else self.segments.told[0]
+        content = panel_content(self.state, self.groups(), kept, tool, density, range_of)
         self.map.panel.show(content, tools)
         self.map.redraw()
 
-    def _new_sheet(self, title):
-        sheet = SheetView(self.new_figure(SHEET_SIZE_IN, title))
+    def new_sheet(self, title, kind):
+        """Open a sheet of a kind, still empty."""
+        sheet = SheetView(self.new_figure(SHEET_SIZE_IN, title), kind)
         self.sheets.views.append(sheet)
         self.events.connect(sheet)
         self.windows.present(sheet.figure)
@@ -643,7 +616,7 @@ class Explorer:
         """Show a banner while something takes its time; then again a question that is open."""
         view = self.here
         if slow:
-            self._announce(text)
+            self.announce(text)
         try:
             yield
         finally:
@@ -653,7 +626,8 @@ class Explorer:
                 if self.question is not None:
                     self.question.show()
 
-    def _announce(self, text):
+    def announce(self, text):
+        """Show how far something is that takes its time."""
         self.here.show_banner(text)
         self.here.figure.canvas.flush_events()
 

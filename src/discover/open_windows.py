@@ -1,6 +1,7 @@
 """The windows beside the map: pictures, one of them used again and again, and sheets."""
 
 from src.discover import figures
+from src.discover.views import NEIGHBOURS
 
 
 class OpenWindows:
@@ -40,7 +41,7 @@ class OpenWindows:
             self._free = None if is_kept else figure
             return is_kept
         for sheet in self.explorer.sheets.views:
-            if sheet.figure is figure and sheet.query is not None:
+            if sheet.figure is figure and sheet.kind == NEIGHBOURS:
                 sheet.is_kept = not sheet.is_kept
                 return sheet.is_kept
         return None

@@ -16,18 +16,21 @@ INK, MUTED, FAINT = "#1f2430", "#6b7280", "#c9cfdb"
 ACTIVE = "#dce7f7"  # ground of what is chosen
 PINK = "#d6336c"  # what the user adds: a line being drawn, a query
 TITLE_IN, LINES_IN = 0.55, 0.5  # heights of a window's title and status lines
+TOP_IN = 0.2  # above the panel
 WIDTH, MARGIN = 0.2, 0.01  # of the window's width: of the panel, and right of it
-LEAST_WIDTH = 205  # of the panel; here and below in points of 1/100 inch
+LEAST_WIDTH = 225  # of the panel; here and below in points of 1/100 inch
 ROW, CHIP, GAP = 20, 22, 5  # heights and distances
-CHIPS_IN_ROW, NARROW = 4, 220  # three in a narrower panel
+CHIPS_IN_ROW, NARROW = 4, 240  # smaller ones in a narrower panel
 BARS_HEIGHT, SLIDER_HEIGHT, HANDLE = 34, 16, 16
 RANGE_HEIGHT = 20 + BARS_HEIGHT + SLIDER_HEIGHT
-LEAST_FOR_RANGE, LEAST_FOR_TOOLS = 400, 300  # heights of a panel with these
+LEAST_FOR_RANGE, LEAST_FOR_TOOLS = 350, 300  # heights of a panel with these
 N_BARS = state.STEPS
 MARKERS = {False: "o", True: "D"}  # of classes that the network knows; of others
 SHORT = {state.BY_TRUTH: "true", state.BY_PREDICTION: "predicted", state.BY_IOU: "IoU"}  # of ways
 TOOL_CHIPS = (  # label, command
-    ("select", "next_tool"),
+    ("select", "selecting.next_tool"),
+    ("all shown", "selecting.select_all"),
+    ("more like", "selecting.more_like_these"),
     ("tag…", "ask_tag"),
     ("export", "export_selection"),
     ("undo", "undo"),
@@ -106,7 +109,11 @@ def panel_content(chosen, groups, kept, tool, density, range_of):
         for i in order[np.argsort(~unknown[order], kind="stable")]
         if counts[i]
     ]
-    is_on = {"next_tool": tool, "toggle_density": density, "reset_filters": chosen.filtered()}
+    is_on = {
+        "selecting.next_tool": tool,
+        "toggle_density": density,
+        "reset_filters": chosen.filtered(),
+    }
     shown = f"{_share(kept)} shown"
     return Content(
         title="Segments" if way == state.ALL_BLUE else f"{way[0].upper()}{way[1:]}",
@@ -114,7 +121,7 @@ def panel_content(chosen, groups, kept, tool, density, range_of):
         scale=colours[: state.STEPS] if is_scale else None,
         ways=tuple(Chip(SHORT.get(its, its), its, its == way) for its in state.WAYS),
         tools=tuple(
-            Chip(tool if tool and do == "next_tool" else label, do, bool(is_on.get(do)))
+            Chip(tool if tool and do == "selecting.next_tool" else label, do, bool(is_on.get(do)))
             for label, do in TOOL_CHIPS
         ),
         counts=f"{shown}\n{_share(kept[chosen.selected])} selected"
@@ -241,7 +248,8 @@ class Panel:
         """Left, lower, width and height of the panel in the window: not too small to read."""
         width = max(WIDTH, LEAST_WIDTH / 100 / self.figure.get_figwidth())
         lower, height = between_lines(self.figure)
-        return 1 - MARGIN - width, lower, width, height
+        beside_title = (TITLE_IN - TOP_IN) / self.figure.get_figheight()
+        return 1 - MARGIN - width, lower, width, height + beside_title
 
     def scroll(self, step):
         """Move the legend by some entries; it must be drawn again afterwards."""
@@ -269,7 +277,7 @@ class Panel:
         self.axes.set(xlim=(0, width), ylim=(height, 0))
         self._has_range = height >= LEAST_FOR_RANGE
         self._has_tools = height >= LEAST_FOR_TOOLS
-        bottom = self._bottom_height(width) - 20
+        bottom = self._bottom_height() - 20
         for way, its in self.ranges.items():
             its.set_visible(tools and self._has_range and way == range_of)
             self._put(its.bars_axes, height, bottom, BARS_HEIGHT)
@@ -281,8 +289,8 @@ class Panel:
         share = whole / panel_height
         axes.set_position((left, lower + (above_bottom - height) * share, width, height * share))
 
-    def _bottom_height(self, width):
-        rows = -(-len(TOOL_CHIPS) // _chips_in_row(width)) * self._has_tools
+    def _bottom_height(self):
+        rows = -(-len(TOOL_CHIPS) // CHIPS_IN_ROW) * self._has_tools
         return RANGE_HEIGHT * self._has_range + 38 + rows * (CHIP + GAP)
 
     def _show_entries(self, entries, width, top, bottom):
@@ -305,7 +313,9 @@ class Panel:
             count = self._text(
                 width, middle, f"{entry.count:,}", 8.5, "right", "center", color=MUTED
             )
-            name = self._text(22, middle, entry.name, 9.5, va="center", color=colour)
+            name = self._text(
+                22, middle, " ".join(entry.name.split()), 9.5, va="center", color=colour
+            )
             name.room = (
                 self.room()[2] * (1 - 32 / width) - count.width_px() / self.figure.bbox.width
             )
@@ -331,7 +341,7 @@ class Panel:
 
     def _show_bottom(self, content, width, height):
         """The range, the counts and the tools; gives where they begin."""
-        top = height - self._bottom_height(width)
+        top = height - self._bottom_height()
         if self._has_range:
             self._show_range(content, width, top)
         counts_top = top + RANGE_HEIGHT * self._has_range + 4
@@ -351,11 +361,10 @@ class Panel:
 
     def _show_chips(self, chips, width, top):
         """Rows of buttons; gives where they end."""
-        in_row = _chips_in_row(width)
-        step, size = (width + GAP) / in_row, 8 if in_row == CHIPS_IN_ROW else 7.5
+        step, size = (width + GAP) / CHIPS_IN_ROW, 8 if width >= NARROW else 7
         for number, chip in enumerate(chips):
-            left = number % in_row * step
-            upper = top + number // in_row * (CHIP + GAP)
+            left = number % CHIPS_IN_ROW * step
+            upper = top + number // CHIPS_IN_ROW * (CHIP + GAP)
             box = FancyBboxPatch(
                 (left + 4, upper + 4), step - GAP - 8, CHIP - 8, boxstyle="round,pad=4",
                 facecolor=ACTIVE if chip.on else "white", edgecolor="#7aa5dd" if chip.on else FAINT,
@@ -365,7 +374,7 @@ class Panel:
             middle = left + (step - GAP) / 2, upper + CHIP / 2
             self._text(*middle, chip.label, size, ha="center", va="center")
             self._aim((left, upper, left + step - GAP, upper + CHIP), "command", chip.command)
-        return top + -(-len(chips) // in_row) * (CHIP + GAP)
+        return top + -(-len(chips) // CHIPS_IN_ROW) * (CHIP + GAP)
 
     def _text(self, x, y, text, size, ha="left", va="top", **style):
         style = {"color": INK, "fontsize": size} | style
@@ -379,10 +388,6 @@ class Panel:
 
     def _aim(self, room, kind, what):
         self._targets.append((room, kind, what))
-
-
-def _chips_in_row(width):
-    return CHIPS_IN_ROW if width >= NARROW else CHIPS_IN_ROW - 1
 
 
 def between_lines(figure):

@@ -114,6 +114,11 @@ class Segments:
         columns = [self.table[name][rows].tolist() for name in names]
         return [(*name, tuple(box)) for *name, box in zip(*columns, strict=True)]
 
+    @cached_property
+    def row_of(self):
+        """The row of each of `tag_keys`, a dict."""
+        return {key: row for row, key in enumerate(self.tag_keys())}
+
     # pictures
 
     def thumbnail(self, row):

@@ -6,46 +6,72 @@ from src import pictures
 from src.discover import state
 from src.discover.display import PAPER
 from src.discover.panel import PINK, counted, short
-from src.discover.views import OUTSIDE
+from src.discover.views import NEIGHBOURS, OUTSIDE, RANKING, SELECTION
 from src.embedding import space as embedding_space
 
-PAGE = 96  # thumbnails of a selection that show at a time
+PAGE, RANKING_PAGE = 96, 48  # thumbnails of a selection that show at a time; of a ranking
+PICTURE, SIZE = "picture", "size"  # what a sheet may be sorted by, besides what is coloured by
+FIRST_ORDERS = {NEIGHBOURS: "distance", SELECTION: "suspicion", RANKING: "likeness"}
 SLOW_VALUES = 2e7  # of a table whose search for neighbours is announced
 DIGITS = 3  # of the largest distance of a sheet; all have as many after the point
 
 
 class Sheets:
-    """The open sheets of an Explorer: nearest neighbours, and at most one with the selection."""
+    """The open sheets of an Explorer: nearest neighbours, the selection, what is more of its like.
+
+    Of the last two there is one each.
+    """
 
     def __init__(self, explorer):
         self.explorer = explorer
         self.views = []
 
-    def selection(self):
-        """The sheet with the selection; None where there is none."""
-        return next((sheet for sheet in self.views if sheet.query is None), None)
+    def of_kind(self, kind):
+        """The sheets of a kind, a list."""
+        return [sheet for sheet in self.views if sheet.kind == kind]
+
+    def the(self, kind, title):
+        """The sheet of a kind that there is one of; opened where it is not open."""
+        return next(iter(self.of_kind(kind)), None) or self.explorer.new_sheet(title, kind)
 
     def free(self):
         """A sheet of neighbours that others may take; None where there is none."""
-        return next((its for its in self.views if its.query is not None and not its.is_kept), None)
+        return next((its for its in self.of_kind(NEIGHBOURS) if not its.is_kept), None)
 
     def fill_neighbours(self):
         """Search the neighbours of all open sheets anew."""
-        for sheet in self.views:
-            if sheet.query is not None:
-                self.fill(sheet)
+        for sheet in self.of_kind(NEIGHBOURS):
+            self.fill(sheet)
 
     def fill(self, sheet):
         """Show in a sheet what belongs there now."""
-        if sheet.query is None:
-            self._fill_selection(sheet)
+        fill = {
+            NEIGHBOURS: self._fill_neighbours,
+            SELECTION: self._fill_selection,
+            RANKING: self._fill_ranking,
+        }
+        fill[sheet.kind](sheet)
+
+    def follow(self, sheet, same_frames):
+        """Show in a sheet what has changed; `same_frames`: none has another colour or tag."""
+        is_other = sheet.kind == SELECTION and not self._shows_chosen(sheet)
+        if is_other or not same_frames:
+            self.fill(sheet)
         else:
-            self._fill_neighbours(sheet)
+            self._show_ticks(sheet)
 
     def turn_page(self, sheet, by):
-        """Show other thumbnails of a selection that is too large for one sheet."""
+        """Show other thumbnails of what is too much for one sheet."""
         sheet.page = max(sheet.page + by, 0)
         self.fill(sheet)
+
+    def next_order(self, sheet):
+        """Sort a sheet by something else; gives it in words."""
+        known = [way for way in self.explorer.segments.described if way != state.BY_IOU]
+        orders = [None, *known, PICTURE, SIZE]
+        sheet.order = orders[(orders.index(sheet.order) + 1) % len(orders)]
+        self.fill(sheet)
+        return sheet.order or FIRST_ORDERS[sheet.kind]
 
     def points(self):
         """Vectors (N, D) of the segments in the space where neighbours are found."""
@@ -56,11 +82,12 @@ class Sheets:
 
     def _fill_neighbours(self, sheet):
         explorer, row = self.explorer, sheet.query
-        search = row, explorer.space, explorer.metric, explorer.n_neighbours
+        search = row, explorer.space, explorer.metric, explorer.n_neighbours, sheet.order
         if sheet.search != search:  # new colours alone are no reason to search again
             rows, distances = self._nearest(row)
-            sheet.search, sheet.rows = search, np.r_[row, rows]
-            sheet.distances = np.r_[0.0, distances]
+            ordered = self._ordered(sheet, rows)
+            sheet.search, sheet.rows = search, np.r_[row, rows[ordered]]
+            sheet.distances = np.r_[0.0, distances[ordered]]
         what = explorer.query.name if row == OUTSIDE else explorer.segments.named(row)
         title = f"Nearest neighbours ({explorer.metric}, {explorer.space} space) of {what}"
         self._show(sheet, title, ["query", *as_texts(sheet.distances[1:])])
@@ -74,18 +101,61 @@ class Sheets:
                 return embedding_space.nearest(points, vector, *how)
             return embedding_space.neighbours(points, row, *how)
 
+    def _shows_chosen(self, sheet):
+        return np.array_equal(sheet.chosen, self.explorer.selecting.chosen())
+
     def _fill_selection(self, sheet):
-        segments, rows = self.explorer.segments, np.flatnonzero(self.explorer.chosen())
+        order = sheet.order or self._first_way()
+        if sheet.search != order or not self._shows_chosen(sheet):
+            sheet.search, sheet.chosen = order, self.explorer.selecting.chosen()
+            rows = np.flatnonzero(sheet.chosen)
+            column = "novelty" if self._first_way() == state.BY_NOVELTY else "suspicion"
+            rows = self.explorer.table.by_suspicion(rows, column)
+            sheet.all_rows = rows[self._ordered(sheet, rows)]
+        self._fill_page(sheet, f"Selection: {counted(len(sheet.all_rows), 'object')}", PAGE)
+
+    def _first_way(self):
+        """The way whose numbers are shown, and sorted by, where nothing else is chosen."""
         is_by_novelty = self.explorer.state.colouring == state.BY_NOVELTY
-        rows = segments.table.by_suspicion(rows, "novelty" if is_by_novelty else "suspicion")
-        way = state.BY_NOVELTY if is_by_novelty else segments.told[-1]
-        sheet.page = min(sheet.page, max(0, (len(rows) - 1) // PAGE))
-        start = sheet.page * PAGE
-        sheet.rows = page = rows[start : start + PAGE]
-        title = f"Selection: {counted(len(rows), 'object')}, with their {way}"
-        if len(rows) > PAGE:
+        return state.BY_NOVELTY if is_by_novelty else self.explorer.segments.told[-1]
+
+    def _fill_ranking(self, sheet):
+        count = np.count_nonzero(self.explorer.selecting.chosen())
+        told = [f"Most like the {counted(count, 'selected object')}", sheet.accepted]
+        self._fill_page(sheet, "; ".join(filter(None, told)), RANKING_PAGE)
+
+    def _fill_page(self, sheet, title, size):
+        rows = sheet.all_rows
+        sheet.page = min(sheet.page, max(0, (len(rows) - 1) // size))
+        start = sheet.page * size
+        sheet.rows = page = rows[start : start + size]
+        if sheet.kind == RANKING:
+            sheet.rows = page = page[self._ordered(sheet, page)]
+        told = sheet.order or self._first_way()
+        title += f", with their {told}"
+        if len(rows) > size:
             title += f", {start + 1:,} to {start + len(page):,} here (wheel: the others)"
-        self._show(sheet, title, [segments.number(row, way) for row in page])
+        self._show(sheet, title, [self._told(row, told) for row in page])
+
+    def _ordered(self, sheet, rows):
+        """Where the rows (n,) of a sheet come in its order: indices (n,)."""
+        table, scales, order = self.explorer.table, self.explorer.segments.scales, sheet.order
+        if order is None:
+            return np.arange(len(rows))
+        if order == PICTURE:
+            _, datasets = np.unique(table["dataset"][rows], return_inverse=True)
+            return np.lexsort((table["image_index"][rows], datasets))
+        values = table["segment_size"] if order == SIZE else scales[order].values
+        return np.argsort(-values[rows], kind="stable")
+
+    def _told(self, row, order):
+        """In a few words what a row is sorted by."""
+        table = self.explorer.table
+        if order == PICTURE:
+            return f"image {table['image_index'][row]}"
+        if order == SIZE:
+            return f"{table['segment_size'][row]:,} px"
+        return self.explorer.segments.number(row, order)
 
     def _show(self, sheet, title, captions):
         explorer, rows = self.explorer, sheet.rows
@@ -100,10 +170,15 @@ class Sheets:
         )
         captions = [self._caption(row, text) for row, text in zip(rows, captions, strict=True)]
         sheet.fill(title, picture, captions, cell)
+        self._show_ticks(sheet)
         if sheet.pointer is not None:
             explorer.events.look(sheet)
-        elif sheet.query not in (None, OUTSIDE):
+        elif sheet.kind == NEIGHBOURS and sheet.query != OUTSIDE:
             sheet.show_facts(explorer.describe(sheet.query), explorer.path_of(sheet.query))
+
+    def _show_ticks(self, sheet):
+        selected = self.explorer.state.selected
+        sheet.show_ticks([row != OUTSIDE and bool(selected[row]) for row in sheet.rows])
 
     def _picture(self, row):
         explorer = self.explorer

@@ -112,6 +112,7 @@ class State:
     hidden: frozenset = frozenset()  # groups that are filtered out, (way, name) each
     ranges: dict = field(default_factory=dict)  # by way, (low, high): outside, filtered out
     clusters: np.ndarray | None = None  # (N,) int64, from 0, after the first clustering
+    rejected: np.ndarray | None = None  # (N,) bool: seen among what is like those selected, not so
 
     def filtered(self):
         """Whether anything may be filtered out."""
@@ -166,6 +167,13 @@ def tagged(state, rows, name):
     tags = state.tags.copy()
     tags[rows] = names.index(name) + 1 if name else 0
     return replace(state, tags=tags, tag_names=names)
+
+
+def retagged(state, rows, names):
+    """The state with the tags (R,) str on the rows (R,) int64; "" is none."""
+    for name in dict.fromkeys(names):
+        state = tagged(state, rows[names == name], name)
+    return state
 
 
 def tags_of(state):

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 from matplotlib.lines import Line2D
+from matplotlib.path import Path as Outline
 from matplotlib.patheffects import withStroke
 from matplotlib.transforms import IdentityTransform
 from scipy.spatial import KDTree
@@ -27,6 +28,8 @@ BANNER_PT, LETTER, LINE = 11, 0.6, 1.5  # font size; its letters' width, its lin
 DIAMOND = 0.85  # of a circle's width; the area is about the same
 MIN_CAPTION_PT = 6.5  # of two lines; smaller ones would be one
 OUTSIDE = -1  # row of a query that is no segment
+NEIGHBOURS, SELECTION, RANKING = "neighbours", "selection", "ranking"  # kinds of sheets
+TICK = Outline([(-0.5, 0.05), (-0.15, -0.35), (0.5, 0.4)])
 
 
 def levels_holding(shares, values):
@@ -47,6 +50,8 @@ class View:
     picture, which takes milliseconds however many points there are.
     """
 
+    kind = ""  # of a sheet
+
     def __init__(self, figure):
         self.figure = figure
         self.title = self._line(
@@ -58,7 +63,7 @@ class View:
         self.state = self._line(1 - MARGIN, horizontalalignment="right")
         paper = {"boxstyle": "round,pad=1", "facecolor": "white", "edgecolor": MUTED}
         self.banner = figure.text(
-            0.5, 0.52, "", ha="center", va="center", ma="left", bbox=paper, visible=False,
+            0.5, 0.5, "", ha="center", va="center", ma="left", bbox=paper, visible=False,
             family=("monospace", *fonts()), linespacing=LINE, color=INK, parse_math=False,
             animated=True,
         )  # fmt: skip
@@ -211,8 +216,10 @@ class MapView(View):
     def place(self):
         """Put the parts where the window's size wants them; the same is in the middle as before."""
         super().place()
-        left, lower, _, height = self.panel.room()
-        self.axes.set_position((MARGIN, lower, left - 2 * MARGIN, height))
+        width = self.panel.room()[0] - 2 * MARGIN
+        lower, height = between_lines(self.figure)
+        self.axes.set_position((MARGIN, lower, width, height))
+        self.title.room = width
         before, self._room_px = self._room_px, self.axes.bbox.size.copy()
         if before is not None:
             lower, upper = self._limits()
@@ -373,20 +380,25 @@ class MapView(View):
 
 
 class SheetView(View):
-    """Thumbnails of segments row by row: the nearest neighbours of one, or a selection."""
+    """Thumbnails of segments row by row: neighbours of one, a selection, or a ranking."""
 
-    def __init__(self, figure):
+    def __init__(self, figure, kind):
         super().__init__(figure)
+        self.kind = kind
         self.axes = figure.add_axes((0, 0, 1, 1))
         self.axes.set_axis_off()
         self.axes.set_navigate(False)
         self.title.set_fontsize(12)
         self.place()
-        self.query = None  # row whose neighbours show, or OUTSIDE; None: a selection
+        self.query = None  # row whose neighbours show, or OUTSIDE; of a sheet of neighbours
         self.trail = []  # queries before
         self.is_kept = False  # neighbours of others come into another window
         self.search = None  # what its neighbours were searched by
-        self.page = 0  # of a selection
+        self.all_rows = None  # of a selection or a ranking
+        self.page = 0  # of these
+        self.order = None  # what they are sorted by; None: by what they were found by
+        self.accepted = ""  # in words, of the page of a ranking before
+        self.chosen = None  # mask (N,) that a selection shows, with what was ticked since
         self.rows = []  # of the table, as they show
         self.distances = None  # of these rows from the query
         self.cell = (1, 1, 0)  # columns, thumbnail side and caption height in pixels
@@ -429,7 +441,7 @@ class SheetView(View):
         is_small = font_pt < MIN_CAPTION_PT
         for number, (lines, line) in enumerate(captions):
             x, y = number % columns * side, number // columns * (side + height)
-            bold = self.query is not None and number == 0
+            bold = self.kind == NEIGHBOURS and number == 0
             words = self.axes.add_artist(Words(
                 x + side / 2, y + side + (0.45 if is_small else 0.7) * height,
                 line if is_small else lines, horizontalalignment="center",
@@ -437,6 +449,22 @@ class SheetView(View):
                 color=INK, fontweight="bold" if bold else "normal",
             ))  # fmt: skip
             words.room = 0.96 * side / self.figure.bbox.width
+
+    def show_ticks(self, ticked):
+        """Mark some of the thumbnails, a bool for each, and show the sheet."""
+        for artist in list(self.axes.lines):
+            artist.remove()
+        columns, side, height = self.cell
+        numbers = np.flatnonzero(ticked)
+        x = (numbers % columns + 0.88) * side
+        y = numbers // columns * (side + height) + 0.12 * side
+        size = 0.17 * side * 72 / self.figure.dpi
+        style = {"linestyle": "", "markeredgecolor": "white", "scalex": False, "scaley": False}
+        self.axes.plot(x, y, marker="o", markersize=size, color=INK, **style)
+        self.axes.plot(
+            x, y, marker=TICK, markersize=0.5 * size, markerfacecolor="none",
+            markeredgewidth=0.13 * size, **style,
+        )  # fmt: skip
         self.redraw()
 
     def row_at(self, x, y):

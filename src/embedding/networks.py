@@ -2,7 +2,6 @@
 
 import difflib
 import logging
-import math
 import operator
 import re
 import textwrap
@@ -29,8 +28,6 @@ from src.segmentation.features import features_of
 from src.segmentation.inference import Computing, device_of
 from src.store.provenance import identity
 from src.store.weights import load_weights, read_state
-
-BUFFER_BYTES = 64 * 2**20  # of crops that wait for others of their size
 
 _log = logging.getLogger(__name__)
 _HEADS = ("avgpool", "classifier", "fc", "head", "heads")  # what follows the last feature map
@@ -140,51 +137,58 @@ def context_of(entry):
     return getattr(registry.find_class(entry), "context", 0.0)
 
 
-def embed_stream(network, crops, batch_size):
-    """Feature vectors of pictures; those of the same size go through the network together.
+def embed_stream(network, pictures, batch_size):
+    """Feature vectors of crops; those of one picture and size go through the network together.
 
-    Nothing is padded, scaled or cut, unless the network has a `crop_size` or a picture is smaller
-    than its `min_size`. A picture waits for others of its size; of all that wait, at most
-    `BUFFER_BYTES` are held.
+    Those of several pictures never do: the last bits of a vector depend on how many it is computed
+    with, and a run may be cut between any two pictures. Nothing is padded, scaled or cut, unless
+    the network has a `crop_size` or a crop is smaller than its `min_size`.
 
     Parameters
     ----------
     network : EmbeddingNetwork
-    crops : iterable of (key, ndarray of shape (h, w, 3), uint8)
-        RGB, of any sizes.
+    pictures : iterable of (key, list of ndarray of shape (h, w, 3), uint8)
+        Crops of each picture, at least one: RGB, of any sizes.
     batch_size : int
-        Most pictures at a time, from 1.
+        Most crops at a time, from 1.
 
     Yields
     ------
     key : object
-        As it came, in any order.
-    vector : ndarray of shape (F,), float32
-        As the network gives it: what is NaN or infinite stays.
+        In the order in which they came.
+    vectors : ndarray of shape (n, F), float32
+        As the network gives them: what is NaN or infinite stays.
 
     Raises
     ------
     ValueError
-        If a picture is no array of such a kind.
+        If a crop is no array of such a kind.
     SettingError
         If the network gives something else than vectors or feature maps.
     """
     with _threads(network.device) as (pool, count):
         begun = deque()
         try:
-            for batch in _batches(network, crops, batch_size):
-                begun.append(pool.submit(_embed_batch, network, batch))
+            for key, crops in pictures:
+                rows, batches = _batches(network, crops, batch_size)
+                futures = [pool.submit(_embed_batch, network, batch) for batch in batches]
+                begun.append((key, rows, futures))
                 if len(begun) > count:
-                    yield from begun.popleft().result()
+                    yield _embedded(*begun.popleft())
             while begun:
-                yield from begun.popleft().result()
+                yield _embedded(*begun.popleft())
         except GeneratorExit:
             raise
         except BaseException:  # an interrupt, say: nothing that is computed is lost
-            for future in begun:
-                if future.exception() is None:
-                    yield from future.result()
+            for key, rows, futures in begun:
+                if all(future.exception() is None for future in futures):
+                    yield _embedded(key, rows, futures)
             raise
+
+
+def _embedded(key, rows, futures):
+    """A picture's key, and its vectors in the order of its crops."""
+    return key, np.concatenate([future.result() for future in futures])[np.argsort(rows)]
 
 
 @torch.inference_mode()
@@ -283,9 +287,8 @@ def _threads(device):
 
 
 @torch.inference_mode()
-def _embed_batch(network, batch):
-    """List of (key, vector) of a list of (key, crop) of one size."""
-    keys, crops = zip(*batch, strict=True)
+def _embed_batch(network, crops):
+    """Vectors (n, F) float32 of n crops of one size."""
     mean, std = (
         torch.tensor(values, device=network.device)[:, None, None]
         for values in (network.mean, network.std)
@@ -298,27 +301,21 @@ def _embed_batch(network, batch):
             "an embedding network must give (N, F) or (N, F, h, w), got "
             f"{tuple(features.shape)} for images {tuple(images.shape)}"
         )
-    return [*zip(keys, _average(features).float().cpu().numpy(), strict=True)]
+    return _average(features).float().cpu().numpy()
 
 
 def _batches(network, crops, batch_size):
-    """Lists of (key, crop) of one size; the largest leave first where too many are waiting."""
-    waiting, held = defaultdict(list), 0
-    for key, crop in crops:
-        crop = _fit(crop, network)
-        group = waiting[crop.shape]
-        group.append((key, crop))
-        held += crop.nbytes
-        if len(group) == batch_size:
-            full = crop.shape
-        elif held > BUFFER_BYTES:
-            full = max(waiting, key=lambda shape: len(waiting[shape]) * math.prod(shape))
-        else:
-            continue
-        batch = waiting.pop(full)
-        held -= len(batch) * math.prod(full)
-        yield batch
-    yield from waiting.values()
+    """Lists of crops of one size, and the number of each crop among those that came."""
+    numbers = defaultdict(list)
+    crops = [_fit(crop, network) for crop in crops]
+    for number, crop in enumerate(crops):
+        numbers[crop.shape].append(number)
+    parts = [
+        same[start : start + batch_size]
+        for same in numbers.values()
+        for start in range(0, len(same), batch_size)
+    ]
+    return sum(parts, []), [[crops[number] for number in part] for part in parts]
 
 
 def _average(features):

@@ -58,14 +58,14 @@ def reduce(embeddings, method="tsne", dimensions=2, seed=0, **options):
     -------
     points : ndarray of shape (N, dimensions), float32
     """
-    embeddings = _table(embeddings, "embeddings")
+    embeddings = checked_table(embeddings, "embeddings")
     _allowed(method, METHODS, "method")
     if dimensions < 1:
         raise ValueError(f"`dimensions` must be 1 or more, got {dimensions!r}")
     if method == "pca" and options:
         raise ValueError(f"method 'pca' takes no options, got {sorted(options)}")
     _check_size(embeddings, method, "use fewer, or 'tsne'")
-    points = _principal_columns(embeddings, max(MAX_PCA_COLUMNS, dimensions), seed)
+    points = principal_columns(embeddings, max(MAX_PCA_COLUMNS, dimensions), seed)
     if len(points) >= MIN_MANIFOLD_POINTS and points.any():
         if method == "tsne":
             points = _tsne(points, dimensions, seed, options)
@@ -84,7 +84,7 @@ def place(new, embeddings, points):
     to places (M, D), float32. N is at least 1.
     """
     new, embeddings, points = map(
-        _table, (new, embeddings, points), ("new", "embeddings", "points")
+        checked_table, (new, embeddings, points), ("new", "embeddings", "points")
     )
     if not len(points):
         raise ValueError("`points` must hold at least one segment to place others beside")
@@ -166,7 +166,7 @@ def cluster(points, algorithm="k-means", count=8, seed=0):
     labels : ndarray of shape (N,), int64
         Cluster of each point, from 0.
     """
-    points = _table(points, "points")
+    points = checked_table(points, "points")
     _allowed(algorithm, ALGORITHMS, "algorithm")
     _check_size(points, algorithm, "use k-means")
     _check_count(count, len(points))
@@ -192,7 +192,7 @@ def elbow(points, counts, seed=0):
     For each of the `counts` in [1, N] that is the sum of squared distances of the points to the
     centre of their cluster.
     """
-    points = _table(points, "points")
+    points = checked_table(points, "points")
     for count in counts:
         _check_count(count, len(points))
     different = len(np.unique(points, axis=0))
@@ -221,7 +221,7 @@ def density(points, grid, bandwidth=1.0):
     values : ndarray of shape (H, W), float64
         Density at each crossing; its integral over the plane is 1. Zero where N = 0.
     """
-    points = _table(points, "points")
+    points = checked_table(points, "points")
     x, y = (np.asarray(axis, np.float64) for axis in grid)
     if not len(points):
         return np.zeros((len(y), len(x)))
@@ -261,7 +261,7 @@ def _binned_density(points, crossings, bandwidth):
     return values * np.linalg.det(to_round) * width**2 / len(points)
 
 
-def _table(values, name):
+def checked_table(values, name):
     values = np.asarray(values)
     if values.dtype != np.float32:  # which may be too large for a copy
         values = values.astype(np.float64, copy=False)
@@ -308,7 +308,7 @@ def _row_distances(rows, vector, metric):
     return 1 - np.einsum("ij,j->i", rows, vector) / np.where(lengths > 0, lengths, 1)
 
 
-def _principal_columns(embeddings, limit, seed):
+def principal_columns(embeddings, limit, seed):
     """Coordinates along the principal axes, at most `limit`; zeros where all rows are equal."""
     columns = min(limit, *embeddings.shape)
     if len(embeddings) < 2 or (embeddings == embeddings[0]).all():

@@ -20,6 +20,7 @@ from src.run import processes
 from src.run.kept import Kept
 from src.store import provenance, tables
 from src.store.paths import Results, vectors_folder
+from src.store.seen import Seen
 
 
 @dataclass(eq=False)
@@ -40,6 +41,16 @@ class Embedding(Kept):
         results = Results(self.io_path, self.source.model_name, name.dataset)
         return results.vectors(name.index, self.path)
 
+    @property
+    def seen(self):
+        """Tells which pictures need not be embedded."""
+
+        def files(name):
+            return [self.file_of(name), *self.source.files(name)]
+
+        facts = {"network": self.network, "selection": self.source.selection}
+        return Seen(vectors_folder(self.path) / "seen.json", facts, files, self.why_stale)
+
     def why_stale(self, name):
         """Why a picture must be embedded, as text; None: it need not."""
         return provenance.why_stale(self.file_of(name), self._made_from(name))
@@ -54,21 +65,17 @@ class Embedding(Kept):
                 if isinstance(result, Exception):
                     ready.append((name, result))
                     continue
-                table, made_from, missing, content = result
+                table, made_from, content = result
                 if content is None:
                     ready.append((name, (table, made_from)))
                 else:
-                    begun[name] = table, made_from, missing
+                    begun[name] = table, made_from
                     yield name, content
 
         with closing(self.embedder.embed(cut_all())) as embedded:
             for name, vectors in embedded:
-                table, made_from, missing = begun.pop(name)
-                if len(missing) < len(table):
-                    table["embeddings"][missing] = vectors
-                else:
-                    table = table.with_columns(embeddings=vectors)
-                yield name, (table, made_from)
+                table, made_from = begun.pop(name)
+                yield name, (table.with_columns(embeddings=vectors), made_from)
                 while ready:
                     yield ready.popleft()
         yield from ready
@@ -79,31 +86,23 @@ class Embedding(Kept):
         Returns
         -------
         table : ObjectTable
-            With thumbnails; with the vectors that are there, and NaN for others, if there are any.
+            With thumbnails; with vectors too where an earlier run has embedded all of them.
         made_from : dict
-        missing : ndarray of int
-            Rows without a vector.
         content : object
-            What those vectors are made from; None: all are there.
+            What the vectors are made from; None: they are there, or there is no object.
         """
         made_from = self._made_from(name)
         table = self.source.objects_of(name)
-        there = self._there(name, made_from)
-        rows = np.full(len(table), -1) if there is None else matching_rows(table, there)
-        if (rows < 0).any() and not self.embedder.takes_some:
-            rows[:] = -1
-        if (rows >= 0).any():
-            vectors, thumbnails = (there[key][rows] for key in ("embeddings", "thumbnail"))
-            vectors[rows < 0] = np.nan
-            table = table.with_columns(embeddings=vectors, thumbnail=thumbnails)
-        missing = np.flatnonzero(rows < 0)
-        if not len(missing):
-            return table, made_from, missing, None
+        if not len(table):
+            return table, made_from, None
+        kept = self._kept(name, table, made_from)
+        if kept:
+            return table.with_columns(**kept), made_from, None
         picture = read_picture(table)
         thumbnails = [pictures.thumbnail(picture, box) for box in table["box"]]
         table = table.with_columns(thumbnail=tables.as_column(thumbnails))
         places = self.source.places(name.dataset)
-        return table, made_from, missing, self.embedder.cut(picture, table.take(missing), places)
+        return table, made_from, self.embedder.cut(picture, table, places)
 
     def store(self, name, result):
         """Write the vectors of a picture; those that are not finite are left out, and named."""
@@ -114,16 +113,22 @@ class Embedding(Kept):
             table = table.take(is_finite).with_facts(not_finite=left_out)
         tables.write_objects(self.file_of(name), table, made_from)
 
-    def _there(self, name, made_from):
-        """What an earlier run has embedded of the same segments by the same network, or None."""
+    def _kept(self, name, table, made_from):
+        """Vectors and thumbnails of all objects where the same network has embedded them, or None.
+
+        Of all or of none: the vectors of a picture are computed together.
+        """
         if self.overwrite:
             return None
         try:
             there, source = tables.read_objects(self.file_of(name))
         except (OSError, ValueError):
             return None
+        rows = matching_rows(table, there)
         is_same = all(source[key] == made_from[key] for key in ("segments", "net", "crop_size"))
-        return there if is_same and len(there) else None
+        if not is_same or (rows < 0).any():
+            return None
+        return {key: there[key][rows] for key in ("embeddings", "thumbnail")}
 
     def _made_from(self, name):
         segments, selection = self.source.made_from(name)
@@ -147,7 +152,7 @@ def embed_dataset(run, embedding):
     folders = [embedding.file_of(name).parent for name in one_of_each]
     run.prepare(*folders, Path(embedding.path).parent)
     with run.on_cluster(embedding.io_path, gpu=embedding.embedder.device is None) as run:
-        tally = run.stream(embedding.embed, embedding.store, ours, "embedding", embedding.why_stale)
+        tally = run.stream(embedding.embed, embedding.store, ours, "embedding", embedding.seen)
     if run.dry_run:
         if tally.planned or not Path(embedding.path).is_file():
             run.log.info("%s would be written", embedding.path)

@@ -76,6 +76,11 @@ class Judge(Kept):
             for index in self.places(dataset)[0].indices("metrics")
         ]
 
+    def files(self, name):
+        """Paths of all files that tell `made_from`, and that `objects_of` reads."""
+        results = self.places(name.dataset)[0]
+        return [of(name.index) for of in (results.metrics, results.components, results.prediction)]
+
     def made_from(self, name):
         """Digest of what the segments of a picture were made from, and what chooses among them.
 
@@ -251,10 +256,12 @@ def _members(found, count):
 class Loaded(Kept):
     """The objects in a file of stage 4, of this system or of the original."""
 
+    path: Path  # of the file
     table: ObjectTable  # without vectors and thumbnails
     model_name: str  # the segmentation network
     min_size: tuple[int, int]  # smallest height and width of an object in pixels
     io_paths: list  # folders of results where component maps may lie, the likeliest first
+    selection = None  # as of `Judge`: the file says it
 
     def places(self, dataset):
         """As of `Judge`."""
@@ -263,6 +270,10 @@ class Loaded(Kept):
     def measured_images(self):
         """A list of ImageName: those that have an object."""
         return list(self._rows)
+
+    def files(self, _name):
+        """As of `Judge`."""
+        return [self.path]
 
     def made_from(self, name):
         """As of `Judge`."""
@@ -317,6 +328,7 @@ def load_objects(path, model_name, io_path):
     }
     columns["image_path"] = tables.as_column([found[picture] for picture in table["image_path"]])
     return Loaded(
+        path=Path(path).resolve(),
         table=ObjectTable(columns),
         model_name=next(iter(table["model_name"]), model_name),
         min_size=min_size_of(path),

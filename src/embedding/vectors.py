@@ -38,7 +38,6 @@ class Embedder(Kept):
     """
 
     device: torch.device | None  # None: the first GPU of the process that embeds, or its CPU
-    takes_some = True  # whether some of a picture's objects take less time than all
 
     def choose_device(self):
         """The device to compute on."""
@@ -70,17 +69,7 @@ class CropEmbedder(Embedder):
 
     def embed(self, cut):
         """See `Embedder`."""
-        incomplete = {}  # by key: vectors so far, None where there is none
-
-        def crops_of_all():
-            for key, found in cut:
-                incomplete[key] = [None] * len(found)
-                yield from (((key, number), crop) for number, crop in enumerate(found))
-
-        for (key, number), vector in embed_stream(self.network, crops_of_all(), self.batch_size):
-            incomplete[key][number] = vector
-            if all(vector is not None for vector in incomplete[key]):
-                yield key, np.stack(incomplete.pop(key))
+        yield from embed_stream(self.network, cut, self.batch_size)
 
 
 @dataclass(eq=False)
@@ -90,7 +79,6 @@ class WholeEmbedder(Embedder):
     entry: tuple
     card: ModelCard  # of the network
     device: torch.device | None
-    takes_some = False
 
     @cached_property
     def network(self):

@@ -6,6 +6,7 @@ A list of names in the order of the ids, or an object from each id, "0" upwards,
 """
 
 import json
+import os
 from pathlib import Path
 
 from src.errors import SettingError
@@ -28,10 +29,12 @@ def describe_by(folder):
         If it is not of the form above.
     """
     path = Path(folder, NAME)
-    if not path.is_file():
+    if not os.path.lexists(path):
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        if not path.is_file():  # a pipe, which nobody may ever write to
+            raise ValueError("it is no file")
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_each_once)
         content = content if isinstance(content, dict) and "classes" in content else {None: content}
         said = {"classes": _classes(content.get("classes", content.get(None))), "from": str(path)}
         said |= {key: _three(content[key], key) for key in ("mean", "std") if key in content}
@@ -42,6 +45,14 @@ def describe_by(folder):
             f"{error}"
         ) from error
     return said
+
+
+def _each_once(pairs):
+    """A dict; JSON would take the last of several values of a key."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError(f"it says twice what one of {', '.join(content)} is")
+    return content
 
 
 def _classes(content):

@@ -5,7 +5,7 @@ import re
 import time
 from collections import defaultdict
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import partial
 
@@ -15,6 +15,7 @@ from src.run import cluster, processes
 from src.run.settings import SHARD
 from src.store import files
 from src.store.provenance import OTHER_FORMAT
+from src.store.seen import Seen
 
 _CHECKED = 4096  # images that are looked at together
 _LISTED = 10  # images named in a plan
@@ -51,6 +52,7 @@ class Runner:
     images_per_job: int = 16  # in a row, for a worker of a cluster; a job should take seconds
     shard: str | None = None  # "k/n": image i is for this machine if i % n = k; None: all are
     overwrite: bool = False  # work on images that are done as well
+    verify: bool = False  # read the files of all images to tell which are done; see `Seen`
     dry_run: bool = False  # only log how many images would be worked on, and why
     # whether the first image that fails ends the run; None: only the first three that fail alike
     fail_fast: bool | None = None
@@ -159,9 +161,10 @@ class Runner:
             too.
         images, what
             As for `each`.
-        why : callable, optional
+        why : Seen or callable, optional
             Takes an image and says why it is to be worked on, as text; None: it is done. Called in
-            several threads. Where it fails, the work will say why.
+            several threads. Where it fails, the work will say why. A Seen keeps what it finds,
+            except in a dry run.
         threads : int
             That consume, so `consume` should leave Python's lock to others; with 1 everything
             happens in this thread.
@@ -230,7 +233,9 @@ class Runner:
             return [(image, "args.overwrite" if why else "not looked at") for image in images]
         todo = []
         bar = progress(total=len(images), desc=f"{what}: looking", unit="image", delay=2)
-        with bar, ThreadPoolExecutor() as pool:
+        is_kept = isinstance(why, Seen)
+        looking = why.looking(self.verify, not self.dry_run) if is_kept else nullcontext(why)
+        with looking as why, bar, ThreadPoolExecutor() as pool:
             for start in range(0, len(images), _CHECKED):  # an interrupt waits for those that began
                 part = images[start : start + _CHECKED]
                 for image, reason in zip(part, pool.map(partial(_reason, why), part), strict=True):

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 from src.errors import SettingError
 
 HOW_TO_RUN = (
-    "num_cores", "scheduler", "images_per_job", "shard", "overwrite", "dry_run", "fail_fast",
+    "num_cores", "scheduler", "images_per_job", "shard", "overwrite", "verify", "dry_run",
+    "fail_fast",
 )  # fmt: skip
 
 
@@ -162,6 +163,7 @@ def shared_settings(config, *names):
         images_per_job=setting(16, "images that a cluster gets together", at_least=1),
         shard=setting(None, "share of the images to work on here", none="all", kind=SHARD),
         overwrite=setting(False, "do again what is already there"),
+        verify=setting(False, "read files that are there to their end, changed or not"),
         dry_run=setting(False, "only say what would be done, and why"),
         fail_fast=setting(
             None,

@@ -1,9 +1,10 @@
 """Stage 1: from the pictures of a dataset to their predictions on disk."""
 
 import logging
+import os
 import threading
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -25,6 +26,7 @@ from src.segmentation import inference
 from src.segmentation.class_maps import RawOutput, read_output, stored_outputs
 from src.store import arrays, provenance
 from src.store.paths import Results
+from src.store.seen import Seen
 
 _log = logging.getLogger(__name__)
 _one_at_a_time = threading.Lock()  # others' datasets may not be made for threads
@@ -50,9 +52,12 @@ def predict_dataset(run, predictor, indices, forget=False):
             predictor.store,
             run.in_shard(indices),
             f"predicting {results.dataset}",
-            predictor.why_stale,
+            predictor.seen,
             threads=run.num_cores - loaders if loaders > 1 else run.num_cores,
         )
+    for name, _ in tally.failed:  # later stages look again at what is left of another picture
+        with suppress(OSError):
+            os.utime(results.prediction(int(name.removeprefix("image "))))
     if predictor.stray_ids:
         run.log.warning("%s", predictor.told_stray_ids(predictor.stray_ids))
     return tally
@@ -100,6 +105,19 @@ class Predictor(Kept):
     def _sources(self):
         """What the images depend on that are being predicted, by index."""
         return {}
+
+    @property
+    def seen(self):
+        """Tells which images need not be predicted."""
+        results, is_measured = self.results, self.form == "none"
+        facts = {"source": self.source, "predicted_ids": is_measured and self.predicted_ids}
+
+        def files(index):
+            measured = [results.metrics(index), results.components(index)] if is_measured else []
+            inputs = [path for path in self._inputs(index).values() if path]
+            return [results.prediction(index), *measured, *inputs]
+
+        return Seen(results.folder("input") / "seen.json", facts, files, self.why_stale)
 
     def why_stale(self, index):
         """Why an image must be predicted, as text; None: it need not."""
@@ -192,9 +210,13 @@ class Predictor(Kept):
         return [self.results.folder(kind) for kind in ("input", *measured)]
 
     def _made_from(self, index, known=None):
-        """All that a prediction depends on, its picture and label file as they are now.
+        """All that a prediction depends on, its picture and label file as they are now."""
+        return provenance.of_prediction(self.source, **self._inputs(index), known=known)
 
-        Only a dataset without a list of both must load the image for that.
+    def _inputs(self, index):
+        """Paths of the picture, its label file (None: there is none) and what else is read.
+
+        Only a dataset without a list must load the image for that.
         """
         if isinstance(self.samples, LabelledImages):
             image, labels = self.samples.samples[index]
@@ -202,7 +224,7 @@ class Predictor(Kept):
             with _one_at_a_time:
                 image, labels = item_of(self.samples, index)[2], None
         output = None if self.outputs is None else self.outputs.path_of(image)
-        return provenance.of_prediction(self.source, image, labels, output, known)
+        return {"image": image, "labels": labels, "output": output}
 
 
 def _as_array(value):

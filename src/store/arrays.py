@@ -11,13 +11,15 @@ import hdf5plugin
 import numpy as np
 
 from src.records import NO_LABEL, Prediction
+from src.store.files import check_file
 from src.store.sealed import UNSEALED, as_json, broken, existing, is_sealed, sealed_file
 from src.store.tables import read_pickle
 
 FORMS = ("float32", "compact", "none")  # in which probabilities are stored
-_ALWAYS_READ = 2**28  # values of an array; of more than these each byte stands for at most so many:
-_VALUES_A_BYTE = 1000
+_ALWAYS_READ = 2**30  # bytes of an array; of more than these each takes at least a part of one:
+_SMALLEST_PART = 1 / 4000
 _STEP_ROWS = 16  # of a chunk
+_MOST = 1 + 1e-3  # a probability, rounded
 
 
 def write_prediction(path, prediction, made_from, form="compact"):
@@ -67,16 +69,23 @@ def read_prediction(path, probabilities=True):
     """
     with _open_hdf5(path) as file:
         truth = _dataset(file, "ground_truths")
-        size, truth = truth.shape, _as_ids(truth[()])
+        size = truth.shape
+        for name in ("prediction", "probabilities", "heatmaps", "scores"):
+            if name in file:
+                _dataset(file, name, size)  # before anything is read
+        truth = _as_ids(truth[()])
         # older files: `file_names`; other library versions: fixed-length bytes
         names = _dataset(file, "image_path" if "image_path" in file else "file_names")[()]
+        image_path = os.fsdecode(np.ravel(names)[0])
+        if "\0" in image_path:
+            raise ValueError(f"{image_path!r} is no path")
         return Prediction(
             probabilities=_read_steps(file, "probabilities", size) if probabilities else None,
             heatmaps=_read_steps(file, "heatmaps", size),
             scores=_read_scores(file, size),
             prediction=_as_ids(_dataset(file, "prediction", size)[()]),
             ground_truth=None if (truth == NO_LABEL).all() else truth,
-            image_path=os.fsdecode(np.ravel(names)[0]),
+            image_path=image_path,
         )
 
 
@@ -91,10 +100,26 @@ def read_components(path):
 
     Where the HDF5 file is missing, the original's pickle of the same name is read.
     """
-    if existing(path).suffix == ".p":
-        return np.asarray(read_pickle(path), np.int32)
+    path = existing(path)
+    if path.suffix == ".p":
+        try:
+            return _as_components(np.asarray(read_pickle(path)))
+        except (TypeError, ValueError) as error:
+            raise broken(path, error) from error
     with _open_hdf5(path) as file:
-        return np.asarray(_dataset(file, "components"), np.int32)
+        return _as_components(_dataset(file, "components")[()])
+
+
+def _as_components(numbers):
+    """Numbers of segments as (H, W) int32."""
+    most = np.iinfo(np.int32).max
+    if (
+        numbers.ndim != 2
+        or numbers.dtype.kind not in "biu"
+        or np.abs(numbers).max(initial=0) > most
+    ):
+        raise ValueError(f"it holds {numbers.shape} {numbers.dtype}, no map of whole numbers")
+    return np.asarray(numbers, np.int32)
 
 
 def read_map(path):
@@ -106,6 +131,7 @@ def read_map(path):
         The file is missing; it is broken or holds something else.
     """
     try:
+        check_file(path)
         values = np.load(path, allow_pickle=False)
         if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
             raise ValueError(f"it has {getattr(values, 'dtype', type(values).__name__)}")
@@ -165,7 +191,9 @@ def _dataset(file, name, size=None):
     if not isinstance(stored, h5py.Dataset) or stored.is_virtual or stored.external:
         raise ValueError(f"{name!r} lies outside the file, which is refused")
     shape, stored_bytes = stored.shape, stored.id.get_storage_size()
-    if not shape or stored.size > max(_ALWAYS_READ, _VALUES_A_BYTE * stored_bytes):
+    if not (shape and stored.size) or stored.nbytes > max(
+        _ALWAYS_READ, stored_bytes / _SMALLEST_PART
+    ):
         raise ValueError(f"{name!r} has the shape {shape} in {stored_bytes} bytes")
     if size is not None and (len(size) != 2 or size not in (shape, shape[1:], shape[:2])):
         raise ValueError(f"{name!r} has the shape {shape} in a picture of {size}")
@@ -185,7 +213,12 @@ def _read_steps(file, name, size):
         return None
     stored = _dataset(file, name, size)
     if stored.dtype.kind == "f":  # stored as they are
-        return np.asarray(stored, np.float32)
+        values = np.asarray(stored, np.float32)
+        if not (values.min(initial=0) >= 0 and values.max(initial=0) <= _MOST):  # nor NaN
+            raise ValueError(f"{name!r} has values outside of 0..1")
+        return values
+    if stored.dtype.kind != "u":
+        raise ValueError(f"{name!r} has values of {stored.dtype}")
     count, height, width = stored.shape
     values = np.empty((height, width, count), np.float32)
     step = np.float32(1 / np.iinfo(stored.dtype).max)
@@ -208,8 +241,11 @@ def _read_scores(file, size):
     if "scores" not in file:
         return {}
     maps, attrs = _read_steps(file, "scores", size), file["scores"].attrs
-    maps = attrs["low"] + maps * (attrs["high"] - attrs["low"])
-    return dict(zip(attrs["names"], np.moveaxis(maps, 2, 0), strict=True))
+    names, low, high = attrs["names"], attrs["low"], attrs["high"]
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise ValueError("its scores have no finite range")
+    maps = low + maps * (high - low)
+    return dict(zip(map(str, names), np.moveaxis(maps, 2, 0), strict=True))
 
 
 def _step_rows(height):

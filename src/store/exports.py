@@ -150,7 +150,8 @@ def _annotation(masks, numbers, record):
 def write_csv(path, table, rows, names, tags=None):
     """Write objects as CSV in UTF-8, a row each; arguments as for `write_coco`.
 
-    Texts that a spreadsheet would take for a formula, such as "=1+1" or "-a", have a ' before them.
+    Texts that a spreadsheet would take for a formula, such as "=1+1" or "-a", have a ' before them,
+    paths ./, with which they still lead to the same file.
     `segments` is a list such as [7, 9], of which `component` is the largest. The crop's box is in
     pixels, right and lower exclusive; `segment_size` is in pixels. What is unknown is empty.
     """
@@ -159,11 +160,13 @@ def write_csv(path, table, rows, names, tags=None):
         writer.writeheader()
         for row in _rows(table, rows):
             record = _record(table, row, names, tags)
-            writer.writerow({name: _as_cell(value) for name, value in record.items()})
+            writer.writerow({name: _as_cell(name, value) for name, value in record.items()})
 
 
-def _as_cell(value):
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+def _as_cell(name, value):
+    if not isinstance(value, str) or not value.startswith(_FORMULA):
+        return value
+    return f"./{value}" if name == "image_path" else f"'{value}"  # a path still leads there
 
 
 def write_parquet(path, table, rows, names, tags=None):

@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 import socket
+import stat
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -55,6 +56,24 @@ def whole_file(path):
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def check_file(path):
+    """Refuse what is there and is no file: a device never ends, a pipe never begins.
+
+    Raises
+    ------
+    OSError, ValueError
+        It is missing, or may not be looked at; it is no file.
+    """
+    if not stat.S_ISREG(Path(path).stat().st_mode):
+        raise ValueError(f"{path} is no file")
+
+
+def read_text(path):
+    """The text of a small file in UTF-8; raises what `check_file` does, and where it is no text."""
+    check_file(path)
+    return Path(path).read_text(encoding="utf-8")
 
 
 def version_of(path):

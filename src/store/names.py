@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from src.errors import SettingError
-from src.store.files import locked, whole_file
+from src.store.files import locked, read_text, whole_file
 from src.store.paths import name_path
 from src.store.sealed import as_json, as_stored
 
@@ -26,9 +26,11 @@ def read(io_path, kind, name):
     """
     path = name_path(io_path, kind, name)
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = json.loads(read_text(path))
         if not isinstance(facts, dict):
             raise ValueError("it holds no object")
+        if not isinstance(facts.get("stands_for", ""), str):
+            raise ValueError(f"`stands_for` is {facts['stands_for']!r}")
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:

@@ -54,7 +54,8 @@ class Results:
 
         Names of files that were set aside end in `GONE`.
         """
-        folders = [self.folder(kind) for kind in ("input", "metrics", "components")]
+        kinds = "input", "metrics", "components", "pictures/rating"
+        folders = [self.folder(kind) for kind in kinds]
         folders += Path(self.io_path, "embeddings", self.model).glob(f"*/{escape(self.dataset)}")
         return [path for folder in folders for path in _files(folder) if index_of(path) >= 0]
 
@@ -137,7 +138,7 @@ def indices_in(folder, stem):
 
 def index_of(path):
     """Index of the picture that a file was made of; -1: it is another file."""
-    name = re.fullmatch(rf"[a-z_]+?(\d+)\.(?:hdf5|p)(?:{re.escape(GONE)})?", path.name)
+    name = re.fullmatch(rf"[a-z_]+?(\d+)\.(?:hdf5|p|png)(?:{re.escape(GONE)})?", path.name)
     return int(name[1]) if name else -1
 
 

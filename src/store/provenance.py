@@ -8,6 +8,7 @@ from pathlib import Path
 
 from src.errors import missing_weights
 from src.store import arrays, tables
+from src.store.files import check_file
 from src.store.sealed import as_json, as_stored, existing
 
 FORMATS = {  # of each kind of file; one of another number is made again
@@ -114,13 +115,34 @@ def content(path, known=None):
 
     A dict of `size`, `sha256`, and `seen`, which is not compared. Where `known`, what this function
     has given before, has the same path, size and time of change, that stands; where not, the bytes
-    decide.
+    decide. What is no file, such as a pipe, is a ValueError.
     """
+    check_file(path)
     state = Path(path).stat()
     seen = [str(path), state.st_mtime_ns]
     if known and (known.get(_SEEN), known.get("size")) == (seen, state.st_size):
         return known
     return {"size": state.st_size, "sha256": _sha256(path), _SEEN: seen}
+
+
+def check_inputs(prediction):
+    """Refuse a prediction of which a file has changed since; one that is not here says nothing.
+
+    `prediction` is what it says that it was made from. Another file there is a ValueError.
+    """
+    for name in ("image", "labels", "output"):
+        noted = prediction.get(name) or {}
+        if _SEEN not in noted:
+            continue
+        try:
+            now = content(path_of(noted), noted)
+        except OSError:
+            continue
+        if why_differs(noted, now):
+            raise ValueError(
+                f"{path_of(noted)} has changed since the picture was predicted; run pred_images.py "
+                "again"
+            )
 
 
 def path_of(noted):

@@ -65,6 +65,14 @@ def is_sealed(path):
     return True
 
 
+def read_sealed(path):
+    """The bytes of a file before its checksum; a ValueError where it has none, or another's."""
+    path = Path(path)
+    if not is_sealed(path):
+        raise broken(path, ValueError(UNSEALED))
+    return path.read_bytes()[: -len(_seal(0))]
+
+
 def as_json(made_from):
     """Plain and NumPy values in dicts as JSON; sets and arrays become lists, others text."""
 

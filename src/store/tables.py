@@ -8,7 +8,7 @@ import numpy as np
 
 from src.errors import SettingError
 from src.records import ObjectTable
-from src.store.files import whole_file
+from src.store.files import read_text, whole_file
 from src.store.paths import plain_name
 from src.store.safe_pickle import Pickler, load
 from src.store.sealed import (
@@ -293,7 +293,7 @@ def read_overview(path, made_from):
     path = Path(path)
     advice = f"run search_classes.py with args.dataset={path.parent.name} first"
     try:
-        overview = json.loads(path.read_text(encoding="utf-8"))
+        overview = json.loads(read_text(path))
         classes, source = overview["classes"], overview["made_from"]
         if not all({"id", "name", "images"} <= row.keys() for row in classes):
             raise ValueError("a class lacks its id, name or images")
@@ -301,7 +301,7 @@ def read_overview(path, made_from):
             raise ValueError("its checksum is not that of its classes")
     except FileNotFoundError:
         raise SettingError(f"{path} is missing; {advice}") from None
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
         raise SettingError(f"{path} is broken ({error}); {advice}") from error
     if source != as_stored(made_from):
         raise SettingError(f"{path} was made when the dataset had other images; {advice}")

@@ -1,10 +1,11 @@
 """Tags that the explorer's user gave to segments."""
 
 import json
+import os
 from pathlib import Path
 
 from src.errors import SettingError
-from src.store.files import locked, prepare, whole_file
+from src.store.files import locked, prepare, read_text, whole_file
 
 
 def change_tags(path, changes):
@@ -27,10 +28,10 @@ def change_tags(path, changes):
     SettingError, WriteError
         The file is broken, or a tag is no text; the disk takes none.
     """
-    path = Path(path)
     for tag in changes.values():
         if not is_text(tag):
             raise SettingError(f"a tag must be text that UTF-8 can hold, got {tag!r}")
+    path = Path(os.path.realpath(path))  # a link stays one
     prepare(path.parent)
     with locked(path):
         tags = {tuple(key): tag for *key, tag in read_tags(path)} | changes
@@ -61,19 +62,21 @@ def read_tags(path):
         The file is broken.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.lexists(path):
         return []
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["tags"]
+        entries = json.loads(read_text(path))["tags"]
         if not isinstance(entries, list):
             raise TypeError(f"`tags` is {entries!r}")
         return [_as_tag(**entry) for entry in entries]
-    except (KeyError, RecursionError, TypeError, ValueError) as error:
+    except (KeyError, OSError, RecursionError, TypeError, ValueError) as error:
         raise SettingError(f"{path} is broken ({error}); mend it or move it away") from error
 
 
 def is_text(tag):
-    """Whether UTF-8 can hold a tag: that it has no half of a pair of surrogates."""
+    """Whether UTF-8 can hold a tag: that it is text, and has no half of a pair of surrogates."""
+    if not isinstance(tag, str):
+        return False
     return tag.isascii() or tag == tag.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -81,8 +84,6 @@ def _as_tag(*, dataset, image_index, component_index, box, tag):
     numbers = image_index, component_index, *box
     if len(box) != 4 or any(type(number) is not int for number in numbers):
         raise TypeError(f"a tag has the numbers {numbers}")
-    if not (isinstance(dataset, str) and isinstance(tag, str)):
-        raise TypeError(f"a tag has the texts {(dataset, tag)}")
-    if not is_text(tag):
-        raise ValueError(f"UTF-8 cannot hold the tag {tag!r}")
+    if not (isinstance(dataset, str) and is_text(tag)):
+        raise ValueError(f"a tag has the texts {(dataset, tag)!r}")
     return dataset, image_index, component_index, tuple(box), tag
