@@ -652,6 +652,9 @@ def test_of_a_long_path_the_end_shows_and_its_odd_signs_are_drawn(results, tmp_p
     assert status.get_text().endswith("/folder39/a�b�.png")
     assert status.fitted() == [status.get_text()]  # no gap
     hand.settle()
+    hand.resize(300, 300)
+    hand.hover(3)
+    assert status.get_text().endswith("predicted IoU 0.10")  # facts come first
 
 
 # wheel, m, #
