@@ -727,8 +727,11 @@ def test_classes_that_the_network_lacks_are_diamonds_and_come_first_in_the_legen
     assert [entry.unknown for entry in hand.panel._content.entries] == [True, True, False, False]
     words = {text.get_text() for text in hand.panel.axes.texts}
     assert "◆ unknown to the net" in words
-    marks = [line.get_marker() for line in hand.panel.axes.lines]
-    assert marks == ["D", "D", "o", "o"]
+    known, unknown = sorted(hand.panel.axes.collections, key=lambda its: its.get_offsets()[0, 1])[
+        ::-1
+    ]
+    assert_array_equal(np.rint(255 * unknown.get_facecolors()[:, :3]), [SOFA, BOAT])
+    assert len(unknown.get_paths()[0]) == 5 < len(known.get_paths()[0])  # a square, a circle
     hand.press("h")
     assert {line.get_marker() for line in hand.map.axes.lines} == {"o"}
     words = {text.get_text() for text in hand.panel.axes.texts}
