@@ -610,7 +610,8 @@ def test_escape_closes_the_top_window_of_any_kind_but_not_the_map(hand):
     hand.press("l")
     hand.draw_around([0, 1])
     hand.click(0, 3)
-    hand.click(1, 1, hand.grid)
+    hand.hover(1, hand.grid)
+    hand.press("1", view=hand.grid)
     selection, neighbours, picture = (figure for _, figure in hand.opened[1:])
     hand.press("?", view=hand.explorer.sheets.views[0])
     hand.press("escape", view=hand.explorer.sheets.views[0])
@@ -653,6 +654,9 @@ def test_of_a_long_path_the_end_shows_and_its_odd_signs_are_drawn(results, tmp_p
     assert status.get_text().endswith("/folder39/a�b�.png")
     assert status.fitted() == [status.get_text()]  # no gap
     hand.settle()
+    hand.resize(300, 300)
+    hand.hover(3)
+    assert status.get_text().endswith("predicted IoU 0.10")  # facts come first
 
 
 # wheel, m, #
@@ -725,8 +729,11 @@ def test_classes_that_the_network_lacks_are_diamonds_and_come_first_in_the_legen
     assert [entry.unknown for entry in hand.panel._content.entries] == [True, True, False, False]
     words = {text.get_text() for text in hand.panel.axes.texts}
     assert "◆ unknown to the net" in words
-    marks = [line.get_marker() for line in hand.panel.axes.lines]
-    assert marks == ["D", "D", "o", "o"]
+    known, unknown = sorted(hand.panel.axes.collections, key=lambda its: its.get_offsets()[0, 1])[
+        ::-1
+    ]
+    assert_array_equal(np.rint(255 * unknown.get_facecolors()[:, :3]), [SOFA, BOAT])
+    assert len(unknown.get_paths()[0]) == 5 < len(known.get_paths()[0])  # a square, a circle
     hand.press("h")
     assert {line.get_marker() for line in hand.map.axes.lines} == {"o"}
     words = {text.get_text() for text in hand.panel.axes.texts}

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
-from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.widgets import RangeSlider
 
@@ -302,14 +301,16 @@ class Panel:
         self.first = max(0, min(self.first, len(entries) - room))
         shown = entries[self.first : self.first + room]
         middles = top + (np.arange(len(shown)) + 0.5) * ROW
-        face = ["white" if not entry.shown else np.array(entry.colour) / 255 for entry in shown]
-        edge = [FAINT if not entry.shown else "#1f243066" for entry in shown]
-        for number, entry in enumerate(shown):
-            self._keep(self.axes.add_line(Line2D(
-                [8], [middles[number]], linestyle="", marker=MARKERS[entry.unknown],
-                markersize=7 if entry.unknown else 8, markerfacecolor=face[number],
-                markeredgecolor=edge[number],
-            )))  # fmt: skip
+        unknown = np.array([entry.unknown for entry in shown], bool)
+        for is_unknown, marker in MARKERS.items():
+            its = np.flatnonzero(unknown == is_unknown)
+            face = ["white" if not shown[i].shown else np.divide(shown[i].colour, 255) for i in its]
+            edge = [FAINT if not shown[i].shown else "#1f243066" for i in its]
+            if its.size:
+                self._keep(self.axes.scatter(
+                    np.full(its.size, 8), middles[its], s=64, marker=marker, c=face,
+                    edgecolors=edge, linewidths=1,
+                ))  # fmt: skip
         for entry, middle in zip(shown, middles, strict=True):
             colour = INK if entry.shown else "#9aa1ad"
             count = self._text(

@@ -131,13 +131,14 @@ class View:
     def show_facts(self, facts, path):
         """Tell facts in the status line, and as much of a path's end as has room beside them."""
         room_px = self.status.room * self.figure.bbox.width
-        shown, rest = path, path
-        while True:
-            self.status.set_text(f"{facts}  ·  {shown}")
-            _, slash, rest = rest.partition("/")
-            if not slash or self.status.width_px() <= room_px:
+        shown = f"  ·  {path}"
+        while path:
+            self.status.set_text(facts + shown)
+            if self.status.width_px() <= room_px:
                 return
-            shown = f"…/{rest}"
+            path = path.partition("/")[2]
+            shown = f"  ·  …/{path}"
+        self.status.set_text(facts)
 
     def show_tip(self, picture, frame, longest_px=TIP_PX):
         """Put a picture (h, w, 3) uint8 beside the pointer, inside the window."""
