@@ -26,7 +26,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 from src import pictures
-from src.discover import colours, explorer, sheets, state
+from src.discover import colours, explorer, grouping, sheets, state
 from src.discover.commands import COMMANDS, KEYS
 from src.discover.display import Windows, close_window, require_display, window_figure
 from src.discover.events import BUTTONS
@@ -1495,6 +1495,56 @@ def test_the_wheel_turns_the_pages_of_a_large_selection(hand, monkeypatch):
     hand.click(5, 3, hand.grid)  # neighbours open in a window of their own
     assert hand.titles() == ["Selection", "Nearest neighbours"]
     assert hand.grid.rows[0] == 5
+
+
+# groups
+
+
+def test_the_overview_of_groups_selects_names_joins_and_takes_apart(hand):
+    hand.press("c", "3", "enter", "0")  # those of k-means: they are there already
+    (view,) = hand.explorer.grouping.views
+    assert view.title.get_text() == "3 groups of 6 objects, 0 with a name"
+    sizes = [len(group.rows) for group in hand.explorer.grouping.groups]
+    assert sum(sizes) == 6
+
+    def click(number, **event):
+        place = view.axes.transData.transform((100, grouping.HEAD + (number + 0.5) * grouping.ROW))
+        mouse = MouseEvent("button_press_event", view.figure.canvas, *place, button=1, **event)
+        hand.send(view, mouse)
+
+    first, second = (list(group.rows) for group in hand.explorer.grouping.groups[:2])
+    click(0)
+    assert hand.selected() == first
+    hand.press(*"tent", "enter", view=view)
+    assert np.flatnonzero(hand.explorer.state.tags).tolist() == first
+    assert view.title.get_text() == "3 groups of 6 objects, 1 with a name"
+    click(1, modifiers=["shift"])
+    assert [len(group.rows) for group in hand.explorer.grouping.groups] == [
+        len(first + second),
+        sizes[2],
+    ]
+    hand.press("delete", view=view)
+    assert hand.explorer.state.clusters[first + second].tolist() == [-1] * len(first + second)
+    assert view.title.get_text().startswith("1 group of 6 objects")
+    hand.press("u", "u", view=view)
+    assert [len(group.rows) for group in hand.explorer.grouping.groups] == sizes
+    hand.press("tab", view=view)
+    assert "largest first" in {text.get_text().split(" (")[0] for text in view.axes.texts}
+    hand.press("escape", view=view)
+    assert hand.explorer.grouping.views == []
+
+
+def test_groups_are_found_and_coloured_without_a_number(results, tmp_path):
+    folder, table = results
+    near = np.repeat([[0, 0, 0], [9, 9, 9]], 3, axis=0) + np.eye(6, 3) / 9
+    rows = np.arange(48) % 6
+    many = table.take(rows).with_columns(
+        embeddings=(near[rows] + np.arange(48)[:, None] / 99).astype(np.float32),
+        image_index=np.arange(48) // 6,
+    )
+    hand = Hand(folder, many, tmp_path)
+    hand.press("0")
+    assert hand.legend() == ("Cluster", ["group 1  24", "group 2  24"])
 
 
 # tags

@@ -16,6 +16,11 @@ COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or butt
         {"3": 3},
         "nearest neighbours of the segment; from there on in their window",
     ),
+    (
+        "0",
+        {"0": "grouping.show"},
+        "groups that look alike, at a glance: click a row, type its name",
+    ),
     ("wheel", {}, "zoom the map; pages of a selection; lines of the legend"),
     (
         "+ / -",

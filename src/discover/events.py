@@ -31,6 +31,7 @@ class Events:
         self.held = set()  # keys that are down
         new_timer = explorer.map.figure.canvas.new_timer
         self.glances = Glances(explorer.segments.in_context, new_timer, self._look_again)
+        self._stopped = False  # Escape, while something takes its time
         self._stroke = None  # pixels that a selection has been drawn through so far
         self._pan = None  # pixel that the map was moved to last, while it is dragged
         self._slider = None  # the Range whose handle is held
@@ -101,7 +102,7 @@ class Events:
             view.show_tip(picture, colour)
 
     def _look_again(self, row):
-        for view in (self.explorer.map, *self.explorer.sheets.views):
+        for view in self.explorer.views():
             if view.tip.get_visible() and self._row(view) == row:
                 self.look(view)
 
@@ -171,6 +172,10 @@ class Events:
             view.tip.set_visible(False)
         elif event.button in (2, 3) and self._row(view) is None and self._is_on_map(view, event):
             self._pan = view.pointer
+        elif event.button == 1 and view in self.explorer.grouping.views:
+            number = view.group_at(*view.pointer)
+            if number is not None:
+                self.explorer.grouping.click(number, "shift" in held)
         elif event.button == 1 and self._ticks(view, held):
             self.explorer.selecting.click(view, self._row(view), "shift" in held)
         else:
@@ -252,6 +257,11 @@ class Events:
             how = "add" if held & ADDING else "remove" if held & REMOVING else "replace"
             self.explorer.selecting.select(self.explorer.map.rows_in(outline), how)
 
+    def is_stopped(self):
+        """Whether Escape was pressed while something takes its time; asked once."""
+        stopped, self._stopped = self._stopped, False
+        return stopped
+
     def drop_stroke(self):
         """Forget the selection that is being drawn."""
         self._stroke = None
@@ -284,7 +294,7 @@ class Events:
         elif view is self.explorer.map:
             return
         elif view.kind != NEIGHBOURS:
-            self.explorer.sheets.turn_page(view, -step)
+            self.explorer.shows(view).turn_page(view, -step)
         else:
             self.explorer.change_neighbours(step)
 
@@ -307,8 +317,15 @@ class Events:
     def _press_key(self, name):
         explorer, key = self.explorer, _plain(name)
         self.held.add(key)
+        if explorer.is_working:
+            self._stopped = self._stopped or key == "escape"
+            return
         if explorer.question is not None:
             explorer.answer(name if len(name) == 1 else key)
+        elif explorer.here in explorer.grouping.views and explorer.grouping.press(
+            name if len(name) == 1 else key
+        ):
+            return
         elif key in KEYS and not CONTROL & set(name.split("+")[:-1]):
             if KEYS[key] not in ("toggle_help", "escape"):
                 explorer.hide_help()
@@ -338,7 +355,7 @@ class Events:
             self.explorer.show_panel()
             view.keep_home()
         elif len(view.rows):
-            self.explorer.sheets.fill(view)
+            self.explorer.shows(view).fill(view)
 
 
 def _plain(key):

@@ -13,6 +13,7 @@ from src.discover.commands import HELP
 from src.discover.display import NO_WINDOWS, picture_figure
 from src.discover.events import Events
 from src.discover.export import export_segments
+from src.discover.grouping import Grouping
 from src.discover.open_windows import OpenWindows
 from src.discover.panel import counted, panel_content, printable, short
 from src.discover.questions import Question
@@ -87,7 +88,8 @@ class Explorer:
         self.algorithm = embedding_space.ALGORITHMS[0]
         self.n_neighbours = max(1, min(n_neighbours, len(segments) - 1))
         self.question = None  # while one is asked
-        self.sheets, self.selecting = Sheets(self), Selecting(self)
+        self.sheets, self.selecting, self.grouping = Sheets(self), Selecting(self), Grouping(self)
+        self.is_working = False  # on something that takes its time
         self.close_figure, self.new_figure = windows.close, windows.new
         self._copy_text = windows.copy
         self.tags_kept = lambda entries: None  # is told what the file with the tags has now
@@ -198,7 +200,7 @@ class Explorer:
         if self.here is self.map:
             self.say("only sheets and the overview of groups can be sorted")
         else:
-            self.say(f"sorted by {self.sheets.next_order(self.here)}")
+            self.say(f"sorted by {self.shows(self.here).next_order(self.here)}")
 
     def keep_window(self):
         """Keep the top window as it is, or let the next of its kind take its place again."""
@@ -504,9 +506,9 @@ class Explorer:
         self.windows.forget(figure)
         if self.question is not None and self.question.copy is figure:
             self.question.copy = None
-        for sheet in [sheet for sheet in self.sheets.views if sheet.figure is figure]:
-            self.sheets.views.remove(sheet)
-            self._forget_view(sheet)
+        for view in [view for view in self.views()[1:] if view.figure is figure]:
+            self.shows(view).views.remove(view)
+            self._forget_view(view)
 
     def _forget_view(self, view):
         self.here = self.map
@@ -548,6 +550,14 @@ class Explorer:
         is_on_map = self.windows.picture is None and self.here is self.map
         if not (is_on_map and (self.selecting.stop() or self.selecting.clear())):
             self.windows.close_top()
+
+    def views(self):
+        """The map, and the windows of many segments that are open: a list, the map first."""
+        return [self.map, *self.sheets.views, *self.grouping.views]
+
+    def shows(self, view):
+        """What fills a window of many segments: the sheets, or the overview of groups."""
+        return self.grouping if view in self.grouping.views else self.sheets
 
     # facts about a segment
 
@@ -596,6 +606,9 @@ class Explorer:
         )
         for sheet in self.sheets.views:
             self.sheets.follow(sheet, same_frames)
+        if not same_frames:
+            for view in list(self.grouping.views):
+                self.grouping.fill(view)
         self.events.look(self.map)
 
     def groups(self, way=None):
@@ -630,12 +643,14 @@ class Explorer:
     @contextmanager
     def working(self, text, slow=True):
         """Show a banner while something takes its time; then again a question that is open."""
-        view = self.here
-        if slow:
-            self.announce(text)
+        view, before = self.here, self.is_working
+        self.is_working = slow
         try:
+            if slow:
+                self.announce(text)
             yield
         finally:
+            self.is_working = before
             if slow:
                 view.show_banner("")
                 self.events.look(view)
@@ -649,7 +664,7 @@ class Explorer:
 
     def say(self, text):
         """Tell in every window what happened, and what is chosen now."""
-        for view in (self.map, *self.sheets.views):
+        for view in self.views():
             view.tell(
                 text,
                 f"metric: {self.metric}   neighbours: {self.n_neighbours} ({self.space})   "

@@ -32,6 +32,7 @@ TOOL_CHIPS = (  # label, command
     ("tag…", "ask_tag"),
     ("export", "export_selection"),
     ("undo", "undo"),
+    ("groups", "grouping.show"),
     ("density", "toggle_density"),
     ("cluster…", "ask_clusters"),
     ("show all", "reset_filters"),

@@ -11,7 +11,7 @@ from src.datasets import read_image
 from src.discover import state
 from src.discover.colours import BLUE, GREY, palette
 from src.discover.state import Scale
-from src.embedding.groups import describe_groups
+from src.embedding.groups import NOISE, describe_groups
 from src.errors import RunError
 from src.records import NO_LABEL
 from src.store.arrays import read_components, read_prediction
@@ -22,7 +22,7 @@ from src.store.reports import one_line
 KEPT_THUMBNAILS = 2000  # of those that are cut on demand
 GLANCE_PX = 260
 UNREADABLE = (OSError, ValueError)
-NO_LABEL_NAME, NO_TAG = "no label", "no tag"
+NO_LABEL_NAME, NO_TAG, NO_GROUP = "no label", "no tag", "in no group"
 
 
 class Segments:
@@ -306,8 +306,9 @@ class Segments:
 
 def _by_cluster(clusters):
     count = int(clusters.max()) + 1
-    names = tuple(f"cluster {number + 1}" for number in range(count))
-    return state.Groups(clusters, names, palette(count))
+    names = [f"group {number + 1}" for number in range(count)]
+    codes = np.where(clusters == NOISE, count, clusters)
+    return state.Groups(codes, (*names, NO_GROUP), np.vstack([palette(count), GREY]))
 
 
 def _by_tag(tags, names):
