@@ -82,12 +82,11 @@ def test_coco_tells_what_is_known_of_a_segment(tmp_path):
     write_coco(path, table_of_four(), [0, 3], NAMES, {0: "keep, später"}, components=components)
     content = json.loads(path.read_text(encoding="utf-8"))
     assert content["categories"] == [
-        {"id": 0, "name": "road, paved"},
-        {"id": 4, "name": "Gebäude"},
-        {"id": 9, "name": "class 9"},
+        {"id": 1, "name": "class 9"},  # no tag: what the network takes it for
+        {"id": 2, "name": "keep, später"},
     ]
     first, last = content["annotations"]
-    assert (first["id"], first["image_id"], first["category_id"], first["iscrowd"]) == (1, 1, 0, 0)
+    assert (first["id"], first["image_id"], first["category_id"], first["iscrowd"]) == (1, 1, 2, 0)
     assert first["attributes"] == {
         "predicted_class": "road, paved",
         "predicted_iou": 0.25,
@@ -96,12 +95,13 @@ def test_coco_tells_what_is_known_of_a_segment(tmp_path):
         "dataset": "streets",
         "image_index": 5,
         "component": 1,
+        "image_path": "a/b, ü.png",
         "segments": [1],
         "true_class": "Kühe, braun",
         "tag": "keep, später",
         "crop_box": [0, 0, 2, 2],
     }
-    assert (last["id"], last["image_id"], last["category_id"]) == (2, 2, 9)
+    assert (last["id"], last["image_id"], last["category_id"]) == (2, 2, 1)
     unknown = last["attributes"]
     assert (unknown["predicted_iou"], unknown["suspicion"]) == (None, None)
     assert (unknown["true_class"], unknown["tag"]) == ("class 3", None)
@@ -151,6 +151,7 @@ def test_csv_has_a_row_a_segment(tmp_path):
         "model": "net",
         "image_index": "5",
         "image_path": "a/b, ü.png",
+        "file_name": "a/b, ü.png",
         "component": "1",
         "predicted_id": "0",
         "predicted_class": "road, paved",
@@ -267,7 +268,7 @@ def test_an_empty_selection_gives_files_without_rows(tmp_path):
     write_csv(tmp_path / "a.csv", table, [], NAMES)
     write_parquet(tmp_path / "a.parquet", table, [], NAMES)
     coco = coco_api.COCO(tmp_path / "a.json")
-    assert (coco.getImgIds(), coco.getAnnIds(), coco.getCatIds()) == ([], [], [0, 4])
+    assert (coco.getImgIds(), coco.getAnnIds(), coco.getCatIds()) == ([], [], [])
     assert len((tmp_path / "a.csv").read_text(encoding="utf-8").splitlines()) == 1
     read = parquet.read_table(tmp_path / "a.parquet")
     assert (read.num_rows, read.column_names[-1]) == (0, "image")
