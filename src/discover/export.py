@@ -37,7 +37,7 @@ def export_segments(segments, rows, tags, out_dir, announce):
 
 
 def _write_masks(folder, segments, rows, tags, announce):
-    """Write COCO, with `data` as FiftyOne has it, and from that Label Studio's tasks."""
+    """Write COCO, beside `data` as FiftyOne has it, and from that Label Studio's tasks."""
     n_images = len(set(segments.table.take(rows).image_names()))
     names = segments.pred_mapping, segments.label_mappings
     news = _news("masks of images", n_images, announce)
@@ -51,6 +51,7 @@ def _write_masks(folder, segments, rows, tags, announce):
         coco = exports.write_coco(path, segments.table, rows, names, tags, components=components)
         tasks, config = folder / "label_studio.json", folder / "label_studio.xml"
         exports.write_label_studio(tasks, config, coco)
+        exports.name_for_datumaro(folder)
     except (OSError, ValueError, SettingError) as error:
         return f"no COCO file: {error}"
     return ""

@@ -365,19 +365,38 @@ def write_image_list(path, table, rows):
 
 
 def link_pictures(folder, table, rows):
-    """Lay the pictures of rows below a folder by their `file_name`, as links to the files.
+    """Lay the pictures of rows below a folder by their `file_name`, see `link`.
 
     Gives the number of those that are gone, or cannot lie there.
     """
     failed = 0
     for path, name in picture_names(table, rows)[1].items():
-        link = Path(folder, _as_utf8(name))
         try:
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(Path(path).resolve(strict=True))
+            link(Path(path), Path(folder, _as_utf8(name)))
         except OSError:
             failed += 1
     return failed
+
+
+def link(path, name):
+    """Give a file a further name: a hard link, as supervision asks for, or where none can be, soft.
+
+    Missing folders are made; an OSError says that the file is not there, or the name cannot be.
+    """
+    path = path.resolve(strict=True)
+    name.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        name.hardlink_to(path)
+    except OSError:  # another disk, or another's file
+        name.symlink_to(path)
+
+
+def name_for_datumaro(folder):
+    """Give `labels.json` and `data` of a folder the names by which Datumaro finds COCO."""
+    folder = Path(folder)
+    link(folder / "labels.json", folder / "annotations" / "instances_default.json")
+    (folder / "images").mkdir()
+    (folder / "images" / "default").symlink_to(Path("..", "data"), target_is_directory=True)
 
 
 def write_zip(path, folder):
