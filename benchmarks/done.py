@@ -33,6 +33,8 @@ IDS = np.arange(256, dtype=np.uint8)
 class NoSegmentation(Predictor):
     """As many bands as objects in each picture."""
 
+    outputs = None
+
     def predict(self, indices):
         ids = np.repeat(np.arange(SIZE, dtype=np.uint8) * OBJECTS // SIZE, SIZE)
         ids = ids.reshape(SIZE, SIZE)

@@ -25,16 +25,21 @@ from src.discover import state
 from src.discover.display import Windows
 from src.discover.explorer import Explorer
 from src.discover.segments import Segments
+from src.embedding.groups import find_groups
 from src.embedding.maps import Reduction
+from src.embedding.ranking import more_like
+from src.embedding.space import nearest
 from src.store.tables import write_embeddings
 from tests.factories import object_table
 
 SCRIPT = Path(__file__).resolve().parents[1] / "discover_embedding_space.py"
 SEGMENTS, POINTS = 100_000, 1_000_000
 FEATURES = 1920  # as densenet201 gives them
+RANKED_FEATURES = 384  # as dinov2_small gives them
 IN_IMAGE = 20  # segments
 REDUCTION = Reduction("tsne", 2, CONFIG.SEED)  # of the stored maps
 NEIGHBOURS = 49
+GROUPS = 50
 TIMES = 15
 
 
@@ -82,6 +87,17 @@ def make_table(count, features, rng):
         nn_embeddings=points.astype(np.float32),
         plot_embeddings=points.astype(np.float32),
     )
+
+
+def heaps(count, features, rng):
+    """Vectors (count, features) float32: 60 heaps in 30 dimensions, three of ten in none; noise."""
+    heap = np.where(rng.random(count) < 0.3, 60, rng.integers(0, 60, count))
+    middles = np.vstack([rng.normal(size=(60, 30)) * 2, np.zeros(30)])
+    widths = np.append(rng.uniform(0.5, 1.2, 60), 2.5)
+    points = middles[heap] + rng.normal(size=(count, 30)) * widths[heap, None]
+    vectors = rng.random((count, features), np.float32)
+    vectors += points.astype(np.float32) @ (rng.normal(size=(30, features)).astype(np.float32) / 5)
+    return vectors
 
 
 def start(folder, table):
@@ -147,8 +163,23 @@ class Bench:
         if self.map.density is not None:
             self.press("d")
 
+    def describe_groups(self):
+        labels = np.arange(len(self.explorer.segments)) % (GROUPS + 1) - 1
+        self.explorer.segments.describe_groups(labels)
+
     def redraw(self):
         self.canvas.draw()
+
+
+def report_rankings(rng):
+    """Print how long it takes to put all segments in order."""
+    vectors = rng.random((SEGMENTS, RANKED_FEATURES), np.float32)
+    words = rng.normal(size=RANKED_FEATURES)
+    print(f"{SEGMENTS:,} vectors of {RANKED_FEATURES} values")
+    report_calls("re-rank by 10 examples", lambda: more_like(vectors, range(10)), 300)
+    many = range(10), range(10, 20)
+    report_calls("by 10 counter-examples, too", lambda: more_like(vectors, *many), 300)
+    report_calls("text query, encoded", lambda: nearest(vectors, words, SEGMENTS, "cos"), 300)
 
 
 def report(what, value, goal, unit, told=""):
@@ -181,6 +212,10 @@ def main():
     report_calls("filter by predicted IoU", bench.slide, 150)
     report_calls(f"{NEIGHBOURS} neighbours with thumbnails", bench.neighbours, 300)
     report_calls("density", bench.density, 100, prepare=bench.no_density)
+    report_calls(f"figures of {GROUPS} groups", bench.describe_groups, 1000)
+    _, seconds = timed(find_groups, heaps(SEGMENTS, FEATURES, rng))
+    report("groups found", seconds, 60, "s")
+    report_rankings(rng)
     bench = Bench(make_table(POINTS, 2, rng))
     print(f"{POINTS:,} points")
     report_calls("hover", bench.hover, 30)

@@ -98,7 +98,7 @@ def choose_model(entries, word, io_path, keeps=False):
         raise SettingError(f"model {word!r}: there is no file or folder {place}")
     is_place = kind in _OF_FILES or (kind == "hf" and place.is_dir())
     which = str(place) if is_place else which
-    parts = place.with_suffix("").parts[-2:] if is_place else which.split("/")
+    parts = (place.parent / place.stem).parts[-2:] if is_place else which.split("/")
     wanted, stands_for = "_".join([kind, *map(_plain, parts)]), f"{kind}/{which}"
     name = names.free_name(io_path, "models", wanted, stands_for, entries)
     if keeps:

@@ -185,7 +185,8 @@ def in_context(image, box, mask, side):
     if mask is not None:
         shape = Image.fromarray(np.ascontiguousarray(crop(mask, box, 1.0)))
         inside = np.array(shape.resize(size, Image.Resampling.NEAREST))
-        result[ndimage.binary_dilation(inside, iterations=2) & ~inside] = RED
+        for colour, width in ((WHITE, 3), (RED, 2)):  # shows on every ground
+            result[ndimage.binary_dilation(inside, iterations=width) & ~inside] = colour
     return result
 
 

@@ -134,6 +134,11 @@ def is_sofa(picture):
     return (picture[:, : picture.shape[1] * 3 // 5] == SOFA_COLOUR).all(axis=-1)
 
 
+def has_third_cluster(picture):
+    """Whether points have the third colour of the palette; the true classes are two."""
+    return (picture[:, : picture.shape[1] * 3 // 5] == palette(3)[2]).all(axis=-1).any()
+
+
 def point_on(picture):
     """A pixel (x, y) inside a point of the map."""
     row, column = np.argwhere(is_sofa(picture))[0]

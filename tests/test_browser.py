@@ -23,6 +23,7 @@ from tornado.websocket import websocket_connect
 
 from src.discover import browser
 from src.discover.browser import invitation, listen, serve
+from src.discover.colours import palette
 from src.discover.display import require_display
 from src.errors import SettingError
 
@@ -180,6 +181,7 @@ def test_the_page_answers_pointer_and_keys_and_opens_further_figures(tmp_path):
     async def explore(address):
         async with chromium(tmp_path / "profile", address) as page:
             await page.comes(FILLS, True)
+            await page.comes("loading.hidden", True)
             first = await page.shows(lambda now: is_sofa(now).any(), "the map")
             keep(first, "browser_map")
             spot = point_on(first)
@@ -209,12 +211,12 @@ def test_the_page_answers_pointer_and_keys_and_opens_further_figures(tmp_path):
             await page.press("c", *"elbow", "Enter")
             await page.comes("document.title", "Elbow")
             await page.comes(FILLS, True)
-            await page.press("2")
+            await page.press("3")
             keep(await page.shows(has_curve, "the elbow curve"), "browser_elbow")
             await page.press("Enter")
             await page.comes("document.title", "Embedding space")
             await page.comes(FILLS, True)
-            await page.shows(lambda now: not has_sofa(now), "the clusters")
+            await page.shows(has_third_colour, "the clusters")
             await page.value("document.querySelector('nav > span:last-of-type button').click()")
 
             await page.comes(FILLS, True)
@@ -236,20 +238,27 @@ def test_the_page_answers_pointer_and_keys_and_opens_further_figures(tmp_path):
                 keep(await other.shows(has_sofa, "colours of its own"), "browser_fine_screen")
                 await page.shows(lambda now: not has_blue(now), "no tags", page.press("a"))
                 await tag_all(other, "settee")
-                await page.shows(has_blue, "the other's tag")
+                await page.shows(has_sofa, "the other's tag")  # the first has that colour too
                 keep(await page.grab(), "browser_tag_of_another")
                 await page.value("document.getElementById('end').click()")
                 await page.comes("ask.open && ask.innerText.includes('Another one is')", True)
                 keep(await page.grab(), "browser_end")
                 await page.press("Escape")
                 await page.comes("ask.open", False)
+                await page.ask(
+                    "Emulation.setDeviceMetricsOverride",
+                    width=800, height=457, deviceScaleFactor=1, mobile=False,
+                )  # fmt: skip
+                await page.comes(FILLS, True)
+                keep(await page.shows(has_sofa, "the map"), "browser_small")
                 await page.value("window.dispatchEvent(new Event('focus'))")
                 await page.comes(FILLS, True)
                 await page.value("document.getElementById('end').click()")
                 await page.value("ask.querySelector('button').click()")
                 for one in (page, other):
                     await one.comes("ended.innerText", "The explorer has ended.")
-                keep(await other.grab(), "browser_ended")
+                faded = await other.shows(lambda now: not has_sofa(now), "only that")
+                keep(faded, "browser_ended")
 
     with served(tmp_path) as (explorer, address):
         asyncio.run(explore(address))
@@ -278,6 +287,10 @@ def is_blue(picture):
 
 def has_blue(picture):
     return (picture == (31, 119, 180)).all(axis=-1).any()
+
+
+def has_third_colour(picture):
+    return (picture == palette(3)[2]).all(axis=-1).any()
 
 
 def has_curve(picture):
@@ -409,7 +422,7 @@ def test_a_figure_can_be_downloaded_and_closed_but_the_map_stays(visit):
         client, key = AsyncHTTPClient(), await here.arrive()
         here.figure.canvas.manager.viewer.new_figure((2, 1), "Image")
         png = (await client.fetch(f"{here.address}{key}/1/picture.png")).body
-        assert Image.open(io.BytesIO(png)).size == (600, 450)  # 4 x 3 inches of 150 pixels
+        assert Image.open(io.BytesIO(png)).size == (800, 600)  # 4 x 3 inches of 200 pixels
         for missing in (f"{key}/1/picture.doc", f"{key}/3/picture.png", "nobody/1/picture.png"):
             with pytest.raises(HTTPClientError, match="404"):
                 await client.fetch(here.address + missing)
@@ -478,6 +491,7 @@ def test_the_link_also_works_without_its_last_slash(visit):
     async def visitor(here):
         answer = await AsyncHTTPClient().fetch(here.address.removesuffix("/"))
         assert answer.effective_url == here.address and b"<nav>" in answer.body
+        assert b"Loading the explorer" in answer.body  # until the first picture is there
 
     visit(visitor)
 
@@ -506,6 +520,9 @@ POINTER = {"x": 5, "y": 5, "button": 0, "buttons": 0, "modifiers": []}
 MALFORMED = [
     b"\xff", "", "{", "[" * 10_000, "null", "7", "[]", "{}", '{"type": null}', '{"type": []}',
     '{"type": "event"}', '{"type": "unknown_event"}', '{"type": "key_press", "key": 7}',
+    '{"type": "key_press", "key": "n"}', '{"type": "key_press", "key": ""}',
+    '{"type": "toolbar_button", "name": "download"}',
+    '{"type": "button_press", "x": 1, "y": 1, "button": 3, "buttons": 8, "modifiers": []}',
     '{"type": "toolbar_button"}', '{"type": "motion_notify"}', '{"type": "resize", "width": "9"}',
     *(
         json.dumps({"type": "set_device_pixel_ratio", "device_pixel_ratio": ratio})

@@ -26,10 +26,10 @@ from src.errors import RunError, SettingError
 from src.MetaSeg import meta_models as meta
 from src.MetaSeg import segment_tables
 from src.MetaSeg.metrics import compute_metrics_components
-from src.records import Prediction
+from src.records import ImageName, Prediction
 from src.run import processes
-from src.store import arrays, provenance, tables
-from src.store.paths import Results
+from src.store import arrays, provenance, seen, tables
+from src.store.paths import Results, judged_pictures
 
 LOG = logging.getLogger(__name__)
 MODULE = '''
@@ -563,6 +563,39 @@ def test_a_second_run_computes_nothing_and_leaves_the_file_alone(world, caplog):
     assert "up to date" in caplog.text
 
 
+@pytest.mark.promise(3)
+def test_vectors_that_have_not_changed_are_not_read_again(world, monkeypatch):
+    monkeypatch.setattr(seen, "_SETTLED_NS", 0)
+    world.add_image("first", 4)
+    world.add_image("second", 0)
+    world.run(datasets=["source", "first", "second"], net="too_large")
+    read, table = world.run(net="too_large"), world.path("too_large").read_bytes()
+    with monkeypatch.context() as unread:
+        unread.delattr(tables, "read_objects")
+        assert world.run(net="too_large") == read
+        with pytest.raises(AttributeError, match="read_objects"):
+            world.run(net="too_large", verify=True)
+    with_maps(world.path("too_large"))
+    assert world.run(net="too_large") == read
+    assert "plot_embeddings" in world.table("too_large")
+    world.path("too_large").unlink()
+    assert world.run(net="too_large") == read
+    assert world.path("too_large").read_bytes() == table
+    world.add_image("first", 4, label=2)
+    world.run(net="too_large")
+    assert_array_equal(world.table("too_large")["true_id"], [1, 2, 1])
+
+
+def test_what_is_known_of_all_segments_comes_back(world):
+    world.add_image("second", 0)
+    world.run(datasets=["source", "first", "second"], net="too_large")
+    facts, _ = tables.read_judged(judged_pictures(world.path("too_large")))
+    for name in ("first", 3), ("second", 0):
+        of_picture, _ = tables.read_objects(world.vectors(*name, net="too_large"))
+        assert of_picture.facts["not_finite"] == [3]
+        assert_equal(facts[ImageName(*name)], of_picture.facts)
+
+
 def test_another_image_is_appended_and_the_rest_stays(world):
     world.run()
     with_maps(world.path())
@@ -922,7 +955,7 @@ def test_the_selection_of_the_training_dataset_holds_unless_another_is_asked_for
         ({"net": "segmentation", "crop_size": [9, 9]}, "go with networks that see crops"),
         ({"crop_size": [9]}, r"`args.crop_size` must be \[height, width\]"),
         ({"net": "mean_color"}, "Did you mean 'mean_colour'"),
-        ({"net": "timm/"}, "timm/<name> need no entry"),
+        ({"net": "timm/"}, "timm/<name> and hf/<name or folder> need no entry"),
         ({"net": "no_network"}, "'no_network' must be a torch.nn.Module"),
         ({"net_weights": "missing.pth"}, "weights of 'mean_colour' are missing"),
         ({"datasets": [[1], 2]}, r"there is no dataset '\[1\]'"),

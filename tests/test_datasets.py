@@ -482,3 +482,16 @@ def test_an_item_of_others_datasets_without_path_or_with_more_is_named(item, got
     with pytest.raises(ValueError, match=rf"an item of list must be \(image, .* got {got}"):
         datasets.item_of([item], 0)
     assert datasets.item_of([(1, None, "a.png")], 0) == (1, None, "a.png")
+
+
+def test_drawings_in_results_among_the_pictures_are_no_pictures(tmp_path):
+    results = tmp_path / "results"
+    kept = ["a.png", "pictures/rating/b.png", "results/pictures/c.png"]
+    drawn = ["results/pictures/rating/net/d.png", "results/analysis/net/e.png"]
+    for path in (tmp_path / name for name in kept + drawn):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (2, 2)).save(path)
+    for name in ("names", "input"):
+        (results / name).mkdir()
+    listed = CustomDataset(tmp_path, recursive=True).samples
+    assert [path.relative_to(tmp_path).as_posix() for path, _ in listed] == kept

@@ -32,6 +32,7 @@ from src.discover.display import Windows, close_window, require_display, window_
 from src.discover.events import BUTTONS
 from src.discover.explorer import Explorer
 from src.discover.export import export_segments
+from src.discover.panel import TOOL_CHIPS
 from src.discover.query import Query
 from src.discover.segments import Segments
 from src.discover.views import HIDDEN, OUTSIDE, levels_holding
@@ -609,7 +610,8 @@ def test_escape_closes_the_top_window_of_any_kind_but_not_the_map(hand):
     hand.press("l")
     hand.draw_around([0, 1])
     hand.click(0, 3)
-    hand.click(1, 1, hand.grid)
+    hand.hover(1, hand.grid)
+    hand.press("1", view=hand.grid)
     selection, neighbours, picture = (figure for _, figure in hand.opened[1:])
     hand.press("?", view=hand.explorer.sheets.views[0])
     hand.press("escape", view=hand.explorer.sheets.views[0])
@@ -652,6 +654,9 @@ def test_of_a_long_path_the_end_shows_and_its_odd_signs_are_drawn(results, tmp_p
     assert status.get_text().endswith("/folder39/a�b�.png")
     assert status.fitted() == [status.get_text()]  # no gap
     hand.settle()
+    hand.resize(300, 300)
+    hand.hover(3)
+    assert status.get_text().endswith("predicted IoU 0.10")  # facts come first
 
 
 # wheel, m, #
@@ -724,8 +729,11 @@ def test_classes_that_the_network_lacks_are_diamonds_and_come_first_in_the_legen
     assert [entry.unknown for entry in hand.panel._content.entries] == [True, True, False, False]
     words = {text.get_text() for text in hand.panel.axes.texts}
     assert "◆ unknown to the net" in words
-    marks = [line.get_marker() for line in hand.panel.axes.lines]
-    assert marks == ["D", "D", "o", "o"]
+    known, unknown = sorted(hand.panel.axes.collections, key=lambda its: its.get_offsets()[0, 1])[
+        ::-1
+    ]
+    assert_array_equal(np.rint(255 * unknown.get_facecolors()[:, :3]), [SOFA, BOAT])
+    assert len(unknown.get_paths()[0]) == 5 < len(known.get_paths()[0])  # a square, a circle
     hand.press("h")
     assert {line.get_marker() for line in hand.map.axes.lines} == {"o"}
     words = {text.get_text() for text in hand.panel.axes.texts}
@@ -819,7 +827,22 @@ def test_c_asks_in_the_window_and_clusters(hand):
     assert hand.explorer.state.colouring == state.BY_CLUSTER
     assert len(set(map(tuple, hand.point_colours()))) == 3
     assert hand.legend()[0] == "Cluster"
-    assert hand.message() == "3 clusters by k-means"
+    assert hand.message() == "3 clusters by k-means in 3 principal components"
+
+
+def test_clusters_lie_in_the_vectors_or_where_it_is_said_in_the_plane_of_the_map(results, tmp_path):
+    folder, table = results
+    places = np.array([[0, 0], [0, 1], [0, 2], [9, 0], [9, 1], [9, 2]], np.float32)
+    vectors = np.array([[5, 0, 0], [0, 0, 0], [0, 0, 0]] * 2, np.float32)
+    columns = dict(plot_embeddings=places, nn_embeddings=places, embeddings=vectors)
+    hand = Hand(folder, table.with_columns(**columns), tmp_path)
+    hand.press("c", "2", "enter")
+    first, *others = hand.explorer.state.clusters
+    assert [first == other for other in others] == [False, False, True, False, False]
+    hand.press("c", *"2 map", "enter")
+    first, *others = hand.explorer.state.clusters
+    assert [first == other for other in others] == [True, True, False, False, False]
+    assert hand.message() == "2 clusters by k-means on the map"
 
 
 def test_typed_letters_are_an_answer_and_no_commands(hand):
@@ -838,7 +861,7 @@ def test_escape_cancels_the_question(hand):
     assert hand.explorer.state.colouring == state.ALL_BLUE
 
 
-@pytest.mark.parametrize("answer", ["0", "7", "x", "-1", "2.5", ""])
+@pytest.mark.parametrize("answer", ["0", "7", "x", "-1", "2.5", "", "2 2", "map"])
 def test_a_wrong_answer_says_what_is_expected_and_asks_again(hand, answer):
     hand.press("c", *answer, "enter")
     banner = hand.map.banner.get_text()
@@ -1157,6 +1180,15 @@ def test_nothing_is_cut_off_or_overlaps_in_a_small_window(hand, size):
     assert hand.panel.axes.bbox.x1 <= window.x1
     (drawn,) = hand.map.title.fitted()
     assert ("…" in drawn) == (hand.map.title.width_px() > hand.map.title.room * size[0])
+
+
+def test_a_small_page_has_all_buttons_the_slider_and_some_of_the_legend(hand):
+    hand.resize(0.6 * 800, 0.6 * 424)  # what a browser of 800 x 600 pixels leaves, at 60 dpi
+    shown = [(kind, what) for _, kind, what in hand.panel._targets]
+    commands = {*state.WAYS, *(command for _, command in TOOL_CHIPS)}
+    assert commands <= {what for kind, what in shown if kind == "command"}
+    assert hand.slider.ax.bbox.width > 100
+    assert sum(kind == "entry" for kind, _ in shown) >= 2
 
 
 def test_drawing_does_not_blit_which_some_toolkits_refuse_meanwhile(hand):
@@ -1534,6 +1566,24 @@ def test_two_windows_on_one_table_keep_and_see_each_others_tags(results, tmp_pat
 
 
 @pytest.mark.promise(15)
+def test_undo_takes_no_tags_of_others_away(results, tmp_path):
+    path = tmp_path / "tags.json"
+    one, two = (Hand(*results, tmp_path, tags_path=path) for _ in range(2))
+    one.explorer.tags_kept = two.explorer.take_tags  # as in a browser: at once
+    two.explorer.tags_kept = one.explorer.take_tags
+    for hand, row, word in ((one, 0, "cow"), (two, 3, "boat"), (one, 3, "ship")):
+        hand.press("escape", "escape", "l")
+        hand.draw_around([row])
+        hand.press("n", *word, "enter")
+    assert [two.explorer.tag_of(row) for row in (0, 3)] == ["cow", "ship"]
+    two.press("u")  # its own is not there any more
+    assert [two.explorer.tag_of(row) for row in (0, 3)] == ["cow", "ship"]
+    assert [entry[-1] for entry in read_tags(path)] == ["cow", "ship"]
+    one.press("u")
+    assert [two.explorer.tag_of(row) for row in (0, 3)] == ["cow", "boat"]
+
+
+@pytest.mark.promise(15)
 def test_a_tag_set_by_a_script_while_the_window_is_open_stays(results, tmp_path):
     path = tmp_path / "tags.json"
     hand = Hand(*results, tmp_path, tags_path=path)
@@ -1560,6 +1610,27 @@ def test_n_without_a_selection_says_how_to_make_one(hand):
     hand.press("n")
     assert hand.explorer.question is None
     assert hand.message() == "nothing is selected: press l, then draw around segments"
+
+
+NAMES = ["$x^$", r"$\broken", "_a", "a & <b>", "\U0001f600 \u05e9\u05dc\u05d5\u05dd"]
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_names_are_shown_as_they_are_on_one_line(results, tmp_path, suffix):
+    folder, table = results
+    names = [*NAMES, "two\nlines\udce9"]
+    columns = {"predicted_id": np.arange(6), "dataset": as_column(["caf\udce9 $x^"] * 6)}
+    named = ObjectTable(table.columns | columns, table.facts)
+    explorer = Explorer(
+        Segments(named, {}, {k: (name, (9, 9, 9)) for k, name in enumerate(names)}, folder),
+        tmp_path,
+    )
+    explorer.colour_by(state.BY_PREDICTION)
+    shown = [entry.name for entry in explorer.map.panel._content.entries]
+    assert shown == [*NAMES, "two lines\\udce9"]
+    assert explorer.describe(5).startswith("caf\\udce9 $x^  ·  image 1")
+    explorer.save(tmp_path / f"map.{suffix}")  # mathematics and half a surrogate would raise
+    explorer.save_neighbours(0, tmp_path / f"sheet.{suffix}")
 
 
 # export

@@ -192,6 +192,12 @@ def test_a_wrong_name_for_the_picture_is_named():
         script.check_options("tsne", {}, False, "map.doc", None)
 
 
+def test_groups_need_no_display_and_no_browser():
+    script.check_options("tsne", {}, False, None, None, groups=True)
+    with pytest.raises(SettingError, match=r"args\.browser shows what args\.groups writes: choose"):
+        script.check_options("tsne", {}, True, None, None, groups=True)
+
+
 def test_an_option_that_the_script_sets_itself_is_none_of_tsne():
     with pytest.raises(SettingError, match="tsne has angle, .*; got n_components"):
         script.check_options("tsne", {"n_components": 3}, False, "map.png", None)

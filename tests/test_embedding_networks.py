@@ -253,12 +253,22 @@ def test_a_network_of_timm_needs_no_entry():
     assert entry == Entry("timm/resnet10t.c3_in1k", "timm", "resnet10t.c3_in1k", {}, None)
 
 
-@pytest.mark.parametrize("name", ["resnet19", "timm/", "timm", 5, ["resnet18"]])
+def test_a_network_of_hugging_face_depends_on_the_files_of_its_folder(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    entry = choose_entry({"resnet18": imagenet("resnet18")}, f"hf/{tmp_path}")
+    kwargs = {"name": str(tmp_path)}
+    assert entry == Entry(f"hf/{tmp_path}", "src.model.clip", "Clip", kwargs, tmp_path)
+    of_hub = choose_entry({"resnet18": imagenet("resnet18")}, "hf/openai/clip")
+    assert (of_hub.kwargs, of_hub.model_weights) == ({"name": "openai/clip"}, None)
+
+
+@pytest.mark.parametrize("name", ["resnet19", "timm/", "timm", "hf/", 5, ["resnet18"]])
 def test_an_unknown_network_is_named_with_those_that_need_no_entry(name):
     with pytest.raises(SettingError) as error:
         choose_entry({"resnet18": imagenet("resnet18")}, name)
     assert f"no embedding network {str(name)!r}." in str(error.value)
-    assert "torchvision's classification networks and timm/<name> need no entry" in str(error.value)
+    others = "torchvision's classification networks, timm/<name> and hf/<name or folder>"
+    assert f"{others} need no entry" in str(error.value)
 
 
 # --- weights

@@ -5,7 +5,7 @@ from PIL import Image
 
 from configuration import CONFIG, datasets, models
 from src import entries, model_card
-from src.errors import SettingError
+from src.errors import SettingError, WriteError
 from src.store import names
 
 
@@ -100,13 +100,27 @@ def test_a_name_is_not_given_away_twice(tmp_path):
         names.note(tmp_path, "datasets", "photos", stands_for="/b/photos")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"stands_for": 5}', "[" * 100_000])
 def test_a_broken_file_of_a_name_is_told_with_the_way_out(tmp_path, content):
     path = tmp_path / "names" / "models" / "hf_x.json"
     path.parent.mkdir(parents=True)
     path.write_text(content)
     with pytest.raises(SettingError, match="hf_x.json is broken .* delete it"):
         names.read(tmp_path, "models", "hf_x")
+
+
+def test_the_folder_above_all_has_a_name_too(tmp_path):
+    (tmp_path / "results").mkdir()
+    assert entries.choose_model(models, "predictions//", tmp_path / "results").kwargs == {
+        "folder": "/"
+    }
+
+
+def test_where_no_name_can_be_kept_that_is_said(tmp_path):
+    (tmp_path / "results").touch()
+    assert names.read(tmp_path / "results", "models", "net") == {}
+    with pytest.raises(WriteError, match="results/names/models cannot be written .Not a directory"):
+        names.note(tmp_path / "results", "models", "net", stands_for="a")
 
 
 # cards

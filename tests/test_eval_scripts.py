@@ -10,6 +10,7 @@ import pytest
 from factories import object_table, same_ids, store_image
 from numpy.testing import assert_allclose, assert_array_equal
 
+import eval_groups
 import eval_iou
 import eval_retrieval
 import eval_selection
@@ -453,3 +454,19 @@ def test_settings_of_the_selection_that_cannot_work_are_named(tmp_path, settings
     write_embeddings(tmp_path, np.ones((1, 2)), true_id=[COW])
     with pytest.raises(SettingError, match=message):
         call(eval_selection, tmp_path, **settings)
+
+
+# --- groups
+
+
+def test_groups_are_judged_by_the_script(tmp_path):
+    vectors = np.repeat(100 * np.eye(2, 3), 5, axis=0) + np.arange(10)[:, None] / 100
+    true_id = [COW] * 4 + [BOAT] * 4 + [KNOWN["car"], 255]
+    write_embeddings(tmp_path, vectors, true_id=true_id)
+    run = call(eval_groups, tmp_path, min_height=16, min_width=16)
+    assert run.result["all"]["purity"] == 7 / 9  # four cows and a boat; three boats and a car
+    assert run.result["unknown"]["completeness"] == 7 / 8
+    assert run.result["known"]["purity"] == 0
+    folder = Results(tmp_path, MODEL, "streets_ood").analysis
+    rows = read_csv(folder / f"groups_{NET}.csv")
+    assert [row["objects"] for row in rows] == ["9", "1", "8"]

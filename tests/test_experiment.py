@@ -230,6 +230,12 @@ def test_print_config_shows_each_setting_with_its_explanation(counting, capsys):
     assert "noqa" not in out
 
 
+def test_a_run_works_where_nothing_can_be_printed(counting, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)  # as Python has it where the stream is closed
+    assert counting.run_commandline("count.py").status == "COMPLETED"
+    sys.stderr.close()
+
+
 def test_the_log_level_can_be_set_for_one_run(counting, capsys):
     counting.run_commandline("count.py -l WARNING")
     assert "INFO" not in capsys.readouterr().err

@@ -492,8 +492,17 @@ def test_files_that_cannot_be_written_are_refused_beforehand(name, tmp_path):
         check_files(**{name: tmp_path})
     with pytest.raises(SettingError, match=rf"`args.{name}` .*{tmp_path}/notes is no folder"):
         check_files(**{name: tmp_path / "notes" / "new" / "a"})
+    with pytest.raises(SettingError, match="/dev/null is something else"):
+        check_files(**{name: "/dev/null"})
     check_files(**{name: tmp_path / "new" / "a"})
     assert [path.name for path in tmp_path.iterdir()] == ["notes"]
+
+
+def test_two_exports_do_not_get_one_name(tmp_path):
+    pytest.importorskip("pycocotools")
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(SettingError, match="`args.csv` and `args.coco` would both be .*/a"):
+        check_files(csv=tmp_path / "a", coco=tmp_path / "link" / "a", parquet=None)
 
 
 def test_a_folder_that_lets_nothing_in_is_refused_beforehand(tmp_path, monkeypatch):

@@ -22,6 +22,17 @@ def test_a_file_appears_when_it_is_complete_and_its_folder_is_made(tmp_path):
     assert [*path.parent.iterdir()] == [path]
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
+def test_what_is_no_file_is_not_replaced(make, tmp_path):
+    path = tmp_path / "a.p"
+    make(path)
+    mode = path.stat().st_mode
+    refused = pytest.raises(WriteError, match="a.p cannot be written, as it is no file")
+    with refused, whole_file(path) as part:
+        part.touch()
+    assert path.stat().st_mode == mode and [*tmp_path.iterdir()] == [path]
+
+
 @pytest.mark.parametrize("stop", [ValueError, KeyboardInterrupt])
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, stop):
     path = tmp_path / "a.p"

@@ -81,7 +81,7 @@ def test_stage_4_alone_leaves_out_a_picture_that_is_gone(user):
 def test_what_is_left_of_a_picture_that_has_changed_is_in_no_later_stage(user, capsys):
     before = user()
     (user.photos / "b.png").write_bytes(b"no picture any more")
-    for run in (user, user.embed):
+    for run in (user.embed, user, user.embed):
         with pytest.raises(SystemExit, match="image 1.*b.png"):
             run()
     common = f"args.io_path={user.results}", f"args.model_name=predictions/{user.net}"

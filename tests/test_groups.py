@@ -1,8 +1,20 @@
+import csv
+import json
+import logging
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from PIL import Image
 
+from src import pictures
+from src.discover.overview import write_overview
+from src.discover.segments import Segments
 from src.embedding.groups import describe_groups, find_groups, min_group_size
+from src.errors import SettingError
+from src.store.groups import change_groups, read_groups, write_groups
+from src.store.paths import groups_path, tags_path
+from src.store.tags import change_tags
 from tests.factories import object_table
 
 
@@ -39,10 +51,11 @@ def test_twins_are_a_group_however_many_there_are():
     assert_array_equal(find_groups(vectors), np.repeat([0, 1, 2], 40))
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 17])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 6, 17])
 def test_groups_of_few_objects_are_found_too(count):
     labels = find_groups(np.random.default_rng(0).normal(size=(count, 3)))
     assert labels.shape == (count,) and labels.dtype == np.int64
+    assert (labels == -1).all() or count > 4  # four are a group only where they are twins
     assert_array_equal(find_groups(np.ones((count, 3))), np.full(count, 0 if count > 3 else -1))
 
 
@@ -123,3 +136,109 @@ def test_typical_rows_are_eight_spread_over_the_inner_half():
     assert group.medoid == group.typical[0] == 20
     assert len(set(group.typical)) == 8
     assert min(group.typical) == 10 and max(group.typical) >= 29  # of rows 10 to 30
+
+
+# the file of groups
+
+CAR, TENT, SOFA = (("streets", 0, number, (0, 0, 9, number)) for number in (1, 2, 3))
+
+
+def test_groups_are_kept_beside_the_table_until_they_are_found_anew(tmp_path):
+    path = groups_path(tmp_path / "new" / "embeddings_16_16_net.p")
+    assert path.name == "embeddings_16_16_net_groups.json" and read_groups(path) == {}
+    write_groups(path, {CAR: np.int64(0), TENT: -1})
+    assert read_groups(path) == {CAR: 0, TENT: -1}
+    assert change_groups(path, {TENT: 0, SOFA: 1}) == {CAR: 0, TENT: 0, SOFA: 1}
+    write_groups(path, {SOFA: 2})
+    assert read_groups(path) == {SOFA: 2}
+    entry = {"dataset": "streets", "image_index": 0, "component_index": 3, "box": [0, 0, 9, 3]}
+    assert json.loads(path.read_text()) == {"groups": [entry | {"group": 2}]}
+
+
+@pytest.mark.parametrize(
+    "entry, why",
+    [
+        ({"group": "0"}, "a group is '0'"),
+        ({"group": -2}, "a group is -2"),
+        ({"group": True}, "a group is True"),
+        ({"groop": 1}, "further values"),
+        ({"group": 1, "box": [1, 2]}, "the numbers"),
+        ({"group": 1, "dataset": 5}, "the dataset 5"),
+    ],
+)
+def test_a_broken_file_of_groups_is_named(tmp_path, entry, why):
+    whole = {"dataset": "a", "image_index": 0, "component_index": 1, "box": [0, 0, 9, 9]}
+    path = tmp_path / "groups.json"
+    path.write_text(json.dumps({"groups": [whole | entry]}))
+    with pytest.raises(SettingError, match=f"groups.json is broken .*{why}.*mend it"):
+        read_groups(path)
+
+
+# the overview without a window
+
+LOG = logging.getLogger(__name__)
+PRED = {0: ("car $x$", (0, 0, 142)), 1: ("=road", (128, 64, 128))}
+TRUE = {"streets": {30: ("tent", (1, 2, 3)), 31: ("boat", (4, 5, 6))}}
+
+
+def segments_in_heaps(groups):
+    """Four objects each, in heaps far apart; the heap's number is its suspicion."""
+    heap = np.repeat(np.arange(groups), 4)
+    vectors = np.zeros((4 * groups, groups), np.float32)
+    vectors[np.arange(len(heap)), heap] = 100 + np.tile(np.arange(4), groups)
+    square = np.full((9, 9, 3), 200, np.uint8)
+    table = object_table(
+        len(heap),
+        image_path="caf\udce9.png",
+        embeddings=vectors,
+        plot_embeddings=vectors[:, :2],
+        image_index=np.arange(len(heap)) // 2,
+        true_id=np.where(heap == 0, 255, 30),
+        predicted_id=heap % 2,
+        suspicion=heap.astype(np.float32),
+        novelty=np.full(len(heap), np.nan, np.float32),
+        thumbnail=[pictures.thumbnail(square, (0, 0, 9, 9))] * len(heap),
+    )
+    return Segments(table, TRUE, PRED, "results")
+
+
+def test_an_overview_is_written_as_pictures_and_tables(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    segments, path = segments_in_heaps(3), tmp_path / "embeddings_1_1_net.p"
+    keys = segments.tag_keys()
+    change_tags(tags_path(path), dict.fromkeys(keys[4:7], "Zelt"))
+    write_overview(LOG, segments, path, tmp_path / "out", 0, "suspicion")
+    assert list(read_groups(groups_path(path)).items()) == [
+        (key, row // 4) for row, key in enumerate(keys)
+    ]
+    with (tmp_path / "out" / "groups.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    told = "name", "group", "objects", "images", "suspicion", "novelty"
+    assert [tuple(row[key] for key in told) for row in rows] == [
+        ("group 3", "2", "4", "2", "2.0", ""),
+        ("Zelt (group 2)", "1", "4", "2", "1.0", ""),
+        ("group 1", "0", "4", "2", "0.0", ""),
+    ]
+    classes = [(row["predicted_class"], row["true_class"], row["tag"]) for row in rows]
+    assert classes == [("car $x$", "tent", ""), ("'=road", "tent", "Zelt"), ("car $x$", "", "")]
+    groups = json.loads((tmp_path / "out" / "groups.json").read_text(encoding="utf-8"))["groups"]
+    assert [member["row"] for member in groups[1]["members"]] == [4, 5, 6, 7]
+    assert groups[1]["predicted_class"] == "=road"
+    assert groups[1]["members"][0]["image_path"] == r"caf\xe9.png"
+    assert "3 groups, 0 objects in none; wrote" in caplog.text
+
+
+def test_an_overview_of_many_groups_has_pages_and_none_of_an_older_one(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "groups_3.png").write_bytes(b"of an older one")
+    path = tmp_path / "embeddings_1_1_net.p"
+    write_overview(LOG, segments_in_heaps(21), path, folder, 0, "size")
+    assert sorted(file.name for file in folder.glob("*.png")) == ["groups_1.png", "groups_2.png"]
+    first, second = (pictures_of(folder / f"groups_{k}.png") for k in (1, 2))
+    assert first.shape[0] - second.shape[0] == 19 * 160
+    assert (first[90:250, 680:840] == 200).all(axis=2).any()  # the medoid of the first row
+
+
+def pictures_of(path):
+    return np.array(Image.open(path).convert("RGB"))

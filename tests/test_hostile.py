@@ -39,6 +39,7 @@ from sklearn.tree import DecisionTreeRegressor
 import compute_embeddings
 import discover_embedding_space
 import eval_anomaly
+import eval_groups
 import eval_iou
 import eval_retrieval
 import eval_selection
@@ -58,7 +59,7 @@ from src.model import classes_json
 from src.records import Prediction
 from src.store import arrays, names, provenance, tables, tags
 from src.store.paths import Results, name_path
-from src.store.weights import load_weights
+from src.store.weights import load_weights, read_torch
 
 CPU = torch.device("cpu")
 NAMES = CONFIG.MODEL_NAME, CONFIG.DATASET.name
@@ -124,7 +125,7 @@ def test_a_hostile_load_file_is_refused_by_the_scripts(script, hidden, tmp_path)
 
 
 @pytest.mark.promise(12)
-@pytest.mark.parametrize("script", [eval_retrieval, eval_selection])
+@pytest.mark.parametrize("script", [eval_groups, eval_retrieval, eval_selection])
 def test_a_hostile_table_is_refused_by_the_evaluation(script, hidden, tmp_path):
     size = dict(min_height=9, min_width=9)
     path = Results(tmp_path, NAMES[0]).embeddings((9, 9), CONFIG.EMBEDDING_NETWORK)
@@ -272,6 +273,10 @@ STRANGE = {
     "a row below 0": dict(image_level_index=-1),
     "a row of no picture": dict(image_level_index=1),
     "a segment of none": dict(component_index=2),
+    "half a segment": dict(component_index=1.5),
+    "no number for a class": dict(gt=np.nan),
+    "a class beyond all numbers": dict(gt=np.inf),
+    "complex vectors": dict(embeddings=np.full(3, 1j)),
     "segment 0": dict(component_index=0),
     "a segment beyond all numbers": dict(component_index=2**70),
     "a box below 0": dict(box=[-9, 0, 4, 4]),
@@ -287,6 +292,15 @@ def test_a_table_that_leads_elsewhere_is_refused_by_name(name, tmp_path):
     tables.write_table(path, one_object(), {})
     assert len(tables.read_embeddings(path)) == 1
     tables.write_table(path, one_object(**STRANGE[name]), {})
+    with pytest.raises(SettingError, match="embeddings_1_1_a.p cannot be read"):
+        tables.read_embeddings(path)
+
+
+@pytest.mark.promise(18)
+@pytest.mark.parametrize("facts", [{"reduced_by": 5}, {"made_from": [1]}])
+def test_a_table_that_says_nonsense_of_its_origin_is_refused_by_name(facts, tmp_path):
+    path = tmp_path / "embeddings_1_1_a.p"
+    path.write_bytes(pickle.dumps(one_object() | facts))
     with pytest.raises(SettingError, match="embeddings_1_1_a.p cannot be read"):
         tables.read_embeddings(path)
 
@@ -348,6 +362,7 @@ READERS = {
     "overview.json": partial(tables.read_overview, made_from={}),
     "classes.json": lambda path: classes_json.describe_by(path.parent),
     "0.npy": arrays.read_map,
+    "a.pth": read_torch,
     "a.png": provenance.content,
     "names/datasets/x.json": lambda path: names.read(path.parents[2], "datasets", "x"),
 }

@@ -7,7 +7,7 @@ from numpy.testing import assert_array_equal
 
 from src.MetaSeg import stage as measuring
 from src.records import Prediction
-from src.store import arrays, provenance
+from src.store import arrays, provenance, tables
 from src.store.paths import Results
 
 MADE_FROM = provenance.of_segments({"tile": None}, same_ids(2))
@@ -42,6 +42,15 @@ def test_segments_of_an_older_prediction_are_refused(place):
     arrays.write_prediction(path, arrays.read_prediction(path), {"tile": [64, 64]})
     with pytest.raises(ValueError, match="predicted again since it was measured"):
         measuring.read_measured(*place)
+
+
+def test_metrics_of_other_segments_than_the_component_map_has_are_refused(place):
+    path = place[0].metrics(4)
+    metrics = tables.read_table(path)
+    for changed in ({"E": metrics["E"][:1]}, {key: metrics[key][:1] for key in metrics}):
+        tables.write_table(path, metrics | changed, provenance.made_from(path))
+        with pytest.raises(ValueError, match=f"{path} has other segments than .*delete both"):
+            measuring.read_measured(*place)
 
 
 def test_what_does_not_sum_to_1_is_refused_and_nothing_is_written(place):

@@ -1,5 +1,7 @@
 """Tables and pictures as files and text."""
 
+import csv
+
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -7,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
+from src.discover.figures import save_figure
 from src.discover.quick import Words
 from src.store import reports
 
@@ -47,10 +50,21 @@ def texts(figure):
         ("a\nb\t c", "a b c"),
         ("\udce9", "\\udce9"),  # of a file name that is not UTF-8
         ("a" * 30 + "b" * 30, "a" * 15 + "…" + "b" * 16),
+        ("a & $b$ \U0001f600 \u05d0\u05d1", "a & $b$ \U0001f600 \u05d0\u05d1"),
+        ("a\u202eb\x00c", "ab c"),  # turns around what follows
+        ("\u0645\u06cc\u200c\u062e", "\u0645\u06cc\u200c\u062e"),  # joins letters
+        ("\u200b\n", "(no name)"),
     ],
 )
 def test_a_name_is_one_line_that_a_plot_can_show(name, shown):
     assert reports.label(name) == shown
+
+
+def test_names_in_tables_for_people_are_one_line_and_in_files_as_they_are(tmp_path):
+    assert reports.text_table(["class"], [["a\nb"]]).splitlines() == ["class", "a b"]
+    reports.write_csv(tmp_path / "a.csv", ["class"], [["a\n$b$ \U0001f600"], ["\udce9"]])
+    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
+        assert [*csv.reader(file)] == [["class"], ["a\n$b$ \U0001f600"], ["\\udce9"]]
 
 
 def test_a_name_with_dollars_is_no_formula(tmp_path):
@@ -100,3 +114,11 @@ def test_the_explorers_words_take_letters_from_the_other_fonts_too(other_fonts):
         return np.asarray(canvas.buffer_rgba())
 
     assert not np.array_equal(drawn("\u1d81"), drawn("\u1d84"))  # two letters, not two boxes
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
+def test_the_explorers_words_are_taken_as_they_are_in_every_format(tmp_path, suffix, caplog):
+    figure = Figure((2, 1))
+    figure.add_artist(Words(0.1, 0.5, "$\\broken & \udce9 \u05d0\u05d1 \U0001f6cb"))
+    save_figure(figure, tmp_path / f"a.{suffix}")  # mathematics would raise ValueError
+    assert len(caplog.records) == (suffix != "png")  # that a letter is in no font

@@ -1,5 +1,6 @@
 """One image on its way through stage 1, its network and dataset built in this process or others."""
 
+import logging
 import os
 import pickle
 import resource
@@ -18,11 +19,14 @@ from src.errors import SettingError
 from src.records import Prediction
 from src.registry import REPOSITORY
 from src.run import kept, processes
+from src.run.runner import Runner
 from src.segmentation.inference import Computing
-from src.segmentation.stage import Predictor
+from src.segmentation.stage import Predictor, predict_dataset
+from src.store import seen
 from src.store.arrays import read_prediction
 from src.store.paths import Results
 
+LOG = logging.getLogger(__name__)
 MODULE = """
 import os, signal
 from pathlib import Path
@@ -106,6 +110,26 @@ def test_a_prediction_is_stale_as_soon_as_its_picture_is_another(predictor):
     assert predictor.why_stale(0) == "other image.sha256, image.size"
 
 
+@pytest.mark.promise(4)
+def test_what_was_seen_is_predicted_again_as_soon_as_a_file_is_another(predictor, monkeypatch):
+    monkeypatch.setattr(seen, "_SETTLED_NS", 0)
+    predictor = replace(predictor, loaders=1)
+    path = predictor.samples.samples[3][0]
+
+    def counts(**how):
+        tally = predict_dataset(Runner(LOG, **how), predictor, [0, 3, 4])
+        return tally.done, tally.skipped
+
+    assert [counts() for _ in range(3)] == [(3, 0), (0, 3), (0, 3)]
+    Image.new("RGB", (4, 3), (7, 7, 7)).save(path)
+    assert [counts() for _ in range(3)] == [(1, 2), (0, 3), (0, 3)]
+    file = predictor.results.prediction(4)
+    file.write_bytes(file.read_bytes()[:-1])
+    with replace(predictor.seen, why=lambda index: None).looking() as note_as_it_is:
+        note_as_it_is(4)
+    assert [counts(), counts(verify=True), counts()] == [(0, 3), (1, 2), (0, 3)]
+
+
 def test_what_arrives_again_in_a_process_is_the_same_and_keeps_its_network(predictor, monkeypatch):
     monkeypatch.setattr(kept, "_here", {})
     sent = pickle.dumps(predictor)
@@ -141,6 +165,23 @@ def test_label_ids_without_a_class_are_counted_and_named(predictor, tmp_path):
     told = predictor.told_stray_ids(predictor.stray_ids)
     assert "labels of grey have ids that are no class" in told
     assert "200 (16 pixels), 24005 (2 pixels); they count as no label" in told
+    predictor._sources[0] = {}
+    predictor.store(0, labelled(0, np.zeros((3, 4), np.uint8)))  # its labels were mended
+    assert predictor.stray_ids == {200: 14, 24005: 1}
+
+
+def test_label_ids_without_a_class_are_named_by_a_run_that_skips_their_pictures(
+    predictor, tmp_path, caplog
+):
+    predictor.data = DatasetConfig("grey", "own_pictures", "Labelled", {"root": tmp_path})
+    predictor._sources[0] = {}
+    predictor.store(0, labelled(0, STRAY))
+    another = replace(predictor)  # as another process has it
+    another.tell_stray_ids(logging.getLogger())
+    assert "24005 (1 pixels); they count as no label" in caplog.text
+    another.may_stray = False
+    with pytest.raises(SettingError, match="200 .2 pixels., 24005"):
+        another.tell_stray_ids(logging.getLogger())
 
 
 def test_a_label_id_without_a_class_ends_the_run_where_that_is_asked_for(predictor, tmp_path):

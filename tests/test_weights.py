@@ -287,3 +287,17 @@ def test_what_does_not_fit_names_keys_of_both_sides(tmp_path):
     expected = r"a\.pth does not fit model 'a': .*network: weight, bias; .*instead: stem\.weight;"
     with pytest.raises(SettingError, match=expected):
         load_weights(torch.nn.Linear(2, 3), tmp_path / "a.pth", "a")
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
+@pytest.mark.parametrize(
+    "change",
+    [lambda t: t.to(torch.complex64), torch.Tensor.to_sparse, lambda t: t.to("meta")],
+    ids=["complex", "sparse", "without data"],
+)
+def test_tensors_that_cannot_fill_a_network_are_named(change, tmp_path):
+    network = torch.nn.Linear(2, 3)
+    state = {key: change(tensor) for key, tensor in network.state_dict().items()}
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(SettingError, match=r"a\.pth does not fit model 'a': .*: weight is "):
+        load_weights(network, tmp_path / "a.pth", "a")

@@ -15,6 +15,7 @@ from real_explorer import (
     DEADLINE,
     REPOSITORY,
     end,
+    has_third_cluster,
     is_sofa,
     keep,
     point_on,
@@ -188,11 +189,11 @@ def test_the_explorer_opens_answers_and_closes(backend, screen, tmp_path):
         screen.do("key", "Return")
         hand.open("Elbow")
         keep(hand.until(has_curve), f"{backend}_elbow")
-        screen.do("key", "2", "key", "Return")
+        screen.do("key", "3", "key", "Return")
         screen.ask_to_close(screen.window("Elbow"))
         hand.gone("Elbow")
         hand.open("Embedding space")
-        hand.until(lambda now: not has_sofa(now))  # in the colours of two clusters
+        hand.until(has_third_cluster)
         screen.do("windowsize", screen.window("Embedding space"), 640, 480)
         keep(hand.until(is_small), f"{backend}_small")
         screen.ask_to_close(screen.window("Embedding space"))
@@ -269,6 +270,5 @@ def has_curve(picture):
 
 
 def is_small(picture):
-    """Whether the points, blue by cluster now, show in a window of at most 600 pixels' height."""
-    is_blue = (picture == (31, 119, 180)).all(axis=-1)
-    return is_blue[:400].any() and not picture[600:].any()
+    """Whether the points, by cluster now, show in a window of at most 600 pixels' height."""
+    return has_third_cluster(picture[:, :680]) and not picture[600:].any()

@@ -5,7 +5,7 @@
 
 Writes metrics/<model>/<dataset>/metrics<i>.p and components/<model>/<dataset>/components<i>.hdf5
 below the results folder. `visualize_rating` adds pictures/rating/<model>/<dataset>/rating<i>.png:
-ground truth and prediction, below them true and predicted IoU, red (0) to green (1).
+ground truth and prediction, below them true and predicted IoU, red (0) to blue (1).
 `analyze_metrics` adds tables and plots to analysis/<model>/<dataset>/.
 """
 

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from PIL import Image
 
 from src import pictures
 from src.datasets import read_image
@@ -33,6 +34,7 @@ def write(results, index, photograph, panels, classes):
     """
     size = np.array(panels["Predicted classes"].shape[1::-1])
     width, height = size / max(size) * np.clip(max(size) / reports.DPI, LEAST_IN, MOST_IN)
+    room = tuple(np.ceil([width * reports.DPI, height * reports.DPI]))
     width = 3 * max(width, 3)
     columns = int(width / NAME_IN)
     rows = -(-len(classes) // columns)
@@ -47,7 +49,9 @@ def write(results, index, photograph, panels, classes):
         if picture is None:
             name, picture = f"{name}: missing", np.full((*size[::-1], 3), pictures.BLANK)
         ax.set_title(name)
-        ax.imshow(picture)
+        small = Image.fromarray(np.asarray(picture, np.uint8))
+        small.thumbnail(room, Image.Resampling.BOX)  # in a fifth of matplotlib's time
+        ax.imshow(small, interpolation="nearest")
     axes[1, 0].axis("off")
     scale = axes[1, 0].inset_axes((0.1, 0.5, 0.8, 0.1))
     colours = ScalarMappable(cmap=pictures.IOU_COLOURS)

@@ -3,7 +3,7 @@
 Stage 1 measures a picture itself where the probabilities are not stored.
 """
 
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +125,12 @@ def read_measured(results, index, probabilities=False):
         tables.read_table(results.metrics(index)),
         arrays.read_components(results.components(index)),
     )
+    lengths = {len(column) for column in measured.metrics.values()}
+    if lengths != {max(measured.components.max(), -measured.components.min())}:
+        raise ValueError(
+            f"{results.metrics(index)} has other segments than {results.components(index)}; delete "
+            "both and run src/MetaSeg/main.py again"
+        )
     if source != source_of(results, index):
         raise ValueError("measured again meanwhile; run this again")
     return measured
@@ -179,7 +185,10 @@ def seen(results, predicted_ids, heatmaps):
     def why(index):
         return why_stale(results, index, predicted_ids, heatmaps)
 
-    return Seen(results.folder("metrics") / "seen.json", facts, paths, why)
+    def inputs(index):
+        return provenance.inputs_of(results.prediction(index))
+
+    return Seen(results.folder("metrics") / "seen.json", facts, paths, why, inputs)
 
 
 def why_stale(results, index, predicted_ids, heatmaps=None):
@@ -187,18 +196,28 @@ def why_stale(results, index, predicted_ids, heatmaps=None):
 
     Metrics of further heat maps that are there are kept where none are asked for.
     """
-    made_from = partial(_made_from, results, index, predicted_ids, heatmaps)
+    prediction = cache(partial(_prediction_from, results, index))  # read once
+
+    def made_from(known):
+        maps = _map_paths(heatmaps, index)
+        return provenance.of_segments(prediction(), predicted_ids, maps, known)
+
     ignored = () if heatmaps else ("heatmaps",)
     paths = results.metrics(index), results.components(index)
     reasons = (provenance.why_stale(path, made_from, ignored) for path in paths)
     return next(filter(None, reasons), None)
 
 
-def _made_from(results, index, predicted_ids, heatmaps=None, known=None):
+def _made_from(results, index, predicted_ids, heatmaps):
+    prediction = _prediction_from(results, index)
+    maps = _map_paths(heatmaps, index)
+    return provenance.of_segments(prediction, predicted_ids, maps)
+
+
+def _prediction_from(results, index):
     prediction = provenance.made_from(results.prediction(index))
     provenance.check_inputs(prediction or {})
-    maps = _map_paths(heatmaps, index)
-    return provenance.of_segments(prediction, predicted_ids, maps, known)
+    return prediction
 
 
 def _map_paths(heatmaps, index):

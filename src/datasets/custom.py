@@ -12,6 +12,7 @@ from src.datasets import (
     check_root,
     readable_formats,
 )
+from src.store.paths import drawings_below
 
 mean, std = IMAGENET_MEAN, IMAGENET_STD
 
@@ -63,12 +64,17 @@ def counted(left_out):
 
 
 def _files_in(root, recursive):
-    """Paths of the files in a folder, hidden ones left out; what cannot be read is kept."""
-    seen = set()
+    """Paths of the files in a folder, without hidden ones and what this project has drawn.
+
+    What cannot be read is kept, and named later.
+    """
+    seen, drawn = set(), set()
     for folder, below, files in os.walk(root, followlinks=True):
         state = Path(folder).stat()
         is_new = (state.st_dev, state.st_ino) not in seen
         seen.add((state.st_dev, state.st_ino))
-        below[:] = sorted(name for name in below if recursive and is_new and name[0] != ".")
+        drawn.update(drawings_below(folder))
+        wanted = (name for name in below if recursive and is_new and name[0] != ".")
+        below[:] = sorted(name for name in wanted if Path(folder, name) not in drawn)
         if is_new:
             yield from (Path(folder, name) for name in files if name[0] != ".")

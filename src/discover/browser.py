@@ -48,11 +48,23 @@ MAP = 1  # number of the figure that stays open
 
 
 def _is_number(value):
-    return isinstance(value, int | float) and abs(value) <= EDGE_PX  # never NaN
+    return type(value) in (int, float) and abs(value) <= EDGE_PX  # never NaN
 
 
 def _is_whole(value):
-    return isinstance(value, int) and abs(value) <= EDGE_PX
+    return type(value) is int and abs(value) <= EDGE_PX
+
+
+def _is_button(value):
+    return type(value) is int and -1 <= value <= 2  # matplotlib knows no others
+
+
+def _is_key(value):
+    return _is_text(value) and re.fullmatch(r"((ctrl|alt|shift|meta)\+)*k.{1,30}", value, re.DOTALL)
+
+
+def _is_tool(value):
+    return value in ("home", "back", "forward", "pan", "zoom")
 
 
 def _is_text(value):
@@ -63,15 +75,15 @@ def _are_texts(value):
     return isinstance(value, list) and all(map(_is_text, value))
 
 
-_POINTER = {"x": _is_number, "y": _is_number, "button": _is_whole, "buttons": _is_whole}
+_POINTER = {"x": _is_number, "y": _is_number, "button": _is_button, "buttons": _is_whole}
 _POINTER |= {"modifiers": _are_texts}
 _FIELDS = {  # of what matplotlib's page sends, by the type of the message
     **dict.fromkeys(("draw", "drawn", "refresh", "ack", "send_image_mode", "supports_binary"), {}),
     **dict.fromkeys(("button_press", "button_release", "dblclick", "motion_notify"), _POINTER),
     **dict.fromkeys(("figure_enter", "figure_leave"), _POINTER),
-    **dict.fromkeys(("key_press", "key_release"), {"key": _is_text}),
+    **dict.fromkeys(("key_press", "key_release"), {"key": _is_key}),
     "scroll": _POINTER | {"step": _is_number},
-    "toolbar_button": {"name": _is_text},
+    "toolbar_button": {"name": _is_tool},
     "resize": {"width": _is_number, "height": _is_number},
     "set_device_pixel_ratio": {"device_pixel_ratio": _is_number},
 }
@@ -399,7 +411,7 @@ class _PageSocket(_Socket):
         if content.get("end") is True:
             self.viewers.ended.set()
         number, managers = content.get("close"), self.viewer.managers if self.viewer else {}
-        if isinstance(number, int) and number != MAP and number in managers:
+        if type(number) is int and number != MAP and number in managers:
             managers[number].destroy()
 
     def tell(self, **message):

@@ -54,7 +54,11 @@ COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or butt
     ("slider", {}, "range of predicted IoU, or of the suspicion or novelty"),
     ("r", {"r": "reset_filters"}, "all filters off"),
     ("d", {"d": "toggle_density"}, "density behind the points, on or off"),
-    ("c", {"c": "ask_clusters"}, "cluster: asks for the number; `elbow` draws a curve for it"),
+    (
+        "c",
+        {"c": "ask_clusters"},
+        "cluster: asks for the number; `8 map`: in the map's plane; `elbow`: a curve",
+    ),
     ("#", {"#": "next_algorithm"}, "next algorithm: k-means, spectral, agglomerative (Ward)"),
     (
         "l, then draw",

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from src.discover.sheets import Sheets
 from src.discover.views import NEIGHBOURS, OUTSIDE, MapView, SheetView
 from src.embedding import space as embedding_space
 from src.errors import RunError
+from src.store.reports import one_line
 from src.store.tags import change_tags, is_text, read_tags
 
 MAP_SIZE_IN = SHEET_SIZE_IN = (12.0, 8.0)
@@ -30,6 +31,7 @@ DENSITY_BANDWIDTH = 0.4  # of Scott's, which is meant for a single heap
 MAX_ELBOW_CLUSTERS = 20
 SLOW_POINTS = 300_000  # of a map whose density and colours are announced
 HISTORY = 100  # steps back
+ON_MAP = "map"  # behind a number of clusters: where they are looked for
 SPACES = ("reduced", "full")
 ASKED_ALREADY = "the question that is asked comes first: Enter or Escape ends it"
 
@@ -129,7 +131,7 @@ class Explorer:
         return of_state
 
     def _map_title(self):
-        names = ", ".join(dict.fromkeys(map(str, self.table["dataset"])))
+        names = ", ".join(map(one_line, dict.fromkeys(self.table["dataset"])))
         images = len(set(self.table.image_names()))
         what = f"{counted(len(self.segments), 'object')} of {counted(images, 'image')}"
         return f"Embedding space of {names}: {what}"
@@ -348,7 +350,7 @@ class Explorer:
     def ask_clusters(self):
         """Ask in the window for the number of clusters."""
         hint = " or `elbow`" if self.algorithm == "k-means" else ""
-        hint = f"a whole number from 1 to {len(self.segments):,}{hint}"
+        hint = f"a whole number from 1 to {len(self.segments):,}{hint}; `8 {ON_MAP}`: in its plane"
         self._ask(f"Number of clusters ({self.algorithm})", hint, self._take_clusters)
 
     def _ask(self, prompt, hint, take):
@@ -360,23 +362,32 @@ class Explorer:
     def _take_clusters(self, answer):
         if answer == "elbow":
             return self._show_elbow() if self.algorithm == "k-means" else "`elbow` needs k-means"
-        if not (answer.isdecimal() and 1 <= int(answer) <= len(self.segments)):
+        number, *place = answer.split() or [""]
+        is_number = number.isdecimal() and 1 <= int(number) <= len(self.segments)
+        if not is_number or place not in ([], [ON_MAP]):
             return f"{answer!r} is not a number of clusters"
-        points = self.table["nn_embeddings"]
         try:
             with self.working(f"clustering with {self.algorithm} ..."):
-                clusters = embedding_space.cluster(points, self.algorithm, int(answer), self.seed)
+                points = self.map.points if place else self._reduced
+                clusters = embedding_space.cluster(points, self.algorithm, int(number), self.seed)
         except ValueError as error:  # too many points for the algorithm
             return str(error)
         hidden = frozenset(pair for pair in self.state.hidden if pair[0] != state.BY_CLUSTER)
         self.change("clustering", colouring=state.BY_CLUSTER, clusters=clusters, hidden=hidden)
-        self.say(f"{counted(clusters.max() + 1, 'cluster')} by {self.algorithm}")
+        where = f"on the {ON_MAP}" if place else f"in {self._reduced.shape[1]} principal components"
+        self.say(f"{counted(clusters.max() + 1, 'cluster')} by {self.algorithm} {where}")
         return None
+
+    @cached_property
+    def _reduced(self):
+        """Where clusters are looked for: on a map of two dimensions some fall together."""
+        columns = embedding_space.MAX_PCA_COLUMNS
+        return embedding_space.principal_columns(self.table["embeddings"], columns, self.seed)
 
     def _show_elbow(self):
         counts = np.arange(1, min(MAX_ELBOW_CLUSTERS, len(self.segments)) + 1)
         with self.working("drawing the elbow curve ..."):
-            inertias = embedding_space.elbow(self.table["nn_embeddings"], counts, self.seed)
+            inertias = embedding_space.elbow(self._reduced, counts, self.seed)
         if self.question.copy is not None:
             self.close_figure(self.question.copy)
         self.question.copy = figures.draw_elbow(self.new_figure, counts, inertias)
@@ -391,7 +402,7 @@ class Explorer:
         if not self.selecting.any_chosen():
             return
         rows = np.flatnonzero(self.selecting.chosen())
-        known = short(", ".join(self.state.tag_names), 60)
+        known = short(", ".join(map(one_line, self.state.tag_names)), 60)
         hint = (f"so far: {known}; " if known else "") + "nothing typed: take the tag away"
         prompt = f"Tag of {counted(len(rows), 'selected object')}"
         self._ask(prompt, hint, partial(self._take_tag, rows))
@@ -441,7 +452,12 @@ class Explorer:
 
         self._history = [(caught_up(one), what) for one, what in self._history]
         before, self.state = self.state, caught_up(self.state)
-        self._show_state(before)
+        if state.BY_TAG in (self.state.colouring, *(way for way, _ in self.state.hidden)):
+            self._show_state(before)
+            return
+        for sheet in self.sheets.views:  # the map looks the same
+            self.sheets.fill(sheet)
+        self.events.look(self.map)
 
     def export_selection(self):
         """Write the selected segments for other tools, and hand them to who looks from afar."""
@@ -542,7 +558,7 @@ class Explorer:
         """One line about a segment, its tag included."""
         text = self.segments.describe(row)
         tag = self.tag_of(row)
-        return f"{text}  ·  tag {tag}" if tag else text
+        return f"{text}  ·  tag {one_line(tag)}" if tag else text
 
     def path_of(self, row):
         """Path of a segment's picture, to be read."""

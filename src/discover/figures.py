@@ -14,7 +14,7 @@ from src.discover.colours import BLUE
 from src.discover.panel import INK, MUTED
 from src.discover.quick import Words
 from src.store.files import whole_file
-from src.store.reports import DPI
+from src.store.reports import DPI, missing_letters_told
 
 TITLE_IN = 0.6  # of two lines
 
@@ -81,7 +81,7 @@ def present(figure):
 
 def save_figure(figure, path):
     """Write a figure, whole or not at all; the suffix names the format, folders are made."""
-    with whole_file(path) as part:
+    with missing_letters_told(path), whole_file(path) as part:
         figure.savefig(part, dpi=DPI, format=Path(path).suffix[1:])
 
 
@@ -92,7 +92,7 @@ def save_picture(picture, path):
 
 
 def _write(figure, x, y, text):
-    place = {"horizontalalignment": "center", "verticalalignment": "top", "parse_math": False}
+    place = {"horizontalalignment": "center", "verticalalignment": "top"}
     words = figure.add_artist(Words(x, y, text, fontsize=11, color=INK, **place))
     words.room = 0.97
     return words

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
-from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.widgets import RangeSlider
 
@@ -19,11 +18,10 @@ TITLE_IN, LINES_IN = 0.55, 0.5  # heights of a window's title and status lines
 TOP_IN = 0.2  # above the panel
 WIDTH, MARGIN = 0.2, 0.01  # of the window's width: of the panel, and right of it
 LEAST_WIDTH = 225  # of the panel; here and below in points of 1/100 inch
-ROW, CHIP, GAP = 20, 22, 5  # heights and distances
+ROW, CHIP, GAP = 20, 21, 4  # heights and distances
 CHIPS_IN_ROW, NARROW = 4, 240  # smaller ones in a narrower panel
 BARS_HEIGHT, SLIDER_HEIGHT, HANDLE = 34, 16, 16
-RANGE_HEIGHT = 20 + BARS_HEIGHT + SLIDER_HEIGHT
-LEAST_FOR_RANGE, LEAST_FOR_TOOLS = 350, 300  # heights of a panel with these
+LEAST_FOR_BARS, LEAST_FOR_RANGE, LEAST_FOR_TOOLS = 420, 350, 300  # heights of a panel with these
 N_BARS = state.STEPS
 MARKERS = {False: "o", True: "D"}  # of classes that the network knows; of others
 SHORT = {state.BY_TRUTH: "true", state.BY_PREDICTION: "predicted", state.BY_IOU: "IoU"}  # of ways
@@ -169,10 +167,10 @@ class Range:
         self._held = 0  # the handle that moves: 0 low, 1 high
         self._offset = 0.0  # from the pointer to its middle
 
-    def set_visible(self, visible):
-        """Show it, or not; what does not show hears nothing."""
-        for axes in (self.bars_axes, self.slider.ax):
-            axes.set_visible(visible)
+    def set_visible(self, visible, bars):
+        """Show it, or not, and with or without bars; what does not show hears nothing."""
+        self.bars_axes.set_visible(visible and bool(bars))
+        self.slider.ax.set_visible(visible)
         self.slider.set_active(visible)
 
     def grab(self, x):
@@ -233,8 +231,9 @@ class Panel:
         width, height = self._place(tools, content.range_of)
         top = 0
         if tools:
-            self._text(0, 0, "COLOUR AND FILTER BY", 7.5, color=MUTED)
-            top = self._show_chips(content.ways, width, 14) + 12
+            heading = "COLOUR AND FILTER BY" if height >= LEAST_FOR_BARS else ""
+            self._text(0, 0, heading, 7.5, color=MUTED)
+            top = self._show_chips(content.ways, width, 14 if heading else 0) + 12
         self._text(0, top, content.title, 10.5, fontweight="bold")
         if any(entry.unknown for entry in content.entries):
             self._text(width, top + 2, "◆ unknown to the net", 8.5, ha="right", color=MUTED)
@@ -276,12 +275,14 @@ class Panel:
         self.axes.set_position(self.room())
         self.axes.set(xlim=(0, width), ylim=(height, 0))
         self._has_range = height >= LEAST_FOR_RANGE
+        bars = BARS_HEIGHT if height >= LEAST_FOR_BARS else 0
+        self._range_height = (20 + bars + SLIDER_HEIGHT) * self._has_range
         self._has_tools = height >= LEAST_FOR_TOOLS
         bottom = self._bottom_height() - 20
         for way, its in self.ranges.items():
-            its.set_visible(tools and self._has_range and way == range_of)
+            its.set_visible(tools and self._has_range and way == range_of, bars)
             self._put(its.bars_axes, height, bottom, BARS_HEIGHT)
-            self._put(its.slider.ax, height, bottom - BARS_HEIGHT, SLIDER_HEIGHT)
+            self._put(its.slider.ax, height, bottom - bars, SLIDER_HEIGHT)
         return width, height
 
     def _put(self, axes, panel_height, above_bottom, height):
@@ -291,7 +292,7 @@ class Panel:
 
     def _bottom_height(self):
         rows = -(-len(TOOL_CHIPS) // CHIPS_IN_ROW) * self._has_tools
-        return RANGE_HEIGHT * self._has_range + 38 + rows * (CHIP + GAP)
+        return self._range_height + 38 + rows * (CHIP + GAP)
 
     def _show_entries(self, entries, width, top, bottom):
         room = max(0, int((bottom - top - 10) // ROW))
@@ -300,14 +301,16 @@ class Panel:
         self.first = max(0, min(self.first, len(entries) - room))
         shown = entries[self.first : self.first + room]
         middles = top + (np.arange(len(shown)) + 0.5) * ROW
-        face = ["white" if not entry.shown else np.array(entry.colour) / 255 for entry in shown]
-        edge = [FAINT if not entry.shown else "#1f243066" for entry in shown]
-        for number, entry in enumerate(shown):
-            self._keep(self.axes.add_line(Line2D(
-                [8], [middles[number]], linestyle="", marker=MARKERS[entry.unknown],
-                markersize=7 if entry.unknown else 8, markerfacecolor=face[number],
-                markeredgecolor=edge[number],
-            )))  # fmt: skip
+        unknown = np.array([entry.unknown for entry in shown], bool)
+        for is_unknown, marker in MARKERS.items():
+            its = np.flatnonzero(unknown == is_unknown)
+            face = ["white" if not shown[i].shown else np.divide(shown[i].colour, 255) for i in its]
+            edge = [FAINT if not shown[i].shown else "#1f243066" for i in its]
+            if its.size:
+                self._keep(self.axes.scatter(
+                    np.full(its.size, 8), middles[its], s=64, marker=marker, c=face,
+                    edgecolors=edge, linewidths=1,
+                ))  # fmt: skip
         for entry, middle in zip(shown, middles, strict=True):
             colour = INK if entry.shown else "#9aa1ad"
             count = self._text(
@@ -344,7 +347,7 @@ class Panel:
         top = height - self._bottom_height()
         if self._has_range:
             self._show_range(content, width, top)
-        counts_top = top + RANGE_HEIGHT * self._has_range + 4
+        counts_top = top + self._range_height + 4
         for line, text in enumerate(content.counts.split("\n")):
             self._text(0, counts_top + 14 * line, text, 8.5, color=MUTED)
         if self._has_tools:

@@ -1,4 +1,4 @@
-"""A picture from outside: read, embedded like the segments, placed on their maps."""
+"""A picture or words from outside: embedded like the segments, placed on their maps."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from src.store.provenance import identity
 
 @dataclass(frozen=True)
 class Query:
-    """A picture from outside, embedded like the segments."""
+    """A picture from outside, or a line of words, embedded like the segments."""
 
     name: str
     thumbnail: bytes  # JPEG
@@ -65,6 +65,21 @@ def embed_part(log, part, table, net, embedder):
     the table's are a SettingError.
     """
     ((_, (vector,)),) = embedder.embed([(part.name, embedder.cut_box(part.picture, part.box))])
+    thumbnail = pictures.thumbnail(part.picture, part.box)
+    return _query(log, part.name, thumbnail, vector, table, net, embedder)
+
+
+def embed_words(log, line, table, net, embedder):
+    """A Query: a line of words, whose vector is near those of objects that look like it says.
+
+    Otherwise as `embed_part`; a SettingError where the network of the Embedder reads no words.
+    """
+    vector, thumbnail = embedder.encode_text(line), pictures.blank_thumbnail()
+    return _query(log, line, thumbnail, vector, table, net, embedder)
+
+
+def _query(log, name, thumbnail, vector, table, net, embedder):
+    """A Query with its place on the maps of a table."""
     made_from, vectors = table.facts["made_from"] or {}, table["embeddings"]
     if made_from.get("net") not in (None, identity(embedder.entry)):
         log.warning("the segments were embedded by other weights than args.net=%s has now", net)
@@ -73,5 +88,4 @@ def embed_part(log, part, table, net, embedder):
             f"args.net={net} gives {len(vector)} values, the segments have "
             f"{vectors.shape[1]}: name the network that embedded them"
         )
-    thumbnail = pictures.thumbnail(part.picture, part.box)
-    return Query(part.name, thumbnail, vector, **place_beside(table, vector))
+    return Query(name, thumbnail, vector, **place_beside(table, vector))

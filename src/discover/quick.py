@@ -16,7 +16,7 @@ from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from PIL import Image
 
-from src.store.reports import fonts
+from src.store.reports import drawable, fonts
 
 ASCENT = 0.76  # above the base line, of the font size
 MIDDLE, LINE = 0.37, 1.2  # where letters have their middle; from line to line
@@ -33,7 +33,10 @@ class Words(Text):
     room = None  # as long as it is
 
     def __init__(self, *place_and_text, **style):
-        super().__init__(*place_and_text, **{"family": fonts(), **style})
+        super().__init__(*place_and_text, **{"family": fonts(), "parse_math": False, **style})
+
+    def set_text(self, s):
+        super().set_text(drawable(s))
 
     def width_px(self):
         """Pixels that the longest line takes without a gap."""
@@ -80,22 +83,28 @@ class Words(Text):
         context.restore()
 
 
-@lru_cache(KEPT_STAMPS)
 def _width(line, paths, size_px):
-    return _font_of(line, paths, size_px).get_width_height()[0] / 64
+    return _mask(line, paths, size_px)[-1]
 
 
 @lru_cache(KEPT_STAMPS)
 def _stamp(line, paths, size_px, colour):
     """A line as a picture (h, w, 4) uint8, lowest row first; pixels from its origin right, down."""
-    font = _font_of(line, paths, size_px)
-    font.draw_glyphs_to_bitmap(antialiased=True)
-    mask = np.array(font.get_image())
+    mask, left, below, _ = _mask(line, paths, size_px)
     image = np.empty((*mask.shape, 4), np.uint8)
     image[..., :3] = np.rint(np.array(colour) * 255)
     image[..., 3] = mask
+    return image[::-1], left, below
+
+
+@lru_cache(KEPT_STAMPS)
+def _mask(line, paths, size_px):
+    """What a line covers (h, w) uint8, pixels from its origin right, down, and its width."""
+    font = _font_of(line, paths, size_px)
+    width = font.get_width_height()[0] / 64
+    font.draw_glyphs_to_bitmap(antialiased=True)
     left, _ = font.get_bitmap_offset()
-    return image[::-1], left / 64, int(np.ceil(font.get_descent() / 64))
+    return np.array(font.get_image()), left / 64, int(np.ceil(font.get_descent() / 64)), width
 
 
 @lru_cache

@@ -11,10 +11,13 @@ from src.datasets import read_image
 from src.discover import state
 from src.discover.colours import BLUE, GREY, palette
 from src.discover.state import Scale
+from src.embedding.groups import describe_groups
 from src.errors import RunError
 from src.records import NO_LABEL
 from src.store.arrays import read_components, read_prediction
+from src.store.of_objects import keys_of
 from src.store.paths import Results
+from src.store.reports import one_line
 
 KEPT_THUMBNAILS = 2000  # of those that are cut on demand
 GLANCE_PX = 260
@@ -73,7 +76,7 @@ class Segments:
     def describe(self, row):
         """One line about a segment: where it comes from, its classes, how strange it is."""
         parts = [
-            f"{self.table['dataset'][row]}",
+            one_line(self.table["dataset"][row]),
             f"image {self.table['image_index'][row]}",
             self._segments(row),
             self.classes(row),
@@ -109,10 +112,7 @@ class Segments:
 
     def tag_keys(self, rows=None):
         """What a tag is stored with: dataset, image index, component and box of each row."""
-        rows = np.arange(len(self)) if rows is None else rows
-        names = "dataset", "image_index", "component_index", "box"
-        columns = [self.table[name][rows].tolist() for name in names]
-        return [(*name, tuple(box)) for *name, box in zip(*columns, strict=True)]
+        return keys_of(self.table, rows)
 
     @cached_property
     def row_of(self):
@@ -235,6 +235,22 @@ class Segments:
             self._groups[way] = self._sorted_by(way)
         return self._groups[way]
 
+    def describe_groups(self, labels, tags=None, order="suspicion"):
+        """What groups of all objects are, with the names of their classes: a list of Group.
+
+        See `embedding.groups.describe_groups`; `tags` are as `state.tags_of` gives them.
+        """
+        true = self._names(state.BY_TRUTH)
+        true[np.asarray(self.table["true_id"]) == NO_LABEL] = ""
+        predicted = self._names(state.BY_PREDICTION)
+        return describe_groups(
+            self.table, labels, predicted=predicted, true=true, tags=tags, order=order
+        )
+
+    def _names(self, way):
+        groups = self.groups(way, None)
+        return np.array(groups.names, object)[groups.codes]
+
     def has_truth(self):
         return bool((np.asarray(self.table["true_id"]) != NO_LABEL).any())
 
@@ -249,7 +265,7 @@ class Segments:
             return self._classes[way]
         datasets, dataset_of = np.unique(self.table["dataset"], return_inverse=True)
         colours = palette(len(datasets))
-        return state.group_by_name(dataset_of, lambda k: (str(datasets[k]), colours[k]))
+        return state.group_by_name(dataset_of, lambda k: (one_line(datasets[k]), colours[k]))
 
     @cached_property
     def _classes(self):
@@ -276,7 +292,7 @@ class Segments:
         names = [groups.names[code] for groups in ways.values() for code in groups.largest_first()]
         names = [name for name in dict.fromkeys(names) if name != NO_LABEL_NAME]
         colour_of = dict(zip(names, palette(len(names)), strict=True)) | {NO_LABEL_NAME: GREY}
-        known = {name for name, _ in self.pred_mapping.values()} | {NO_LABEL_NAME}
+        known = {predicted_name(class_id) for class_id in self.pred_mapping} | {NO_LABEL_NAME}
         known = {name.casefold() for name in (*known, *ways[state.BY_PREDICTION].names)}
         return {
             way: replace(
@@ -296,12 +312,12 @@ def _by_cluster(clusters):
 
 def _by_tag(tags, names):
     colours = np.vstack([np.uint8(GREY), palette(len(names))])
-    return state.Groups(tags, (NO_TAG, *names), colours)
+    return state.Groups(tags, (NO_TAG, *map(one_line, names)), colours)
 
 
 def _class_name(class_id, mapping):
     """Name of a class, also of one that the mapping does not have."""
     class_id = int(class_id)
     if class_id in mapping:
-        return mapping[class_id][0]
+        return one_line(mapping[class_id][0])
     return NO_LABEL_NAME if class_id == NO_LABEL else f"class {class_id}"

@@ -8,6 +8,7 @@ from src.discover.display import PAPER
 from src.discover.panel import PINK, counted, short
 from src.discover.views import NEIGHBOURS, OUTSIDE, RANKING, SELECTION
 from src.embedding import space as embedding_space
+from src.store.reports import one_line
 
 PAGE, RANKING_PAGE = 96, 48  # thumbnails of a selection that show at a time; of a ranking
 PICTURE, SIZE = "picture", "size"  # what a sheet may be sorted by, besides what is coloured by
@@ -88,7 +89,7 @@ class Sheets:
             ordered = self._ordered(sheet, rows)
             sheet.search, sheet.rows = search, np.r_[row, rows[ordered]]
             sheet.distances = np.r_[0.0, distances[ordered]]
-        what = explorer.query.name if row == OUTSIDE else explorer.segments.named(row)
+        what = one_line(explorer.query.name) if row == OUTSIDE else explorer.segments.named(row)
         title = f"Nearest neighbours ({explorer.metric}, {explorer.space} space) of {what}"
         self._show(sheet, title, ["query", *as_texts(sheet.distances[1:])])
 
@@ -191,7 +192,7 @@ class Sheets:
         They tell the true class, the tag or else the predicted class, and a number.
         """
         if row == OUTSIDE:
-            name = short(self.explorer.query.name, 15)
+            name = short(one_line(self.explorer.query.name), 15)
             return f"{name}\n{last}", name
         segments = self.explorer.segments
         predicted = f"pred. {short(segments.predicted_name(row), 15)}"
@@ -199,7 +200,7 @@ class Sheets:
         if first is None:
             first, second = predicted, ""
         if tag := self.explorer.tag_of(row):
-            second = f"“{short(tag, 12)}”"
+            second = f"“{short(one_line(tag), 12)}”"
         second = last if last == "query" else f"{second}  {last}".strip()
         return f"{short(first, 21)}\n{second}", f"{first} {last}"
 

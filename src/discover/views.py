@@ -13,7 +13,7 @@ from src.discover.figures import no_coordinates
 from src.discover.panel import INK, MARKERS, MUTED, PINK, Panel, between_lines
 from src.discover.quick import FillingImage, Thumbnail, Words
 from src.discover.state import inside
-from src.store.reports import fonts
+from src.store.reports import fonts, one_line
 
 DENSITY_SHARES = 0.9, 0.7, 0.5, 0.3, 0.1  # of the points, above each level
 DENSITY_COLOURS, DENSITY_LINE = ("#eaf1fa", "#d5e3f4", "#b8d0ec", "#94b8e0", "#6d9cd2"), "#4f7fbf"
@@ -89,7 +89,7 @@ class View:
 
     def _line(self, x, **style):
         style = {"fontsize": 9.5, "color": MUTED, "verticalalignment": "baseline"} | style
-        style = {"animated": True, "parse_math": False} | style
+        style = {"animated": True} | style
         words = self.figure.add_artist(Words(x, 0, "", **style))
         words.room = 1 - 2 * MARGIN
         return words
@@ -131,13 +131,14 @@ class View:
     def show_facts(self, facts, path):
         """Tell facts in the status line, and as much of a path's end as has room beside them."""
         room_px = self.status.room * self.figure.bbox.width
-        shown, rest = path, path
-        while True:
-            self.status.set_text(f"{facts}  ·  {shown}")
-            _, slash, rest = rest.partition("/")
-            if not slash or self.status.width_px() <= room_px:
+        shown = f"  ·  {path}"
+        while path:
+            self.status.set_text(facts + shown)
+            if self.status.width_px() <= room_px:
                 return
-            shown = f"…/{rest}"
+            path = path.partition("/")[2]
+            shown = f"  ·  …/{path}"
+        self.status.set_text(facts)
 
     def show_tip(self, picture, frame, longest_px=TIP_PX):
         """Put a picture (h, w, 3) uint8 beside the pointer, inside the window."""
@@ -308,8 +309,8 @@ class MapView(View):
             scalex=False, scaley=False,
         )  # fmt: skip
         self.axes.annotate(
-            text, point, (10, 8), textcoords="offset points", fontsize=10, color=INK, zorder=7,
-            weight="bold", parse_math=False, family=fonts(),
+            one_line(text), point, (10, 8), textcoords="offset points", fontsize=10, color=INK,
+            zorder=7, weight="bold", parse_math=False, family=fonts(),
             path_effects=[withStroke(linewidth=3, foreground="white")],
         )  # fmt: skip
 

@@ -54,12 +54,14 @@ def find_groups(vectors, seed=0, progress=None):
     Returns
     -------
     labels : ndarray of shape (N,), int64
-        Group of each vector from 0, the largest first; -1: none.
+        Group of each vector from 0, the largest first, of equal ones that of the lowest row;
+        -1: none.
     """
     vectors = checked_table(vectors, "vectors")
     count = len(vectors)
-    if count <= LEAST_SIZE or (vectors == vectors[0]).all():
-        return np.full(count, NOISE if count < LEAST_SIZE else 0, np.int64)
+    are_twins = bool(count) and (vectors == vectors[0]).all()
+    if count <= LEAST_SIZE or are_twins:
+        return np.full(count, 0 if are_twins and count >= LEAST_SIZE else NOISE, np.int64)
     from sklearn.cluster import HDBSCAN
 
     points = principal_columns(vectors, MAX_PCA_COLUMNS, seed)
@@ -79,11 +81,11 @@ def min_group_size(count):
 
 
 def _largest_first(labels):
-    sizes = np.bincount(labels[labels >= 0])
-    place = np.empty(len(sizes) + 1, np.int64)
-    place[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
-    place[-1] = NOISE  # which label -1 leads to
-    return place[labels]
+    numbers, first, sizes = np.unique(labels, return_index=True, return_counts=True)
+    order = np.lexsort((first, -sizes, numbers == NOISE))
+    place = np.empty(len(numbers), np.int64)
+    place[order] = np.arange(len(numbers))
+    return np.where(labels == NOISE, NOISE, place[np.searchsorted(numbers, labels)])
 
 
 def _graph(points, progress):

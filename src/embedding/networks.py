@@ -47,18 +47,24 @@ class EmbeddingNetwork:
 
 
 def choose_entry(entries, name):
-    """Entry of an embedding network by its name; those of torchvision and timm need none.
+    """Entry of an embedding network by its name; those of torchvision, timm and hf/ need none.
 
     The name is one of `entries`, those of the configuration, at least one; a classification network
-    of `torchvision.models`, whose default weights are chosen; or "timm/" and a name of
-    `timm.list_models()`, with its published weights. Another is a SettingError.
+    of `torchvision.models`, whose default weights are chosen; "timm/" and a name of
+    `timm.list_models()`, with its published weights; or "hf/" and the folder or name on
+    huggingface.co of a network that reads words too. Another is a SettingError.
     """
-    name = str(name)
+    name, weights_file = str(name), None
     if name in entries:
         return entries[name]
-    package, _, of_timm = name.partition("/")
-    if package == "timm" and of_timm:
-        module_name, class_name, kwargs = "timm", of_timm, {}
+    package, _, which = name.partition("/")
+    if package == "timm" and which:
+        module_name, class_name, kwargs = "timm", which, {}
+    elif package == "hf" and which:
+        folder = Path(which).expanduser().absolute()
+        weights_file = folder if folder.is_dir() else None
+        kwargs = {"name": str(weights_file or which)}
+        module_name, class_name = "src.model.clip", "Clip"
     elif name in _torchvision_names():
         weights = torchvision.models.get_model_weights(name).DEFAULT.name
         module_name, class_name, kwargs = "torchvision.models", name, {"weights": weights}
@@ -66,14 +72,17 @@ def choose_entry(entries, name):
         try:
             return registry.choose(entries, name, "embedding network")
         except SettingError as error:
-            others = "torchvision's classification networks and timm/<name> need no entry"
+            others = (
+                "torchvision's classification networks, timm/<name> and hf/<name or folder> need "
+                "no entry"
+            )
             raise SettingError(f"{error}; {others}") from None
     return next(iter(entries.values()))._replace(
         name=name,
         module_name=module_name,
         class_name=class_name,
         kwargs=kwargs,
-        model_weights=None,
+        model_weights=weights_file,
     )
 
 
@@ -557,4 +566,5 @@ def _timm_problem(timm, entry, error):
             f"{HF_HUB_CACHE}"
         )
     near = difflib.get_close_matches(entry.class_name, timm.list_models(pretrained=True))
-    return f"{what} built ({reason}); check its `kwargs`, and its name: near it are {near}"
+    others = f": near it are {', '.join(near)}" if near else ", which timm does not know"
+    return f"{what} built ({reason}); check its `kwargs`, and its name{others}"

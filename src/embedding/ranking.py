@@ -1,11 +1,13 @@
 """All objects in the order of how alike they are to some that a person has ticked."""
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 FEWEST_FOR_MODEL = 5  # examples, and as many counter-examples
 VALUES_AT_ONCE = 2**18  # of vectors, which fit the processor's cache: 1 MB
 
 
+@threadpool_limits.wrap(limits=1)  # threads that wait for each other where others use the cores
 def more_like(vectors, examples, counter_examples=()):
     """How alike each object is to the examples.
 

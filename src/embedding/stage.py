@@ -19,7 +19,7 @@ from src.embedding.vectors import Embedder, read_picture
 from src.run import processes
 from src.run.kept import Kept
 from src.store import provenance, tables
-from src.store.paths import Results, vectors_folder
+from src.store.paths import Results, seen_vectors, vectors_folder
 from src.store.seen import Seen
 
 
@@ -49,7 +49,7 @@ class Embedding(Kept):
             return [self.file_of(name), *self.source.files(name)]
 
         facts = {"network": self.network, "selection": self.source.selection}
-        return Seen(vectors_folder(self.path) / "seen.json", facts, files, self.why_stale)
+        return Seen(seen_vectors(self.path), facts, files, self.why_stale, self.source.inputs)
 
     def why_stale(self, name):
         """Why a picture must be embedded, as text; None: it need not."""
@@ -163,4 +163,4 @@ def embed_dataset(run, embedding):
         return tally, None
     if embedding.trusted and done:
         embed_known(run, embedding, embedding.trusted)
-    return tally, collect(run.log, embedding, names, done)
+    return tally, collect(run.log, embedding, names, done, run.verify)

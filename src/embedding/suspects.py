@@ -1,6 +1,7 @@
 """Which objects of a picture are suspicious: found among its segments, or read from a file."""
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -79,7 +80,17 @@ class Judge(Kept):
     def files(self, name):
         """Paths of all files that tell `made_from`, and that `objects_of` reads."""
         results = self.places(name.dataset)[0]
-        return [of(name.index) for of in (results.metrics, results.components, results.prediction)]
+        own = [of(name.index) for of in (results.metrics, results.components, results.prediction)]
+        with suppress(Exception):  # of others' datasets, any
+            samples = self._samples(name.dataset)
+            if isinstance(samples, LabelledImages):
+                picture, labels = samples.samples[name.index]
+                own += [path for path in (picture, labels) if path and Path(path).exists()]
+        return own
+
+    def inputs(self, name):
+        """Paths of the files that the prediction of a picture was made from."""
+        return provenance.inputs_of(self.places(name.dataset)[0].prediction(name.index))
 
     def made_from(self, name):
         """Digest of what the segments of a picture were made from, and what chooses among them.
@@ -274,6 +285,10 @@ class Loaded(Kept):
     def files(self, _name):
         """As of `Judge`."""
         return [self.path]
+
+    def inputs(self, _name):
+        """As of `Judge`: the file says nothing of them."""
+        return []
 
     def made_from(self, name):
         """As of `Judge`."""

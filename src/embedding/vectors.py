@@ -35,6 +35,7 @@ class Embedder(Kept):
     picture (H, W, 3) uint8 are made from; its component map lies in one of `places`, Results.
     `cut_box(picture, box)` gives that of a box in a picture from outside, for one vector.
     `embed(cuts)` takes (key, cut) and yields (key, vectors (n, F) float32), in any order.
+    `encode_text(line)` gives the vector (F,) float32 of some words, as near to what they say.
     """
 
     device: torch.device | None  # None: the first GPU of the process that embeds, or its CPU
@@ -42,6 +43,13 @@ class Embedder(Kept):
     def choose_device(self):
         """The device to compute on."""
         return self.device or inference.choose_device(0, _log)
+
+    def encode_text(self, line):
+        """See above; a SettingError where the network reads no words."""
+        raise SettingError(
+            f"the network {self.entry.name!r} that embedded the objects reads no words: embed them "
+            "by one that does, such as args.net=clip"
+        )
 
 
 @dataclass(eq=False)
@@ -70,6 +78,14 @@ class CropEmbedder(Embedder):
     def embed(self, cut):
         """See `Embedder`."""
         yield from embed_stream(self.network, cut, self.batch_size)
+
+    def encode_text(self, line):
+        """See `Embedder`."""
+        module = self.network.module
+        if not hasattr(module, "encode_text"):
+            return super().encode_text(line)
+        with torch.inference_mode():
+            return module.encode_text(line).cpu().numpy()
 
 
 @dataclass(eq=False)

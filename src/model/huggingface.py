@@ -52,17 +52,17 @@ class HuggingFace(nn.Module):
 
     def __init__(self, name):
         super().__init__()
-        transformers = _transformers()
-        folder = _folder_of(name, with_weights=True)
+        transformers = library()
+        folder = folder_of(name, with_weights=True)
         config = _config_of(name, folder)
         self.by_queries = config.model_type in _OF_QUERIES
         self.outputs = "scores" if self.by_queries else "logits"
-        self.is_flipped = _is_flipped(config, _rule_of(folder))
+        self.is_flipped = _is_flipped(config, rule_of(folder))
         if config.model_type == "oneformer":
             config.is_training = False  # which would want texts
             self.register_buffer("task", _task_tokens(name, folder, config), persistent=False)
         kind = "UniversalSegmentation" if self.by_queries else "SemanticSegmentation"
-        self.network = _loaded(getattr(transformers, f"AutoModelFor{kind}"), name, folder, config)
+        self.network = load(getattr(transformers, f"AutoModelFor{kind}"), name, folder, config)
         if self.by_queries:  # per pixel, what the last layer is given is found without it
             self.features = self._mask_features
         elif hasattr(self.network, "auxiliary_head"):
@@ -119,12 +119,12 @@ class HuggingFace(nn.Module):
         SettingError
             As for the class, the weights aside.
         """
-        _transformers()
-        folder = _folder_of(name)
-        config, rule = _config_of(name, folder), _rule_of(folder)
+        library()
+        folder = folder_of(name)
+        config, rule = _config_of(name, folder), rule_of(folder)
         is_named = config.id2label != {k: f"LABEL_{k}" for k in range(config.num_labels)}
         facts = {"classes": dict(config.id2label) if is_named else config.num_labels}
-        facts |= _normalisation(rule)
+        facts |= normalisation(rule)
         if size := _only_size(config) or _scaling(rule):
             facts["size"] = size
         if divisor := rule.get("size_divisor", rule.get("size_divisibility")):
@@ -151,7 +151,7 @@ class HuggingFace(nn.Module):
         return self.network(pixel_values=images, return_dict=True, **kwargs)
 
 
-def _transformers():
+def library():
     """The library, which from now on keeps to itself what it thinks: what matters is told here."""
     try:
         import huggingface_hub
@@ -167,8 +167,11 @@ def _transformers():
     return transformers
 
 
-def _folder_of(name, with_weights=False):
-    """The folder of a network: its own, or the copy of its repository in the hub's cache."""
+def folder_of(name, with_weights=False, setting="args.model_name"):
+    """The folder of a network: its own, or the copy of its repository in the hub's cache.
+
+    The `setting` is what a SettingError says to name a folder by.
+    """
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
@@ -191,7 +194,7 @@ def _folder_of(name, with_weights=False):
             problem = (
                 f"it could not be fetched from huggingface.co ({_first_line(error)}): fetch it "
                 f"where that is possible (`hf download {name} --local-dir <folder>`), copy the "
-                "folder here and name it, args.model_name=hf/<folder>"
+                f"folder here and name it, {setting}=hf/<folder>"
             )
         raise SettingError(f"there is no folder {name}, and {problem}") from error
 
@@ -218,17 +221,21 @@ def _fetch(name, with_weights):
     return snapshot_download(name, allow_patterns=patterns)
 
 
-def _config_of(name, folder):
-    """The configuration of a segmentation network of one of the two kinds; no other is taken."""
-    transformers = _transformers()
+def config_of(name, folder):
+    """The configuration in a folder, of any network of transformers."""
     try:
-        config = transformers.AutoConfig.from_pretrained(folder)
+        return library().AutoConfig.from_pretrained(folder)
     except Exception as error:  # a file that is damaged or something else raises nearly anything
         raise SettingError(
             f"{name} is no network of transformers ({_first_line(error)}): `hf/` takes a folder "
             "that `save_pretrained` wrote or a download gave, with a config.json that has a "
             "`model_type`"
         ) from error
+
+
+def _config_of(name, folder):
+    """The configuration of a segmentation network of one of the two kinds; no other is taken."""
+    transformers, config = library(), config_of(name, folder)
     per_pixel = transformers.models.auto.modeling_auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
     made = (config.architectures or ["no class at all"])[0]
     is_task = "Segmentation" in made or not config.architectures
@@ -242,8 +249,8 @@ def _config_of(name, folder):
     )
 
 
-def _loaded(auto_class, name, folder, config):
-    """The network, with each of its weights read from the folder."""
+def load(auto_class, name, folder, config, does="segment"):
+    """The network, with each of its weights read from the folder; what it `does` is for errors."""
     try:
         network, info = auto_class.from_pretrained(
             folder,
@@ -266,30 +273,35 @@ def _loaded(auto_class, name, folder, config):
     if wrong := missing or misshapen:
         few = ", ".join(wrong[:_LISTED]) + (", ..." if len(wrong) > _LISTED else "")
         raise SettingError(
-            f"{name} would segment by random numbers, because its weights are not those of a "
+            f"{name} would {does} by random numbers, because its weights are not those of a "
             f"{type(network).__name__}: {'lacking' if missing else 'of another shape'} are {few}; "
-            "name a network that was trained to segment, not the trunk that training begins with"
+            f"name a network that was trained to {does}, not the trunk that training begins with"
         )
     return network
 
 
 def _task_tokens(name, folder, config):
     """What tells OneFormer to segment by classes: (1, `task_seq_len`) int64, padded by zeros."""
-    try:
-        if not any((folder / file).is_file() for file in _TOKENS):
-            raise FileNotFoundError(f"none of {', '.join(_TOKENS)}")  # it would take an empty one
-        tokenizer = _transformers().AutoTokenizer.from_pretrained(folder)
-    except Exception as error:
-        raise SettingError(
-            f"the tokenizer of {name} cannot be read ({_first_line(error)}): OneFormer is told its "
-            "task in words, so its folder needs the files of its tokenizer beside config.json"
-        ) from error
+    tokenizer = tokenizer_of(name, folder, "OneFormer is told its task in words")
     length = config.task_seq_len
     words = tokenizer(_TASK, padding="max_length", max_length=length, truncation=True)
     return torch.tensor([words["input_ids"]]) * torch.tensor([words["attention_mask"]])
 
 
-def _rule_of(folder):
+def tokenizer_of(name, folder, reason):
+    """The tokenizer in a folder; without one a SettingError, which gives the `reason` for it."""
+    try:
+        if not any((folder / file).is_file() for file in _TOKENS):
+            raise FileNotFoundError(f"none of {', '.join(_TOKENS)}")  # it would take an empty one
+        return library().AutoTokenizer.from_pretrained(folder)
+    except Exception as error:
+        raise SettingError(
+            f"the tokenizer of {name} cannot be read ({_first_line(error)}): {reason}, so its "
+            "folder needs the files of its tokenizer beside config.json"
+        ) from error
+
+
+def rule_of(folder):
     """What the image processor in a folder was set to, by name; empty where there is none."""
     whole = _read(folder / "processor_config.json")
     return whole.get("image_processor") or _read(folder / "preprocessor_config.json")
@@ -305,7 +317,7 @@ def _read(file):
         raise SettingError(f"{file} is damaged: {_first_line(error)}") from error
 
 
-def _normalisation(rule):
+def normalisation(rule):
     """`mean` and `std` of RGB in 0..1; empty where the image processor does not tell them."""
     is_wanted = rule.get("do_normalize", "image_mean" in rule)
     if not rule or (is_wanted and "image_mean" not in rule):

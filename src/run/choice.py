@@ -5,7 +5,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from src.errors import SettingError
-from src.store.paths import Results
+from src.store.paths import Results, stored_net
 
 
 def embeddings_file(args, model_name, log):
@@ -21,7 +21,7 @@ def embeddings_file(args, model_name, log):
     """
     tables = Results(args["io_path"], model_name).all_embeddings()
     sizes = ("*" if args[key] is None else f"{args[key]:g}" for key in ("min_height", "min_width"))
-    pattern = "_".join(["embeddings", *sizes, (args["net"] or "*").replace("/", "_") + ".p"])
+    pattern = "_".join(["embeddings", *sizes, stored_net(args["net"] or "*") + ".p"])
     found = [path for path in tables if fnmatch(path.name, pattern)]
     if not found:
         there = ", ".join(path.name for path in tables) or "none"

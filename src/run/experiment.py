@@ -10,6 +10,7 @@ import difflib
 import inspect
 import json
 import logging
+import os
 import re
 import signal
 import sys
@@ -107,6 +108,7 @@ class _StrictExperiment(Experiment):
     def run_commandline(self, argv=None):
         """Run from the command line; Ctrl-C, SIGTERM and SIGHUP end the run cleanly."""
         self._on_command_line = True
+        _open_streams()
         try:
             with stops_raise():
                 return super().run_commandline(argv)
@@ -313,6 +315,13 @@ def _base_folder(script_file):
     folder = Path(script_file or ".").resolve().parent
     repository = REPOSITORY.resolve()
     return repository if repository in (folder, *folder.parents) else folder
+
+
+def _open_streams():
+    """Let what is printed go nowhere where it has no place to go, as in some daemons."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (stays open)
 
 
 def _gather(script, base_dir):

@@ -42,9 +42,10 @@ class Kind(NamedTuple):
             return
         allowed = self.words if none is None else f"{self.words}, or None ({none})"
         typed = "..." if isinstance(value, float) else value  # 1e5 has come as 100000.0
-        hint = self.hint and "; " + self.hint.format(name=name, value=typed)
+        is_close = value == "" or _is_list(value)  # to write it otherwise would not help
+        hint = self.hint and not is_close and "; " + self.hint.format(name=name, value=typed)
         about = about and f" [{about}]"
-        raise SettingError(f"`{name}` must be {allowed}, got {value!r}{hint}{about}")
+        raise SettingError(f"`{name}` must be {allowed}, got {value!r}{hint or ''}{about}")
 
 
 @dataclass(frozen=True)
@@ -272,7 +273,12 @@ _QUOTE_HINT = "quote it to keep it text: '{name}=\"{value}\"'"
 _LIST_HINT = "write {name}=[{value}], and commas between several"
 
 ANYTHING = Kind("anything", lambda value: True, _as_list)
-PATH = Kind("the path of a file or folder", _is_text, _expanded, _QUOTE_HINT)
+PATH = Kind(
+    "the path of a file or folder",
+    lambda value: _is_text(value) and value.strip() != "",  # "" would be the folder in here
+    _expanded,
+    _QUOTE_HINT,
+)
 NAMES = Kind("a name or a list of names, such as [streets,streets_ood]", _are_names, _as_names)
 LENGTH = Kind(
     "a whole number >= 1 (pixels), or a share of the picture's height such as 0.125",

@@ -24,8 +24,8 @@ from src.run.gone import keep_up
 from src.run.kept import Kept
 from src.segmentation import inference
 from src.segmentation.class_maps import RawOutput, read_output, stored_outputs
-from src.store import arrays, provenance
-from src.store.paths import Results
+from src.store import arrays, provenance, tables
+from src.store.paths import Results, indices_in
 from src.store.seen import Seen
 
 _log = logging.getLogger(__name__)
@@ -58,8 +58,7 @@ def predict_dataset(run, predictor, indices, forget=False):
     for name, _ in tally.failed:  # later stages look again at what is left of another picture
         with suppress(OSError):
             os.utime(results.prediction(int(name.removeprefix("image "))))
-    if predictor.stray_ids:
-        run.log.warning("%s", predictor.told_stray_ids(predictor.stray_ids))
+    predictor.tell_stray_ids(run.log)
     return tally
 
 
@@ -164,20 +163,38 @@ class Predictor(Kept):
     def _are_classes(self):
         return class_ids.are_classes(self.data)
 
-    @cached_property
+    @property
     def stray_ids(self):
-        """Pixels by label id, of ids without a class, in the pictures that were stored here."""
-        return Counter()
+        """Pixels by label id, of ids without a class, in all pictures that are predicted."""
+        counts, folder = Counter(), self.results.folder("input")
+        for index in indices_in(folder, "stray"):
+            with suppress(OSError, ValueError):  # it is only told
+                counts.update(tables.read_table(self.results.stray_ids(index))["pixels"])
+        return counts
 
-    def _without_stray_ids(self, ground_truth):
-        """Count them, and make them no label; a SettingError where they may not be."""
-        if ground_truth is None or not self._are_classes.any():
+    def _without_stray_ids(self, index, ground_truth):
+        """Note them, and make them no label; a SettingError where they may not be."""
+        path, found = self.results.stray_ids(index), {}
+        if ground_truth is not None and self._are_classes.any():
+            found = class_ids.stray_ids(ground_truth, self._are_classes)
+        if not found:
+            if (
+                path.exists()
+            ):  # of other labels; a full or read-only disk is told by what is written
+                path.unlink()
             return ground_truth
-        found = class_ids.stray_ids(ground_truth, self._are_classes)
-        if found and not self.may_stray:
+        if not self.may_stray:
             raise SettingError(self.told_stray_ids(found))
-        self.stray_ids.update(found)
+        tables.write_table(path, {"pixels": found}, {})
         return np.where(np.isin(ground_truth, list(found)), NO_LABEL, ground_truth)
+
+    def tell_stray_ids(self, log):
+        """Warn of label ids without a class; a SettingError where there may be none."""
+        counts = self.stray_ids
+        if counts and not self.may_stray:
+            raise SettingError(self.told_stray_ids(counts))
+        if counts:
+            log.warning("%s", self.told_stray_ids(counts))
 
     def told_stray_ids(self, counts):
         """A sentence about label ids without a class, `counts` of pixels by id."""
@@ -192,7 +209,7 @@ class Predictor(Kept):
 
     def store(self, index, prediction):
         """Write a prediction, and with form="none" what stage 2 makes of it."""
-        truth = self._without_stray_ids(prediction.ground_truth)
+        truth = self._without_stray_ids(index, prediction.ground_truth)
         prediction = replace(prediction, ground_truth=truth)
         is_measured = self.form == "none"
         if is_measured:

@@ -58,14 +58,23 @@ def check_files(**paths):
     """Refuse files that cannot be written, before the work that goes into them.
 
     `paths` are by name of the setting: `coco`, `csv`, `parquet`; None: not wanted. A SettingError
-    says that a folder has that name or lets nothing be written into it, or a package is missing.
+    says that a folder has that name or lets nothing be written into it, two have the same name, or
+    a package is missing.
     """
+    names = defaultdict(list)
+    for name, path in paths.items():
+        if path is not None:
+            names[os.path.realpath(path)].append(f"`args.{name}`")
+    for path, of_path in names.items():
+        if len(of_path) > 1:
+            raise SettingError(f"{' and '.join(of_path)} would both be {path}: choose another")
     for name, path in paths.items():
         if path is None:
             continue
         path = Path(path).absolute()
-        if path.is_dir():
-            raise SettingError(f"`args.{name}` must be the name of a file, {path} is a folder")
+        if path.exists() and not path.is_file():
+            what = "a folder" if path.is_dir() else "something else"
+            raise SettingError(f"`args.{name}` must be the name of a file, {path} is {what}")
         folder = next(folder for folder in path.parents if folder.exists())
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
             raise SettingError(
@@ -229,6 +238,27 @@ def _as_cell(name, value):
         return value
     # a path still leads there
     return f"./{value}" if name in ("image_path", "file_name") else f"'{value}"
+
+
+def write_groups(path, groups):
+    """Write groups of objects as <path>.csv, a row each, and <path>.json, with their objects.
+
+    `groups` are dicts of plain values, the same keys each: columns of the CSV file, but `members`,
+    a list. Missing folders are made.
+    """
+    groups = [{name: _as_utf8(value) for name, value in group.items()} for group in groups]
+    columns = [name for name in groups[0] if name != "members"]
+    with whole_file(f"{path}.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(columns)
+        rows.writerows([_as_cell(name, group[name]) for name in columns] for group in groups)
+    for group in groups:
+        group["members"] = [
+            {name: _as_utf8(value) for name, value in entry.items()} for entry in group["members"]
+        ]
+    with whole_file(f"{path}.json") as part:
+        lines = [json.dumps(group, allow_nan=False, ensure_ascii=False) for group in groups]
+        part.write_text('{"groups": [\n' + ",\n".join(lines) + "\n]}\n", encoding="utf-8")
 
 
 def write_parquet(path, table, rows, names, tags=None):

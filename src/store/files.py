@@ -36,9 +36,14 @@ def whole_file(path):
     Raises
     ------
     WriteError
-        The disk is full, or takes no file here. The old file stays.
+        The disk is full, or takes no file here, or there is something else than a file, such as a
+        device. What is there stays.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise WriteError(
+            f"{path} cannot be written, as it is no file: move it away, or choose another"
+        )
     # the host and the process tell whether it is still being written
     writer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(8)}"
     part = path.with_name(f".{path.name}.{writer}.tmp")

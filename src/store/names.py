@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from src.errors import SettingError
-from src.store.files import locked, read_text, whole_file
+from src.store.files import locked, prepare, read_text, whole_file
 from src.store.paths import name_path
 from src.store.sealed import as_json, as_stored
 
@@ -31,7 +31,7 @@ def read(io_path, kind, name):
             raise ValueError("it holds no object")
         if not isinstance(facts.get("stands_for", ""), str):
             raise ValueError(f"`stands_for` is {facts['stands_for']!r}")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # `note` says that there can be none
         return {}
     except (OSError, ValueError, RecursionError) as error:
         raise SettingError(
@@ -53,7 +53,7 @@ def note(io_path, kind, name, **facts):
     facts = as_stored(facts)
     if read(io_path, kind, name).items() >= facts.items():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    prepare(path.parent)
     with locked(path):
         there = read(io_path, kind, name)
         meant = there.get("stands_for"), facts.get("stands_for")

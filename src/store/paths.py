@@ -10,6 +10,7 @@ from src.errors import SettingError
 
 MAKERS = {  # of the files whose names begin like that
     "input": "pred_images.py",
+    "stray": "pred_images.py",
     "metrics": "src/MetaSeg/main.py",
     "components": "src/MetaSeg/main.py",
     "vectors": "compute_embeddings.py",
@@ -40,6 +41,10 @@ class Results:
     def prediction(self, index):
         """Path of the class probabilities of one picture, written by stage 1."""
         return self.folder("input") / f"input{index}.hdf5"
+
+    def stray_ids(self, index):
+        """Path of the label ids without a class in one picture that has any, noted by stage 1."""
+        return self.folder("input") / f"stray{index}.p"
 
     def metrics(self, index):
         """Path of the table of the segments of one picture, written by stage 2."""
@@ -72,10 +77,10 @@ class Results:
         """Path of the table of embedded segments, collected by stage 4.
 
         `min_size` is the smallest height and width of a segment, pixels or shares of the picture's
-        height; `net` the network that made the vectors, such as timm/<name>.
+        height; `net` the network that made the vectors, such as timm/<name>, see `net_of`.
         """
         height, width = min_size
-        name = f"embeddings_{height:g}_{width:g}_{net.replace('/', '_')}.p"
+        name = f"embeddings_{height:g}_{width:g}_{stored_net(net)}.p"
         return Path(self.io_path, "embeddings", self.model, name)
 
     def all_embeddings(self):
@@ -130,6 +135,12 @@ def name_path(io_path, kind, name):
     return Path(io_path, "names", kind, f"{plain_name(name)}.json")
 
 
+def drawings_below(folder):
+    """Folders of pictures that were drawn for people, where a folder is one of results: a list."""
+    is_of_results = Path(folder, "names").is_dir() and Path(folder, "input").is_dir()
+    return [Path(folder, kind) for kind in ("pictures/rating", "analysis") if is_of_results]
+
+
 def indices_in(folder, stem):
     """Ascending numbers of the files <stem><number>.hdf5 and .p in a folder, if there is one."""
     names = (re.fullmatch(rf"{stem}(\d+)\.(?:hdf5|p)", path.name) for path in _files(folder))
@@ -162,10 +173,32 @@ def known_vectors(table):
     return vectors_folder(table) / "known.p"
 
 
+def seen_vectors(table):
+    """Path of what stage 4 has seen of the files that a table is collected from; see `seen`."""
+    return vectors_folder(table) / "seen.json"
+
+
+def judged_pictures(table):
+    """Path of what is known of all segments of the pictures that a table is collected from."""
+    return vectors_folder(table) / "judged.p"
+
+
 def tags_path(table):
     """Path of the tags of a table of embedded segments: JSON, beside it."""
     path = Path(table)
     return path.with_name(f"{path.name.removesuffix('.p')}_tags.json")
+
+
+def groups_path(table):
+    """Path of the groups found in a table of embedded segments: JSON, beside its tags."""
+    path = Path(table)
+    return path.with_name(f"{path.name.removesuffix('.p')}_groups.json")
+
+
+def duplicates_path(table):
+    """Path, without its suffix, of the picture of a table's near duplicates: beside it."""
+    path = Path(table)
+    return path.with_name(f"{path.name.removesuffix('.p')}_duplicates")
 
 
 def min_size_of(table):
@@ -183,10 +216,15 @@ def min_size_of(table):
     return tuple(float(size) if "." in size else int(size) for size in name.group(1, 2))
 
 
+def stored_net(net):
+    """Name of a network that makes vectors as the names of files have it."""
+    return net.replace("/", "_", 1).replace("/", "--")
+
+
 def net_of(table):
     """Name of the network that made the vectors, as the name of their table has it, or None."""
     name = re.fullmatch(_TABLE, Path(table).name)
-    return name and name[3].replace("timm_", "timm/", 1)
+    return name and re.sub("^(timm|hf)_", r"\1/", name[3]).replace("--", "/")
 
 
 def _files(folder):

@@ -130,10 +130,7 @@ def check_inputs(prediction):
 
     `prediction` is what it says that it was made from. Another file there is a ValueError.
     """
-    for name in ("image", "labels", "output"):
-        noted = prediction.get(name) or {}
-        if _SEEN not in noted:
-            continue
+    for noted in _inputs_of(prediction):
         try:
             now = content(path_of(noted), noted)
         except OSError:
@@ -143,6 +140,19 @@ def check_inputs(prediction):
                 f"{path_of(noted)} has changed since the picture was predicted; run pred_images.py "
                 "again"
             )
+
+
+def _inputs_of(prediction):
+    noted = (prediction.get(name) for name in ("image", "labels", "output"))
+    return [of_file for of_file in noted if isinstance(of_file, dict) and _SEEN in of_file]
+
+
+def inputs_of(path):
+    """Paths of what a prediction was made from, as its file says; none where that is broken."""
+    try:
+        return [path_of(noted) for noted in _inputs_of(made_from(path) or {})]
+    except (OSError, ValueError):
+        return []
 
 
 def path_of(noted):

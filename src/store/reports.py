@@ -3,7 +3,9 @@
 import csv
 import logging
 import warnings
+from contextlib import contextmanager
 from functools import lru_cache
+from unicodedata import category
 
 import matplotlib
 import numpy as np
@@ -22,6 +24,8 @@ CJK_FONTS = (
     *("Hiragino Sans", "Apple SD Gothic Neo", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic"),
     *("SimHei", "MS Gothic", "Arial Unicode MS"),
 )
+EMOJI_FONTS = "Noto Emoji", "Symbola", "Segoe UI Emoji", "Segoe UI Symbol"  # outlines, no bitmaps
+JOINERS = "\u200c\u200d"  # of letters and emoji; other signs of format turn what follows around
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +58,8 @@ def text_table(header, rows):
 def _cell(value):
     if isinstance(value, float):
         return f"{value:.3f}"
+    if isinstance(value, str) and value:
+        return one_line(value)
     return "-" if value is None else str(value)
 
 
@@ -65,20 +71,36 @@ def plain(values):
 
 def write_csv(path, header, rows):
     """Write a table as CSV; None becomes an empty cell, and missing folders are made."""
-    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+    how = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}  # not all is UTF-8
+    with whole_file(path) as part, part.open("w", **how) as file:
         csv.writer(file).writerows([header, *rows])
 
 
 @lru_cache
 def fonts():
-    """Font families of texts: what matplotlib is set to, then for its gaps those here with CJK."""
+    """Font families of texts: matplotlib's, then for its gaps those here with CJK and emoji."""
     there = set(get_font_names())
-    return *matplotlib.rcParams["font.family"], *(name for name in CJK_FONTS if name in there)
+    others = (name for name in (*CJK_FONTS, *EMOJI_FONTS) if name in there)
+    return *matplotlib.rcParams["font.family"], *others
+
+
+def drawable(text):
+    """A text that fonts can draw: escapes for what of a file name is not UTF-8."""
+    return str(text).encode(errors="backslashreplace").decode()
+
+
+def one_line(name):
+    """A name without line breaks, tabs and what else cannot be seen, and not empty."""
+    signs = ((sign, category(sign)) for sign in drawable(name))
+    seen = (
+        " " if kind == "Cc" else sign for sign, kind in signs if kind != "Cf" or sign in JOINERS
+    )
+    return " ".join("".join(seen).split()) or "(no name)"
 
 
 def label(name):
     """A name as a plot can show it: one line, not too long, nor hidden for a `_` at its start."""
-    name = " ".join(str(name).encode(errors="backslashreplace").decode().split())
+    name = one_line(name)
     if len(name) > LONGEST_NAME:
         half = LONGEST_NAME // 2
         name = f"{name[: half - 1]}…{name[-half:]}"
@@ -95,13 +117,21 @@ def save_figure(path, figure, suffixes=("png", "pdf")):
         text.set_parse_math(False)
         text.set_fontfamily(fonts())
     dpi = min(DPI, MOST_PX / max(figure.get_size_inches()))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.filterwarnings("always", "Glyph")
+    with missing_letters_told(path):
         for suffix in suffixes:
             with whole_file(f"{path}.{suffix}") as part:
                 figure.savefig(part, dpi=dpi, format=suffix)
+
+
+@contextmanager
+def missing_letters_told(path):
+    """Log, instead of matplotlib's warnings, that no font here has all letters of a picture."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", "Glyph")
+        yield
     if any(str(warning.message).startswith("Glyph") for warning in caught):
         _log.warning(
-            "%s: no font here has all its letters; install fonts-noto-cjk and delete %s",
+            "%s: no font here has all its letters; install fonts-noto-cjk or fonts-symbola and "
+            "delete %s",
             path, matplotlib.get_cachedir(),
         )  # fmt: skip

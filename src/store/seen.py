@@ -26,10 +26,11 @@ class Seen:
     is always read, as the next change may have the same time.
     """
 
-    path: Path  # of the file that keeps it, JSON
+    path: Path  # of the file that keeps it, JSON: a list of state and inputs by image
     facts: dict  # what is the same for all images that are judged, such as settings
     files: Callable  # gives of an image the paths of its results, and of all they depend on
     why: Callable  # reads these: why an image must be worked on, as text; None: it is done
+    inputs: Callable = lambda image: ()  # reads these: paths of more that they name, may be missing
 
     @contextmanager
     def looking(self, verify=False, keep=True):
@@ -37,36 +38,40 @@ class Seen:
 
         `verify`: read all files. `keep`: note what is found, at the end.
         """
-        before = {} if verify else _read(self.path)
+        before = {} if verify else read_states(self.path)
         facts, found = provenance.digest(self.facts | {"formats": provenance.FORMATS}), {}
 
         def why(image):
-            state = _state(facts, self.files(image))
-            if state is not None and before.get(str(image)) == state:
+            paths, noted = self.files(image), before.get(str(image))
+            if noted and noted[0] == state_of(facts, paths, noted[1:]):
                 return None
+            inputs = list(map(str, self.inputs(image)))
+            state = state_of(facts, paths, inputs)
             reason = self.why(image)
-            found[str(image)] = state if reason is None else None
+            found[str(image)] = [state, *inputs] if state and reason is None else None
             return reason
 
         try:
             yield why
         finally:
             if keep and found:
-                with suppress(OSError, WriteError):  # it only saves time
-                    _update(self.path, found)
+                note(self.path, found)
 
 
-def _state(facts, paths):
-    """What changes with the facts, and with any of some files.
+def state_of(facts, paths, inputs=()):
+    """What changes with the facts, text, and with any of some files; itself text.
 
-    None: one is missing, or has changed just now.
+    None: one of `paths` is missing, or one has changed just now. To be asked before they are read.
     """
     newest, states = time.time_ns() - _SETTLED_NS, [facts]
-    for path in paths:
+    for path in [*paths, *inputs]:
         try:
             file = os.stat(path)  # noqa: PTH116 (thousands of files)
-        except FileNotFoundError:
-            return None
+        except OSError:
+            if path not in inputs:
+                return None
+            states.append(None)
+            continue
         changed = file.st_mtime_ns, file.st_ctime_ns
         if max(changed) > newest:
             return None
@@ -74,18 +79,18 @@ def _state(facts, paths):
     return hashlib.sha256(repr(states).encode()).hexdigest()[:32]
 
 
-def _read(path):
-    """States by image; none where the file is missing or broken."""
+def read_states(path):
+    """Lists of state and inputs by image; none where the file is missing or broken."""
     try:
         return dict(json.loads(read_sealed(path)))
     except (OSError, ValueError, TypeError, RecursionError):
         return {}
 
 
-def _update(path, found):
-    """Note the states of some images, and forget those that are None."""
-    with locked(path):  # other shards note theirs
-        there = _read(path)
+def note(path, found):
+    """Note what is found of some images, forget those that are None; where it can be written."""
+    with suppress(OSError, WriteError), locked(path):  # other shards note theirs
+        there = read_states(path)
         states = {image: state for image, state in (there | found).items() if state is not None}
         if states != there:
             with sealed_file(path) as file:

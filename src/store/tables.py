@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from src.errors import SettingError
-from src.records import ObjectTable
+from src.records import ImageName, ObjectTable
 from src.store.files import read_text, whole_file
 from src.store.paths import plain_name
 from src.store.safe_pickle import Pickler, load
@@ -140,6 +140,9 @@ def read_embeddings(path):
         _check(columns)
         known = {"image_level_index", *_OF_IMAGES.values(), *_OF_ROWS.values(), *_SEGMENTS}
         facts = {name: value for name, value in content.items() if name not in known}
+        for name in ("made_from", "reduced_by"):
+            if not isinstance(facts.get(name), dict | None):
+                raise TypeError(f"its {name} must be a dict, got {facts[name]!r}")
         return ObjectTable(columns, {"made_from": None} | facts)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise SettingError(str(broken(path, error))) from error
@@ -181,6 +184,60 @@ def read_objects(path):
         raise broken(path, error) from error
 
 
+def write_judged(path, facts, made_from):
+    """Store what is known of all segments of many pictures; see `write_table`.
+
+    `facts` are those of `Judge.objects_of` by ImageName; those of a picture whose
+    vectors are not all finite have the list "not_finite", numbers of segments.
+    """
+    content = {}
+    for dataset in dict.fromkeys(name.dataset for name in facts):
+        indices, those = zip(*_of_dataset(facts, dataset), strict=True)
+        segments, left_out = (
+            {key: [of[what][key] for of in those] for key in those[0][what]}
+            for what in ("segments", "left_out")
+        )
+        content[dataset] = {
+            "image_index": np.array(indices),
+            "segment_counts": np.array([len(of) for of in next(iter(segments.values()))]),
+            "segments": {key: np.concatenate(columns) for key, columns in segments.items()},
+            "left_out": {key: np.array(counts) for key, counts in left_out.items()},
+            "not_finite": {
+                at: of["not_finite"] for at, of in enumerate(those) if of.get("not_finite")
+            },
+        }
+    write_table(path, {"datasets": content}, made_from)
+
+
+def _of_dataset(facts, dataset):
+    return [(name.index, of) for name, of in facts.items() if name.dataset == dataset]
+
+
+def read_judged(path):
+    """Read what was given to `write_judged`: facts by ImageName, and what they were made from.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        The file is missing; it is broken, or is no such table.
+    """
+    content, facts = read_pickle(path), {}
+    try:
+        for dataset, of in content["datasets"].items():
+            ends = np.cumsum(of["segment_counts"])[:-1]
+            segments = {key: np.split(column, ends) for key, column in of["segments"].items()}
+            left_out = {key: counts.tolist() for key, counts in of["left_out"].items()}
+            for at, index in enumerate(of["image_index"].tolist()):
+                facts[ImageName(dataset, index)] = {
+                    "segments": {key: columns[at] for key, columns in segments.items()},
+                    "left_out": {key: counts[at] for key, counts in left_out.items()},
+                    "not_finite": of["not_finite"].get(at, []),
+                }
+        return facts, content["made_from"]
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise broken(path, error) from error
+
+
 def no_objects(facts=None):
     """An ObjectTable without rows."""
     names = {"image_level_index", *_OF_IMAGES.values(), *_OF_ROWS.values()}
@@ -191,22 +248,22 @@ def no_objects(facts=None):
 def _columns(content):
     """The columns of an ObjectTable, from a file of any age."""
     images, rows = len(content["image_path"]), len(content["component_index"])
-    of_row = np.asarray(content["image_level_index"], np.int64)
+    of_row = _whole(content["image_level_index"])
     if np.min(of_row, initial=0) < 0:
         raise IndexError("its rows lead to pictures below 0")
-    sizes = np.asarray(content.get("image_size", np.full((images, 2), -1)), np.int64)
+    sizes = _whole(content.get("image_size", np.full((images, 2), -1)))
     columns = {
-        "image_index": np.asarray(content["image_index"], np.int64)[of_row],
+        "image_index": _whole(content["image_index"])[of_row],
         "image_size": sizes.reshape(images, 2)[of_row],
         "image_made_from": as_column(content.get("image_made_from", [""] * images))[of_row],
-        "component_index": np.asarray(content["component_index"], np.int64),
-        "true_id": np.asarray(content["gt"], np.int64),
-        "predicted_id": np.asarray(content["pred"], np.int64),
-        "box": np.asarray(content["box"], np.int64).reshape(rows, 4),
-        "segment_size": np.asarray(content.get("segment_size", np.full(rows, -1)), np.int64),
+        "component_index": _whole(content["component_index"]),
+        "true_id": _whole(content["gt"]),
+        "predicted_id": _whole(content["pred"]),
+        "box": _whole(content["box"]).reshape(rows, 4),
+        "segment_size": _whole(content.get("segment_size", np.full(rows, -1))),
     }
-    segments = np.asarray(content.get("segments", columns["component_index"]), np.int64)
-    counts = np.asarray(content.get("segment_counts", np.ones(rows)), np.int64)
+    segments = _whole(content.get("segments", columns["component_index"]))
+    counts = _whole(content.get("segment_counts", np.ones(rows)))
     ends = np.cumsum(counts)
     parts = zip((ends - counts).tolist(), ends.tolist(), strict=True)
     columns["segments"] = as_column([segments[start:stop] for start, stop in parts])
@@ -217,19 +274,37 @@ def _columns(content):
     if iou is None:
         pairs = zip(ious, columns["component_index"], strict=True)
         iou = [of_image[number - 1] for of_image, number in pairs]
-    columns["predicted_iou"] = np.asarray(iou, np.float32)
+    columns["predicted_iou"] = _decimal(iou)
     suspicion = content.get("suspicion", 1 - columns["predicted_iou"])
-    columns["suspicion"] = np.asarray(suspicion, np.float32)
-    columns["novelty"] = np.asarray(content.get("novelty", np.full(rows, np.nan)), np.float32)
+    columns["suspicion"] = _decimal(suspicion)
+    columns["novelty"] = _decimal(content.get("novelty", np.full(rows, np.nan)))
     if "thumbnail" in content:
         columns["thumbnail"] = as_column(content["thumbnail"])
     if "annotated" in content:
         columns["annotated"] = np.asarray(content["annotated"])
     for name in VECTORS:
         if name in content:
-            vectors = np.asarray(content[name], np.float32)
+            vectors = _decimal(content[name])
             columns[name] = vectors if rows else vectors.reshape(0, *vectors.shape[1:] or (0,))
     return columns
+
+
+def _whole(values):
+    """Whole numbers as int64; others are refused, as half a segment would lead to another one."""
+    numbers = np.asarray(values)
+    is_number = numbers.dtype.kind in "biuf" or not numbers.size
+    with np.errstate(invalid="ignore"):  # infinite, or no number
+        whole = numbers.astype(np.int64, copy=False) if is_number else None
+    if not is_number or (whole != numbers).any():
+        raise ValueError(f"it has {numbers.dtype} where whole numbers belong")
+    return whole
+
+
+def _decimal(values):
+    numbers = np.asarray(values)
+    if numbers.size and numbers.dtype.kind not in "biuf":
+        raise ValueError(f"it has {numbers.dtype} where numbers belong")
+    return numbers.astype(np.float32, copy=False)
 
 
 def _check(columns):

@@ -1,11 +1,11 @@
 """Tags that the explorer's user gave to segments."""
 
-import json
 import os
 from pathlib import Path
 
 from src.errors import SettingError
-from src.store.files import locked, prepare, read_text, whole_file
+from src.store.files import locked, prepare
+from src.store.of_objects import read_values, write_values
 
 
 def change_tags(path, changes):
@@ -36,18 +36,8 @@ def change_tags(path, changes):
     with locked(path):
         tags = {tuple(key): tag for *key, tag in read_tags(path)} | changes
         entries = [(*key, tag) for key, tag in tags.items() if tag]
-        _write(path, entries)
+        write_values(path, "tag", entries)
     return entries
-
-
-def _write(path, tags):
-    """Store tags as JSON that a person can read."""
-    names = "dataset", "image_index", "component_index", "box", "tag"
-    lines = [json.dumps(dict(zip(names, entry, strict=True)), ensure_ascii=False) for entry in tags]
-    content = '{"tags": [\n' + ",\n".join(lines) + "\n]}\n"
-    with whole_file(path) as part:
-        # names of folders need not be UTF-8, and come back from an escape of JSON
-        part.write_text(content, encoding="utf-8", errors="backslashreplace")
 
 
 def read_tags(path):
@@ -61,16 +51,7 @@ def read_tags(path):
     SettingError
         The file is broken.
     """
-    path = Path(path)
-    if not os.path.lexists(path):
-        return []
-    try:
-        entries = json.loads(read_text(path))["tags"]
-        if not isinstance(entries, list):
-            raise TypeError(f"`tags` is {entries!r}")
-        return [_as_tag(**entry) for entry in entries]
-    except (KeyError, OSError, RecursionError, TypeError, ValueError) as error:
-        raise SettingError(f"{path} is broken ({error}); mend it or move it away") from error
+    return read_values(path, "tag", _check)
 
 
 def is_text(tag):
@@ -80,10 +61,6 @@ def is_text(tag):
     return tag.isascii() or tag == tag.encode("utf-8", "replace").decode("utf-8")
 
 
-def _as_tag(*, dataset, image_index, component_index, box, tag):
-    numbers = image_index, component_index, *box
-    if len(box) != 4 or any(type(number) is not int for number in numbers):
-        raise TypeError(f"a tag has the numbers {numbers}")
-    if not (isinstance(dataset, str) and is_text(tag)):
-        raise ValueError(f"a tag has the texts {(dataset, tag)!r}")
-    return dataset, image_index, component_index, tuple(box), tag
+def _check(tag):
+    if not is_text(tag):
+        raise ValueError(f"a tag is {tag!r}")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from src.errors import SettingError, missing_weights
-from src.store.files import whole_file
+from src.store.files import check_file, whole_file
 
 _log = logging.getLogger(__name__)
 _LISTED = 5  # keys named in a message
@@ -57,6 +57,11 @@ def load_weights(network, path, name):
         f"{key} is {tuple(state[key].shape)} in the file, {tuple(tensor.shape)} in the network"
         for key, tensor in own.items()
         if key in state and state[key].shape != tensor.shape
+    ]
+    misshapen += [  # what could not be copied, or only in part
+        f"{key} is {tensor.dtype}, {tensor.layout}, on {tensor.device}"
+        for key, tensor in state.items()
+        if key in own and (tensor.is_complex() or tensor.layout != torch.strided or tensor.is_meta)
     ]
     if misshapen:
         raise SettingError(_misfit(path, name, "has tensors of another shape", misshapen))
@@ -151,6 +156,7 @@ def read_torch(path):
 
     Nothing in the file is run. A missing, damaged or hostile file raises nearly any exception.
     """
+    check_file(path)
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()  # torch stores the checksums, and does not look at them

@@ -12,6 +12,7 @@ READERS = {  # by what a file's name begins with, and the kind whose format numb
     "metrics": (tables.read_table, "segments"),
     "components": (arrays.read_components, "segments"),
     "vectors": (lambda path: vars(tables.read_objects(path)[0]), "vectors"),
+    "judged": (lambda path: tables.read_judged(path)[0], "vectors"),
     "embeddings": (lambda path: vars(tables.read_embeddings(path)), "vectors"),
 }
 
