@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 import urllib.request
+import zipfile
 from contextlib import asynccontextmanager, contextmanager
 from types import SimpleNamespace
 
@@ -240,6 +241,12 @@ def test_the_page_answers_pointer_and_keys_and_opens_further_figures(tmp_path):
                 await tag_all(other, "settee")
                 await page.shows(has_sofa, "the other's tag")  # the first has that colour too
                 keep(await page.grab(), "browser_tag_of_another")
+                how = dict(behavior="allow", downloadPath=str(tmp_path))
+                await other.ask("Browser.setDownloadBehavior", **how)
+                await other.press("e")
+                await found(tmp_path / "settee.zip")
+                with zipfile.ZipFile(tmp_path / "settee.zip") as file:
+                    assert "settee/segments.csv" in file.namelist()
                 await page.value("document.getElementById('end').click()")
                 await page.comes("ask.open && ask.innerText.includes('Another one is')", True)
                 keep(await page.grab(), "browser_end")
@@ -266,6 +273,14 @@ def test_the_page_answers_pointer_and_keys_and_opens_further_figures(tmp_path):
         log = explorer.stderr.read()
     assert explorer.returncode == 0, log
     assert "Completed" in log and "Traceback" not in log and "WARNING" not in log, log
+
+
+async def found(path):
+    """Wait until a file is there."""
+    deadline = time.monotonic() + DEADLINE
+    while not path.is_file():
+        assert time.monotonic() < deadline, f"{path} has not come"
+        await asyncio.sleep(0.02)
 
 
 async def tag_all(page, tag):
@@ -432,6 +447,28 @@ def test_a_figure_can_be_downloaded_and_closed_but_the_map_stays(visit):
             for number in (1, 2):
                 await page.write_message(json.dumps({"close": number}))
             assert json.loads(await page.read_message())["figures"] == [[1, "Map"]]
+
+    visit(visitor)
+
+
+def test_an_export_is_offered_as_a_download(visit, tmp_path):
+    (tmp_path / "Kühe" / "data").mkdir(parents=True)
+    (tmp_path / "Kühe" / "data" / "1.txt").write_text("one")
+
+    async def visitor(here):
+        client = AsyncHTTPClient()
+        async with here.page() as page:
+            key = json.loads(await page.read_message())["viewer"]
+            here.figure.canvas.manager.viewer.hand_out(tmp_path / "Kühe")
+            assert json.loads(await page.read_message())["download"] == 0
+        answer = await client.fetch(f"{here.address}{key}/0/folder.zip")
+        named = answer.headers["Content-Disposition"]
+        assert named == "attachment; filename*=UTF-8''K%C3%BChe.zip"
+        with zipfile.ZipFile(io.BytesIO(answer.body)) as file:
+            assert file.read("Kühe/data/1.txt") == b"one"
+        for missing in (f"{key}/1/folder.zip", "nobody/0/folder.zip"):
+            with pytest.raises(HTTPClientError, match="404"):
+                await client.fetch(here.address + missing)
 
     visit(visitor)
 

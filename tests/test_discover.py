@@ -1695,12 +1695,12 @@ def test_e_exports_the_selection_as_coco_csv_and_crops(hand):
     hand.press("l")
     hand.draw_around([0, 1])
     hand.press("n", *"cow", "enter", "e")
-    folder = hand.out_dir / "selection_1"
+    folder = hand.out_dir / "cow"
     assert hand.message() == f"exported 2 objects to {folder}"
     with (folder / "segments.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [(line["component"], line["tag"]) for line in lines] == [("2", "cow"), ("3", "cow")]
-    annotations = json.loads((folder / "segments.json").read_text())["annotations"]
+    annotations = json.loads((folder / "labels.json").read_text())["annotations"]
     assert [annotation["bbox"] for annotation in annotations] == [[4, 8, 10, 12], [20, 8, 16, 16]]
     crops = sorted((folder / "crops").iterdir())
     assert [path.name for path in crops] == [
@@ -1709,7 +1709,10 @@ def test_e_exports_the_selection_as_coco_csv_and_crops(hand):
     ]
     assert_array_equal(np.array(Image.open(crops[1])), np.full((16, 16, 3), SHADES[1]))
     hand.press("e")
-    assert (hand.out_dir / "selection_2" / "segments.csv").is_file()
+    assert (hand.out_dir / "cow_1" / "segments.csv").is_file()
+    hand.draw_around([2, 3])
+    hand.press("e")
+    assert (hand.out_dir / "selection_1" / "segments.csv").is_file()
 
 
 def test_an_export_that_finds_no_place_is_told(results, tmp_path):
@@ -1753,8 +1756,9 @@ def test_an_export_tells_what_it_could_not_write(results, tmp_path):
     hand = Hand(tmp_path, gone, tmp_path)  # no component maps here
     told = export_segments(
         hand.explorer.segments, np.array([2, 3]), {}, tmp_path, lambda text: None
-    )
+    )[1]
     assert "no COCO file" in told
+    assert "1 image missing in data" in told
     assert told.endswith("1 without a crop: their images cannot be read")
     assert len(list(tmp_path.glob("selection_1/crops/*"))) == 1
 

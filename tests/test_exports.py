@@ -1,18 +1,22 @@
-"""Segments written as COCO JSON, CSV and Parquet, read back by the tools of those formats."""
+"""Segments written for other tools, read back by the tools of those formats."""
 
 import csv
 import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from factories import object_table
 from numpy.testing import assert_array_equal
+from PIL import Image
 
 from src.errors import SettingError
+from src.store import exports
 from src.store.exports import check_files, write_coco, write_csv, write_parquet
 from src.store.tables import as_column
 
@@ -50,7 +54,6 @@ def components(model, dataset, index):
     return MAPS[dataset, index]
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation")  # in pycocotools, with NumPy 2
 def test_coco_masks_are_the_segments_pixel_by_pixel(tmp_path):
     coco_api = pytest.importorskip("pycocotools.coco")
     table = table_of_four()
@@ -82,12 +85,11 @@ def test_coco_tells_what_is_known_of_a_segment(tmp_path):
     write_coco(path, table_of_four(), [0, 3], NAMES, {0: "keep, später"}, components=components)
     content = json.loads(path.read_text(encoding="utf-8"))
     assert content["categories"] == [
-        {"id": 0, "name": "road, paved"},
-        {"id": 4, "name": "Gebäude"},
-        {"id": 9, "name": "class 9"},
+        {"id": 1, "name": "class 9"},  # no tag: what the network takes it for
+        {"id": 2, "name": "keep, später"},
     ]
     first, last = content["annotations"]
-    assert (first["id"], first["image_id"], first["category_id"], first["iscrowd"]) == (1, 1, 0, 0)
+    assert (first["id"], first["image_id"], first["category_id"], first["iscrowd"]) == (1, 1, 2, 0)
     assert first["attributes"] == {
         "predicted_class": "road, paved",
         "predicted_iou": 0.25,
@@ -96,18 +98,18 @@ def test_coco_tells_what_is_known_of_a_segment(tmp_path):
         "dataset": "streets",
         "image_index": 5,
         "component": 1,
+        "image_path": "a/b, ü.png",
         "segments": [1],
         "true_class": "Kühe, braun",
         "tag": "keep, später",
         "crop_box": [0, 0, 2, 2],
     }
-    assert (last["id"], last["image_id"], last["category_id"]) == (2, 2, 9)
+    assert (last["id"], last["image_id"], last["category_id"]) == (2, 2, 1)
     unknown = last["attributes"]
     assert (unknown["predicted_iou"], unknown["suspicion"]) == (None, None)
     assert (unknown["true_class"], unknown["tag"]) == ("class 3", None)
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation")  # in pycocotools, with NumPy 2
 def test_the_mask_of_an_object_is_that_of_all_its_segments(tmp_path):
     coco_api = pytest.importorskip("pycocotools.coco")
     joined = as_column([np.array([1, 3]), *[np.array([k]) for k in (2, 1, 2)]])
@@ -142,6 +144,199 @@ def test_an_image_measured_anew_is_named_and_nothing_is_written(there, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
+def test_coco_is_read_as_results_too(tmp_path):
+    coco_api = pytest.importorskip("pycocotools.coco")
+    write_coco(tmp_path / "a.json", table_of_four(), range(4), NAMES, components=components)
+    coco = coco_api.COCO(tmp_path / "a.json")
+    again = coco.loadRes(coco.dataset["annotations"])
+    assert again.getAnnIds() == [1, 2, 3, 4]
+    assert_array_equal(again.annToMask(again.anns[2]), [[1, 1, 0], [1, 1, 0], [0, 0, 0]])
+
+
+def test_coco_is_sorted_by_suspicion_and_says_where_its_names_begin(tmp_path):
+    table = table_of_four().with_columns(
+        image_path=as_column(["/data/val/a/1.png"] * 2 + ["/data/val/b/1.png"] * 2)
+    )
+    content = write_coco(tmp_path / "a.json", table, range(4), NAMES, components=components)
+    assert content == json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert content["info"]["root"] == "/data/val"
+    assert [image["file_name"] for image in content["images"]] == ["b/1.png", "a/1.png"]
+    (licence,) = content["licenses"]
+    assert {image["license"] for image in content["images"]} == {licence["id"]}
+    assert min(category["id"] for category in content["categories"]) == 1
+    paths = [annotation["attributes"]["image_path"] for annotation in content["annotations"]]
+    assert paths == ["/data/val/b/1.png", *["/data/val/a/1.png"] * 2, "/data/val/b/1.png"]
+
+
+def test_a_picture_of_two_datasets_is_one_image(tmp_path):
+    table = table_of_four().with_columns(image_path=as_column(["c.jpg"] * 4))
+    content = write_coco(
+        tmp_path / "a.json",
+        table,
+        [0, 2],
+        NAMES,
+        components=lambda model, dataset, index: MAPS[dataset, index],
+    )
+    assert [image["id"] for image in content["images"]] == [1]
+    assert [annotation["image_id"] for annotation in content["annotations"]] == [1, 1]
+
+
+def unpacked(packed):
+    """Values of @thi.ng/rle-pack, by what its bits mean."""
+    bits = iter("".join(f"{byte:08b}" for byte in packed))
+
+    def read(count):
+        return int("".join(next(bits) for _ in range(count)), 2)
+
+    total, word = read(32), read(5) + 1
+    sizes = [read(4) + 1 for _ in range(4)]
+    values = []
+    while len(values) < total:
+        is_run, length = read(1), read(sizes[read(2)]) + 1
+        values += [read(word)] * length if is_run else [read(word) for _ in range(length)]
+    return np.array(values)
+
+
+def test_label_studio_has_the_same_pixels_of_every_object(tmp_path):
+    table, tags = table_of_four(), {0: 'a "b" <c>'}
+    coco = write_coco(tmp_path / "a.json", table, range(4), NAMES, tags, components=components)
+    exports.write_label_studio(tmp_path / "tasks.json", tmp_path / "config.xml", coco)
+    first, second = json.loads((tmp_path / "tasks.json").read_text(encoding="utf-8"))
+    assert first["data"] == {"image": "/data/local-files/?d=c.jpg"}
+    assert second["data"] == {"image": "/data/local-files/?d=a/b%2C%20%C3%BC.png"}
+    (prediction,) = second["predictions"]
+    assert prediction["score"] == 0.75
+    config = ElementTree.parse(tmp_path / "config.xml")
+    (image,), (brush,) = config.iter("Image"), config.iter("BrushLabels")
+    assert image.get("value") == "$image"
+    assert {label.get("value") for label in brush} == {"Gebäude", "class 9", 'a "b" <c>'}
+    labels = []
+    for number, region in enumerate(prediction["result"], 1):
+        assert (region["type"], region["image_rotation"]) == ("brushlabels", 0)
+        assert (region["from_name"], region["to_name"]) == (brush.get("name"), image.get("name"))
+        height, width = region["original_height"], region["original_width"]
+        pixels = unpacked(region["value"]["rle"]).reshape(height, width, 4)
+        assert_array_equal(pixels[..., 3], 255 * (abs(MAPS["streets", 5]) == number))
+        labels += region["value"]["brushlabels"]
+    assert labels == ['a "b" <c>', "Gebäude"]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (64, 64), (200, 331)])
+@pytest.mark.parametrize("share", [0, 0.5, 0.001, 1])
+def test_any_mask_comes_back_from_the_runs_of_label_studio(shape, share):
+    mask = np.random.default_rng(1).random(shape) < share
+    assert_array_equal(unpacked(exports.brush_runs(mask)), 255 * np.repeat(mask.ravel(), 4))
+
+
+def test_the_list_of_images_has_each_once_and_a_line_each(tmp_path):
+    names = "/p/b\n1.png", "/p/\u2028.png", os.fsdecode(b"/p/k\xf6ln\\.png"), "/p/日本 '\".png"
+    table = object_table(5, image_path=[*names, names[0]], predicted_iou=np.arange(5) / 10)
+    exports.write_image_list(tmp_path / "images.txt", table, [4, 3, 2, 1, 0])
+    lines = (tmp_path / "images.txt").read_text(encoding="utf-8").split("\n")
+    assert lines == [r"b\x0a1.png", r"\u2028.png", r"k\xf6ln\\.png", "日本 '\".png", ""]
+    shell = subprocess.run(["bash", "-c", 'printf %b "$0"', lines[0]], capture_output=True)
+    assert shell.stdout == b"b\n1.png"
+
+
+def test_any_name_stays_readable_in_every_format(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    name = "=a\n\"b\", 'c';\t\\d \u202e日本 \U0001f600.png"
+    table = table_of_four().with_columns(image_path=as_column([name] * 4))
+    tags = {0: 'x\n"y"\U0001f600'}
+    write_coco(tmp_path / "a.json", table, [0], NAMES, tags, components=components)
+    write_csv(tmp_path / "a.csv", table, [0], NAMES, tags)
+    write_parquet(tmp_path / "a.parquet", table, [0], NAMES, tags)
+    content = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert content["images"][0]["file_name"] == name
+    assert content["categories"] == [{"id": 1, "name": tags[0]}]
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["file_name"], row["tag"]) == (f"./{name}", tags[0])
+    (row,) = parquet.read_table(tmp_path / "a.parquet").to_pylist()
+    assert (row["file_name"], row["tag"]) == (name, tags[0])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """COCO, its pictures and their names, laid out as FiftyOne has it; and how Datumaro does."""
+    pytest.importorskip("pycocotools")
+    paths = [os.fsdecode(b"a/k\xf6ln.png"), "b, c ü.png"]
+    for path, (height, width) in zip(paths, [(3, 3), (1, 4)], strict=True):
+        at = tmp_path / "pictures" / path
+        at.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (width, height), (1, 2, 3)).save(at)
+    paths = [str(tmp_path / "pictures" / path) for path in paths]
+    table = table_of_four().with_columns(image_path=as_column([paths[0]] * 2 + [paths[1]] * 2))
+    how = dict(components=components, tags={0: "cow", 3: "cow"})
+    write_coco(tmp_path / "out" / "labels.json", table, range(4), NAMES, **how)
+    assert exports.link_pictures(tmp_path / "out" / "data", table, range(4)) == 0
+    exports.name_for_datumaro(tmp_path / "out")
+    return tmp_path / "out"
+
+
+def test_the_folder_is_laid_out_as_fiftyone_documents_it(folder):
+    content = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+    assert content.keys() == {"info", "licenses", "categories", "images", "annotations"}
+    names = {image["file_name"] for image in content["images"]}
+    there = {path for path in (folder / "data").rglob("*") if path.is_file()}
+    assert {path.relative_to(folder / "data").as_posix() for path in there} == names
+    for image in content["images"]:
+        with Image.open(folder / "data" / image["file_name"]) as picture:
+            assert picture.size == (image["width"], image["height"])
+
+
+def test_no_name_is_absolute_and_no_category_0_as_datumaro_asks(folder):
+    content = json.loads((folder / "annotations" / "instances_default.json").read_bytes())
+    for image in content["images"]:
+        assert not Path(image["file_name"]).is_absolute()
+        assert (folder / "images" / "default" / image["file_name"]).is_file()
+    assert sorted(category["id"] for category in content["categories"]) == [1, 2]
+
+
+def test_datumaro_reads_the_folder(folder):
+    datumaro = pytest.importorskip("datumaro")
+    read = datumaro.Dataset.import_from(str(folder), "coco")
+    labels = read.categories()[datumaro.AnnotationType.label]
+    found = {
+        (labels[a.label].name, int(a.image.sum()), a.attributes["predicted_class"])
+        for item in read
+        for a in item.annotations
+        if a.type == datumaro.AnnotationType.mask
+    }
+    assert found == {
+        ("Gebäude", 1, "Gebäude"),
+        ("cow", 4, "road, paved"),
+        ("Gebäude", 3, "Gebäude"),
+        ("cow", 3, "class 9"),
+    }
+    assert {item.media.size for item in read} == {(3, 3), (1, 4)}
+
+
+@pytest.mark.filterwarnings("ignore:OpenCV")  # that it is not there
+def test_supervision_reads_the_folder(folder):
+    supervision = pytest.importorskip("supervision")
+    how = dict(annotations_path=str(folder / "labels.json"), force_masks=True)
+    read = supervision.DetectionDataset.from_coco(str(folder / "data"), **how)
+    assert read.classes == ["Gebäude", "cow"]
+    areas = [of_image.mask.sum(axis=(1, 2)).tolist() for _, _, of_image in read]
+    assert areas == [[1, 3], [4, 3]]
+    assert [picture.shape[:2] for _, picture, _ in read] == [(1, 4), (3, 3)]
+
+
+def test_a_picture_that_is_gone_is_counted(tmp_path):
+    table = object_table(1, image_path=str(tmp_path / "gone.png"))
+    assert exports.link_pictures(tmp_path / "data", table, [0]) == 1
+
+
+def test_a_zip_holds_the_pictures_themselves_also_those_of_long_ago(folder, tmp_path):
+    os.utime(folder / "data" / "b, c ü.png", (0, 0))
+    exports.write_zip(tmp_path / "out.zip", folder)
+    with zipfile.ZipFile(tmp_path / "out.zip") as file:
+        assert "out/labels.json" in file.namelist()
+        name = "out/data/b, c ü.png"
+        assert file.read(name) == (folder / "data" / "b, c ü.png").read_bytes()
+
+
 def test_csv_has_a_row_a_segment(tmp_path):
     write_csv(tmp_path / "a.csv", table_of_four(), np.array([3, 0]), NAMES, {0: 'a "b"\nc'})
     with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
@@ -151,6 +346,7 @@ def test_csv_has_a_row_a_segment(tmp_path):
         "model": "net",
         "image_index": "5",
         "image_path": "a/b, ü.png",
+        "file_name": "a/b, ü.png",
         "component": "1",
         "predicted_id": "0",
         "predicted_class": "road, paved",
@@ -267,7 +463,7 @@ def test_an_empty_selection_gives_files_without_rows(tmp_path):
     write_csv(tmp_path / "a.csv", table, [], NAMES)
     write_parquet(tmp_path / "a.parquet", table, [], NAMES)
     coco = coco_api.COCO(tmp_path / "a.json")
-    assert (coco.getImgIds(), coco.getAnnIds(), coco.getCatIds()) == ([], [], [0, 4])
+    assert (coco.getImgIds(), coco.getAnnIds(), coco.getCatIds()) == ([], [], [])
     assert len((tmp_path / "a.csv").read_text(encoding="utf-8").splitlines()) == 1
     read = parquet.read_table(tmp_path / "a.parquet")
     assert (read.num_rows, read.column_names[-1]) == (0, "image")

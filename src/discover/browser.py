@@ -20,10 +20,12 @@ import json
 import re
 import secrets
 import socket
+import tempfile
 import time
 import traceback
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 import matplotlib
 import numpy as np
@@ -32,11 +34,13 @@ from matplotlib.backends.backend_webagg import FigureCanvasWebAgg, FigureManager
 from matplotlib.figure import Figure
 from PIL import Image
 from tornado.httpserver import HTTPServer
+from tornado.iostream import StreamClosedError
 from tornado.web import Application, HTTPError, RedirectHandler, RequestHandler, StaticFileHandler
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from src.discover.display import PAPER, Windows
 from src.errors import RunError, SettingError
+from src.store.exports import write_zip
 from src.store.reports import DPI
 
 PAGE = Path(__file__).with_name("browser.html")
@@ -44,6 +48,7 @@ PORTS_TRIED = 20
 PATIENCE_S = 1.0  # how long a page that does not draw holds up the others
 STAY_S = 300.0  # how long a viewer without a page is kept: it may be reloaded, or lose the network
 EDGE_PX = 10_000  # of a figure, at most
+PART = 2**20  # of a download, in bytes
 MAP = 1  # number of the figure that stays open
 
 
@@ -233,6 +238,7 @@ class Viewers:
                 (rf"/{secret}/figures", _PageSocket, mine),
                 (rf"{figure}/socket", _FigureSocket, mine),
                 (rf"{figure}/picture\.([a-z]+)", _Download, mine),
+                (rf"{figure}/folder\.zip", _Folder, mine),
             ],
         )
         return application
@@ -247,7 +253,10 @@ class Viewer:
         self.pages = set()
         self.farewell = None  # what closes the figures, while no page shows them
         self._numbers = itertools.count(1)
-        self.explorer = make(windows=Windows(self.new_figure, self.close_figure))
+        self.folders = []  # that were handed out
+        self.explorer = make(
+            windows=Windows(self.new_figure, self.close_figure, hand_out=self.hand_out)
+        )
 
     def new_figure(self, size_in, title):
         """Figure in a tab of its own."""
@@ -260,6 +269,11 @@ class Viewer:
     def close_figure(self, figure):
         """Close a figure's tab."""
         figure.canvas.manager.destroy()
+
+    def hand_out(self, folder):
+        """Offer a folder as a download."""
+        self.folders.append(folder)
+        self.tell(download=len(self.folders) - 1)
 
     def tell(self, **more):
         """Tell every page which figures there are."""
@@ -355,6 +369,30 @@ class _Download(RequestHandler):
         file = io.BytesIO()  # most formats want to seek in it
         manager.canvas.figure.savefig(file, format=suffix, dpi=DPI)
         self.write(file.getvalue())
+
+
+class _Folder(RequestHandler):
+    """A folder that was handed out, as a ZIP file."""
+
+    def initialize(self, viewers):
+        self.viewers = viewers
+
+    async def get(self, key, number):
+        viewer = self.viewers.get(key)
+        if viewer is None or int(number) >= len(viewer.folders):
+            raise HTTPError(404)
+        folder = viewer.folders[int(number)]
+        self.set_header("Content-Type", "application/zip")
+        name = quote(f"{folder.name}.zip")
+        self.set_header("Content-Disposition", f"attachment; filename*=UTF-8''{name}")
+        with tempfile.TemporaryDirectory() as place:
+            path = Path(place, "folder.zip")
+            # others go on exploring meanwhile
+            await asyncio.get_running_loop().run_in_executor(None, write_zip, path, folder)
+            with path.open("rb") as file, contextlib.suppress(StreamClosedError):  # it was enough
+                while part := file.read(PART):
+                    self.write(part)
+                    await self.flush()
 
 
 def _manager_of(viewers, key, number):

@@ -79,7 +79,7 @@ COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or butt
     ),
     ("Tab", {"tab": "next_order"}, "sort a sheet by suspicion, novelty, picture, size"),
     ("n", {"n": "ask_tag"}, "name the selection: a tag, kept for the next time"),
-    ("e", {"e": "export_selection"}, "export the selection: COCO JSON, CSV, crops"),
+    ("e", {"e": "export_selection"}, "export the selection: COCO, Label Studio, CSV, crops"),
     ("u", {"u": "undo"}, "undo the last colouring, clustering, selection, filter, tag"),
     ("?, F1", {"?": "toggle_help", "f1": "toggle_help"}, "these commands, on or off"),
     (

@@ -28,6 +28,7 @@ class Windows:
     new: Callable  # of (size in inches, title): makes a figure
     close: Callable  # of a figure: closes its window
     copy: Callable = lambda figure, text: False  # a text to the clipboard; whether there is one
+    hand_out: Callable = lambda folder: None  # what was exported, to who cannot open its folder
 
 
 def picture_figure(size_in, title):

@@ -91,7 +91,7 @@ class Explorer:
         self.sheets, self.selecting, self.grouping = Sheets(self), Selecting(self), Grouping(self)
         self.is_working = False  # on something that takes its time
         self.close_figure, self.new_figure = windows.close, windows.new
-        self._copy_text = windows.copy
+        self._copy_text, self._hand_out = windows.copy, windows.hand_out
         self.tags_kept = lambda entries: None  # is told what the file with the tags has now
         self.windows = OpenWindows(self)
         self._helped = None  # window that shows the commands
@@ -462,16 +462,19 @@ class Explorer:
         self.events.look(self.map)
 
     def export_selection(self):
-        """Write the selected segments for other tools: COCO JSON, CSV and crops."""
+        """Write the selected segments for other tools, and hand them to who looks from afar."""
         if not self.selecting.any_chosen():
             return
         rows = np.flatnonzero(self.selecting.chosen())
         tags = {int(row): self.tag_of(row) for row in rows if self.state.tags[row]}
         with self.working("exporting ..."):
             try:
-                told = export_segments(self.segments, rows, tags, self.out_dir, self.announce)
+                how = self.out_dir, self.announce
+                folder, told = export_segments(self.segments, rows, tags, *how)
             except (OSError, RunError) as error:
                 told = f"cannot export: {error}"
+            else:
+                self._hand_out(folder)
         self.say(told)
 
     # back, help
