@@ -6,7 +6,7 @@
 
 Opens a window; `with args.browser=True` serves it to a web browser, and
 `with mainplot.save_path=map.png` writes the map as a picture instead, `with args.groups=True` an
-overview of the groups.
+overview of the groups, and `with args.budget=200` a list of 200 pictures to label.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from src.discover.overview import write_overview
 from src.discover.query import embed_part, embed_words, read_part
 from src.discover.segments import Segments
 from src.embedding import duplicates, space
+from src.embedding.budget import choose_pictures, reason
 from src.embedding.groups import ORDERS
 from src.embedding.maps import Reduction, read_with_maps
 from src.embedding.table import only_datasets, read_table
@@ -32,6 +33,7 @@ from src.model_card import known_card
 from src.run import choice
 from src.run.experiment import create_experiment
 from src.run.settings import NAMES, PATH, Kind, setting, shared_settings, some_whole_numbers
+from src.store import exports
 from src.store import names as kept_names
 from src.store.paths import groups_path, net_of, tags_path
 
@@ -70,6 +72,9 @@ def config():
         ),
         duplicates=setting(
             False, "write a picture of the near duplicates beside the file, and open no window"
+        ),
+        budget=setting(
+            None, "how many pictures to list for labelling, no window", none="no list", at_least=1
         ),
         browser=setting(False, "explore in a web browser, also from another computer"),
         address=setting("127.0.0.1", "network interface that browsers reach; this one is local"),
@@ -131,6 +136,22 @@ def report_duplicates(args, names, model, card, log):
     duplicates.report(log, path, table, segments.thumbnail_or_blank)
 
 
+def list_pictures(args, names, model, log):
+    """Write which pictures to label first, with reasons, see `budget.choose_pictures`."""
+    path, budget = file_of(args, model, log), args["budget"]
+    table = only_datasets(path, read_table(path), names)
+    choices = choose_pictures(table, budget, args["seed"])
+    folder = Path(args["io_path"], "pictures", "explorer", f"{path.stem}_to_label_{budget}")
+    rows = [choice.row for choice in choices]
+    objects = [choice.n_objects for choice in choices]
+    reasons = [reason(table, choice) for choice in choices]
+    try:
+        exports.write_pictures(folder, table, rows, objects=objects, reason=reasons)
+    except OSError as error:
+        raise SettingError(f"{folder} cannot be made: {error}") from error
+    log.info("wrote %s: %d pictures to label with %d objects", folder, len(rows), sum(objects))
+
+
 def segments_of(log, table, card, io_path):
     """The table with names and colours of classes: Segments."""
     names = dict.fromkeys(table["dataset"])
@@ -171,6 +192,9 @@ def main(args, tsne, mainplot, _log):
     card = known_card(io_path, model, CONFIG.TRAIN_DATASET)
     if args["duplicates"]:
         report_duplicates(args, names, model, card, _log)
+        return
+    if args["budget"]:
+        list_pictures(args, names, model, _log)
         return
     check_options(args["method"], tsne, args["browser"], **mainplot, groups=args["groups"])
     if args["query"] and args["text"]:

@@ -1,5 +1,7 @@
 """Stage 5's script up to the window: which file, which segments, which map, which query."""
 
+import csv
+import json
 import logging
 import re
 from dataclasses import replace
@@ -177,6 +179,7 @@ def test_what_the_reduction_refuses_is_named_without_a_traceback(
         ("args.method", "umap", "one of tsne, isomap, pca"),
         ("args.metric", "taxi", "one of euclid, cos"),
         ("args.neighbours", 0, "a whole number >= 1"),
+        ("args.budget", 0, "a whole number >= 1"),
         ("args.datasets", [], "a name or a list of names"),
     ],
 )
@@ -241,6 +244,33 @@ def test_classes_of_one_kind_are_one_group_and_one_name_in_exports(tmp_path):
     assert groups.colours.shape == (2, 3)
     exports.write_csv(tmp_path / "a.csv", table, [0, 1], (card.classes, shown.label_mappings))
     assert (tmp_path / "a.csv").read_text().count(",Car,") == 2
+
+
+# a list of pictures to label
+
+
+def test_a_budget_of_pictures_is_listed_for_people_and_for_cvat(path, tmp_path):
+    args = dict(load_file=path, budget=5, seed=0, io_path=tmp_path)
+    script.list_pictures(args, None, None, LOG)
+    folder = tmp_path / "pictures" / "explorer" / "embeddings_8_8_net_to_label_5"
+    with (folder / "pictures.csv").open(encoding="utf-8", newline="") as file:
+        first, second = csv.DictReader(file)  # of 8 objects in two pictures
+    assert (first["file_name"], first["objects"]) == ("a.png", "4")
+    assert first["reason"] == "suspicion 0.750, place 1 of 8: where to begin"
+    assert (second["dataset"], second["image_index"]) == ("alleys", "0")
+    assert (folder / "images.txt").read_text() == "a.png\nb.png\n"
+    lines = map(json.loads, (folder / "manifest.jsonl").read_text().splitlines())
+    assert list(lines) == [
+        {"version": "1.1"},
+        {"type": "images"},
+        {"name": "a", "extension": ".png", "width": 64, "height": 64},
+        {"name": "b", "extension": ".png", "width": 64, "height": 64},
+    ]
+    args["budget"] = 1
+    script.list_pictures(args, ["alleys"], None, LOG)
+    assert (folder.with_name("embeddings_8_8_net_to_label_1") / "images.txt").read_text() == (
+        "b.png\n"
+    )
 
 
 # a picture from outside

@@ -388,10 +388,65 @@ def write_image_list(path, table, rows):
     Signs that would break a line are written as in `printf %b`.
     """
     files = picture_names(table, rows)[1]
-    names = dict.fromkeys(files[table["image_path"][row]] for row in _rows(table, rows))
+    _write_image_list(path, [files[table["image_path"][row]] for row in _rows(table, rows)])
+
+
+def _write_image_list(path, names):
     with whole_file(path) as part:
-        lines = "".join(f"{_as_utf8(name, _NOT_IN_LINE)}\n" for name in names)
-        part.write_text(lines, encoding="utf-8")
+        lines = (f"{_as_utf8(name, _NOT_IN_LINE)}\n" for name in dict.fromkeys(names))
+        part.write_text("".join(lines), encoding="utf-8")
+
+
+def write_pictures(folder, table, rows, **more):
+    """Write a list of pictures to label: `pictures.csv`, and the list of a task of CVAT.
+
+    That is `manifest.jsonl` and, for the command line, `images.txt` as of `write_image_list`.
+
+    Parameters
+    ----------
+    folder : path
+        Made as needed.
+    table : ObjectTable
+    rows : sequence of int
+        An object of each picture, in the order of the list.
+    more : sequences of str or number
+        Further columns of the CSV, by name.
+    """
+    files = picture_names(table, rows)[1]
+    names = [_as_utf8(files[path]) for path in table["image_path"][rows]]
+    columns = dict(
+        dataset=table["dataset"][rows],
+        image_index=table["image_index"][rows].tolist(),
+        image_path=map(_as_utf8, table["image_path"][rows]),
+        file_name=names,
+        component=table["component_index"][rows].tolist(),
+        suspicion=map(_finite, table["suspicion"][rows]),
+        **more,
+    )
+    with (
+        whole_file(Path(folder, "pictures.csv")) as part,
+        part.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for values in zip(*columns.values(), strict=True):
+            writer.writerow(map(_as_cell, columns, values))
+    _write_image_list(
+        Path(folder, "images.txt"), [files[path] for path in table["image_path"][rows]]
+    )
+    _write_manifest(Path(folder, "manifest.jsonl"), names, table["image_size"][rows].tolist())
+
+
+def _write_manifest(path, names, sizes):
+    """What CVAT calls a dataset manifest: a line of JSON a picture, below two that say so."""
+    lines = [dict(version="1.1"), dict(type="images")]
+    for name, (height, width) in dict(zip(names, sizes, strict=True)).items():
+        suffix = Path(name).suffix
+        size = dict(width=width, height=height) if height > 0 else {}
+        lines.append(dict(name=name.removesuffix(suffix), extension=suffix) | size)
+    with whole_file(path) as part:
+        text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
+        part.write_text(text, encoding="utf-8")
 
 
 def link_pictures(folder, table, rows):
