@@ -15,6 +15,7 @@ from PIL import Image
 import compute_embeddings
 import discover_embedding_space
 import eval_anomaly
+import eval_groups
 import eval_iou
 import eval_retrieval
 import eval_selection
@@ -93,6 +94,7 @@ def main():
     spread = on_map["map_unknown_spread"]
     trusted = run(eval_iou.ex, "eval_iou.py", f"args.dataset={val}")
     shown = run(eval_selection.ex, "eval_selection.py")
+    run(eval_groups.ex, "eval_groups.py")
     judged = run(eval_anomaly.ex, "eval_anomaly.py")
     best = max(judged, key=lambda score: judged[score]["average_precision"])
     part = shown["shown_unknown"] / shown["objects_unknown"]
