@@ -188,9 +188,14 @@ def files_below(folder):
 
 
 def written_at(*folders):
-    """When each file was written."""
+    """When each file was written, but for the notes of what a run has looked at."""
     paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
-    return {path: path.stat().st_mtime_ns for path in paths if "__pycache__" not in path.parts}
+    others = {"seen.json", ".seen.json.lock"}
+    return {
+        path: path.stat().st_mtime_ns
+        for path in paths
+        if "__pycache__" not in path.parts and path.name not in others
+    }
 
 
 def tree_of(dataset, indices):

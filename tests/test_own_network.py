@@ -263,10 +263,12 @@ def test_predictions_of_another_program(user):
     classes = ["Wiese", {"name": "Himmel", "color": ORANGE}, "Kuh", "Zaun"]
     classes = {str(k): value for k, value in enumerate(classes)}
     save_predictions(user.elsewhere / "logits", user.photos, 4, classes=classes)
-    said, rows, picture = user.map("predictions/./logits")
+    said, rows, _ = user.map("predictions/./logits")
     assert re.search(r"4 classes \(.*classes.json", said["predict"])
     assert {row["predicted_class"] for row in rows} == {"Wiese", "Himmel", "Kuh", "Zaun"}
-    assert has_colour(picture, ORANGE)
+    pictures = "mainplot.save_path=own.png", "mainplot.segment=0"
+    user.run(DISCOVER, *pictures, model_name="predictions/./logits")
+    assert has_colour(user.elsewhere / "own_overview_0.png", ORANGE)
 
 
 def test_a_change_of_the_number_of_classes_is_noticed_beside_predictions_that_are_done(user):

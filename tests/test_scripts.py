@@ -114,8 +114,10 @@ def test_every_stage_ends_well(runs):
 
 
 def test_the_files_are_where_the_documents_say(clone, runs):
-    known = TABLE.removesuffix(".p") + "/known.p"
-    expected = {TABLE, known} | {VECTORS.format(index, dataset="blocks_ood") for index in range(3)}
+    beside = {f"{TABLE.removesuffix('.p')}/{name}.p" for name in ("known", "judged")}
+    expected = (
+        {TABLE} | beside | {VECTORS.format(index, dataset="blocks_ood") for index in range(3)}
+    )
     for dataset, count in SPLITS.items():
         expected |= tree_of(dataset, range(count))
     assert files_below(clone.results) == expected
@@ -216,7 +218,8 @@ def test_a_second_run_of_every_stage_does_nothing(clone, runs):
 def test_photographs_need_no_ground_truth(photograph_results):
     indices = [1, 2, 3, 4]  # 0 is the broken one
     vectors = {VECTORS.format(index, dataset="custom_dataset") for index in indices}
-    expected = tree_of("custom_dataset", indices) | vectors | {TABLE}
+    judged = TABLE.removesuffix(".p") + "/judged.p"
+    expected = tree_of("custom_dataset", indices) | vectors | {TABLE, judged}
     assert files_below(photograph_results) == expected
     for index in indices:
         metrics = table_at(
