@@ -266,9 +266,12 @@ def test_predictions_of_another_program(user):
     said, rows, _ = user.map("predictions/./logits")
     assert re.search(r"4 classes \(.*classes.json", said["predict"])
     assert {row["predicted_class"] for row in rows} == {"Wiese", "Himmel", "Kuh", "Zaun"}
-    pictures = "mainplot.save_path=own.png", "mainplot.segment=0"
+    places = [(int(row["image_index"]), int(row["component"])) for row in rows]
+    of_sky = [row["predicted_class"] for row in rows].index("Himmel")
+    sky = sorted(places).index(places[of_sky])  # its row in the table
+    pictures = "mainplot.save_path=own.png", f"mainplot.segment={sky}"
     user.run(DISCOVER, *pictures, model_name="predictions/./logits")
-    assert has_colour(user.elsewhere / "own_overview_0.png", ORANGE)
+    assert has_colour(user.elsewhere / f"own_overview_{sky}.png", ORANGE)
 
 
 def test_a_change_of_the_number_of_classes_is_noticed_beside_predictions_that_are_done(user):
