@@ -24,7 +24,6 @@ import pred_images
 import train_meta_nn
 from configuration import CONFIG, datasets
 from src import registry
-from src.datasets.streets import KNOWN
 from src.embedding.table import read_table
 from src.MetaSeg import main as metaseg
 from src.store.paths import Results
@@ -83,7 +82,7 @@ def main():
     spread = on_map["map_unknown_spread"]
     trusted = run(eval_iou.ex, "eval_iou.py", f"args.dataset={val}")
     segmented = run(eval_segmentation.ex, "eval_segmentation.py")[val][CONFIG.MODEL_NAME]
-    classes = sum(segmented[f"iou_{name}"] is not None for name, _ in KNOWN.values())
+    classes = sum(name.startswith("iou_") and iou is not None for name, iou in segmented.items())
     shown = run(eval_selection.ex, "eval_selection.py")
     run(eval_groups.ex, "eval_groups.py")
     judged = run(eval_anomaly.ex, "eval_anomaly.py")

@@ -28,7 +28,8 @@ def report(log, folder, judged, places, dataset):
     """
     classes = judged.classes
     new = np.flatnonzero(classes.is_new)
-    largest = new[np.argsort(-judged.pixels[new], kind="stable")][:MOST_NEW]
+    there = new[judged.pixels[new] > 0]
+    largest = there[np.argsort(-judged.pixels[there], kind="stable")][:MOST_NEW]
     path = folder / "segmentation_cases"
     for place in (None, *largest.tolist()):
         column = 0 if place is None else 1 + np.flatnonzero(new == place)[0]
@@ -49,7 +50,8 @@ def choose(scores):
     pixels tells more. No picture is both.
     """
     known = [index for index, (iou, _) in scores.items() if np.isfinite(iou)]
-    best = sorted(known, key=lambda index: (-scores[index][0], -scores[index][1]))[:EACH]
+    best = sorted(known, key=lambda index: (-scores[index][0], -scores[index][1]))
+    best = best[: min(EACH, -(-len(known) // 2))]
     rest = [index for index in known if index not in best]
     worst = sorted(rest, key=lambda index: (scores[index][0], -scores[index][1]))[:EACH]
     return [*(("best", index) for index in best), *(("worst", index) for index in worst)]

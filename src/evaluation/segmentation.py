@@ -115,12 +115,11 @@ def same_indices(models):
     indices = {pictures.results.model: pictures.indices("input") for pictures in models}
     every, dataset = sorted(set().union(*indices.values())), models[0].name
     for model, own in indices.items():
-        missing = sorted(set(every) - set(own))
-        if missing or not own:
-            what = f"image {missing[0]} and {len(missing) - 1} more" if own else "all images"
+        if len(own) < max(len(every), 1):
             raise SettingError(
-                f"{model!r} has no results of {what} of {dataset!r}: run pred_images.py with "
-                f"args.model_name={model} args.dataset={dataset}, or lower args.num_images"
+                f"{model!r} has results of {len(own)} image(s) of {dataset!r}, all networks "
+                f"together of {len(every)}: run pred_images.py with args.model_name={model} "
+                f"args.dataset={dataset} for the same images, or lower args.num_images"
             )
     return every
 
