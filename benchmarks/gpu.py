@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -178,8 +179,9 @@ def of_stage_1(sizes, device, folder, is_tiny):
     for what, options in ways.items():
         run = stage_1.stage_1(folder, device, num_cores=sizes.cores, **options)
         yield Measurement(part, what, "images/s", partial(speed, run, sizes.images))
-    run = partial(hugging_face, sizes, device, folder)
-    yield Measurement("Segformer of Hugging Face", "bfloat16, none", "images/s", run)
+    if find_spec("transformers"):
+        run = partial(hugging_face, sizes, device, folder)
+        yield Measurement("Segformer of Hugging Face", "bfloat16, none", "images/s", run)
 
 
 def hugging_face(sizes, device, folder):
