@@ -35,9 +35,7 @@ def report(log, folder, judged, places, dataset):
         column = 0 if place is None else 1 + np.flatnonzero(new == place)[0]
         cases = choose({index: scores[column] for index, scores in judged.scores.items()})
         if cases:
-            name = (
-                "" if place is None else "_" + re.sub(r"[^\w.+-]+", "_", classes.names[place])[:60]
-            )
+            name = "" if place is None else f"_{_plain(classes.names[place])}"
             figure = draw(judged, place, cases, places, dataset)
             reports.save_figure(f"{path}{name}", figure, ["png"])
     log.info("drew the best and worst pictures: %s*.png", path)
