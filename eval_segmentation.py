@@ -43,10 +43,10 @@ def main(args, _log):
             for name in dict.fromkeys(args["model_names"])
         ]
         judged, tally = segmentation.judge(run, models)
-        name, places = models[0].name, [pictures.results for pictures in models]
+        name, results = models[0].name, [pictures.results for pictures in models]
         folder = Results(args["io_path"], "+".join(judged.models), name).analysis
         segmentation.report(_log, folder, judged, name)
-        cases.report(_log, folder, judged, places, name)
+        cases.report(_log, folder, judged, results, name)
         run.close(tally)
         figures[name] = judged.figures()
     return figures

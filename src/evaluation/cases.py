@@ -20,10 +20,10 @@ LEGEND_IN = 1.6  # width of a class in the legend
 NO_LABEL = "no label", pictures.BLANK
 
 
-def report(log, folder, judged, places, dataset):
+def report(log, folder, judged, results, dataset):
     """Draw the cases by the mean IoU of old classes, and by that of each of the largest new ones.
 
-    `judged` is of `segmentation.judge`, `places` are the Results of its networks. Writes
+    `judged` is of `segmentation.judge`, `results` are those of its networks, a list. Writes
     segmentation_cases.png and segmentation_cases_<class>.png.
     """
     classes = judged.classes
@@ -36,7 +36,7 @@ def report(log, folder, judged, places, dataset):
         cases = choose({index: scores[column] for index, scores in judged.scores.items()})
         if cases:
             name = "" if place is None else f"_{_plain(classes.names[place])}"
-            figure = draw(judged, place, cases, places, dataset)
+            figure = draw(judged, place, cases, results, dataset)
             reports.save_figure(f"{path}{name}", figure, ["png"])
     log.info("drew the best and worst pictures: %s*.png", path)
 
@@ -55,7 +55,7 @@ def choose(scores):
     return [*(("best", index) for index in best), *(("worst", index) for index in worst)]
 
 
-def draw(judged, place, cases, places, dataset):
+def draw(judged, place, cases, results, dataset):
     """A row for each picture: the photograph, its true classes, and those that networks predict.
 
     `place` is that of a new class, whose IoU is told and whose true pixels are outlined; None: the
@@ -63,17 +63,17 @@ def draw(judged, place, cases, places, dataset):
     """
     classes = judged.classes
     about = "mean IoU" if place is None else f"IoU of {reports.label(classes.names[place])}"
-    panels = [panels_of(index, classes, place, places) for _, index in cases]
+    panels = [panels_of(index, classes, place, results) for _, index in cases]
     height = max(len(row[0]) / row[0].shape[1] for row, _, _ in panels) * PANEL_IN
     occurring = sorted(set().union(*(ids for _, _, ids in panels)))
-    width = PANEL_IN * (2 + len(places))
+    width = PANEL_IN * (2 + len(results))
     columns = int(width / LEGEND_IN)
     lines = -(-len(occurring) // columns)
     figure = Figure(
         (width, (height + SPARE_IN) * len(cases) + 0.8 + 0.2 * lines), layout="constrained"
     )
     figure.suptitle(f"{reports.label(dataset)}: best and worst images by {about}")
-    axes = figure.subplots(len(cases), 2 + len(places), squeeze=False)
+    axes = figure.subplots(len(cases), 2 + len(results), squeeze=False)
     titles = "photograph", "ground truth", *map(reports.label, judged.models)
     for row, (which, index), (images, ious, _) in zip(axes, cases, panels, strict=True):
         row[0].set_ylabel(f"{which}: image {index}")
@@ -95,9 +95,9 @@ def draw(judged, place, cases, places, dataset):
     return figure
 
 
-def panels_of(index, classes, place, places):
+def panels_of(index, classes, place, results):
     """RGB pictures of a row of `draw`, the IoU that is told of each network, and ids of colours."""
-    predicted, truth, path = read_image(index, places, classes)
+    predicted, truth, path = read_image(index, results, classes)
     confusion = np.array([confusion_matrix(each, truth, len(classes.names)) for each in predicted])
     if place is None:
         ious = mean_iou(iou_of(confusion, classes)[:, ~classes.is_new])

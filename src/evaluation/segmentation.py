@@ -90,7 +90,7 @@ def judge(run, models):
             f"{data.name!r} has no ground truth, so nothing can be judged: choose another dataset"
         )
     indices, classes = same_indices(models), classes_of(run.log, models)
-    count = partial(count_image, places=[pictures.results for pictures in models], classes=classes)
+    count = partial(count_image, results=[pictures.results for pictures in models], classes=classes)
     confusion, scores = 0, {}
 
     def add(index, of_image):
@@ -154,32 +154,32 @@ def classes_of(log, models):
     return Classes(*map(list, zip(*every, strict=True)), known, predicted, true)
 
 
-def read_image(index, places, classes):
+def read_image(index, results, classes):
     """What networks predict of an image, what is true, and the path of the photograph.
 
-    `places` are the Results of the networks. Predictions (M, H, W) and truth (H, W) are places in
-    the names of the classes, uint16.
+    `results` are those of the networks, a list. Predictions (M, H, W) and truth (H, W) are uint16,
+    places in the names of the classes.
     """
-    found = [read_prediction(each.prediction(index), probabilities=False) for each in places]
+    found = [read_prediction(each.prediction(index), probabilities=False) for each in results]
     truth = found[0].ground_truth
     if truth is None:
         truth = np.full(found[0].prediction.shape, NO_LABEL, np.uint8)
-    for prediction, results in zip(found[1:], places[1:], strict=True):
+    for prediction, own in zip(found[1:], results[1:], strict=True):
         other = prediction.ground_truth
         other = np.full(prediction.prediction.shape, NO_LABEL) if other is None else other
         if not np.array_equal(truth, other):
             raise SettingError(
-                f"image {index} of {results.dataset!r} had other labels when {results.model!r} "
-                f"segmented it than for {places[0].model!r}: run pred_images.py again for both"
+                f"image {index} of {own.dataset!r} had other labels when {own.model!r} "
+                f"segmented it than for {results[0].model!r}: run pred_images.py again for both"
             )
     tables = zip(classes.predicted, found, strict=True)
     predicted = np.stack([table[each.prediction] for table, each in tables])
     return predicted, classes.true[truth], found[0].image_path
 
 
-def count_image(index, places, classes):
+def count_image(index, results, classes):
     """Pixels (M, N, N) of an image by true and predicted class; arguments as for `read_image`."""
-    predicted, truth, _ = read_image(index, places, classes)
+    predicted, truth, _ = read_image(index, results, classes)
     return np.array([confusion_matrix(each, truth, len(classes.names)) for each in predicted])
 
 
@@ -314,12 +314,12 @@ def draw_bars(judged, dataset):
     figure.suptitle(f"{reports.label(dataset)}: IoU of each class")
     axes = figure.add_subplot(xlabel="IoU", xlim=(0, 1.06), ylim=(len(rows) - 0.4, -0.6))
     for number, model in enumerate(judged.models):
-        places = np.arange(len(rows)) + (number - (count - 1) / 2) * thick
+        heights = np.arange(len(rows)) + (number - (count - 1) / 2) * thick
         values, name, colour = [row[2 + number] for row in rows], reports.label(model), f"C{number}"
-        axes.barh(places, [value or 0 for value in values], thick, color=colour, label=name)
-        for place, value in zip(places, values, strict=True):
+        axes.barh(heights, [value or 0 for value in values], thick, color=colour, label=name)
+        for height, value in zip(heights, values, strict=True):
             text = " -" if value is None else f" {value:.2f}"
-            axes.text(value or 0, place, text, va="center", fontsize=7, color=colour)
+            axes.text(value or 0, height, text, va="center", fontsize=7, color=colour)
     axes.set_yticks(range(len(rows)), [reports.label(row[0]) for row in rows])
     axes.axhline(sum(row[1] is not None for row in rows) - 0.5, color="black", linewidth=0.8)
     axes.set_axisbelow(True)
