@@ -1787,7 +1787,9 @@ def asked(results, tmp_path):
         nn_embeddings=np.array([5, 0.5], np.float32),
         plot_embeddings=np.array([5, 0.5], np.float32),
     )
-    return Hand(*results, tmp_path, query=query)
+    hand = Hand(*results, tmp_path)
+    hand.explorer.asking.show(query)
+    return hand
 
 
 def test_a_picture_from_outside_is_marked_and_shown_with_its_neighbours(asked):

@@ -34,6 +34,8 @@ COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or butt
     ("q", {"q": "copy_path"}, "copy the path of the segment's picture"),
     ("Ctrl or s + left / middle", {}, "the same picture saved to disk"),
     ("t + left click", {}, "only the segment's crop saved to disk"),
+    ("/", {"/": "asking.words"}, "words: the objects that look most like them"),
+    (".", {".": "asking.picture"}, "a picture from outside: the objects that look most like it"),
     ("m", {"m": "next_metric"}, "next distance metric: euclid, cos"),
     ("f", {"f": "next_space"}, "find neighbours in the reduced or in the full feature space"),
     (

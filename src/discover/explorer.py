@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from src.discover import figures, state
+from src.discover.asking import Asking
 from src.discover.commands import HELP
 from src.discover.display import NO_WINDOWS, picture_figure
 from src.discover.events import Events
@@ -20,7 +21,7 @@ from src.discover.questions import Question
 from src.discover.segments import NO_TAG
 from src.discover.selecting import Selecting
 from src.discover.sheets import Sheets
-from src.discover.views import NEIGHBOURS, OUTSIDE, MapView, SheetView
+from src.discover.views import NEIGHBOURS, MapView, SheetView
 from src.embedding import space as embedding_space
 from src.errors import RunError
 from src.store.reports import one_line
@@ -48,8 +49,8 @@ class Explorer:
         Folder for what is saved by mouse or exported.
     tags_path : path, optional
         File that keeps the tags; None: they are forgotten at the end.
-    query : Query, optional
-        A picture from outside, to mark on the map and to show with its neighbours.
+    queries : Queries, optional
+        What embeds words and pictures that are asked for; None: nothing does.
     metric : {"euclid", "cos"}
     n_neighbours : int
         Neighbours shown at first.
@@ -72,7 +73,7 @@ class Explorer:
         out_dir,
         *,
         tags_path=None,
-        query=None,
+        queries=None,
         metric="euclid",
         n_neighbours=24,
         seed=0,
@@ -83,12 +84,13 @@ class Explorer:
         if metric not in embedding_space.METRICS:
             raise ValueError(f"`metric` must be one of {embedding_space.METRICS}, got {metric!r}")
         self.segments, self.table, self.out_dir = segments, segments.table, Path(out_dir)
-        self.tags_path, self.query = tags_path, query
+        self.tags_path = tags_path
         self.metric, self.seed, self.space = metric, seed, SPACES[0]
         self.algorithm = embedding_space.ALGORITHMS[0]
         self.n_neighbours = max(1, min(n_neighbours, len(segments) - 1))
         self.question = None  # while one is asked
         self.sheets, self.selecting, self.grouping = Sheets(self), Selecting(self), Grouping(self)
+        self.asking = Asking(self, queries)
         self.is_working = False  # on something that takes its time
         self.close_figure, self.new_figure = windows.close, windows.new
         self._copy_text, self._hand_out = windows.copy, windows.hand_out
@@ -109,9 +111,6 @@ class Explorer:
         self._show_state()
         self.map.keep_home()
         self.say("? shows all commands")
-        if query is not None:
-            self.map.mark(query.plot_embeddings, query.name)
-            self.show_neighbours(OUTSIDE)
 
     def _first_state(self):
         none = np.zeros(len(self.segments), bool)
@@ -147,7 +146,7 @@ class Explorer:
         self.show_panel()
 
     def save_neighbours(self, row, path):
-        """Write a sheet of nearest neighbours as a picture; OUTSIDE: those of the query."""
+        """Write a sheet of nearest neighbours as a picture; OUTSIDE: those of the first Query."""
         sheet = SheetView(picture_figure(SHEET_SIZE_IN, ""), NEIGHBOURS)
         sheet.query = row
         self.sheets.fill(sheet)
@@ -169,8 +168,8 @@ class Explorer:
     # pictures in windows
 
     def show_neighbours(self, row, sheet=None):
-        """Show nearest neighbours, in their window or in the one given; OUTSIDE: of the query."""
-        if len(self.segments) == 1 and row != OUTSIDE:
+        """Show nearest neighbours, in their window or in the one given; below 0: of a Query."""
+        if len(self.segments) == 1 and row >= 0:
             self.say("this is the only segment: it has no neighbours")
             return
         if sheet is None or sheet.kind != NEIGHBOURS:
@@ -181,7 +180,8 @@ class Explorer:
         self.sheets.fill(sheet)
         self.windows.present(sheet.figure)
         count = counted(self.n_neighbours, "nearest neighbour")
-        self.say(f"{count} ({self.metric}, {self.space} space)")
+        space, metric = self.sheets.how(row)
+        self.say(f"{count} ({metric}, {space} space)")
 
     def go_back(self):
         """Go back to the neighbours that this window has shown before."""
@@ -353,11 +353,12 @@ class Explorer:
         """Ask in the window for the number of clusters."""
         hint = " or `elbow`" if self.algorithm == "k-means" else ""
         hint = f"a whole number from 1 to {len(self.segments):,}{hint}; `8 {ON_MAP}`: in its plane"
-        self._ask(f"Number of clusters ({self.algorithm})", hint, self._take_clusters)
+        self.ask(f"Number of clusters ({self.algorithm})", hint, self._take_clusters)
 
-    def _ask(self, prompt, hint, take):
+    def ask(self, prompt, hint, take, kind=Question):
+        """Ask in the window that was used last, unless something is asked already."""
         if self.question is None:
-            self.question = Question(self.here, prompt, hint, take)
+            self.question = kind(self.here, prompt, hint, take)
         else:
             self.say(ASKED_ALREADY)
 
@@ -407,7 +408,7 @@ class Explorer:
         known = short(", ".join(map(one_line, self.state.tag_names)), 60)
         hint = (f"so far: {known}; " if known else "") + "nothing typed: take the tag away"
         prompt = f"Tag of {counted(len(rows), 'selected object')}"
-        self._ask(prompt, hint, partial(self._take_tag, rows))
+        self.ask(prompt, hint, partial(self._take_tag, rows))
 
     def _take_tag(self, rows, answer):
         if answer == NO_TAG:

@@ -27,7 +27,7 @@ OVER_DENSITY = 0.5  # share of their width, and how much of the density they hid
 BANNER_PT, LETTER, LINE = 11, 0.6, 1.5  # font size; its letters' width, its lines' distance
 DIAMOND = 0.85  # of a circle's width; the area is about the same
 MIN_CAPTION_PT = 6.5  # of two lines; smaller ones would be one
-OUTSIDE = -1  # row of a query that is no segment
+OUTSIDE = -1  # row of the first query that is no segment; -2 of the next, and so on
 NEIGHBOURS, SELECTION, RANKING = "neighbours", "selection", "ranking"  # kinds of sheets
 TICK = Outline([(-0.5, 0.05), (-0.15, -0.35), (0.5, 0.4)])
 
@@ -211,6 +211,7 @@ class MapView(View):
         self.kept = np.ones(len(self.points), bool)
         self.density = []  # its fills and lines, while it shows
         self._groups = []  # (artist, size in points) of each
+        self._mark = []  # the star of the last query, and its name
         # nothing is drawn larger in one direction, so nearest is nearest at every zoom
         self._tree = KDTree(self.points, balanced_tree=False)
 
@@ -303,16 +304,18 @@ class MapView(View):
         self._size_points()
 
     def mark(self, point, text):
-        """Put a star on the map."""
-        self.axes.plot(
+        """Put the star on the map, with a text beside it."""
+        for artist in self._mark:
+            artist.remove()
+        self._mark = self.axes.plot(
             *point, marker="*", markersize=20, color=PINK, markeredgecolor="white", zorder=7,
             scalex=False, scaley=False,
         )  # fmt: skip
-        self.axes.annotate(
+        self._mark.append(self.axes.annotate(
             one_line(text), point, (10, 8), textcoords="offset points", fontsize=10, color=INK,
             zorder=7, weight="bold", parse_math=False, family=fonts(),
             path_effects=[withStroke(linewidth=3, foreground="white")],
-        )  # fmt: skip
+        ))  # fmt: skip
 
     def row_at(self, x, y):
         """Row of the point at pixel (x, y), or None; points that are not filtered out win."""
@@ -391,7 +394,7 @@ class SheetView(View):
         self.axes.set_navigate(False)
         self.title.set_fontsize(12)
         self.place()
-        self.query = None  # row whose neighbours show, or OUTSIDE; of a sheet of neighbours
+        self.query = None  # row whose neighbours show, below 0 of a Query; of a sheet of neighbours
         self.trail = []  # queries before
         self.is_kept = False  # neighbours of others come into another window
         self.search = None  # what its neighbours were searched by
@@ -475,7 +478,7 @@ class SheetView(View):
         x, y = self.axes.transData.inverted().transform((x, y))
         columns, side, height = self.cell
         number = int(y // (side + height)) * columns + min(int(x // side), columns - 1)
-        if number >= len(self.rows) or self.rows[number] == OUTSIDE:
+        if number >= len(self.rows) or self.rows[number] < 0:
             return None
         return int(self.rows[number])
 
