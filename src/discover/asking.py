@@ -3,6 +3,7 @@
 import time
 import traceback
 from functools import partial
+from textwrap import fill
 
 from src.discover.panel import printable, short
 from src.discover.query import typed_part
@@ -10,6 +11,7 @@ from src.discover.questions import Question
 from src.errors import RunError
 
 TICK_MS = 50
+REMARK_LETTERS = 80  # in a line
 NO_NETWORK = "no network is at hand here to embed what is asked"
 HAS_FAILED = "the network has failed; the terminal says how"
 
@@ -69,7 +71,7 @@ class SlowQuestion(Question):
         try:
             result = job.result()
         except RunError as error:
-            self.remark = str(error)
+            self.remark = fill(str(error), REMARK_LETTERS)
         except Exception:  # the window goes on, whatever the network does
             traceback.print_exc()
             self.remark = HAS_FAILED
@@ -122,5 +124,5 @@ class Asking:
         return bool(self._shown)
 
     def query(self, row):
-        """The Query that a sheet has in the place of a row, which is negative: OUTSIDE is the first."""
+        """The Query that stands for a row below 0; OUTSIDE is that of the first."""
         return self._shown[-1 - row]
