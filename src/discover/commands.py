@@ -59,6 +59,11 @@ COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or butt
         "filter a group out, or in again; right or Shift: this one only; Ctrl or s: select it",
     ),
     ("slider", {}, "range of predicted IoU, or of the suspicion or novelty"),
+    (
+        "=",
+        {"=": "joining.toggle"},
+        "near duplicates as one point with their number, or apart again",
+    ),
     ("r", {"r": "reset_filters"}, "all filters off"),
     ("d", {"d": "toggle_density"}, "density behind the points, on or off"),
     (

@@ -82,8 +82,11 @@ class Events:
         if row is None:
             view.status.set_text(self._use(view))
         else:
-            distance = None if view is self.explorer.map else view.distance_of(row)
-            more = "" if distance is None else f"  ·  distance {distance:.4g}"
+            if view is self.explorer.map:
+                more = self.explorer.joining.told(row)
+            else:
+                distance = view.distance_of(row)
+                more = "" if distance is None else f"  ·  distance {distance:.4g}"
             view.show_facts(self.explorer.describe(row) + more, self.explorer.path_of(row))
             if view is self.explorer.map or view.wants_tip():
                 self._show_tip(view, row)

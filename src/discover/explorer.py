@@ -15,6 +15,7 @@ from src.discover.display import NO_WINDOWS, picture_figure
 from src.discover.events import Events
 from src.discover.export import export_segments
 from src.discover.grouping import Grouping
+from src.discover.joining import Joining
 from src.discover.open_windows import OpenWindows
 from src.discover.panel import counted, panel_content, printable, short
 from src.discover.questions import Question
@@ -90,7 +91,7 @@ class Explorer:
         self.n_neighbours = max(1, min(n_neighbours, len(segments) - 1))
         self.question = None  # while one is asked
         self.sheets, self.selecting, self.grouping = Sheets(self), Selecting(self), Grouping(self)
-        self.asking = Asking(self, queries)
+        self.asking, self.joining = Asking(self, queries), Joining(self)
         self.is_working = False  # on something that takes its time
         self.close_figure, self.new_figure = windows.close, windows.new
         self._copy_text, self._hand_out = windows.copy, windows.hand_out
@@ -602,7 +603,7 @@ class Explorer:
         """Draw the map and panel; of the sheets, those whose frames or rows may be others."""
         groups = self.groups()
         kept = state.kept_rows(self.state, self.groups, self.segments.scales)
-        self.map.paint(groups, kept, self.state.selected & kept)
+        self.map.paint(groups, kept, self.state.selected & kept, self.joining.stands(kept))
         self.show_panel()
         same_frames = before is not None and all(
             getattr(before, name) is getattr(self.state, name)

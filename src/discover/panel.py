@@ -114,6 +114,9 @@ def panel_content(chosen, groups, kept, tool, density, range_of):
         "reset_filters": chosen.filtered(),
     }
     shown = f"{_share(kept)} shown"
+    if chosen.sets is not None:
+        points = np.count_nonzero(np.bincount(chosen.sets[kept]))
+        shown += f" in {points:,} points"
     return Content(
         title="Segments" if way == state.ALL_BLUE else f"{way[0].upper()}{way[1:]}",
         entries=tuple(entries),

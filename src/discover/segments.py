@@ -11,6 +11,7 @@ from src.datasets import read_image
 from src.discover import state
 from src.discover.colours import BLUE, GREY, palette
 from src.discover.state import Scale
+from src.embedding import duplicates
 from src.embedding.groups import NOISE, describe_groups
 from src.errors import RunError
 from src.records import NO_LABEL
@@ -57,6 +58,7 @@ class Segments:
         self.described = self.told + [state.BY_NOVELTY] * self.scales[state.BY_NOVELTY].is_known()
         self._cut_thumbnail = lru_cache(KEPT_THUMBNAILS)(self._cut_thumbnail)
         self._groups = {}
+        self._duplicates = None
 
     def __len__(self):
         return len(self.table["plot_embeddings"])
@@ -224,6 +226,12 @@ class Segments:
         )
 
     # groups
+
+    def near_duplicates(self, progress=None):
+        """The near duplicates, which are looked for once; see `duplicates.find`."""
+        if self._duplicates is None:
+            self._duplicates = duplicates.find(self.table["embeddings"], progress)
+        return self._duplicates
 
     def groups(self, way, chosen):
         """The segments sorted in one of `state.WAYS`; clusters and tags are those of a State."""

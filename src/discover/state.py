@@ -112,6 +112,7 @@ class State:
     hidden: frozenset = frozenset()  # groups that are filtered out, (way, name) each
     ranges: dict = field(default_factory=dict)  # by way, (low, high): outside, filtered out
     clusters: np.ndarray | None = None  # (N,) int64, from 0, after the first clustering
+    sets: np.ndarray | None = None  # (N,) int64: that of its near duplicates; None: not joined
     rejected: np.ndarray | None = None  # (N,) bool: seen among what is like those selected, not so
 
     def filtered(self):
@@ -133,6 +134,20 @@ def kept_rows(state, groups_of, scales):
         values = scales[way].values
         kept &= (values >= low) & (values <= high)
     return kept
+
+
+def standing(sets, kept, order):
+    """Which row stands for each: the first of its set that is kept, or else the first, (N,) int64.
+
+    `sets` (N,) are numbers from 0, `kept` is a mask (N,), `order` has all rows, the first first.
+    """
+    count = len(sets)
+    place = np.empty(count, np.int64)
+    place[order] = np.arange(count)
+    place[~kept] += count
+    first = np.full(sets.max() + 1, 2 * count)
+    np.minimum.at(first, sets, place)
+    return order[first % count][sets]
 
 
 def same(one, other):

@@ -11,7 +11,7 @@ from scipy.spatial import KDTree
 
 from src.discover.figures import no_coordinates
 from src.discover.panel import INK, MARKERS, MUTED, PINK, Panel, between_lines
-from src.discover.quick import FillingImage, Thumbnail, Words
+from src.discover.quick import FillingImage, Numbers, Thumbnail, Words
 from src.discover.state import inside
 from src.store.reports import fonts, one_line
 
@@ -212,6 +212,7 @@ class MapView(View):
         self.density = []  # its fills and lines, while it shows
         self._groups = []  # (artist, size in points) of each
         self._mark = []  # the star of the last query, and its name
+        self.numbers = self.axes.add_artist(Numbers(zorder=6))  # of near duplicates
         # nothing is drawn larger in one direction, so nearest is nearest at every zoom
         self._tree = KDTree(self.points, balanced_tree=False)
 
@@ -228,25 +229,33 @@ class MapView(View):
             zoom = self._whole(before)[1] / ((upper - lower) / before).max()
             self._show((lower + upper) / 2, self._whole(self._room_px)[1] / zoom)
 
-    def paint(self, groups, kept, selected):
+    def paint(self, groups, kept, selected, stands=None):
         """Colour the points by their Groups; `redraw` shows it.
 
         Of the masks `kept` and `selected` (N,): points that are not kept go grey; those selected,
-        all of them kept, have a dark ring.
+        all of them kept, have a dark ring. `stands` (N,) int64 is the row whose point stands for
+        each, of those kept a kept one; None: its own.
         """
-        self.kept = kept
+        rows = np.arange(len(self.points))
+        self.kept, self._stands = kept, rows if stands is None else stands
+        self._drawn = self._stands == rows
+        ringed = np.zeros(len(rows), bool)
+        ringed[self._stands[selected]] = True
         for artist, _ in self._groups:
             artist.remove()
         rim = 0.4 if self.size_pt >= MIN_RIM_PT else 0
         self._groups = []
-        if not kept.all():
-            self._add_points(~kept, HIDDEN, zorder=2)
-        self._add_groups(groups, kept & ~selected, 3, rim)
-        if selected.any():  # their rings lie below them, or many would cover the colours
+        if not kept[self._drawn].all():
+            self._add_points(~kept & self._drawn, HIDDEN, zorder=2)
+        self._add_groups(groups, kept & self._drawn & ~ringed, 3, rim)
+        if ringed.any():  # their rings lie below them, or many would cover the colours
             ring = {"fillstyle": "none", "markeredgewidth": max(0.8, 0.14 * self.size_pt)}
-            self._add_points(selected, INK, zorder=4, size=1.5, **ring)
-            self._add_groups(groups, selected, 5, rim)
+            self._add_points(ringed, INK, zorder=4, size=1.5, **ring)
+            self._add_groups(groups, ringed, 5, rim)
         self._size_points()
+        counts = np.bincount(self._stands[kept], minlength=len(rows))
+        joined = np.flatnonzero(counts > 1)
+        self.numbers.show(self.points[joined], counts[joined], self.size_pt)
 
     def _add_groups(self, groups, mask, zorder, rim):
         """Add the points of a mask (N,), those of small groups on top."""
@@ -325,6 +334,7 @@ class MapView(View):
         reach_px = (self.size_pt / 2 + 3) * self.figure.dpi / 72
         reach = reach_px * np.diff(self.axes.get_xlim())[0] / self.axes.bbox.width
         rows = np.array(self._tree.query_ball_point(spot, reach), np.int64)
+        rows = rows[self._drawn[rows]]
         kept = rows[self.kept[rows]]
         rows = kept if kept.size else rows
         if not rows.size:
@@ -332,9 +342,9 @@ class MapView(View):
         return int(rows[np.argmin(np.square(self.points[rows] - spot).sum(axis=1))])
 
     def rows_in(self, outline):
-        """Mask (N,) of the points, not filtered out, inside a polygon of pixels (V, 2)."""
+        """Mask (N,) of those, not filtered out, whose points lie in a polygon of pixels (V, 2)."""
         outline = self.axes.transData.inverted().transform(outline)
-        return inside(self.points, outline) & self.kept
+        return inside(self.points, outline)[self._stands] & self.kept
 
     # what of the map shows
 

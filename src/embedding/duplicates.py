@@ -21,6 +21,7 @@ MOST_SAMPLES = 5000  # objects whose nearest other one is looked up
 SEPARATE = 4  # Ashman's D (Astron. J. 108, 2348) of two heaps; of the halves of one flat heap 3.5
 ROWS, OTHERS = 256, 1024  # compared at once: 1 MB, which fits the processor's cache
 PAIRS_AT_ONCE = 2**16  # linked
+ROWS_AT_ONCE = 4096  # between two calls of `progress`
 SHOWN = 8  # pairs
 NEAR, FAR = "#d6336c", "#868e96"
 
@@ -34,30 +35,50 @@ class Nearest:
     distances: np.ndarray  # float64, Euclidean
 
 
+@dataclass(frozen=True)
+class Duplicates:
+    """Sets of objects that are near duplicates, and what they were found by."""
+
+    labels: np.ndarray  # (N,) int64: number of each object's set, see `near_duplicates`
+    threshold: float
+    nearest: Nearest
+
+
+def find(embeddings, progress=None):
+    """The Duplicates of feature vectors (N, F), by a threshold that fits them.
+
+    `progress` is called with the number of vectors that are compared, and N; it may raise to
+    cancel. Of fewer than two objects there is no nearest other one: the threshold is 1.
+    """
+    vectors = space.reduce(embeddings, "pca", COLUMNS)
+    nearest = nearest_others(vectors)
+    threshold = suggest_threshold(nearest.distances)
+    return Duplicates(near_duplicates(vectors, threshold, progress), threshold, nearest)
+
+
 def report(log, path, table, thumbnail_of):
     """Write the picture by which a threshold is chosen beside the table that lies in `path`.
 
     `thumbnail_of` gives the JPEG (bytes) of a row.
     """
-    vectors = space.reduce(table["embeddings"], "pca", COLUMNS)
-    nearest = nearest_others(vectors)
-    if not len(nearest.rows):
+    if len(table) < 2:
         log.warning("%s has no two objects: none has a near duplicate", path)
         return
-    threshold = suggest_threshold(nearest.distances)
-    sizes = np.bincount(near_duplicates(vectors, threshold))
+    found = find(table["embeddings"])
+    sizes = np.bincount(found.labels)
     sets = sizes[sizes > 1]
-    found = (
+    title = (
         f"{sets.sum():,} of {len(table):,} objects are near duplicates in {len(sets):,} sets: "
-        f"nearer than {threshold:.3g}"
+        f"nearer than {found.threshold:.3g}"
     )
     place = duplicates_path(path)
-    reports.save_figure(place, draw(nearest, threshold, thumbnail_of, found), ["png"])
-    log.info("wrote %s.png: %s", place, found)
+    figure = draw(found.nearest, found.threshold, thumbnail_of, title)
+    reports.save_figure(place, figure, ["png"])
+    log.info("wrote %s.png: %s", place, title)
 
 
 @threadpool_limits.wrap(limits=1)  # threads that wait for each other where others use the cores
-def near_duplicates(vectors, threshold):
+def near_duplicates(vectors, threshold, progress=None):
     """Sets of objects that pairs nearer than a threshold link.
 
     All pairs count; those too near the threshold for float32 are looked at in float64. Memory does
@@ -69,6 +90,8 @@ def near_duplicates(vectors, threshold):
         Finite.
     threshold : float
         Euclidean distance, above 0.
+    progress : callable, optional
+        Called with the number of vectors that are compared, and N; may raise to cancel.
 
     Returns
     -------
@@ -88,6 +111,8 @@ def near_duplicates(vectors, threshold):
     left, right, most = _for_products(points, threshold)
     labels, waiting = np.arange(len(points)), np.empty((0, 2), np.int64)
     for rows, columns in _blocks(points[:, column], threshold):
+        if progress and columns.start == rows.start and rows.start % ROWS_AT_ONCE == 0:
+            progress(rows.start, len(points))
         if np.ptp(np.concatenate([labels[rows], labels[columns]])) == 0:
             continue  # linked already
         near = np.flatnonzero(left[rows] @ right[columns].T < most)  # quicker than in 2 dimensions
