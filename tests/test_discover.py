@@ -1553,6 +1553,95 @@ def test_groups_are_found_and_coloured_without_a_number(results, tmp_path):
 # tags
 
 
+# near duplicates
+
+
+@pytest.fixture
+def twins(results, tmp_path):
+    """The same, where rows 0, 1 and 3 are near duplicates; 0 and 3 are as suspicious."""
+    folder, table = results
+    places = np.array([0, 0.01, 30, -0.01, 60, 90], np.float32)
+    vectors = np.stack([places, 0 * places], axis=1)
+    return Hand(folder, table.with_columns(embeddings=vectors), tmp_path / "saved")
+
+
+def test_near_duplicates_are_one_point_with_their_number_until_they_are_taken_apart(twins):
+    before = twins.settle()[:440, :540]
+    twins.press("=")
+    assert (twins.settle()[:440, :540] != before).any()
+    twins.press("=")
+    assert_array_equal(twins.settle()[:440, :540], before)
+    twins.press("=")
+    assert re.fullmatch(
+        "3 near duplicates in 1 point: nearer than .*; = takes them apart", twins.message()
+    )
+    assert_array_equal(twins.map.numbers.points, PLACES[:1])
+    assert_array_equal(twins.map.numbers.values, [3])
+    assert twins.panel._content.counts == "6 shown in 4 points"
+    twins.hover(0)
+    assert twins.map.status.get_text().count("3 near duplicates") == 1
+    for row in (1, 3):
+        twins.hover(row)
+        assert twins.map.status.get_text() == ""
+    twins.hover(2)
+    assert "near duplicates" not in twins.map.status.get_text()
+    twins.press("=")
+    assert len(twins.map.numbers.values) == 0
+    twins.press("u")
+    assert len(twins.map.numbers.values) == 1
+
+
+def test_the_point_of_near_duplicates_selects_names_and_exports_all_of_them(twins):
+    twins.press("=", "l")
+    twins.draw_around([0])
+    assert twins.selected() == [0, 1, 3]
+    assert twins.grid.rows.tolist() == [0, 3, 1]
+    assert twins.panel._content.counts == "6 shown in 4 points\n3 selected"
+    ringed = [line for line in twins.map.axes.lines if line.get_fillstyle() == "none"]
+    assert [len(line.get_xydata()) for line in ringed] == [1]
+    twins.press("n", *"sofa", "enter", "e")
+    (path,) = twins.out_dir.glob("sofa/*.csv")
+    with open(path, newline="") as file:
+        assert len(list(csv.DictReader(file))) == 3
+
+
+def test_of_near_duplicates_those_that_are_not_filtered_out_count(twins):
+    twins.press("=", "h")
+    twins.press_panel("entry", "road")  # rows 0, 2 and 4
+    assert_array_equal(twins.map.numbers.points, PLACES[[3]])  # more suspicious than row 1
+    assert_array_equal(twins.map.numbers.values, [2])
+    assert twins.grey_points() == [2, 4]
+    twins.press("l")
+    twins.draw_around([3])
+    assert twins.selected() == [1, 3]
+    twins.press_panel("entry", "car", button=3)
+    twins.press_panel("entry", "road", button=3)  # row 0 alone
+    assert len(twins.map.numbers.values) == 0
+
+
+def test_where_no_objects_are_near_duplicates_or_they_are_not_waited_for_nothing_is_joined(
+    results, twins, tmp_path, monkeypatch
+):
+    folder, table = results
+    evenly = table.with_columns(embeddings=np.c_[np.arange(6), np.zeros(6)].astype(np.float32))
+    hand = Hand(folder, evenly, tmp_path)
+    hand.press("=")
+    assert hand.message().startswith("no objects are near duplicates: nearer than ")
+    assert hand.explorer.state.sets is None
+    monkeypatch.setattr(twins.explorer, "announce", lambda text: twins.press("escape"))
+    twins.press("=")
+    assert twins.message() == "no near duplicates were joined: stopped"
+    assert twins.explorer.state.sets is None
+
+
+def test_of_numbers_that_have_no_room_beside_each_other_the_larger_one_shows(hand):
+    places = hand.map.axes.transData.inverted().transform([(100, 100), (105, 103), (200, 100)])
+    hand.map.numbers.show(places, np.array([2, 1234, 3]), 9.0)
+    placed = list(hand.map.numbers._placed(hand.map.figure.canvas.get_renderer()))
+    assert [value for _, value in placed] == [1234, 3]
+    assert_allclose([place for place, _ in placed], [(108, 106), (203, 103)], atol=1)
+
+
 def test_a_tag_is_typed_in_the_window_and_kept_for_the_next_time(results, tmp_path):
     hand = Hand(*results, tmp_path, tags_path=tmp_path / "tags.json")
     hand.press("l")

@@ -36,7 +36,7 @@ class Joining:
         explorer.change("joining near duplicates", sets=found.labels)
         explorer.say(
             f"{counted(sizes.sum(), 'near duplicate')} in {counted(len(sizes), 'point')}: "
-            f"nearer than {found.threshold:.3g}"
+            f"nearer than {found.threshold:.3g}; = takes them apart"
         )
 
     def _announce(self, done, total):

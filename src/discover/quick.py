@@ -24,6 +24,7 @@ ASCENT = 0.76  # above the base line, of the font size
 MIDDLE, LINE = 0.37, 1.2  # where letters have their middle; from line to line
 KEPT_STAMPS = 4000
 HALO_PX = 2
+NUMBER_COLOUR = "#1f2430"
 NUMBER_PT, NUMBER_LETTERS = 8, 4  # size; width of the room that a number has, in letters' heights
 
 
@@ -148,6 +149,7 @@ class Numbers(Artist):
         self.points, self.values, self._gap_pt = np.empty((0, 2)), np.empty(0, int), 0.0
         self._words = Words(
             0, 0, "", fontsize=NUMBER_PT, fontweight="bold", verticalalignment="baseline",
+            color=NUMBER_COLOUR,
             path_effects=[withStroke(linewidth=3, foreground="white")],
         )  # fmt: skip
         self._words.halo = True
