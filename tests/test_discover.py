@@ -1601,7 +1601,7 @@ def test_the_point_of_near_duplicates_selects_names_and_exports_all_of_them(twin
     assert [len(line.get_xydata()) for line in ringed] == [1]
     twins.press("n", *"sofa", "enter", "e")
     (path,) = twins.out_dir.glob("sofa/*.csv")
-    with open(path, newline="") as file:
+    with path.open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 3
 
 
