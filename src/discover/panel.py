@@ -29,6 +29,7 @@ TOOL_CHIPS = (  # label, command
     ("select", "selecting.next_tool"),
     ("all shown", "selecting.select_all"),
     ("more like", "selecting.more_like_these"),
+    ("words…", "asking.words"),
     ("tag…", "ask_tag"),
     ("export", "export_selection"),
     ("undo", "undo"),

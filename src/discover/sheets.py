@@ -94,11 +94,12 @@ class Sheets:
             ordered = self._ordered(sheet, rows)
             sheet.search, sheet.rows = search, np.r_[row, rows[ordered]]
             sheet.distances = np.r_[0.0, distances[ordered]]
-        what = (
-            explorer.segments.named(row) if row >= 0 else one_line(explorer.asking.query(row).name)
-        )
+        query = explorer.asking.query(row) if row < 0 else None
+        what = explorer.segments.named(row) if query is None else one_line(query.name)
         title = f"Nearest neighbours ({metric}, {space} space) of {what}"
         self._show(sheet, title, ["query", *as_texts(sheet.distances[1:])])
+        if query is not None and query.is_words:
+            sheet.write_words(query.name)
 
     def _nearest(self, row, space, metric):
         explorer, column = self.explorer, COLUMNS[space]

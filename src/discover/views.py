@@ -1,6 +1,7 @@
 """What a window shows: the map, or a sheet of thumbnails, and what moves over them."""
 
 import math
+from textwrap import fill, shorten
 
 import numpy as np
 from matplotlib.lines import Line2D
@@ -26,6 +27,7 @@ MIN_RIM_PT = 4  # smaller points have none, and go back where the density shows
 OVER_DENSITY = 0.5  # share of their width, and how much of the density they hide
 BANNER_PT, LETTER, LINE = 11, 0.6, 1.5  # font size; its letters' width, its lines' distance
 DIAMOND = 0.85  # of a circle's width; the area is about the same
+LETTERS = 13  # of a line of words in a cell
 MIN_CAPTION_PT = 6.5  # of two lines; smaller ones would be one
 OUTSIDE = -1  # row of the first query that is no segment; -2 of the next, and so on
 NEIGHBOURS, SELECTION, RANKING = "neighbours", "selection", "ranking"  # kinds of sheets
@@ -463,6 +465,16 @@ class SheetView(View):
                 color=INK, fontweight="bold" if bold else "normal",
             ))  # fmt: skip
             words.room = 0.96 * side / self.figure.bbox.width
+
+    def write_words(self, text):
+        """Write into the first cell, for words that have no picture."""
+        side = self.cell[1]
+        size_pt = 0.11 * side * 72 / self.figure.dpi
+        lines = shorten(text, LETTERS * 4, placeholder=" …")
+        self.axes.add_artist(Words(
+            side / 2, side / 2, f"“{fill(lines, LETTERS)}”", fontsize=size_pt, color=INK,
+            horizontalalignment="center", verticalalignment="center",
+        ))  # fmt: skip
 
     def show_ticks(self, ticked):
         """Mark some of the thumbnails, a bool for each, and show the sheet."""
