@@ -174,10 +174,10 @@ def open_window(tmp_path, embedder, **columns):
 
 
 def wait(hand):
-    """Let the answer come, as the question's timer does."""
-    question = hand.explorer.question
-    question._job.exception()  # waits for it
-    question.work()
+    """Let the answer come, as the timer does."""
+    waiting = hand.explorer.question
+    waiting.job.exception()  # waits for it
+    waiting.work()
 
 
 def ask(hand, key, text):
@@ -192,9 +192,7 @@ def test_words_typed_in_the_window_rank_the_objects_which_are_then_selected_and_
     vectors = np.stack([embedder.encode_text(line) for line in ("a tent", "a cow", "the road")])
     vectors = np.repeat(vectors, [3, 3, 4], axis=0) + 0.01 * np.arange(10)[:, None]
     hand = open_window(tmp_path, embedder, embeddings=vectors.astype(np.float32))
-    hand.press("/", *"a cow", "enter")
-    assert hand.map.banner.get_text() == "building the network tiny ...  0 s\nEscape: leave it"
-    wait(hand)
+    ask(hand, "/", "a cow")
     assert hand.explorer.question is None
     assert not hand.map.banner.get_visible()
     title = hand.grid.title.get_text()
@@ -213,9 +211,8 @@ def test_words_typed_in_the_window_rank_the_objects_which_are_then_selected_and_
 def test_the_network_is_kept_for_the_next_question_and_backspace_goes_back(saved, tmp_path):
     hand = open_window(tmp_path, embedder_of(saved[1]))
     ask(hand, "/", "a cow")
-    hand.press("/", *"a tent", "enter")
-    assert hand.map.banner.get_text().startswith("asking the network tiny ...")
-    wait(hand)
+    assert hand.explorer.asking.queries.doing() == "asking the network tiny"
+    ask(hand, "/", "a tent")
     assert hand.titles() == ["Nearest neighbours"]
     assert hand.grid.title.get_text().endswith(" of a tent")
     stars = [line for line in hand.map.axes.lines if line.get_marker() == "*"]
@@ -237,15 +234,19 @@ def test_escape_leaves_a_question_that_takes_its_time(saved, tmp_path):
     hand = open_window(tmp_path, None)
     hand.explorer.asking.queries = queries = Queries(LOG, hand.explorer.table, "", make_embedder)
     hand.press("/", *"a cow", "enter")
-    question = hand.explorer.question
-    hand.press("m")  # no command meanwhile, and no letter of the answer
-    assert (hand.explorer.metric, question.answer) == ("euclid", "a cow")
+    waiting = hand.explorer.question
+    waiting.work()
+    assert hand.map.banner.get_text().startswith("building the network  ...")
+    hand.press("m", "enter")  # no commands meanwhile
+    assert hand.explorer.metric == "euclid"
+    hand.hover(3)  # the window goes on
+    assert hand.map.status.get_text() != ""
     hand.press("escape")
     begun.set()
     assert hand.explorer.question is None
     assert hand.message() == "cancelled"
-    question._job.exception()
-    question.work()
+    waiting.job.exception()
+    waiting.work()
     assert hand.titles() == []  # what came too late is not shown
     assert not hand.map.banner.get_visible()
     assert queries.doing().startswith("asking")  # but the network is there
@@ -256,8 +257,8 @@ def test_a_network_that_reads_no_words_is_told_above_the_question_before_it_is_b
         choose_entry(embedding_networks, "resnet18"), None, 1, torch.device("cpu")
     )
     hand = open_window(tmp_path, embedder)
-    hand.press("/", "enter")  # nothing typed
-    assert hand.map.banner.get_text().startswith("Find by words: ▏")
+    hand.press("/", "enter")
+    assert hand.map.banner.get_text().startswith("nothing was typed\nFind by words: ▏")
     hand.press(*"a cow", "enter")
     wait(hand)
     remark, _, asked = hand.map.banner.get_text().partition("Find by words: ")
@@ -310,7 +311,7 @@ def test_a_fault_of_the_network_is_told_and_asked_again(tmp_path, capsys):
 
     hand = open_window(tmp_path, Broken())
     ask(hand, "/", "a cow")
-    assert hand.map.banner.get_text().startswith("the network has failed")
+    assert hand.map.banner.get_text().startswith("that has failed; the terminal")
     assert "out of memory" in capsys.readouterr().err
     assert hand.explorer.question.answer == "a cow"
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import threading
 from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import Path
@@ -37,6 +38,7 @@ from src.discover.panel import TOOL_CHIPS
 from src.discover.query import Query
 from src.discover.segments import Segments
 from src.discover.views import HIDDEN, OUTSIDE, levels_holding
+from src.embedding import duplicates
 from src.embedding import space as embedding_space
 from src.errors import SettingError
 from src.records import ObjectTable, Prediction
@@ -1565,9 +1567,15 @@ def twins(results, tmp_path):
     return Hand(folder, table.with_columns(embeddings=vectors), tmp_path / "saved")
 
 
+def join(hand):
+    """Join near duplicates, once they have been looked for."""
+    hand.explorer.segments.near_duplicates().exception()  # waits for them
+    hand.press("=")
+
+
 def test_near_duplicates_are_one_point_with_their_number_until_they_are_taken_apart(twins):
     before = twins.settle()[:440, :540]
-    twins.press("=")
+    join(twins)
     assert (twins.settle()[:440, :540] != before).any()
     twins.press("=")
     assert_array_equal(twins.settle()[:440, :540], before)
@@ -1592,7 +1600,8 @@ def test_near_duplicates_are_one_point_with_their_number_until_they_are_taken_ap
 
 
 def test_the_point_of_near_duplicates_selects_names_and_exports_all_of_them(twins):
-    twins.press("=", "l")
+    join(twins)
+    twins.press("l")
     twins.draw_around([0])
     assert twins.selected() == [0, 1, 3]
     assert twins.grid.rows.tolist() == [0, 3, 1]
@@ -1606,7 +1615,8 @@ def test_the_point_of_near_duplicates_selects_names_and_exports_all_of_them(twin
 
 
 def test_of_near_duplicates_those_that_are_not_filtered_out_count(twins):
-    twins.press("=", "h")
+    join(twins)
+    twins.press("h")
     twins.press_panel("entry", "road")  # rows 0, 2 and 4
     assert_array_equal(twins.map.numbers.points, PLACES[[3]])  # more suspicious than row 1
     assert_array_equal(twins.map.numbers.values, [2])
@@ -1625,12 +1635,16 @@ def test_where_no_objects_are_near_duplicates_or_they_are_not_waited_for_nothing
     folder, table = results
     evenly = table.with_columns(embeddings=np.c_[np.arange(6), np.zeros(6)].astype(np.float32))
     hand = Hand(folder, evenly, tmp_path)
-    hand.press("=")
+    join(hand)
     assert hand.message().startswith("no objects are near duplicates: nearer than ")
     assert hand.explorer.state.sets is None
-    monkeypatch.setattr(twins.explorer, "announce", lambda text: twins.press("escape"))
+    begun = threading.Event()
+    monkeypatch.setattr(duplicates, "find", lambda vectors: begun.wait())
     twins.press("=")
-    assert twins.message() == "no near duplicates were joined: stopped"
+    assert twins.map.banner.get_text().startswith("looking for near duplicates ...")
+    twins.press("escape")
+    begun.set()
+    assert twins.message() == "cancelled"
     assert twins.explorer.state.sets is None
 
 

@@ -60,23 +60,13 @@ def test_the_nearest_other_of_a_copy_is_the_copy():
     assert len(nearest_others(line(5)).rows) == 0
 
 
-def test_sets_are_found_by_a_threshold_that_fits_and_may_be_stopped(monkeypatch):
-    monkeypatch.setattr(duplicates, "ROWS", 4)
-    monkeypatch.setattr(duplicates, "ROWS_AT_ONCE", 8)
+def test_sets_are_found_by_a_threshold_that_fits():
     vectors = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
     vectors[10:15] = vectors[:5] + 1e-4
-    told = []
-    found = duplicates.find(vectors, lambda *progress: told.append(progress))
+    found = duplicates.find(vectors)
     assert_array_equal(found.labels, [*range(10), *range(5), *range(10, 15)])
     assert 2e-4 < found.threshold < found.nearest.distances[15:].min()
-    assert told == [(0, 20), (8, 20), (16, 20)]
-    with pytest.raises(InterruptedError):
-        duplicates.find(vectors, stop)
     assert_array_equal(duplicates.find(vectors[:1]).labels, [0])
-
-
-def stop(done, total):
-    raise InterruptedError
 
 
 def test_the_threshold_lies_between_two_heaps_of_distances():

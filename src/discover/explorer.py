@@ -356,10 +356,10 @@ class Explorer:
         hint = f"a whole number from 1 to {len(self.segments):,}{hint}; `8 {ON_MAP}`: in its plane"
         self.ask(f"Number of clusters ({self.algorithm})", hint, self._take_clusters)
 
-    def ask(self, prompt, hint, take, kind=Question):
-        """Ask in the window that was used last, unless something is asked already."""
+    def ask(self, *question):
+        """Ask a Question in the window that was used last, unless something is asked already."""
         if self.question is None:
-            self.question = kind(self.here, prompt, hint, take)
+            self.question = Question(self.here, *question)
         else:
             self.say(ASKED_ALREADY)
 
@@ -499,7 +499,8 @@ class Explorer:
         """Pass a typed key on to the question that is asked."""
         question, how = self.question, self.question.press(key)
         if how is not None:
-            self.question = None
+            if self.question is question:  # it may have begun to wait for what answers it
+                self.question = None
             if question.copy is not None:  # the elbow curve lies before what it was drawn for
                 figures.present(question.view.figure)
             self.events.look(question.view)

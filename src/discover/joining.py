@@ -5,8 +5,8 @@ from functools import cached_property
 import numpy as np
 
 from src.discover import state
-from src.discover.grouping import StoppedError
 from src.discover.panel import counted
+from src.discover.questions import Waiting
 
 
 class Joining:
@@ -22,13 +22,12 @@ class Joining:
             explorer.change("taking near duplicates apart", sets=None)
             explorer.say("near duplicates are points of their own again")
             return
-        try:
-            with explorer.working("looking for near duplicates ..."):
-                found = explorer.segments.near_duplicates(self._announce)
-        except StoppedError:
-            explorer.say("no near duplicates were joined: stopped")
-            return
-        sizes = np.bincount(found.labels)
+        job, doing = explorer.segments.near_duplicates(), lambda: "looking for near duplicates"
+        explorer.question = Waiting(explorer, job, doing, self._join, explorer.say)
+        explorer.question.work()  # it may be done already
+
+    def _join(self, found):
+        explorer, sizes = self.explorer, np.bincount(found.labels)
         sizes = sizes[sizes > 1]
         if not len(sizes):
             explorer.say(f"no objects are near duplicates: nearer than {found.threshold:.3g}")
@@ -38,12 +37,6 @@ class Joining:
             f"{counted(sizes.sum(), 'near duplicate')} in {counted(len(sizes), 'point')}: "
             f"nearer than {found.threshold:.3g}; = takes them apart"
         )
-
-    def _announce(self, done, total):
-        text = f"looking for near duplicates: {done:,} of {total:,}   Escape: stop"
-        self.explorer.announce(text)
-        if self.explorer.events.is_stopped():
-            raise StoppedError
 
     def stands(self, kept):
         """The row whose point stands for each on the map, (N,) int64; None: its own.

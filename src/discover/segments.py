@@ -1,5 +1,6 @@
 """The segments of an embeddings table as the explorer asks for them: facts, pictures, groups."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -227,10 +228,11 @@ class Segments:
 
     # groups
 
-    def near_duplicates(self, progress=None):
-        """The near duplicates, which are looked for once; see `duplicates.find`."""
+    def near_duplicates(self):
+        """A Future of the near duplicates, see `duplicates.find`; they are looked for once."""
         if self._duplicates is None:
-            self._duplicates = duplicates.find(self.table["embeddings"], progress)
+            look = ThreadPoolExecutor(1).submit
+            self._duplicates = look(duplicates.find, self.table["embeddings"])
         return self._duplicates
 
     def groups(self, way, chosen):

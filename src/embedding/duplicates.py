@@ -21,7 +21,6 @@ MOST_SAMPLES = 5000  # objects whose nearest other one is looked up
 SEPARATE = 4  # Ashman's D (Astron. J. 108, 2348) of two heaps; of the halves of one flat heap 3.5
 ROWS, OTHERS = 256, 1024  # compared at once: 1 MB, which fits the processor's cache
 PAIRS_AT_ONCE = 2**16  # linked
-ROWS_AT_ONCE = 4096  # between two calls of `progress`
 SHOWN = 8  # pairs
 NEAR, FAR = "#d6336c", "#868e96"
 
@@ -44,16 +43,12 @@ class Duplicates:
     nearest: Nearest
 
 
-def find(embeddings, progress=None):
-    """The Duplicates of feature vectors (N, F), by a threshold that fits them.
-
-    `progress` is called with the number of vectors that are compared, and N; it may raise to
-    cancel. Of fewer than two objects there is no nearest other one: the threshold is 1.
-    """
+def find(embeddings):
+    """The Duplicates of feature vectors (N, F), by the threshold that `suggest_threshold` gives."""
     vectors = space.reduce(embeddings, "pca", COLUMNS)
     nearest = nearest_others(vectors)
     threshold = suggest_threshold(nearest.distances)
-    return Duplicates(near_duplicates(vectors, threshold, progress), threshold, nearest)
+    return Duplicates(near_duplicates(vectors, threshold), threshold, nearest)
 
 
 def report(log, path, table, thumbnail_of):
@@ -78,7 +73,7 @@ def report(log, path, table, thumbnail_of):
 
 
 @threadpool_limits.wrap(limits=1)  # threads that wait for each other where others use the cores
-def near_duplicates(vectors, threshold, progress=None):
+def near_duplicates(vectors, threshold):
     """Sets of objects that pairs nearer than a threshold link.
 
     All pairs count; those too near the threshold for float32 are looked at in float64. Memory does
@@ -90,8 +85,6 @@ def near_duplicates(vectors, threshold, progress=None):
         Finite.
     threshold : float
         Euclidean distance, above 0.
-    progress : callable, optional
-        Called with the number of vectors that are compared, and N; may raise to cancel.
 
     Returns
     -------
@@ -111,8 +104,6 @@ def near_duplicates(vectors, threshold, progress=None):
     left, right, most = _for_products(points, threshold)
     labels, waiting = np.arange(len(points)), np.empty((0, 2), np.int64)
     for rows, columns in _blocks(points[:, column], threshold):
-        if progress and columns.start == rows.start and rows.start % ROWS_AT_ONCE == 0:
-            progress(rows.start, len(points))
         if np.ptp(np.concatenate([labels[rows], labels[columns]])) == 0:
             continue  # linked already
         near = np.flatnonzero(left[rows] @ right[columns].T < most)  # quicker than in 2 dimensions
