@@ -499,8 +499,10 @@ class Explorer:
         """Pass a typed key on to the question that is asked."""
         question, how = self.question, self.question.press(key)
         if how is not None:
-            if self.question is question:  # it may have begun to wait for what answers it
+            if self.question is question:
                 self.question = None
+            else:  # what waits for its answer
+                self.question.show()
             if question.copy is not None:  # the elbow curve lies before what it was drawn for
                 figures.present(question.view.figure)
             self.events.look(question.view)
