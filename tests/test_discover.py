@@ -20,7 +20,7 @@ from matplotlib.backend_bases import (
     ResizeEvent,
 )
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_rgb, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.testing import assert_allclose, assert_array_equal
@@ -33,7 +33,7 @@ from src.discover.display import Windows, close_window, require_display, window_
 from src.discover.events import BUTTONS
 from src.discover.explorer import Explorer
 from src.discover.export import export_segments
-from src.discover.panel import TOOL_CHIPS
+from src.discover.panel import ACTIVE, TOOL_CHIPS
 from src.discover.query import Query
 from src.discover.segments import Segments
 from src.discover.views import HIDDEN, OUTSIDE, levels_holding
@@ -189,6 +189,13 @@ class Hand:
         for key in keys:
             self.down(key, view)
             self.up(key, view)
+
+    def click_group(self, number, **event):
+        """Click on a row of the overview of groups, by its place among those that show."""
+        (view,) = self.explorer.grouping.views
+        place = view.axes.transData.transform((100, grouping.HEAD + (number + 0.5) * grouping.ROW))
+        mouse = MouseEvent("button_press_event", view.figure.canvas, *place, button=1, **event)
+        self.send(view, mouse)
 
     def down(self, key, view=None):
         view = view or self.map
@@ -1509,19 +1516,13 @@ def test_the_overview_of_groups_selects_names_joins_and_takes_apart(hand):
     assert view.title.get_text() == "3 groups of 6 objects, 0 with a name"
     sizes = [len(group.rows) for group in hand.explorer.grouping.groups]
     assert sum(sizes) == 6
-
-    def click(number, **event):
-        place = view.axes.transData.transform((100, grouping.HEAD + (number + 0.5) * grouping.ROW))
-        mouse = MouseEvent("button_press_event", view.figure.canvas, *place, button=1, **event)
-        hand.send(view, mouse)
-
     first, second = (list(group.rows) for group in hand.explorer.grouping.groups[:2])
-    click(0)
+    hand.click_group(0)
     assert hand.selected() == first
     hand.press(*"tent", "enter", view=view)
     assert np.flatnonzero(hand.explorer.state.tags).tolist() == first
     assert view.title.get_text() == "3 groups of 6 objects, 1 with a name"
-    click(1, modifiers=["shift"])
+    hand.click_group(1, modifiers=["shift"])
     assert [len(group.rows) for group in hand.explorer.grouping.groups] == [
         len(first + second),
         sizes[2],
@@ -1533,8 +1534,120 @@ def test_the_overview_of_groups_selects_names_joins_and_takes_apart(hand):
     assert [len(group.rows) for group in hand.explorer.grouping.groups] == sizes
     hand.press("tab", view=view)
     assert "largest first" in {text.get_text().split(" (")[0] for text in view.axes.texts}
+    hand.press("escape", view=view)  # what was selected before
+    assert hand.selected() == []
     hand.press("escape", view=view)
     assert hand.explorer.grouping.views == []
+
+
+def grouped(hand):
+    """The overview of three groups of the six."""
+    hand.press("c", "3", "enter", "0")
+    (view,) = hand.explorer.grouping.views
+    return view
+
+
+def active(view):
+    """Numbers of the groups that are marked."""
+    marked = [box.get_facecolor() == to_rgba(ACTIVE) for box in view.axes.patches]
+    return np.flatnonzero(marked).tolist()
+
+
+@pytest.mark.parametrize("key", ["u", "ctrl+z", "cmd+z"])
+def test_undo_is_no_letter_of_a_name_while_a_group_is_active(hand, key):
+    view = grouped(hand)
+    hand.click_group(0)
+    hand.press(*"tuba", "enter", view=view)
+    hand.press(key, view=view)
+    assert hand.explorer.question is None
+    assert hand.message(view) == "undone: tag" and active(view) == [0]
+    hand.click_group(1)
+    assert active(view) == [1]
+    hand.press(key, view=view)
+    assert hand.message(view) == "undone: selection" and active(view) == [0]
+    hand.press(key, view=view)
+    assert active(view) == [] and hand.selected() == []
+
+
+def test_a_name_may_begin_with_any_letter_and_space_comes_before_one_that_undoes(hand):
+    view = grouped(hand)
+    for number, keys, name in ((0, "vent", "vent"), (1, " urn", "urn"), (2, "U 2", "U 2")):
+        hand.click_group(number)
+        hand.press(*keys, "enter", view=view)
+        assert hand.explorer.grouping.groups[number].tag == name
+
+
+def test_ctrl_z_takes_back_what_was_typed_and_then_the_question(hand):
+    view = grouped(hand)
+    hand.click_group(0)
+    hand.press(*"tent", "ctrl+z", view=view)
+    assert "Tag of" in view.banner.get_text() and "tent" not in view.banner.get_text()
+    hand.press("ctrl+x", "ctrl+alt+@", view=view)  # this types, as AltGr does on some keyboards
+    assert hand.explorer.question.answer == "@"
+    hand.press("ctrl+z", "ctrl+z", view=view)
+    assert hand.explorer.question is None and active(view) == [0]
+    assert not hand.explorer.state.tags.any()
+
+
+def test_the_group_that_is_selected_is_active_however_it_was_selected(hand):
+    view = grouped(hand)
+    hand.click_group(2)
+    hand.press("up", view=view)
+    assert active(view) == [1]
+    hand.press("up", "up", view=view)
+    assert active(view) == [0]
+    name = hand.explorer.segments.groups(state.BY_CLUSTER, hand.explorer.state).names
+    hand.down("s")
+    hand.press_panel("entry", name[hand.explorer.grouping.groups[1].label])
+    hand.up("s")
+    assert active(view) == [1]
+    hand.press("escape", view=view)
+    assert active(view) == [] and hand.explorer.grouping.views == [view]
+
+
+def test_groups_that_were_joined_are_named_together(hand):
+    view = grouped(hand)
+    both = np.union1d(*(group.rows for group in hand.explorer.grouping.groups[:2]))
+    hand.click_group(0)
+    hand.click_group(1, modifiers=["shift"])
+    assert hand.message(view).startswith("joined ")
+    assert_array_equal(hand.selected(), both)
+    hand.press(*"tent", "enter", view=view)
+    assert_array_equal(np.flatnonzero(hand.explorer.state.tags), both)
+
+
+def test_what_is_in_no_group_is_not_joined_but_can_be_named(hand):
+    view = grouped(hand)
+    hand.click_group(0)
+    hand.press("delete", view=view)
+    assert "is no group any more" in hand.message(view)
+    assert hand.selected() == [] and active(view) == []
+    before = hand.explorer.state.clusters
+    for first, second in ((0, 2), (2, 0)):
+        hand.click_group(first)
+        hand.click_group(second, modifiers=["shift"])
+        assert "cannot be joined" in hand.message(view)
+    assert hand.explorer.state.clusters is before
+    hand.click_group(2)
+    hand.press("delete", *"odd", "enter", view=view)
+    assert_array_equal(hand.explorer.state.tags > 0, before == -1)
+
+
+def test_the_wheel_and_arrows_bring_other_groups_into_a_low_window(hand):
+    view = grouped(hand)
+    hand.resize(720, 140, view)
+    assert view.fitting == 1
+    for act, first in (
+        (lambda: hand.wheel(-1, view), 1),
+        (lambda: hand.wheel(1, view), 0),
+        (lambda: hand.click_group(0), 0),
+        (lambda: hand.press("down", "down", "down", view=view), 2),
+        (lambda: hand.press("up", view=view), 1),
+    ):
+        act()
+        assert view.first == first
+    assert active(view) == [0] and len(view.rows) == 1
+    assert_array_equal(hand.selected(), hand.explorer.grouping.groups[1].rows)
 
 
 def test_groups_are_found_and_coloured_without_a_number(results, tmp_path):
@@ -1947,6 +2060,16 @@ def test_a_step_back_that_would_change_nothing_is_none(hand):
         "undone: colouring",
         "nothing to undo",
     ]
+
+
+def test_a_page_that_was_not_ticked_is_no_step_back(hand):
+    hand.press("l")
+    hand.draw_around([0, 1])
+    hand.press("j")
+    hand.press("j", view=hand.grid)
+    assert hand.explorer.state.rejected.sum() == 4
+    hand.press("u")
+    assert hand.message() == "undone: selection"
 
 
 def test_the_same_colours_again_are_no_step(hand):

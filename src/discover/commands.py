@@ -2,6 +2,7 @@
 
 from src.discover import state
 
+UNDOING = "ctrl+z"  # however Ctrl is called on a keyboard
 COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or button; what it does
     ("hover", {}, "thumbnail and facts of the segment"),
     ("left click, 1", {"1": 1}, "the full image, the segment in a red box; in a sheet only 1 does"),
@@ -80,7 +81,11 @@ COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or butt
     ("Tab", {"tab": "next_order"}, "sort a sheet by suspicion, novelty, picture, size"),
     ("n", {"n": "ask_tag"}, "name the selection: a tag, kept for the next time"),
     ("e", {"e": "export_selection"}, "export the selection: COCO, Label Studio, CSV, crops"),
-    ("u", {"u": "undo"}, "undo the last colouring, clustering, selection, filter, tag"),
+    (
+        "u, Ctrl+z",
+        {"u": "undo", UNDOING: "undo"},
+        "undo the last colouring, clustering, selection, filter, tag",
+    ),
     ("?, F1", {"?": "toggle_help", "f1": "toggle_help"}, "these commands, on or off"),
     (
         "Escape",

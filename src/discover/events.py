@@ -7,7 +7,7 @@ import numpy as np
 
 from src import pictures
 from src.discover import state
-from src.discover.commands import KEY_OF, KEYS
+from src.discover.commands import KEY_OF, KEYS, UNDOING
 from src.discover.glances import Glances
 from src.discover.segments import GLANCE_PX, UNREADABLE
 from src.discover.views import NEIGHBOURS
@@ -320,15 +320,22 @@ class Events:
         if explorer.is_working:
             self._stopped = self._stopped or key == "escape"
             return
+        held = set(name.split("+")[:-1])
+        if CONTROL & held and "alt" not in held:  # both: AltGr, which types
+            if key != "z":
+                return
+            key = UNDOING
+        elif len(name) == 1:
+            key = name  # Caps Lock changes what is typed
         if explorer.question is not None:
-            explorer.answer(name if len(name) == 1 else key)
-        elif explorer.here in explorer.grouping.views and explorer.grouping.press(
-            name if len(name) == 1 else key
-        ):
-            return
-        elif key in KEYS and not CONTROL & set(name.split("+")[:-1]):
+            explorer.answer(key)
+        elif not (explorer.here in explorer.grouping.views and explorer.grouping.press(key)):
+            self._press_command(key.lower())
+
+    def _press_command(self, key):
+        if key in KEYS:
             if KEYS[key] not in ("toggle_help", "escape"):
-                explorer.hide_help()
+                self.explorer.hide_help()
             self._do(KEYS[key])
 
     def _do(self, command):

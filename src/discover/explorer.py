@@ -609,9 +609,8 @@ class Explorer:
         )
         for sheet in self.sheets.views:
             self.sheets.follow(sheet, same_frames)
-        if not same_frames:
-            for view in list(self.grouping.views):
-                self.grouping.fill(view)
+        for view in list(self.grouping.views):
+            self.grouping.follow(view, same_frames)
         self.events.look(self.map)
 
     def groups(self, way=None):

@@ -10,6 +10,7 @@ from src.discover.display import PAPER, picture_figure
 from src.discover.figures import save_figure
 from src.discover.panel import INK, MUTED, counted
 from src.discover.quick import FillingImage, Words
+from src.discover.segments import NO_GROUP
 from src.embedding.groups import NOISE, TYPICAL, find_groups
 from src.progress import progress
 from src.store import exports
@@ -95,7 +96,7 @@ def _record(segments, group):
 
 def title_of(group):
     """What a group is called: its number from 1, as the legend has it, and its tag."""
-    name = "in no group" if group.label == NOISE else f"group {group.label + 1}"
+    name = NO_GROUP if group.label == NOISE else f"group {group.label + 1}"
     return f"{group.tag} ({name})" if group.tag else name
 
 

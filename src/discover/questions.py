@@ -1,5 +1,6 @@
 """A question asked in a window: what is typed there is the answer."""
 
+from src.discover.commands import UNDOING
 from src.discover.figures import show_question
 
 
@@ -17,8 +18,11 @@ class Question:
         self.show()
 
     def press(self, key):
-        """Take a key; "answered", "cancelled" or None while the question stays open."""
-        if key == "escape":
+        """Take a key; "answered", "cancelled" or None while the question stays open.
+
+        Undoing takes back what was typed, or else the question.
+        """
+        if key == "escape" or (key == UNDOING and not self.answer):
             self.hide()
             return "cancelled"
         if key == "enter":
@@ -27,6 +31,8 @@ class Question:
                 self.hide()
                 return "answered"
             self.answer, self.remark = "", remark
+        elif key == UNDOING:
+            self.answer = self.remark = ""
         elif key == "backspace":
             self.answer, self.remark = self.answer[:-1], ""
         elif len(key) == 1 and key.isprintable():
