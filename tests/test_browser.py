@@ -343,8 +343,13 @@ def visit(capsys):
                 if problems:
                     raise SettingError(problems[0])
                 figure = windows.new((4, 3), "Map")
-                explorers.append(SimpleNamespace(map=SimpleNamespace(figure=figure), taken=[]))
-                explorers[-1].take_tags = explorers[-1].taken.append
+                taken = []
+                keeping = SimpleNamespace(take=lambda **what: taken.append(what))
+                explorers.append(
+                    SimpleNamespace(
+                        map=SimpleNamespace(figure=figure), taken=taken, keeping=keeping
+                    )
+                )
                 return explorers[-1]
 
             server = asyncio.ensure_future(serve(make, listen("127.0.0.1", 0)))
@@ -502,13 +507,15 @@ def test_figures_of_who_does_not_come_back_are_closed(visit, monkeypatch):
     visit(visitor)
 
 
-def test_tags_of_one_reach_the_others(visit):
+def test_tags_and_groups_of_one_reach_the_others(visit):
     async def visitor(here):
         await here.arrive()
         await here.arrive()
         one, other = here.explorers
-        one.tags_kept(["a tag"])
-        assert other.taken == [["a tag"]] and one.taken == []
+        one.keeping.kept(tags=["a tag"])
+        one.keeping.kept(groups={}, are_new=True)
+        assert other.taken == [{"tags": ["a tag"]}, {"groups": {}, "are_new": True}]
+        assert one.taken == []
 
     visit(visitor)
 

@@ -41,7 +41,8 @@ from src.embedding import space as embedding_space
 from src.errors import SettingError
 from src.records import ObjectTable, Prediction
 from src.store.arrays import write_components, write_prediction
-from src.store.paths import Results
+from src.store.groups import read_groups, write_groups
+from src.store.paths import Results, groups_path, tags_path
 from src.store.tables import as_column
 from src.store.tags import change_tags, read_tags
 
@@ -1626,7 +1627,7 @@ def test_what_is_in_no_group_is_not_joined_but_can_be_named(hand):
     for first, second in ((0, 2), (2, 0)):
         hand.click_group(first)
         hand.click_group(second, modifiers=["shift"])
-        assert "cannot be joined" in hand.message(view)
+        assert "only groups can be joined" in hand.message(view)
     assert hand.explorer.state.clusters is before
     hand.click_group(2)
     hand.press("delete", *"odd", "enter", view=view)
@@ -1650,6 +1651,176 @@ def test_the_wheel_and_arrows_bring_other_groups_into_a_low_window(hand):
     assert_array_equal(hand.selected(), hand.explorer.grouping.groups[1].rows)
 
 
+@pytest.fixture
+def kept(results, tmp_path):
+    """Opens windows on one table; its file of groups is `kept.path`."""
+
+    def open_window():
+        return Hand(*results, tmp_path, table_path=tmp_path / "net.p")
+
+    open_window.path = groups_path(tmp_path / "net.p")
+    open_window.tags_path = tags_path(tmp_path / "net.p")
+    return open_window
+
+
+def labels_in(path, hand):
+    """The groups in a file, by row."""
+    groups = read_groups(path)
+    return [groups.get(key) for key in hand.explorer.segments.tag_keys()]
+
+
+def shown_groups(hand):
+    """The groups of a window, by row."""
+    clusters = hand.explorer.state.clusters
+    return None if clusters is None else clusters.tolist()
+
+
+def test_groups_are_there_the_next_time_as_they_were_left(kept):
+    hand = kept()
+    view = grouped(hand)
+    found = shown_groups(hand)
+    assert labels_in(kept.path, hand) == found and set(found) == {0, 1, 2}
+    hand.click_group(0)
+    hand.click_group(1, modifiers=["shift"])
+    joined = shown_groups(hand)
+    assert joined != found and labels_in(kept.path, hand) == joined
+    again = kept()
+    again.press("0")
+    assert again.explorer.grouping.views[0].title.get_text().startswith("2 groups of 6 objects")
+    assert shown_groups(again) == joined and again.legend()[0] == "Cluster"
+    hand.press("u", view=view)
+    assert labels_in(kept.path, hand) == found
+    hand.press(*"uuu", view=view)
+    assert hand.explorer.state.clusters is None and read_groups(kept.path) == {}
+    assert hand.explorer.grouping.views == []
+
+
+def test_0_in_the_overview_finds_groups_anew_and_undo_brings_the_old_ones_back(kept):
+    hand = kept()
+    view = grouped(hand)
+    before = shown_groups(hand)
+    hand.press("0", view=view)
+    assert shown_groups(hand) == [-1] * 6 == labels_in(kept.path, hand)  # none are near enough
+    hand.press("u", view=view)
+    assert shown_groups(hand) == before == labels_in(kept.path, hand)
+
+
+def test_objects_that_came_after_the_groups_are_told_and_stay_new(kept):
+    keys = kept().explorer.segments.tag_keys()
+    write_groups(kept.path, dict(zip(keys[:4], [1, 1, 0, -1], strict=True)))
+    hand = kept()
+    assert hand.message() == "2 objects came after the groups were found; 0 shows them"
+    hand.press("0")
+    (view,) = hand.explorer.grouping.views
+    groups = {group.label: group.rows.tolist() for group in hand.explorer.grouping.groups}
+    assert list(groups)[2:] == [-1, -2] and groups[-2] == [4, 5]
+    assert "in no group yet" in {text.get_text() for text in view.axes.texts}
+    assert hand.legend()[1][2:] == ["in no group  1", "in no group yet  2"]
+    hand.click_group(0)
+    hand.click_group(1, modifiers=["shift"])
+    assert set(labels_in(kept.path, hand)[:3]) in ({0}, {1})
+    assert labels_in(kept.path, hand)[3:] == [-1, None, None]
+
+
+def test_groups_of_other_objects_alone_are_no_groups(kept):
+    write_groups(kept.path, {("streets", 0, 1, (9, 9, 9, 9)): 0})
+    hand = kept()
+    assert hand.explorer.state.clusters is None and hand.message() == "? shows all commands"
+
+
+def test_a_broken_file_of_groups_is_told_and_stays_and_groups_can_be_found(kept):
+    kept.path.write_text("{")
+    hand = kept()
+    assert hand.message().startswith(f"without the groups of before: {kept.path} is broken")
+    hand.press("c", "3", "enter")
+    assert hand.message().startswith(f"the groups cannot be kept: {kept.path} is broken")
+    assert set(shown_groups(hand)) == {0, 1, 2}
+    assert kept.path.read_text() == "{"
+
+
+def test_what_could_not_be_kept_comes_with_the_next_change(results, tmp_path):
+    folder = tmp_path / "folder"
+    folder.write_text("")  # a file is in the way
+    hand = Hand(*results, tmp_path, table_path=folder / "net.p")
+    view = grouped(hand)
+    hand.click_group(0)
+    hand.press(*"tent", "enter", view=view)
+    assert hand.message().startswith("the tags cannot be kept")
+    hand.click_group(1, modifiers=["shift"])
+    assert hand.message().startswith("the groups cannot be kept")
+    folder.unlink()
+    hand.click_group(1)
+    hand.press(*"boat", "enter", view=view)
+    hand.press("delete", view=view)
+    paths = groups_path(folder / "net.p"), tags_path(folder / "net.p")
+    assert labels_in(paths[0], hand) == shown_groups(hand)
+    assert {entry[-1] for entry in read_tags(paths[1])} == {"tent", "boat"}
+
+
+@pytest.mark.promise(15)
+def test_two_windows_keep_and_see_each_others_groups(kept):
+    one = kept()
+    grouped(one)
+    two = kept()
+    two.press("0")
+    one.click_group(0)
+    one.press("delete", view=one.explorer.grouping.views[0])
+    two.click_group(1)
+    two.press("delete", view=two.explorer.grouping.views[0])
+    assert sorted(shown_groups(two)).count(-1) == labels_in(kept.path, two).count(-1) >= 2
+    assert len(set(labels_in(kept.path, two))) == 2
+    two.press("u")  # takes its own change back, not the other's
+    assert len(set(labels_in(kept.path, two))) == 3
+    assert labels_in(kept.path, two) == shown_groups(two)
+    assert {row for row, label in enumerate(shown_groups(two)) if label == -1} == {
+        row for row, label in enumerate(shown_groups(one)) if label == -1
+    }
+
+
+@pytest.mark.promise(15)
+def test_groups_found_anew_elsewhere_are_not_mixed_with_those_of_before(kept):
+    one = kept()
+    view = grouped(one)
+    two = kept()
+    two.press("c", "2", "enter")
+    found = shown_groups(two)
+    one.click_group(0)
+    one.press("delete", view=view)
+    assert one.message(view).startswith("not done: these groups were changed in another window")
+    assert labels_in(kept.path, one) == found == shown_groups(one)
+    assert view.title.get_text().startswith("2 groups")
+    one.press("u", "u", "u", view=view)
+    assert labels_in(kept.path, one) == found == shown_groups(one)
+
+
+@pytest.mark.promise(15)
+def test_groups_of_one_show_to_all_and_undo_takes_none_of_others_away(kept):
+    one, two = kept(), kept()
+    one.explorer.keeping.kept = two.explorer.keeping.take  # as in a browser: at once
+    two.explorer.keeping.kept = one.explorer.keeping.take
+    view = grouped(one)
+    assert shown_groups(two) == shown_groups(one)
+    two.press("0")
+    two.press("c", "2", "enter")
+    assert shown_groups(one) == shown_groups(two) and view.title.get_text().startswith("2 groups")
+    one.press(*"uuuu", view=view)
+    assert one.message() == "nothing to undo"
+    assert shown_groups(one) == shown_groups(two) == labels_in(kept.path, one)
+    two.press("u")
+    assert set(shown_groups(one)) == {0, 1, 2}
+
+
+def test_groups_that_all_took_away_are_coloured_by_no_more(kept):
+    one, two = kept(), kept()
+    one.explorer.keeping.kept = two.explorer.keeping.take
+    one.press("c", "3", "enter")
+    two.press("0")
+    two.press_panel("entry", "group 1")
+    one.press("u")
+    assert two.explorer.state.clusters is None and two.explorer.grouping.views == []
+    assert two.explorer.state.colouring == state.BY_PREDICTION and two.grey_points() == []
+
+
 def test_groups_are_found_and_coloured_without_a_number(results, tmp_path):
     folder, table = results
     near = np.repeat([[0, 0, 0], [9, 9, 9]], 3, axis=0) + np.eye(6, 3) / 9
@@ -1667,22 +1838,23 @@ def test_groups_are_found_and_coloured_without_a_number(results, tmp_path):
 
 
 def test_a_tag_is_typed_in_the_window_and_kept_for_the_next_time(results, tmp_path):
-    hand = Hand(*results, tmp_path, tags_path=tmp_path / "tags.json")
+    hand = Hand(*results, tmp_path, table_path=tmp_path / "net.p")
     hand.press("l")
     hand.draw_around([0, 1])
     hand.press("n", *"Cow & käse", "x", "backspace", "enter")
     assert hand.message() == "tagged 2 as 'Cow & käse'"
     hand.hover(1)
     assert hand.facts().endswith("tag Cow & käse")
-    again = Hand(*results, tmp_path, tags_path=tmp_path / "tags.json")
+    again = Hand(*results, tmp_path, table_path=tmp_path / "net.p")
     again.press("a")
     assert again.legend()[1] == ["no tag  4", "Cow & käse  2"]
     assert_array_equal(again.explorer.state.tags, [1, 1, 0, 0, 0, 0])
 
 
 def test_an_empty_tag_takes_the_tag_away_and_undo_brings_it_back(results, tmp_path):
-    path = tmp_path / "tags.json"
-    hand = Hand(*results, tmp_path, tags_path=path)
+    table_path = tmp_path / "net.p"
+    path = tags_path(table_path)
+    hand = Hand(*results, tmp_path, table_path=table_path)
     hand.press("l")
     hand.draw_around([0, 1])
     hand.press("n", *"cow", "enter", "n", "enter")
@@ -1705,10 +1877,11 @@ def test_a_link_to_a_file_of_tags_stays_one(tmp_path):
 
 
 def test_the_tag_of_a_segment_with_another_box_is_not_applied_but_kept(results, tmp_path):
-    path = tmp_path / "tags.json"
+    table_path = tmp_path / "net.p"
+    path = tags_path(table_path)
     old = ("streets", 0, 2, (0, 0, 9, 9), "cow")
     change_tags(path, {old[:-1]: old[-1]})
-    hand = Hand(*results, tmp_path, tags_path=path)
+    hand = Hand(*results, tmp_path, table_path=table_path)
     assert not hand.explorer.state.tags.any()
     hand.press("l")
     hand.draw_around([3])
@@ -1718,8 +1891,9 @@ def test_the_tag_of_a_segment_with_another_box_is_not_applied_but_kept(results, 
 
 @pytest.mark.promise(15)
 def test_two_windows_on_one_table_keep_and_see_each_others_tags(results, tmp_path):
-    path = tmp_path / "tags.json"
-    one, two = (Hand(*results, tmp_path, tags_path=path) for _ in range(2))
+    table_path = tmp_path / "net.p"
+    path = tags_path(table_path)
+    one, two = (Hand(*results, tmp_path, table_path=table_path) for _ in range(2))
     for hand, row, word in ((one, 0, "cow"), (two, 3, "boat")):
         hand.press("l")
         hand.draw_around([row])
@@ -1733,10 +1907,11 @@ def test_two_windows_on_one_table_keep_and_see_each_others_tags(results, tmp_pat
 
 @pytest.mark.promise(15)
 def test_undo_takes_no_tags_of_others_away(results, tmp_path):
-    path = tmp_path / "tags.json"
-    one, two = (Hand(*results, tmp_path, tags_path=path) for _ in range(2))
-    one.explorer.tags_kept = two.explorer.take_tags  # as in a browser: at once
-    two.explorer.tags_kept = one.explorer.take_tags
+    table_path = tmp_path / "net.p"
+    path = tags_path(table_path)
+    one, two = (Hand(*results, tmp_path, table_path=table_path) for _ in range(2))
+    one.explorer.keeping.kept = two.explorer.keeping.take  # as in a browser: at once
+    two.explorer.keeping.kept = one.explorer.keeping.take
     for hand, row, word in ((one, 0, "cow"), (two, 3, "boat"), (one, 3, "ship")):
         hand.press("escape", "escape", "l")
         hand.draw_around([row])
@@ -1751,8 +1926,9 @@ def test_undo_takes_no_tags_of_others_away(results, tmp_path):
 
 @pytest.mark.promise(15)
 def test_a_tag_set_by_a_script_while_the_window_is_open_stays(results, tmp_path):
-    path = tmp_path / "tags.json"
-    hand = Hand(*results, tmp_path, tags_path=path)
+    table_path = tmp_path / "net.p"
+    path = tags_path(table_path)
+    hand = Hand(*results, tmp_path, table_path=table_path)
     hand.press("l")
     hand.draw_around([0])
     hand.press("n", *"cow", "enter")
@@ -1765,7 +1941,7 @@ def test_a_tag_set_by_a_script_while_the_window_is_open_stays(results, tmp_path)
 def test_tags_that_cannot_be_kept_are_told(results, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
-    hand = Hand(*results, tmp_path, tags_path=blocked / "tags.json")
+    hand = Hand(*results, tmp_path, table_path=blocked / "net.p")
     hand.press("l")
     hand.draw_around([3])
     hand.press("n", *"boat", "enter")

@@ -1,6 +1,5 @@
 """The explorer: its commands and what they change; numbers and pictures are made elsewhere."""
 
-from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
@@ -14,6 +13,7 @@ from src.discover.display import NO_WINDOWS, picture_figure
 from src.discover.events import Events
 from src.discover.export import export_segments
 from src.discover.grouping import Grouping
+from src.discover.keeping import Keeping
 from src.discover.open_windows import OpenWindows
 from src.discover.panel import counted, panel_content, printable, short
 from src.discover.questions import Question
@@ -24,7 +24,7 @@ from src.discover.views import NEIGHBOURS, OUTSIDE, MapView, SheetView
 from src.embedding import space as embedding_space
 from src.errors import RunError
 from src.store.reports import one_line
-from src.store.tags import change_tags, is_text, read_tags
+from src.store.tags import is_text
 
 MAP_SIZE_IN = SHEET_SIZE_IN = (12.0, 8.0)
 DENSITY_GRID = 200  # cells a side
@@ -46,8 +46,9 @@ class Explorer:
         N >= 1 of them.
     out_dir : path
         Folder for what is saved by mouse or exported.
-    tags_path : path, optional
-        File that keeps the tags; None: they are forgotten at the end.
+    table_path : path, optional
+        The table's file, beside which tags and groups are kept; None: they are forgotten at the
+        end.
     query : Query, optional
         A picture from outside, to mark on the map and to show with its neighbours.
     metric : {"euclid", "cos"}
@@ -71,7 +72,7 @@ class Explorer:
         segments,
         out_dir,
         *,
-        tags_path=None,
+        table_path=None,
         query=None,
         metric="euclid",
         n_neighbours=24,
@@ -83,7 +84,7 @@ class Explorer:
         if metric not in embedding_space.METRICS:
             raise ValueError(f"`metric` must be one of {embedding_space.METRICS}, got {metric!r}")
         self.segments, self.table, self.out_dir = segments, segments.table, Path(out_dir)
-        self.tags_path, self.query = tags_path, query
+        self.query, self.keeping = query, Keeping(self, table_path)
         self.metric, self.seed, self.space = metric, seed, SPACES[0]
         self.algorithm = embedding_space.ALGORITHMS[0]
         self.n_neighbours = max(1, min(n_neighbours, len(segments) - 1))
@@ -92,7 +93,6 @@ class Explorer:
         self.is_working = False  # on something that takes its time
         self.close_figure, self.new_figure = windows.close, windows.new
         self._copy_text, self._hand_out = windows.copy, windows.hand_out
-        self.tags_kept = lambda entries: None  # is told what the file with the tags has now
         self.windows = OpenWindows(self)
         self._helped = None  # window that shows the commands
         self._history = []  # (state before, what changed it)
@@ -112,25 +112,14 @@ class Explorer:
         if query is not None:
             self.map.mark(query.plot_embeddings, query.name)
             self.show_neighbours(OUTSIDE)
+        if self.keeping.told:
+            self.say(self.keeping.told)
 
     def _first_state(self):
         none = np.zeros(len(self.segments), bool)
         way = state.BY_TRUTH if self.segments.has_truth() else state.BY_PREDICTION
         tags = np.zeros(len(self.segments), np.int64)
-        first = state.State(way, none, tags, rejected=none)
-        return self._with_tags(first, read_tags(self.tags_path) if self.tags_path else [])
-
-    def _with_tags(self, of_state, entries):
-        """A State with the tags of a file, and no others; those of no segment here are left out."""
-        rows = defaultdict(list)
-        for *key, tag in entries:
-            if tuple(key) in self.segments.row_of:
-                rows[tag].append(self.segments.row_of[tuple(key)])
-        tags = np.zeros(len(self.segments), np.int64)
-        of_state = replace(of_state, tags=tags)
-        for tag in rows:
-            of_state = state.tagged(of_state, rows[tag], tag)
-        return of_state
+        return self.keeping.first(state.State(way, none, tags, rejected=none))
 
     def _map_title(self):
         names = ", ".join(map(one_line, dict.fromkeys(self.table["dataset"])))
@@ -374,10 +363,11 @@ class Explorer:
                 clusters = embedding_space.cluster(points, self.algorithm, int(number), self.seed)
         except ValueError as error:  # too many points for the algorithm
             return str(error)
-        hidden = frozenset(pair for pair in self.state.hidden if pair[0] != state.BY_CLUSTER)
-        self.change("clustering", colouring=state.BY_CLUSTER, clusters=clusters, hidden=hidden)
+        before, new = self.state, state.grouped(self.state, clusters)
+        self.change("clustering", **vars(replace(new, colouring=state.BY_CLUSTER)))
         where = f"on the {ON_MAP}" if place else f"in {self._reduced.shape[1]} principal components"
         self.say(f"{counted(clusters.max() + 1, 'cluster')} by {self.algorithm} {where}")
+        self.keeping.keep(before, "clustering")
         return None
 
     @cached_property
@@ -418,48 +408,8 @@ class Explorer:
         self.change("tag", **vars(state.tagged(self.state, rows, answer)))
         told = f"tagged {len(rows):,} as {answer!r}"
         self.say(told if answer else f"took {counted(len(rows), 'tag')} away")
-        self._keep_tags(before)
+        self.keeping.keep(before, "tag")
         return None
-
-    def _keep_tags(self, before):
-        """Write the tags that are others than in the State before, and take in those of others."""
-        if self.tags_path is None:
-            return
-        rows = np.flatnonzero(state.tags_of(before) != state.tags_of(self.state))
-        changes = zip(self.segments.tag_keys(rows), map(self.tag_of, rows), strict=True)
-        try:
-            entries = change_tags(self.tags_path, dict(changes))
-        except (OSError, RunError) as error:
-            self.say(f"the tags cannot be kept: {error}")
-            return
-        self.take_tags(entries)
-        self.tags_kept(entries)
-
-    def take_tags(self, entries):
-        """Show the tags of a file, see `tags.read_tags`; `undo` does not take those of others away.
-
-        A segment that is not in it has none.
-        """
-        theirs = state.tags_of(self._with_tags(self.state, entries))
-        rows = np.flatnonzero(theirs != state.tags_of(self.state))
-        if not len(rows):
-            return
-        states = [one for one, _ in self._history] + [self.state]
-        new = {id(one.tags): one for one in states}  # many states have one array of tags
-        new = {key: state.retagged(one, rows, theirs[rows]) for key, one in new.items()}
-
-        def caught_up(one):
-            its = new[id(one.tags)]
-            return replace(one, tags=its.tags, tag_names=its.tag_names)
-
-        self._history = [(caught_up(one), what) for one, what in self._history]
-        before, self.state = self.state, caught_up(self.state)
-        if state.BY_TAG in (self.state.colouring, *(way for way, _ in self.state.hidden)):
-            self._show_state(before)
-            return
-        for sheet in self.sheets.views:  # the map looks the same
-            self.sheets.fill(sheet)
-        self.events.look(self.map)
 
     def export_selection(self):
         """Write the selected segments for other tools, and hand them to who looks from afar."""
@@ -490,8 +440,7 @@ class Explorer:
         undone, self.state = self.state, before
         self._show_state()
         self.say(f"undone: {what}")
-        if undone.tags is not before.tags:
-            self._keep_tags(undone)
+        self.keeping.keep(undone, what)
 
     def answer(self, key):
         """Pass a typed key on to the question that is asked."""
@@ -597,6 +546,20 @@ class Explorer:
         with self.working("drawing ...", len(self.segments) > SLOW_POINTS):
             self._show_state(before)
 
+    def catch_up(self, way, caught_up):
+        """Bring what others have changed into the state, and into those that `undo` goes back to.
+
+        `caught_up` gives a State for one; the map shows it where colours or filters are by `way`.
+        """
+        history = [(caught_up(one), what) for one, what in self._history]
+        before, self.state, self._history = self.state, caught_up(self.state), history
+        if way in (before.colouring, *(its for its, _ in before.hidden)):
+            self._show_state(before)
+            return
+        for view in self.views()[1:]:
+            self.shows(view).follow(view, same_frames=False)
+        self.events.look(self.map)
+
     def _show_state(self, before=None):
         """Draw the map and panel; of the sheets, those whose frames or rows may be others."""
         groups = self.groups()
@@ -607,10 +570,8 @@ class Explorer:
             getattr(before, name) is getattr(self.state, name)
             for name in ("colouring", "clusters", "tags")
         )
-        for sheet in self.sheets.views:
-            self.sheets.follow(sheet, same_frames)
-        for view in list(self.grouping.views):
-            self.grouping.follow(view, same_frames)
+        for view in self.views()[1:]:
+            self.shows(view).follow(view, same_frames)
         self.events.look(self.map)
 
     def groups(self, way=None):

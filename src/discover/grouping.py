@@ -10,7 +10,6 @@ from src.discover.display import PAPER
 from src.discover.overview import title_of
 from src.discover.panel import ACTIVE, FAINT, INK, MUTED, between_lines, counted
 from src.discover.quick import FillingImage, Words
-from src.discover.segments import NO_GROUP
 from src.discover.views import MARGIN, View
 from src.embedding.groups import NOISE, ORDERS, find_groups
 
@@ -165,14 +164,16 @@ class Grouping:
     def show(self):
         """Show an overview of groups that look alike, found without a given number."""
         explorer = self.explorer
-        if explorer.state.clusters is None and not self._find():
+        is_again = explorer.here in self.views
+        if (is_again or explorer.state.clusters is None) and not self._find():
             return
+        explorer.colour_by(state.BY_CLUSTER)
         if not self.views:
             self.views = [GroupsView(explorer.new_figure(SIZE_IN, "Groups"))]
             explorer.events.connect(self.views[0])
         explorer.windows.present(self.views[0].figure)
         self.fill(self.views[0])
-        explorer.say(HINT)
+        explorer.say(f"{HINT}  ·  0 here: find them anew")
 
     def _find(self):
         """Find groups and colour by them; whether that was not stopped."""
@@ -184,7 +185,9 @@ class Grouping:
         except StoppedError:
             explorer.say("no groups were found: stopped")
             return False
-        explorer.change("grouping", colouring=state.BY_CLUSTER, clusters=labels)
+        before = explorer.state
+        explorer.change("grouping", **vars(state.grouped(before, labels)))
+        explorer.keeping.keep(before, "grouping")
         return True
 
     def _announce(self, done, total):
@@ -217,7 +220,7 @@ class Grouping:
             (self._lines(group), colours.colours[colours.codes[group.medoid]], group.typical)
             for group in self.groups
         ]
-        found = [group for group in self.groups if group.label != NOISE]
+        found = [group for group in self.groups if group.label >= 0]
         named = sum(bool(group.tag) for group in found)
         title = f"{counted(len(found), 'group')} of {counted(len(segments), 'object')}"
         order = f"{IN_WORDS[self.order]} (Tab)"
@@ -267,7 +270,7 @@ class Grouping:
         if not joins or place in (None, number):
             self._activate(group)
         elif min(group.label, self.groups[place].label) < 0:
-            self.explorer.say(f"what is {NO_GROUP} cannot be joined: l selects on the map, n names")
+            self.explorer.say("only groups can be joined; others are named by l on the map, then n")
         else:
             self._join(group, self.groups[place])
 
@@ -295,10 +298,12 @@ class Grouping:
         self._regroup(group.rows, NOISE, "taking a group apart", told, self._mask([]))
 
     def _regroup(self, rows, label, what, told, selected):
-        clusters = self.explorer.state.clusters.copy()
+        before = self.explorer.state
+        clusters = before.clusters.copy()
         clusters[rows] = label
         self.explorer.change(what, clusters=clusters, selected=selected)
         self.explorer.say(told)
+        self.explorer.keeping.keep(before, what)
 
     def press(self, key):
         """Take a key while a group is active; whether it was for this window."""
