@@ -931,7 +931,7 @@ def test_an_open_question_stays_until_it_is_answered_or_cancelled(hand):
     hand.click(0, 2)  # the overview announces itself in the same place
     assert "(k-means): 2" in hand.map.banner.get_text()
     assert hand.map.banner.get_visible()
-    for command in ("toggle_help", "ask_clusters"):
+    for command in ("helping.toggle", "ask_clusters"):
         hand.press_panel("command", command)
         assert "(k-means): 2" in hand.map.banner.get_text()
         assert "comes first" in hand.message()
@@ -952,7 +952,7 @@ def test_any_command_closes_the_help(hand):
         lambda: hand.press("b"),
         lambda: hand.press("escape"),
         lambda: hand.press_panel("command", state.BY_PREDICTION),
-        lambda: hand.press_panel("command", "toggle_help"),
+        lambda: hand.press_panel("command", "helping.toggle"),
         lambda: hand.wheel(1),
     ):
         hand.press("?")
@@ -969,6 +969,26 @@ def test_question_mark_shows_every_command_until_asked_again(hand):
         assert does in banner
     hand.press("?")
     assert not hand.map.banner.get_visible()
+
+
+def test_a_small_page_shows_the_commands_large_enough_to_read_one_page_after_another(hand):
+    hand.press("?")
+    hand.resize(0.6 * 800, 0.6 * 424)
+    pages = []
+    while hand.map.banner.get_visible():
+        hand.settle()
+        assert hand.map.banner.get_fontsize() > 7.9
+        pages.append(hand.map.banner.get_text())
+        hand.press("?")
+    assert [page.splitlines()[-1] for page in pages] == [
+        "? goes on: page 1 of 2",
+        "? goes on: page 2 of 2",
+    ]
+    words = " ".join("\n".join(pages).split())
+    for press, _, does in COMMANDS:
+        assert " ".join(f"{press} {does}".split()) in words
+    hand.press("?", "?", "b", "?")
+    assert hand.map.banner.get_text() == pages[0]
 
 
 # colours by other things

@@ -86,7 +86,7 @@ COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or butt
         {"u": "undo", UNDOING: "undo"},
         "undo the last colouring, clustering, selection, filter, tag",
     ),
-    ("?, F1", {"?": "toggle_help", "f1": "toggle_help"}, "these commands, on or off"),
+    ("?, F1", {"?": "helping.toggle", "f1": "helping.toggle"}, "these commands, on or off"),
     (
         "Escape",
         {"escape": "escape"},
@@ -95,4 +95,3 @@ COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or butt
 )
 KEYS = {key: method for _, keys, _ in COMMANDS for key, method in keys.items()}
 KEY_OF = {method: key for key, method in reversed(KEYS.items())}  # the first one
-HELP = "\n".join(f"{press:<27}{does}" for press, _, does in COMMANDS)

@@ -152,8 +152,8 @@ class Events:
         self.look(view)
         held = self.held | set(event.modifiers)
         kind, what = self._target(view)
-        if what != "toggle_help":
-            self.explorer.hide_help()
+        if what != "helping.toggle":
+            self.explorer.helping.hide()
         if view is self.explorer.map and event.button == 1 and self._grabs(event):
             return
         if kind == "command":
@@ -282,7 +282,7 @@ class Events:
 
     def _on_scroll(self, view, event):
         self._use_window(view)
-        self.explorer.hide_help()
+        self.explorer.helping.hide()
         step = 1 if event.step > 0 else -1
         if view is self.explorer.map and view.panel.contains(event.x, event.y):
             view.panel.scroll(-LEGEND_STEP * step)
@@ -334,8 +334,8 @@ class Events:
 
     def _press_command(self, key):
         if key in KEYS:
-            if KEYS[key] not in ("toggle_help", "escape"):
-                self.explorer.hide_help()
+            if KEYS[key] not in ("helping.toggle", "escape"):
+                self.explorer.helping.hide()
             self._do(KEYS[key])
 
     def _do(self, command):
@@ -358,6 +358,8 @@ class Events:
     def _on_resize(self, view, event):
         view.tip.set_visible(False)
         view.place()
+        if view is self.explorer.helping.view:
+            self.explorer.helping.show()
         if view is self.explorer.map:
             self.explorer.show_panel()
             view.keep_home()

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from src.discover import figures, state
-from src.discover.commands import HELP
 from src.discover.display import NO_WINDOWS, picture_figure
 from src.discover.events import Events
 from src.discover.export import export_segments
 from src.discover.grouping import Grouping
+from src.discover.helping import Helping
 from src.discover.keeping import Keeping
 from src.discover.open_windows import OpenWindows
 from src.discover.panel import counted, panel_content, printable, short
-from src.discover.questions import Question
+from src.discover.questions import ASKED_ALREADY, Question
 from src.discover.segments import NO_TAG
 from src.discover.selecting import Selecting
 from src.discover.sheets import Sheets
@@ -34,7 +34,6 @@ SLOW_POINTS = 300_000  # of a map whose density and colours are announced
 HISTORY = 100  # steps back
 ON_MAP = "map"  # behind a number of clusters: where they are looked for
 SPACES = ("reduced", "full")
-ASKED_ALREADY = "the question that is asked comes first: Enter or Escape ends it"
 
 
 class Explorer:
@@ -94,7 +93,7 @@ class Explorer:
         self.close_figure, self.new_figure = windows.close, windows.new
         self._copy_text, self._hand_out = windows.copy, windows.hand_out
         self.windows = OpenWindows(self)
-        self._helped = None  # window that shows the commands
+        self.helping = Helping(self)
         self._history = []  # (state before, what changed it)
         self.state = self._first_state()
         self.map = MapView(
@@ -464,8 +463,8 @@ class Explorer:
 
     def _forget_view(self, view):
         self.here = self.map
-        if self._helped is view:
-            self._helped = None
+        if self.helping.view is view:
+            self.helping.view = None
         if self.question is not None and self.question.view is view:
             if self.question.copy is not None:
                 figures.show_question(self.question.copy, "")
@@ -479,25 +478,9 @@ class Explorer:
         if view.banner.get_visible() and not is_copied:
             figures.present(view.figure)
 
-    def toggle_help(self):
-        """Show all commands, or hide them."""
-        if self.question is not None:
-            self.say(ASKED_ALREADY)
-        elif not self.hide_help():
-            self._helped = self.here
-            self.here.show_banner(HELP)
-
-    def hide_help(self):
-        """Hide the commands; whether they were shown."""
-        view, self._helped = self._helped, None
-        if view is not None:
-            view.show_banner("")
-            self.events.look(view)
-        return view is not None
-
     def escape(self):
         """Hide the commands; close this window, but not the map; end or clear a selection there."""
-        if self.hide_help():
+        if self.helping.hide():
             return
         is_on_map = self.windows.picture is None and self.here is self.map
         if not (is_on_map and (self.selecting.stop() or self.selecting.clear())):

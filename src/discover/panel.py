@@ -36,7 +36,7 @@ TOOL_CHIPS = (  # label, command
     ("density", "toggle_density"),
     ("cluster…", "ask_clusters"),
     ("show all", "reset_filters"),
-    ("help", "toggle_help"),
+    ("help", "helping.toggle"),
 )
 
 

@@ -3,6 +3,8 @@
 from src.discover.commands import UNDOING
 from src.discover.figures import show_question
 
+ASKED_ALREADY = "the question that is asked comes first: Enter or Escape ends it"
+
 
 class Question:
     """Shows itself as the banner of a view and takes keys until it is answered or cancelled.

@@ -25,6 +25,7 @@ TIP_PX, TIP_GAP_PX = 150, 18
 MIN_RIM_PT = 4  # smaller points have none, and go back where the density shows
 OVER_DENSITY = 0.5  # share of their width, and how much of the density they hide
 BANNER_PT, LETTER, LINE = 11, 0.6, 1.5  # font size; its letters' width, its lines' distance
+LEAST_BANNER_PT = 8  # that can be read
 DIAMOND = 0.85  # of a circle's width; the area is about the same
 MIN_CAPTION_PT = 6.5  # of two lines; smaller ones would be one
 OUTSIDE = -1  # row of a query that is no segment
@@ -169,6 +170,12 @@ class View:
         self.state.set_visible(both < (1 - 3 * MARGIN) * self.figure.bbox.width)
         self._draw(self.message, self.state, self.banner)
         self._ground = self.figure.canvas.copy_from_bbox(self.figure.bbox)
+
+    def room_for_banner(self):
+        """How many letters a line, and lines, a banner may have and still be read: two int."""
+        width, height = self.figure.bbox.size
+        size_px = LEAST_BANNER_PT * self.figure.dpi / 72
+        return int(width // math.ceil(LETTER * size_px)) - 5, int((height / size_px - 3) / LINE)
 
     def _fit_banner(self):
         """As large as it may be inside the window; letters are whole pixels apart."""
