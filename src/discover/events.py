@@ -320,16 +320,18 @@ class Events:
         if explorer.is_working:
             self._stopped = self._stopped or key == "escape"
             return
-        held = set(name.split("+")[:-1])
-        if CONTROL & held and "alt" not in held:  # both: AltGr, which types
-            if key != "z":
-                return
+        with_control = bool(CONTROL & set(name.split("+")[:-1]))
+        if with_control and key == "z":
             key = UNDOING
+        elif with_control and key.isascii() and key.isalnum():
+            return  # other signs may be typed so: AltGr is Ctrl with Alt on some keyboards
         elif len(name) == 1:
             key = name  # Caps Lock changes what is typed
         if explorer.question is not None:
             explorer.answer(key)
-        elif not (explorer.here in explorer.grouping.views and explorer.grouping.press(key)):
+        elif explorer.here in explorer.grouping.views and explorer.grouping.press(key):
+            return
+        elif key == UNDOING or not with_control:
             self._press_command(key.lower())
 
     def _press_command(self, key):

@@ -280,7 +280,7 @@ class Grouping:
         for view in self.views:
             explorer.windows.present(view.figure)  # the selection's sheet opens behind it
             explorer.here = view
-        explorer.say("type its name, Enter; Space first: one with u, which undoes")
+        explorer.say("type its name, Enter; one that begins with u: Space first")
 
     def _mask(self, rows):
         mask = np.zeros(len(self.explorer.segments), bool)
