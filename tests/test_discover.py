@@ -14,6 +14,7 @@ import pytest
 from factories import object_table
 from matplotlib.backend_bases import (
     CloseEvent,
+    FigureCanvasBase,
     KeyEvent,
     MouseEvent,
     NavigationToolbar2,
@@ -981,8 +982,8 @@ def test_a_small_page_shows_the_commands_large_enough_to_read_one_page_after_ano
         pages.append(hand.map.banner.get_text())
         hand.press("?")
     assert [page.splitlines()[-1] for page in pages] == [
-        "? goes on: page 1 of 2",
-        "? goes on: page 2 of 2",
+        "page 1 of 2; ? turns it",
+        "page 2 of 2; ? turns it",
     ]
     words = " ".join("\n".join(pages).split())
     for press, _, does in COMMANDS:
@@ -2022,6 +2023,20 @@ def test_e_exports_the_selection_as_coco_csv_and_crops(hand):
     hand.draw_around([2, 3])
     hand.press("e")
     assert (hand.out_dir / "selection_1" / "segments.csv").is_file()
+
+
+def test_an_export_goes_on_when_its_window_is_closed_meanwhile(hand, monkeypatch):
+    hand.press("*")
+    hand.settle()
+    figure = hand.map.figure
+
+    def close():
+        hand._close(figure)
+        FigureCanvasBase(figure)  # as matplotlib does
+
+    monkeypatch.setattr(figure.canvas, "flush_events", close)
+    hand.press("e")
+    assert len(list(hand.out_dir.glob("*/segments.csv"))) == 1
 
 
 def test_an_export_that_finds_no_place_is_told(results, tmp_path):

@@ -62,6 +62,6 @@ def pages_of(columns, lines):
     if len(pages) == 1:
         return ["\n".join(pages[0])]
     return [
-        "\n".join([*page, "", f"? goes on: page {number} of {len(pages)}"])
+        "\n".join([*page, "", f"page {number} of {len(pages)}; ? turns it"])
         for number, page in enumerate(pages, 1)
     ]

@@ -78,7 +78,9 @@ class View:
         self.pointer = None  # where it was last, pixels; None: outside
         self._picture = None  # the finished one
         self._ground = None  # the same with message, state and banner, which change less often
+        self._is_closed = False  # which may happen while something takes its time
         figure.canvas.mpl_connect("draw_event", self._keep_picture)
+        figure.canvas.mpl_connect("close_event", self._take_leave)
 
     def place(self):
         """Put the parts where the window's size wants them."""
@@ -98,6 +100,8 @@ class View:
     def refresh(self):
         """Draw anew what lies over the picture."""
         canvas = self.figure.canvas
+        if self._is_closed:
+            return
         if self._picture is None:
             canvas.draw_idle()
             return
@@ -155,6 +159,9 @@ class View:
         self.tip.picture, self.tip.frame, self.tip.frame_px = picture, frame, round(3 * ratio)
         self.tip.extent = tuple(map(round, (left, lower, left + width, lower + height)))
         self.tip.set_visible(True)
+
+    def _take_leave(self, event):
+        self._is_closed = True
 
     def _keep_picture(self, event):
         if not self.figure.canvas.is_saving():
