@@ -714,7 +714,7 @@ def test_the_number_sign_goes_round_the_clustering_algorithms(hand):
     seen = []
     for _ in range(3):
         hand.press("#")
-        seen.append(hand.explorer.algorithm)
+        seen.append(hand.explorer.clustering.algorithm)
         assert hand.message() == f"clustering algorithm: {seen[-1]}"
     assert seen == ["spectral", "agglomerative", "k-means"]
 
@@ -860,7 +860,7 @@ def test_clusters_lie_in_the_vectors_or_where_it_is_said_in_the_plane_of_the_map
 def test_typed_letters_are_an_answer_and_no_commands(hand):
     hand.press("c", "b", "#")
     assert hand.explorer.state.colouring == state.BY_TRUTH
-    assert hand.explorer.algorithm == "k-means"
+    assert hand.explorer.clustering.algorithm == "k-means"
     assert "b#" in hand.map.banner.get_text()
 
 
@@ -932,7 +932,7 @@ def test_an_open_question_stays_until_it_is_answered_or_cancelled(hand):
     hand.click(0, 2)  # the overview announces itself in the same place
     assert "(k-means): 2" in hand.map.banner.get_text()
     assert hand.map.banner.get_visible()
-    for command in ("helping.toggle", "ask_clusters"):
+    for command in ("helping.toggle", "clustering.ask"):
         hand.press_panel("command", command)
         assert "(k-means): 2" in hand.map.banner.get_text()
         assert "comes first" in hand.message()
@@ -2505,7 +2505,7 @@ def test_matplotlibs_own_keys_are_off_in_the_explorers_windows_only(results, tmp
     explorer.windows.show_image(0)
     explorer.keep_window()
     explorer.windows.show_overview(0)
-    explorer.ask_clusters()
+    explorer.clustering.ask()
     for key in (*"elbow", "enter", "escape"):
         explorer.answer(key)
     explorer.show_neighbours(0)

@@ -58,14 +58,18 @@ COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or butt
         "filter a group out, or in again; right or Shift: this one only; Ctrl or s: select it",
     ),
     ("slider", {}, "range of predicted IoU, or of the suspicion or novelty"),
-    ("r", {"r": "reset_filters"}, "all filters off"),
+    ("r", {"r": "filtering.reset"}, "all filters off"),
     ("d", {"d": "toggle_density"}, "density behind the points, on or off"),
     (
         "c",
-        {"c": "ask_clusters"},
+        {"c": "clustering.ask"},
         "cluster: asks for the number; `8 map`: in the map's plane; `elbow`: a curve",
     ),
-    ("#", {"#": "next_algorithm"}, "next algorithm: k-means, spectral, agglomerative (Ward)"),
+    (
+        "#",
+        {"#": "clustering.next_algorithm"},
+        "next algorithm: k-means, spectral, agglomerative (Ward)",
+    ),
     (
         "l, then draw",
         {"l": "selecting.next_tool"},
@@ -79,8 +83,8 @@ COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or butt
         "more like those selected; in their sheet, accept what is ticked and go on",
     ),
     ("Tab", {"tab": "next_order"}, "sort a sheet by suspicion, novelty, picture, size"),
-    ("n", {"n": "ask_tag"}, "name the selection: a tag, kept for the next time"),
-    ("e", {"e": "export_selection"}, "export the selection: COCO, Label Studio, CSV, crops"),
+    ("n", {"n": "selecting.ask_name"}, "name the selection: a tag, kept for the next time"),
+    ("e", {"e": "selecting.export"}, "export the selection: COCO, Label Studio, CSV, crops"),
     (
         "u, Ctrl+z",
         {"u": "undo", UNDOING: "undo"},

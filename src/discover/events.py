@@ -161,7 +161,7 @@ class Events:
         elif kind == "entry" and held & SAVING:
             self.explorer.selecting.select_group(what)
         elif kind == "entry":
-            self.explorer.filter_group(what, alone=event.button == 3 or "shift" in held)
+            self.explorer.filtering.toggle(what, alone=event.button == 3 or "shift" in held)
         elif event.dblclick:
             return  # the second half of a double click
         elif self._is_toolbars(view):
@@ -277,7 +277,7 @@ class Events:
         return np.array(corners)
 
     def _on_slider(self, way, value):
-        self.explorer.filter_range(way, *map(float, value), goes_on=self._sliding)
+        self.explorer.filtering.limit(way, *map(float, value), goes_on=self._sliding)
         self._sliding = True
 
     def _on_scroll(self, view, event):

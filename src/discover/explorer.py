@@ -2,37 +2,32 @@
 
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
 from src.discover import figures, state
+from src.discover.clustering import Clustering
 from src.discover.display import NO_WINDOWS, picture_figure
 from src.discover.events import Events
-from src.discover.export import export_segments
+from src.discover.filtering import Filtering
 from src.discover.grouping import Grouping
 from src.discover.helping import Helping
 from src.discover.keeping import Keeping
 from src.discover.open_windows import OpenWindows
-from src.discover.panel import counted, panel_content, printable, short
+from src.discover.panel import counted, panel_content, printable
 from src.discover.questions import ASKED_ALREADY, Question
-from src.discover.segments import NO_TAG
 from src.discover.selecting import Selecting
 from src.discover.sheets import Sheets
 from src.discover.views import NEIGHBOURS, OUTSIDE, MapView, SheetView
 from src.embedding import space as embedding_space
-from src.errors import RunError
 from src.store.reports import one_line
-from src.store.tags import is_text
 
 MAP_SIZE_IN = SHEET_SIZE_IN = (12.0, 8.0)
 DENSITY_GRID = 200  # cells a side
 DENSITY_BANDWIDTH = 0.4  # of Scott's, which is meant for a single heap
-MAX_ELBOW_CLUSTERS = 20
 SLOW_POINTS = 300_000  # of a map whose density and colours are announced
 HISTORY = 100  # steps back
-ON_MAP = "map"  # behind a number of clusters: where they are looked for
 SPACES = ("reduced", "full")
 
 
@@ -85,13 +80,13 @@ class Explorer:
         self.segments, self.table, self.out_dir = segments, segments.table, Path(out_dir)
         self.query, self.keeping = query, Keeping(self, table_path)
         self.metric, self.seed, self.space = metric, seed, SPACES[0]
-        self.algorithm = embedding_space.ALGORITHMS[0]
         self.n_neighbours = max(1, min(n_neighbours, len(segments) - 1))
         self.question = None  # while one is asked
         self.sheets, self.selecting, self.grouping = Sheets(self), Selecting(self), Grouping(self)
+        self.filtering, self.clustering = Filtering(self), Clustering(self)
         self.is_working = False  # on something that takes its time
         self.close_figure, self.new_figure = windows.close, windows.new
-        self._copy_text, self._hand_out = windows.copy, windows.hand_out
+        self._copy_text, self.hand_out = windows.copy, windows.hand_out
         self.windows = OpenWindows(self)
         self.helping = Helping(self)
         self._history = []  # (state before, what changed it)
@@ -219,7 +214,7 @@ class Explorer:
             self.say(f"no segment has a {way}, so there is nothing to colour by")
             return
         if way == state.BY_CLUSTER and self.state.clusters is None:
-            self.ask_clusters()
+            self.clustering.ask()
             return
         if way != self.state.colouring:
             self.map.panel.first = 0
@@ -232,60 +227,7 @@ class Explorer:
         self.map.redraw()
         self.events.look(self.map)
 
-    # filters
-
-    def filter_group(self, name, alone=False):
-        """Filter one group of the present colouring out, or in again; `alone`: all others instead.
-
-        It is called by its name in the legend.
-        """
-        way = self.state.colouring
-        if alone:
-            hidden = state.only(self.state.hidden, way, name, self.groups().names)
-        else:
-            hidden = state.toggled(self.state.hidden, way, name)
-        self.change("filter", hidden=hidden)
-        self._say_filters()
-
-    def filter_range(self, way, low, high, goes_on=False):
-        """Filter out what has a number outside a range, `way` being that of its Scale.
-
-        `goes_on`: part of the same movement as the last change, and with it one step back.
-        """
-        what = f"filter by {way}"
-        if goes_on and self._history and self._history[-1][1] == what:
-            self.state = self._history.pop()[0]
-        at_end = np.isclose((low, high), self.segments.scales[way].extent)  # no limit there
-        wanted = (-np.inf if at_end[0] else float(low), np.inf if at_end[1] else float(high))
-        others = {other: its for other, its in self.state.ranges.items() if other != way}
-        self.change(what, ranges=others if at_end.all() else others | {way: wanted})
-        self._say_filters()
-
-    def reset_filters(self):
-        """Take all filters off."""
-        if self.state.filtered():
-            self.change("filter", hidden=frozenset(), ranges={})
-        self.say("no filters")
-
-    def _say_filters(self):
-        out = [told for way in state.WAYS if (told := self._filtered_out(way))]
-        for way, ends in self.state.ranges.items():
-            scale = self.segments.scales[way]
-            low, high = map(scale.text, np.clip(ends, *scale.extent))
-            out.append(f"only {way} from {low} to {high}")
-        self.say("; ".join(out) or "no filters")
-
-    def _filtered_out(self, way):
-        """In words which groups of one way are filtered out; empty where none is."""
-        hidden = sorted(name for its_way, name in self.state.hidden if its_way == way)
-        if not hidden:
-            return ""
-        shown = [name for name in self.groups(way).names if name not in hidden]
-        if len(shown) == 1 < len(hidden):
-            return f"only {shown[0]}"
-        return f"filtered out: {way}: {', '.join(hidden)}"
-
-    # neighbours, density, clusters
+    # neighbours, density
 
     def next_metric(self):
         """Go to the next distance metric; open sheets are searched anew."""
@@ -332,101 +274,7 @@ class Explorer:
         self.show_panel()
         self.say("density on")
 
-    def next_algorithm(self):
-        """Go to the next clustering algorithm."""
-        self.algorithm = _next(embedding_space.ALGORITHMS, self.algorithm)
-        self.say(f"clustering algorithm: {self.algorithm}")
-
-    def ask_clusters(self):
-        """Ask in the window for the number of clusters."""
-        hint = " or `elbow`" if self.algorithm == "k-means" else ""
-        hint = f"a whole number from 1 to {len(self.segments):,}{hint}; `8 {ON_MAP}`: in its plane"
-        self._ask(f"Number of clusters ({self.algorithm})", hint, self._take_clusters)
-
-    def _ask(self, prompt, hint, take):
-        if self.question is None:
-            self.question = Question(self.here, prompt, hint, take)
-        else:
-            self.say(ASKED_ALREADY)
-
-    def _take_clusters(self, answer):
-        if answer == "elbow":
-            return self._show_elbow() if self.algorithm == "k-means" else "`elbow` needs k-means"
-        number, *place = answer.split() or [""]
-        is_number = number.isdecimal() and 1 <= int(number) <= len(self.segments)
-        if not is_number or place not in ([], [ON_MAP]):
-            return f"{answer!r} is not a number of clusters"
-        try:
-            with self.working(f"clustering with {self.algorithm} ..."):
-                points = self.map.points if place else self._reduced
-                clusters = embedding_space.cluster(points, self.algorithm, int(number), self.seed)
-        except ValueError as error:  # too many points for the algorithm
-            return str(error)
-        before, new = self.state, state.grouped(self.state, clusters)
-        self.change("clustering", **vars(replace(new, colouring=state.BY_CLUSTER)))
-        where = f"on the {ON_MAP}" if place else f"in {self._reduced.shape[1]} principal components"
-        self.say(f"{counted(clusters.max() + 1, 'cluster')} by {self.algorithm} {where}")
-        self.keeping.keep(before, "clustering")
-        return None
-
-    @cached_property
-    def _reduced(self):
-        """Where clusters are looked for: on a map of two dimensions some fall together."""
-        columns = embedding_space.MAX_PCA_COLUMNS
-        return embedding_space.principal_columns(self.table["embeddings"], columns, self.seed)
-
-    def _show_elbow(self):
-        counts = np.arange(1, min(MAX_ELBOW_CLUSTERS, len(self.segments)) + 1)
-        with self.working("drawing the elbow curve ..."):
-            inertias = embedding_space.elbow(self._reduced, counts, self.seed)
-        if self.question.copy is not None:
-            self.close_figure(self.question.copy)
-        self.question.copy = figures.draw_elbow(self.new_figure, counts, inertias)
-        self.events.connect_picture(self.question.copy)
-        self.windows.present(self.question.copy)
-        return ""
-
-    # tags, export
-
-    def ask_tag(self):
-        """Ask in the window for a tag for the selected segments."""
-        if not self.selecting.any_chosen():
-            return
-        rows = np.flatnonzero(self.selecting.chosen())
-        known = short(", ".join(map(one_line, self.state.tag_names)), 60)
-        hint = (f"so far: {known}; " if known else "") + "nothing typed: take the tag away"
-        prompt = f"Tag of {counted(len(rows), 'selected object')}"
-        self._ask(prompt, hint, partial(self._take_tag, rows))
-
-    def _take_tag(self, rows, answer):
-        if answer == NO_TAG:
-            return f"{NO_TAG!r} stands for none; choose another name"
-        if not is_text(answer):
-            return f"{answer!r} has a sign that UTF-8 lacks; choose another name"
-        before = self.state
-        self.change("tag", **vars(state.tagged(self.state, rows, answer)))
-        told = f"tagged {len(rows):,} as {answer!r}"
-        self.say(told if answer else f"took {counted(len(rows), 'tag')} away")
-        self.keeping.keep(before, "tag")
-        return None
-
-    def export_selection(self):
-        """Write the selected segments for other tools, and hand them to who looks from afar."""
-        if not self.selecting.any_chosen():
-            return
-        rows = np.flatnonzero(self.selecting.chosen())
-        tags = {int(row): self.tag_of(row) for row in rows if self.state.tags[row]}
-        with self.working("exporting ..."):
-            try:
-                how = self.out_dir, self.announce
-                folder, told = export_segments(self.segments, rows, tags, *how)
-            except (OSError, RunError) as error:
-                told = f"cannot export: {error}"
-            else:
-                self._hand_out(folder)
-        self.say(told)
-
-    # back, help
+    # back, questions
 
     def undo(self):
         """Undo the last colouring, clustering, selection, filter or tag."""
@@ -440,6 +288,13 @@ class Explorer:
         self._show_state()
         self.say(f"undone: {what}")
         self.keeping.keep(undone, what)
+
+    def ask(self, prompt, hint, take):
+        """Ask in the window that was used last, see `Question`, unless something is asked there."""
+        if self.question is None:
+            self.question = Question(self.here, prompt, hint, take)
+        else:
+            self.say(ASKED_ALREADY)
 
     def answer(self, key):
         """Pass a typed key on to the question that is asked."""
@@ -522,8 +377,10 @@ class Explorer:
 
     # showing what has changed
 
-    def change(self, what, **changes):
-        """Go to a new state; `what` names it for `undo`."""
+    def change(self, what, goes_on=False, **changes):
+        """Go to a new state; `what` names it for `undo`, where a step that goes on is one."""
+        if goes_on and self._history and self._history[-1][1] == what:
+            self.state = self._history.pop()[0]
         self._history = [*self._history[1 - HISTORY :], (self.state, what)]
         before, self.state = self.state, replace(self.state, **changes)
         with self.working("drawing ...", len(self.segments) > SLOW_POINTS):
@@ -614,7 +471,7 @@ class Explorer:
             view.tell(
                 text,
                 f"metric: {self.metric}   neighbours: {self.n_neighbours} ({self.space})   "
-                f"clustering: {self.algorithm}   commands: ?",
+                f"clustering: {self.clustering.algorithm}   commands: ?",
             )
 
 

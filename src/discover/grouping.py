@@ -318,7 +318,7 @@ class Grouping:
         elif key == "escape":
             self.explorer.selecting.clear()
         elif len(key) == 1 and key.isprintable() and KEYS.get(key) != "undo":
-            self.explorer.ask_tag()
+            self.explorer.selecting.ask_name()
             if self.explorer.question is not None and key != " ":
                 self.explorer.answer(key)
         else:
