@@ -35,7 +35,7 @@ from src.run.experiment import create_experiment
 from src.run.settings import NAMES, PATH, Kind, setting, shared_settings, some_whole_numbers
 from src.store import exports
 from src.store import names as kept_names
-from src.store.paths import groups_path, net_of, tags_path
+from src.store.paths import groups_path, net_of
 
 BOX = some_whole_numbers("[left, upper, right, lower] in pixels", 4, at_least=0)
 WORDS = Kind("a line of words", lambda value: isinstance(value, str) and value.strip() != "")
@@ -214,7 +214,7 @@ def main(args, tsne, mainplot, _log):
         Explorer,
         segments,
         out_dir,
-        tags_path=tags_path(path),
+        table_path=path,
         queries=queries,
         metric=args["metric"],
         n_neighbours=args["neighbours"],

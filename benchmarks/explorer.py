@@ -145,7 +145,7 @@ class Bench:
         self.press(next(self.keys))
 
     def filter(self):
-        self.explorer.filter_group(self.explorer.groups().names[0])
+        self.explorer.filtering.toggle(self.explorer.groups().names[0])
         self.canvas.draw()
 
     def slide(self):

@@ -30,14 +30,14 @@ TOOL_CHIPS = (  # label, command
     ("all shown", "selecting.select_all"),
     ("more like", "selecting.more_like_these"),
     ("words…", "asking.words"),
-    ("tag…", "ask_tag"),
-    ("export", "export_selection"),
+    ("tag…", "selecting.ask_name"),
+    ("export", "selecting.export"),
     ("undo", "undo"),
     ("groups", "grouping.show"),
     ("density", "toggle_density"),
-    ("cluster…", "ask_clusters"),
-    ("show all", "reset_filters"),
-    ("help", "toggle_help"),
+    ("cluster…", "clustering.ask"),
+    ("show all", "filtering.reset"),
+    ("help", "helping.toggle"),
 )
 
 
@@ -112,7 +112,7 @@ def panel_content(chosen, groups, kept, tool, density, range_of):
     is_on = {
         "selecting.next_tool": tool,
         "toggle_density": density,
-        "reset_filters": chosen.filtered(),
+        "filtering.reset": chosen.filtered(),
     }
     shown = f"{_share(kept)} shown"
     if chosen.sets is not None:

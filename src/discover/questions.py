@@ -4,12 +4,15 @@ import time
 import traceback
 from textwrap import fill
 
+from src.discover.commands import UNDOING
 from src.discover.figures import show_question
 from src.errors import RunError
 
 TICK_MS = 50
 REMARK_LETTERS = 80  # in a line
 HAS_FAILED = "that has failed; the terminal says how"
+
+ASKED_ALREADY = "the question that is asked comes first: Enter or Escape ends it"
 
 
 class Question:
@@ -27,8 +30,11 @@ class Question:
         self.show()
 
     def press(self, key):
-        """Take a key; "answered", "cancelled" or None while the question stays open."""
-        if key == "escape":
+        """Take a key; "answered", "cancelled" or None while the question stays open.
+
+        Undoing takes back what was typed, or else the question.
+        """
+        if key == "escape" or (key == UNDOING and not self.answer):
             self.hide()
             return "cancelled"
         if key == "enter":
@@ -37,6 +43,8 @@ class Question:
                 self.hide()
                 return "answered"
             self.answer, self.remark = "", remark
+        elif key == UNDOING:
+            self.answer = self.remark = ""
         elif key == "backspace":
             self.answer, self.remark = self.answer[:-1], ""
         elif len(key) == 1 and key.isprintable():
@@ -76,8 +84,8 @@ class Waiting(Question):
         super().__init__(explorer.here, "", "", take)
 
     def press(self, key):
-        """As of a Question; only Escape counts."""
-        return super().press(key) if key == "escape" else None
+        """As of a Question; only Escape counts, and undoing."""
+        return super().press(key) if key in ("escape", UNDOING) else None
 
     def show(self):
         """Tell what it waits for, and how long it has."""

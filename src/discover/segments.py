@@ -13,7 +13,7 @@ from src.discover import state
 from src.discover.colours import BLUE, GREY, palette
 from src.discover.state import Scale
 from src.embedding import duplicates
-from src.embedding.groups import NOISE, describe_groups
+from src.embedding.groups import LATER, NOISE, describe_groups
 from src.errors import RunError
 from src.records import NO_LABEL
 from src.store.arrays import read_components, read_prediction
@@ -24,7 +24,8 @@ from src.store.reports import one_line
 KEPT_THUMBNAILS = 2000  # of those that are cut on demand
 GLANCE_PX = 260
 UNREADABLE = (OSError, ValueError)
-NO_LABEL_NAME, NO_TAG, NO_GROUP = "no label", "no tag", "in no group"
+NO_LABEL_NAME, NO_TAG = "no label", "no tag"
+NO_GROUP = {NOISE: "in no group", LATER: "in no group yet"}
 
 
 class Segments:
@@ -315,10 +316,15 @@ class Segments:
 
 
 def _by_cluster(clusters):
-    count = int(clusters.max()) + 1
-    names = [f"group {number + 1}" for number in range(count)]
-    codes = np.where(clusters == NOISE, count, clusters)
-    return state.Groups(codes, (*names, NO_GROUP), np.vstack([palette(count), GREY]))
+    count = max(int(clusters.max()), -1) + 1
+    names = tuple(group_name(label) for label in (*range(count), *NO_GROUP))
+    codes = np.where(clusters < 0, count - 1 - clusters, clusters)
+    return state.Groups(codes, names, np.vstack([palette(count), *[GREY] * len(NO_GROUP)]))
+
+
+def group_name(label):
+    """What a group is called: its number from 1; objects in none: why."""
+    return NO_GROUP.get(label) or f"group {label + 1}"
 
 
 def _by_tag(tags, names):

@@ -26,6 +26,7 @@ TIP_PX, TIP_GAP_PX = 150, 18
 MIN_RIM_PT = 4  # smaller points have none, and go back where the density shows
 OVER_DENSITY = 0.5  # share of their width, and how much of the density they hide
 BANNER_PT, LETTER, LINE = 11, 0.6, 1.5  # font size; its letters' width, its lines' distance
+LEAST_BANNER_PT = 8  # that can be read
 DIAMOND = 0.85  # of a circle's width; the area is about the same
 LETTERS = 13  # of a line of words in a cell
 MIN_CAPTION_PT = 6.5  # of two lines; smaller ones would be one
@@ -79,7 +80,9 @@ class View:
         self.pointer = None  # where it was last, pixels; None: outside
         self._picture = None  # the finished one
         self._ground = None  # the same with message, state and banner, which change less often
+        self._is_closed = False  # which may happen while something takes its time
         figure.canvas.mpl_connect("draw_event", self._keep_picture)
+        figure.canvas.mpl_connect("close_event", self._take_leave)
 
     def place(self):
         """Put the parts where the window's size wants them."""
@@ -99,6 +102,8 @@ class View:
     def refresh(self):
         """Draw anew what lies over the picture."""
         canvas = self.figure.canvas
+        if self._is_closed:
+            return
         if self._picture is None:
             canvas.draw_idle()
             return
@@ -157,6 +162,9 @@ class View:
         self.tip.extent = tuple(map(round, (left, lower, left + width, lower + height)))
         self.tip.set_visible(True)
 
+    def _take_leave(self, event):
+        self._is_closed = True
+
     def _keep_picture(self, event):
         if not self.figure.canvas.is_saving():
             # no blitting here: the canvas is about to show what has been drawn
@@ -171,6 +179,12 @@ class View:
         self.state.set_visible(both < (1 - 3 * MARGIN) * self.figure.bbox.width)
         self._draw(self.message, self.state, self.banner)
         self._ground = self.figure.canvas.copy_from_bbox(self.figure.bbox)
+
+    def room_for_banner(self):
+        """How many letters a line, and lines, a banner may have and still be read: two int."""
+        width, height = self.figure.bbox.size
+        size_px = LEAST_BANNER_PT * self.figure.dpi / 72
+        return int(width // math.ceil(LETTER * size_px)) - 5, int((height / size_px - 3) / LINE)
 
     def _fit_banner(self):
         """As large as it may be inside the window; letters are whole pixels apart."""

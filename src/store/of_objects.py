@@ -22,9 +22,8 @@ def write_values(path, name, entries):
     `entries` are tuples of dataset, image index, component index, box and value.
     """
     names = *KEY, name
-    lines = [
-        json.dumps(dict(zip(names, entry, strict=True)), ensure_ascii=False) for entry in entries
-    ]
+    as_line = json.JSONEncoder(ensure_ascii=False).encode
+    lines = [as_line(dict(zip(names, entry, strict=True))) for entry in entries]
     content = f'{{"{name}s": [\n' + ",\n".join(lines) + "\n]}\n"
     with whole_file(path) as part:
         # names of folders need not be UTF-8, and come back from an escape of JSON
