@@ -198,6 +198,7 @@ def test_words_typed_in_the_window_rank_the_objects_which_are_then_selected_and_
     title = hand.grid.title.get_text()
     assert title == "Nearest neighbours (cos, full space) of a cow"  # though those are others here
     assert (hand.explorer.metric, hand.explorer.space) == ("euclid", "reduced")
+    assert "“a cow”" in [words.get_text() for words in hand.grid.axes.texts]
     rows, distances = nearest(vectors, embedder.encode_text("a cow"), 9, "cos")
     assert hand.grid.rows.tolist() == [-1, *rows]
     assert_allclose(hand.grid.distances[1:], distances, atol=1e-6)

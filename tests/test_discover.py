@@ -1953,6 +1953,12 @@ def test_where_no_objects_are_near_duplicates_or_they_are_not_waited_for_nothing
     assert twins.explorer.state.sets is None
 
 
+def test_a_picture_of_the_map_has_the_numbers_of_near_duplicates(twins, tmp_path):
+    join(twins)
+    twins.explorer.save(tmp_path / "map.svg")
+    assert (tmp_path / "map.svg").read_text().count("stroke: #ffffff; stroke-width: 3") == 1
+
+
 def test_of_numbers_that_have_no_room_beside_each_other_the_larger_one_shows(hand):
     places = hand.map.axes.transData.inverted().transform([(100, 100), (105, 103), (200, 100)])
     hand.map.numbers.show(places, np.array([2, 1234, 3]), 9.0)
