@@ -197,6 +197,14 @@ def test_a_broken_file_of_groups_is_named(tmp_path, entry, why):
         read_groups(path)
 
 
+@pytest.mark.parametrize("content", ["", "5", "[]", '{"groups": 5}', '{"groups": [5]}'])
+def test_what_is_no_file_of_groups_is_named(tmp_path, content):
+    path = tmp_path / "groups.json"
+    path.write_text(content)
+    with pytest.raises(SettingError, match="groups.json is broken"):
+        read_groups(path)
+
+
 # the overview without a window
 
 LOG = logging.getLogger(__name__)

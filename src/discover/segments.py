@@ -116,7 +116,11 @@ class Segments:
 
     def tag_keys(self, rows=None):
         """What a tag is stored with: dataset, image index, component and box of each row."""
-        return keys_of(self.table, rows)
+        return self._keys if rows is None else keys_of(self.table, rows)
+
+    @cached_property
+    def _keys(self):
+        return keys_of(self.table)
 
     @cached_property
     def row_of(self):
