@@ -1853,6 +1853,8 @@ def test_groups_are_found_and_coloured_without_a_number(results, tmp_path):
     hand = Hand(folder, many, tmp_path)
     hand.press("0")
     assert hand.legend() == ("Cluster", ["group 1  24", "group 2  24"])
+    hand.press("u")
+    assert hand.message() == "undone: grouping" and hand.legend()[0] == "True class"
 
 
 # tags

@@ -1,5 +1,7 @@
 """The overview of the groups in a window: a row each, to select, name, join and take apart."""
 
+from dataclasses import replace
+
 import numpy as np
 from matplotlib.patches import Rectangle
 
@@ -186,7 +188,8 @@ class Grouping:
             explorer.say("no groups were found: stopped")
             return False
         before = explorer.state
-        explorer.change("grouping", **vars(state.grouped(before, labels)))
+        new = replace(state.grouped(before, labels), colouring=state.BY_CLUSTER)
+        explorer.change("grouping", **vars(new))
         explorer.keeping.keep(before, "grouping")
         return True
 
