@@ -1756,6 +1756,9 @@ def test_a_broken_file_of_groups_is_told_and_stays_and_groups_can_be_found(kept)
     hand.press("c", "3", "enter")
     assert hand.message().startswith(f"the groups cannot be kept: {kept.path} is broken")
     assert set(shown_groups(hand)) == {0, 1, 2}
+    hand.press("0")
+    hand.press("0", view=hand.explorer.grouping.views[0])
+    assert hand.message().startswith(f"the groups cannot be kept: {kept.path} is broken")
     assert kept.path.read_text() == "{"
 
 
