@@ -289,10 +289,10 @@ class Explorer:
         self.say(f"undone: {what}")
         self.keeping.keep(undone, what)
 
-    def ask(self, prompt, hint, take):
-        """Ask in the window that was used last, see `Question`, unless something is asked there."""
+    def ask(self, *question):
+        """Ask a Question in the window that was used last, unless something is asked already."""
         if self.question is None:
-            self.question = Question(self.here, prompt, hint, take)
+            self.question = Question(self.here, *question)
         else:
             self.say(ASKED_ALREADY)
 
