@@ -1758,6 +1758,9 @@ def test_a_broken_file_of_groups_is_told_and_stays_and_groups_can_be_found(kept)
     hand.press("c", "3", "enter")
     assert hand.message().startswith(f"the groups cannot be kept: {kept.path} is broken")
     assert set(shown_groups(hand)) == {0, 1, 2}
+    hand.press("0")
+    hand.press("0", view=hand.explorer.grouping.views[0])
+    assert hand.message().startswith(f"the groups cannot be kept: {kept.path} is broken")
     assert kept.path.read_text() == "{"
 
 
@@ -1855,6 +1858,8 @@ def test_groups_are_found_and_coloured_without_a_number(results, tmp_path):
     hand = Hand(folder, many, tmp_path)
     hand.press("0")
     assert hand.legend() == ("Cluster", ["group 1  24", "group 2  24"])
+    hand.press("u")
+    assert hand.message() == "undone: grouping" and hand.legend()[0] == "True class"
 
 
 # tags

@@ -291,7 +291,7 @@ class Explorer:
         self.keeping.keep(undone, what)
 
     def ask(self, *question):
-        """Ask in the window that was used last, see `Question`, unless something is asked there."""
+        """Ask a Question in the window that was used last, unless something is asked already."""
         if self.question is None:
             self.question = Question(self.here, *question)
         else:

@@ -1,5 +1,7 @@
 """The overview of the groups in a window: a row each, to select, name, join and take apart."""
 
+from dataclasses import replace
+
 import numpy as np
 from matplotlib.patches import Rectangle
 
@@ -163,9 +165,9 @@ class Grouping:
 
     def show(self):
         """Show an overview of groups that look alike, found without a given number."""
-        explorer = self.explorer
-        is_again = explorer.here in self.views
-        if (is_again or explorer.state.clusters is None) and not self._find():
+        explorer, before = self.explorer, self.explorer.state
+        are_new = explorer.here in self.views or before.clusters is None
+        if are_new and not self._find():
             return
         explorer.colour_by(state.BY_CLUSTER)
         if not self.views:
@@ -174,6 +176,8 @@ class Grouping:
         explorer.windows.present(self.views[0].figure)
         self.fill(self.views[0])
         explorer.say(f"{HINT}  ·  0 here: find them anew")
+        if are_new:
+            explorer.keeping.keep(before, "grouping")
 
     def _find(self):
         """Find groups and colour by them; whether that was not stopped."""
@@ -185,9 +189,8 @@ class Grouping:
         except StoppedError:
             explorer.say("no groups were found: stopped")
             return False
-        before = explorer.state
-        explorer.change("grouping", **vars(state.grouped(before, labels)))
-        explorer.keeping.keep(before, "grouping")
+        new = replace(state.grouped(explorer.state, labels), colouring=state.BY_CLUSTER)
+        explorer.change("grouping", **vars(new))
         return True
 
     def _announce(self, done, total):
