@@ -7,7 +7,6 @@ from matplotlib.patches import Rectangle
 
 from src import pictures
 from src.discover import state
-from src.discover.commands import KEYS
 from src.discover.display import PAPER
 from src.discover.overview import title_of
 from src.discover.panel import ACTIVE, FAINT, INK, MUTED, between_lines, counted
@@ -320,9 +319,9 @@ class Grouping:
             self._step(place, 1 if key == "down" else -1)
         elif key == "escape":
             self.explorer.selecting.clear()
-        elif len(key) == 1 and key.isprintable() and KEYS.get(key) != "undo":
+        elif len(key) == 1 and key.isprintable():
             self.explorer.selecting.ask_name()
-            if self.explorer.question is not None and key != " ":
+            if self.explorer.question is not None:
                 self.explorer.answer(key)
         else:
             return False
