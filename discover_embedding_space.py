@@ -29,6 +29,7 @@ from src.embedding.groups import ORDERS
 from src.embedding.maps import Reduction, read_with_maps
 from src.embedding.table import only_datasets, read_table
 from src.errors import SettingError
+from src.evaluation.groups import groups_of
 from src.model_card import known_card
 from src.run import choice
 from src.run.experiment import create_experiment
@@ -140,7 +141,8 @@ def list_pictures(args, names, model, log):
     """Write which pictures to label first, with reasons, see `budget.choose_pictures`."""
     path, budget = file_of(args, model, log), args["budget"]
     table = only_datasets(path, read_table(path), names)
-    choices = choose_pictures(table, budget, args["seed"])
+    labels = groups_of(log, table, path, args["seed"])
+    choices = choose_pictures(table, labels, budget, args["seed"])
     folder = Path(args["io_path"], "pictures", "explorer", f"{path.stem}_to_label_{budget}")
     rows = [choice.row for choice in choices]
     objects = [choice.n_objects for choice in choices]
