@@ -1,4 +1,4 @@
-"""Which pictures to label first: those from which much is learnt for little effort."""
+"""Which pictures to label first: those from which most is learnt for little effort."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ class Choice:
     row: int  # of that object
     place: int  # of its suspicion among all objects, from 1
     group: int  # its label, or NOISE
-    group_size: int  # objects
+    group_size: int  # objects; 1 for one in no group
     labelled: int  # of these, in pictures chosen before
     n_objects: int  # in the picture
     gain: float  # of the picture, see `choose_pictures`
@@ -24,23 +24,25 @@ class Choice:
 def choose_pictures(table, labels, budget, seed=0):
     """Choose pictures to label, again and again the one with most expected gain for its effort.
 
-    After Colling et al., MetaBox+, arXiv 2010.01884, which multiplies how badly a part of a
-    picture is predicted with how few clicks its labels take. With the objects o of a picture,
+    In the spirit of MetaBox+ (Colling et al., arXiv 2010.01884), which weighs how badly a region is
+    predicted against the clicks that its labels take. Of a picture with K objects it is
 
-        gain = sum_o s(o) * n(o) / (1 + c(o)) * d(o)  /  (1 + number of o)
+        gain = sum over its objects of  u * U / (1 + n) * d / (1 + c)  /  (1 + K)
 
-    s is the share of all objects that are no more suspicious than o. n is the size of its group,
-    and c how many of the group are in pictures chosen before: groups share the labels as parties
-    share seats (D'Hondt). d is the distance from o to the nearest of those, as a share of its
-    group's radius, 1 at most: a twin teaches nothing. The effort is an outline an object, and one
-    look at the picture.
+    - u = -ln(place / (N + 1)) of the object's place by suspicion among N, from 1: how surprising
+      it would be that an ordinary one is so suspicious.
+    - U / (1 + n) with the sum of u over the n objects of its group: it is large where a group is
+      suspicious as a whole, and small groups count less. An object in no group is one by itself.
+    - c objects of its group are in pictures chosen before: groups take turns. d is the distance to
+      the nearest of those as a share of the group's radius, at most 1: a twin teaches nothing.
+    - 1 + K is the effort: a look at the picture and an outline each.
 
     Parameters
     ----------
     table : ObjectTable
         N >= 1 rows with `embeddings`; of unknown suspicion are the least suspicious.
     labels : ndarray of shape (N,), int64
-        Group of each row, see `find_groups`; those in no group count as one.
+        Group of each row, see `find_groups`.
     budget : int
         Pictures, at most.
     seed : int
@@ -51,22 +53,21 @@ def choose_pictures(table, labels, budget, seed=0):
     choices : list of Choice
         The most worthwhile first; all pictures where they are no more than the budget.
     """
-    from sklearn.metrics import pairwise_distances_argmin_min
-
+    count = len(table)
     points = principal_columns(table["embeddings"], MAX_PCA_COLUMNS, seed)
     picture = _numbers(table.image_names())
-    order = table.by_suspicion(np.arange(len(table)))
-    place = np.empty(len(table), np.int64)
-    place[order] = np.arange(1, len(table) + 1)
-    share = (len(table) + 1 - place) / len(table)
-    group = np.unique(labels, return_inverse=True)[1]
+    place = np.empty(count, np.int64)
+    place[table.by_suspicion(np.arange(count))] = np.arange(1, count + 1)
+    surprise = -np.log(place / (count + 1))
+    group = _numbers(np.where(labels == NOISE, -1 - np.arange(count), labels).tolist())
     rows_of, members = _rows_by(picture), _rows_by(group)
     sizes, n_objects = np.bincount(group), np.bincount(picture)
+    worth = surprise * (np.bincount(group, surprise) / (1 + sizes))[group]
     radius = np.array([_radius(points[rows]) for rows in members])[group]
-    labelled, away = np.zeros(len(sizes), np.int64), np.full(len(table), np.inf)
+    away, labelled = np.full(count, np.inf), np.zeros(len(sizes), np.int64)
     is_left, choices = np.ones(len(n_objects), bool), []
     for _ in range(min(budget, len(n_objects))):
-        gains = share * (sizes / (1 + labelled))[group] * np.minimum(away / radius, 1)
+        gains = worth * np.minimum(away / radius, 1) / (1 + labelled)[group]
         gain = np.where(is_left, np.bincount(picture, gains) / (1 + n_objects), -1)
         best = np.argmax(gain)
         rows = rows_of[best]
@@ -75,12 +76,22 @@ def choose_pictures(table, labels, budget, seed=0):
         found = int(labels[row]), *of_group, len(rows), float(gain[best])
         choices.append(Choice(row, int(place[row]), *found))
         is_left[best] = False
-        labelled += np.bincount(group[rows], minlength=len(sizes))
-        for number in np.unique(group[rows]):
-            near = members[number]
-            known = points[rows[group[rows] == number]]
-            away[near] = np.minimum(away[near], pairwise_distances_argmin_min(points[near], known)[1])
+        for row in rows:
+            labelled[group[row]] += 1
+            near = members[group[row]]
+            away[near] = np.minimum(away[near], np.linalg.norm(points[near] - points[row], axis=1))
     return choices
+
+
+def reason(table, choice):
+    """Why a picture is chosen, in words."""
+    suspicion = table["suspicion"][choice.row]
+    known = "unknown" if np.isnan(suspicion) else f"{suspicion:.3f}"
+    place = f"suspicion {known}, place {choice.place:,} of {len(table):,}"
+    if choice.group == NOISE:
+        return f"{place}; in no group"
+    size = f"{choice.group_size:,} objects, {choice.labelled:,} of them in images above"
+    return f"{place}; group {choice.group + 1} of {size}"
 
 
 def _numbers(names):
@@ -90,21 +101,11 @@ def _numbers(names):
 
 
 def _rows_by(numbers):
-    """Rows with each number, from 0: a list of arrays."""
-    return np.split(np.argsort(numbers, kind="stable"), np.cumsum(np.bincount(numbers))[:-1])
+    """The rows with each number, from 0: a list of arrays."""
+    ends = np.cumsum(np.bincount(numbers))[:-1]
+    return np.split(np.argsort(numbers, kind="stable"), ends)
 
 
 def _radius(points):
     """Root of the mean squared distance to the mean; 1 for twins."""
     return np.sqrt(((points - points.mean(axis=0)) ** 2).sum(axis=1).mean()) or 1
-
-
-def reason(table, choice):
-    """Why a picture is chosen, in words."""
-    suspicion = table["suspicion"][choice.row]
-    known = "unknown" if np.isnan(suspicion) else f"{suspicion:.3f}"
-    name = "in no group, as are" if choice.group == NOISE else f"group {choice.group + 1}, of"
-    return (
-        f"{name} {choice.group_size:,} objects, {choice.labelled:,} of them above; "
-        f"suspicion {known}, place {choice.place:,} of {len(table):,}"
-    )

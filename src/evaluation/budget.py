@@ -13,7 +13,7 @@ from src.embedding.space import MAX_PCA_COLUMNS, principal_columns
 from src.embedding.table import only_datasets, read_table
 from src.errors import SettingError
 from src.evaluation.selection import count_objects
-from src.records import NO_LABEL
+from src.records import NO_LABEL, ImageName
 from src.store import reports
 from src.store.arrays import read_prediction
 
@@ -21,15 +21,15 @@ SEEDS = 5  # of the choice by chance
 PARTS = {"all": slice(None), "even": slice(0, None, 2), "odd": slice(1, None, 2)}
 FIGURES = "kinds", "objects", "pixels"  # shares of those that are unknown
 AXES = "pictures", "effort"  # shares
-COLOURS = "#d6336c", "#4c72b0", "#e69f00", "#6c757d"  # of the ways
+COLOURS = "#d6336c", "#e69f00", "#4c72b0", "#6c757d"  # of the ways
 BUDGETS = 0.1, 0.25, 0.5  # of the pictures, in the log
 
 
 class Held(NamedTuple):
     """What a picture holds, by its ground truth."""
 
-    objects: np.ndarray  # (256,) int64, by true id; those of the least size and more
-    pixels: np.ndarray  # (256,) int64, by true id
+    objects: np.ndarray  # (K,) int64, of each unknown kind; those of the least size and more
+    pixels: int  # of all unknown kinds
     effort: int  # pixels on the borders between classes: outlines to draw
 
 
@@ -38,10 +38,13 @@ def judge(run, pictures, path, min_size, part="all", seed=0):
 
     Parameters
     ----------
-    run, pictures, path, min_size
+    run : Runner
+    pictures : list of Pictures
+        Of datasets with ground truth whose objects are in the table.
+    path, min_size
         See `selection.judge`.
     part : one of `PARTS`
-        Of the pictures' indices, by which to choose and judge: all, or every second one.
+        Of the pictures of each dataset, by which to choose and judge: all, or every second one.
     seed : int
         See `choose_pictures`, and of the first choice by chance.
 
@@ -51,51 +54,56 @@ def judge(run, pictures, path, min_size, part="all", seed=0):
         By way R curves, after each of P pictures: shares of `AXES` and of `FIGURES`.
     tally : Tally
     """
-    data, indices = pictures.data, pictures.indices("input")[PARTS[part]]
-    if not class_ids.class_mapping(data, "label_mapping"):
-        raise SettingError(f"{data.name!r} has no ground truth: there is nothing to count")
-    table = only_datasets(path, read_table(path), [data.name])
-    table = table.take(np.isin(table["image_index"], indices))
+    table = only_datasets(path, read_table(path), [of.name for of in pictures])
+    kinds = unknown_kinds(pictures, run.log)
+    results = {of.name: of.results for of in pictures}
+    names = [
+        ImageName(of.name, index) for of in pictures for index in of.indices("input")[PARTS[part]]
+    ]
     held = {}
     tally = run.each(
-        partial(look, results=pictures.results, min_size=min_size),
-        indices, f"counting {data.name}", held.__setitem__,
+        partial(look, results=results, kinds=kinds, min_size=min_size),
+        names, "counting unknown objects", held.__setitem__,
     )  # fmt: skip
-    held = {index: of for index, of in held.items() if of is not None}
-    kinds = unknown_kinds(data, pictures.card.classes, run.log)
-    if not len(table) or not any(of.objects[ids].any() for of in held.values() for ids in kinds):
+    held = {name: of for name, of in held.items() if of is not None}
+    table = table.take([name in held for name in table.image_names()])
+    if not len(table) or not any(of.objects.any() for of in held.values()):
         run.close(tally)
         raise SettingError(
-            f"the {part} pictures of {data.name!r} have no object to choose by, or no unknown one "
-            f"of {min_size[0]} x {min_size[1]} pixels in their ground truth"
+            f"there is nothing to choose: {len(table)} objects of stage 4, and in the ground truth "
+            f"none of an unknown class with {min_size[0]} x {min_size[1]} pixels"
         )
-    orders = ways(table, list(held), seed)
-    curves = {
-        way: np.stack([curve([held[index] for index in order], kinds) for order in of_way])
-        for way, of_way in orders.items()
-    }
-    return curves, tally
+    return {
+        way: np.stack([curve([held[name] for name in order]) for order in orders])
+        for way, orders in ways(table, list(held), seed).items()
+    }, tally
 
 
-def unknown_kinds(data, known, log):
-    """True ids of each class that is never predicted, those of one kind together: list of lists."""
-    predicted, names = class_ids.predicted_ids(data, known, log), class_ids.class_names(data)
+def unknown_kinds(pictures, log):
+    """By dataset the true ids of each of K unknown kinds, a list of lists; K and order are one."""
     ids = {}
-    for key in np.flatnonzero(class_ids.are_classes(data) & (predicted == NO_LABEL)).tolist():
-        ids.setdefault(names[key], []).append(key)
-    return list(ids.values())
+    for of in pictures:
+        predicted = class_ids.predicted_ids(of.data, of.card.classes, log)
+        is_unknown = class_ids.are_classes(of.data) & (predicted == NO_LABEL)
+        for key in np.flatnonzero(is_unknown).tolist():
+            kind = ids.setdefault(class_ids.class_names(of.data)[key], {})
+            kind.setdefault(of.name, []).append(key)
+    return {of.name: [kind.get(of.name, []) for kind in ids.values()] for of in pictures}
 
 
-def look(index, results, min_size):
+def look(name, results, kinds, min_size):
     """The Held of a picture; None without ground truth."""
-    truth = read_prediction(results.prediction(index), probabilities=False).ground_truth
+    stored = results[name.dataset].prediction(name.index)
+    truth = read_prediction(stored, probabilities=False).ground_truth
     if truth is None:
         return None
-    objects = np.zeros(NO_LABEL + 1, np.int64)
+    objects, pixels = np.zeros((2, NO_LABEL + 1), np.int64)
     found = count_objects(truth, [], [], min_size)
     objects[found[:, 0]] = found[:, 1]
-    pixels = np.bincount(truth.ravel(), minlength=NO_LABEL + 1)
-    return Held(objects, pixels, border_length(truth))
+    pixels += np.bincount(truth.ravel(), minlength=NO_LABEL + 1)
+    of_kinds = np.array([objects[ids].sum() for ids in kinds[name.dataset]], np.int64)
+    unknown = sum(pixels[ids].sum() for ids in kinds[name.dataset])
+    return Held(of_kinds, int(unknown), border_length(truth))
 
 
 def border_length(truth):
@@ -106,39 +114,39 @@ def border_length(truth):
     return int(is_border.sum())
 
 
-def ways(table, indices, seed):
-    """Orders in which to label the pictures with some indices: a dict of lists of lists.
+def ways(table, names, seed):
+    """Orders in which to label the pictures with some names: a dict of lists of lists.
 
     Pictures without an object in the table come last.
     """
     labels = find_groups(table["embeddings"], seed)
-    choices = choose_pictures(table, labels, len(indices), seed)
+    choices = choose_pictures(table, labels, len(names), seed)
     chosen = {
         "expected gain": [choice.row for choice in choices],
-        "farthest first": farthest_first(table, seed),
         "most suspicious first": table.by_suspicion(np.arange(len(table))),
+        "farthest first": farthest_first(table, seed),
     }
+    of_rows = table.image_names()
     orders = {
-        way: [list(dict.fromkeys([*table["image_index"][rows].tolist(), *indices]))]
+        way: [list(dict.fromkeys([*(of_rows[row] for row in rows), *names]))]
         for way, rows in chosen.items()
     }
     rngs = [np.random.default_rng(seed + number) for number in range(SEEDS)]
-    orders["at random"] = [rng.permutation(indices).tolist() for rng in rngs]
+    orders["at random"] = [[names[at] for at in rng.permutation(len(names))] for rng in rngs]
     return orders
 
 
 def farthest_first(table, seed):
-    """Rows, from the most suspicious on always that with most distance to those before x share.
+    """Rows: always that with the largest product of distance to those before and share.
 
-    The share is that of the objects that are no more suspicious, as in `choose_pictures`; with a
-    row all of its picture are taken.
+    The share is that of the objects that are no more suspicious; the first row is the most
+    suspicious. With a row all of its picture are taken.
     """
     points = principal_columns(table["embeddings"], MAX_PCA_COLUMNS, seed)
-    order = table.by_suspicion(np.arange(len(table)))
     share = np.empty(len(table))
-    share[order] = 1 - np.arange(len(table)) / len(table)
-    picture, away = table["image_index"], np.full(len(table), np.inf)
-    worth, rows = share, []
+    share[table.by_suspicion(np.arange(len(table)))] = 1 - np.arange(len(table)) / len(table)
+    picture = np.unique([str(name) for name in table.image_names()], return_inverse=True)[1]
+    away, worth, rows = np.full(len(table), np.inf), share, []
     while worth.max() >= 0:
         rows.append(int(np.argmax(worth)))
         for point in points[picture == picture[rows[-1]]]:
@@ -147,19 +155,15 @@ def farthest_first(table, seed):
     return rows
 
 
-def curve(held, kinds):
-    """Shares of `AXES` and of `FIGURES` after each of some pictures, in their order: (P, 5).
-
-    `kinds` are the ids of each, see `unknown_kinds`.
-    """
-    objects = np.array([[of.objects[ids].sum() for ids in kinds] for of in held]).cumsum(axis=0)
-    pixels = [sum(of.pixels[ids].sum() for ids in kinds) for of in held]
+def curve(held):
+    """Shares of `AXES` and of `FIGURES` after each of some pictures, in their order: (P, 5)."""
+    objects = np.cumsum([of.objects for of in held], axis=0)
     columns = [
         np.arange(1, len(held) + 1),
         np.cumsum([of.effort for of in held]),
         (objects > 0).sum(axis=1),
         objects.sum(axis=1),
-        np.cumsum(pixels),
+        np.cumsum([of.pixels for of in held]),
     ]
     return np.stack(columns, axis=1) / [column[-1] for column in columns]
 
@@ -181,8 +185,8 @@ def at_budgets(curves):
     )
 
 
-def report(log, path, curves, dataset):
-    """Log the figures at some budgets; write the curves, and the picture that names the dataset."""
+def report(log, path, curves, names):
+    """Log the figures at some budgets; write the curves, and a picture called after `names`."""
     header = [f"{figure} at {budget:.0%}" for figure in FIGURES for budget in BUDGETS]
     for number, axis in enumerate(AXES):
         rows = [
@@ -200,14 +204,14 @@ def report(log, path, curves, dataset):
         for values in of_seed.tolist()
     ]
     reports.write_csv(f"{path}.csv", ["way", "seed", *AXES, *FIGURES], rows)
-    reports.save_figure(path, draw(curves, dataset))
+    reports.save_figure(path, draw(curves, names))
     log.info("wrote %s (.csv, .png, .pdf)", path)
 
 
-def draw(curves, dataset):
+def draw(curves, names):
     """The figures over the pictures, and over the effort: mean and spread of each way."""
     figure = Figure(figsize=(12, 7), layout="constrained")
-    figure.suptitle(f"{reports.label(dataset)}: what of the unknown is labelled")
+    figure.suptitle(f"{reports.label(names)}: what of the unknown is labelled")
     axes = figure.subplots(len(AXES), len(FIGURES), sharex=True, sharey=True)
     places = np.linspace(0, 1, 201)
     for (row, column), ax in np.ndenumerate(axes):
