@@ -1,10 +1,23 @@
 """Which pictures to label first, worked out by hand."""
 
-import numpy as np
-from factories import object_table
-from numpy.testing import assert_allclose
+import logging
 
+import numpy as np
+import pytest
+from factories import model_card, object_table, same_ids, store_image
+from numpy.testing import assert_allclose, assert_array_equal
+
+from configuration import DatasetConfig
 from src.embedding.budget import choose_pictures, reason
+from src.errors import SettingError
+from src.evaluation import budget
+from src.evaluation.pictures import Pictures
+from src.records import ImageName, Prediction
+from src.run.runner import Runner
+from src.store import tables
+from src.store.paths import Results
+
+LOG = logging.getLogger(__name__)
 
 
 def table_of(places, suspicion, images):
@@ -18,39 +31,79 @@ def table_of(places, suspicion, images):
     )
 
 
-def test_the_most_suspicious_comes_first_then_what_is_suspicious_and_far_from_it():
-    table = table_of([0, 0.1, 12, 5], [0.9, 0.8, 0.1, 0.7], [0, 1, 2, 3])
-    choices = choose_pictures(table, 10)
-    # shares 1, 3/4, 1/4, 1/2 times distances to row 0: 0.075, 3, 2.5; then to both: 0.075, 2.5
-    assert [choice.row for choice in choices] == [0, 2, 3, 1]
-    assert [choice.place for choice in choices] == [1, 4, 3, 2]
-    assert [choice.nearest for choice in choices] == [None, 0, 0, 0]
-    assert_allclose([choice.distance for choice in choices], [np.nan, 12, 5, 0.1], rtol=1e-5)
-    assert [choice.row for choice in choose_pictures(table, 2)] == [0, 2]
+def rows_of(table, labels, number=99):
+    return [choice.row for choice in choose_pictures(table, np.array(labels), number)]
 
 
+def test_the_gain_is_surprise_times_suspicion_of_the_group_by_effort():
+    table = table_of([0, 10, 4], [0.9, 0.5, 0.7], [0, 1, 2])
+    choices = choose_pictures(table, np.array([0, 0, -1]), 9)
+    # places 1, 3, 2 of 3: u = ln 4, ln 4/3, ln 2; U / (1 + n) = ln 16/3 / 3, and alone ln 2 / 2
+    first, second, alone = np.log([4, 4 / 3, 2])
+    of_group = np.log(16 / 3) / 3
+    # halved by the effort 1 + 1; at last once more, as one of its group is labelled
+    gains = [first * of_group / 2, alone * alone / 4, second * of_group / 4]
+    assert [choice.row for choice in choices] == [0, 2, 1]
+    assert_allclose([choice.gain for choice in choices], gains)
+    assert [choice.place for choice in choices] == [1, 2, 3]
+    known = [(choice.group, choice.group_size, choice.labelled) for choice in choices]
+    assert known == [(0, 2, 0), (-1, 1, 0), (0, 2, 1)]
+
+
+def test_groups_take_turns():
+    table = table_of([0, 10, 50, 60], [0.9, 0.5, 0.7, 0.1], range(4))
+    # u = ln 5, ln 5/3, ln 5/2, ln 5/4; U / 3 = 0.71 and 0.38; worth 1.14, 0.361, 0.348, 0.08, of
+    # which the second is halved by the first
+    assert rows_of(table, [0, 0, 1, 1]) == [0, 2, 1, 3]
+
+
+def test_a_group_that_is_suspicious_as_a_whole_comes_before_a_stray_of_another():
+    suspicion = range(10, 0, -1)  # u = ln 11, ln 11/2, ..., ln 11/10
+    table = table_of(np.arange(10) * 9, suspicion, range(10))
+    labels = [0, 1, 1, 1, -1, -1, -1, 0, 0, 0]
+    # U / (1 + n) = 3.01 / 5 and 4.02 / 4: worth 2.40 * 0.60 = 1.44 and 1.70 * 1.00 = 1.71
+    assert rows_of(table, labels)[0] == 1
+
+
+def test_a_twin_of_what_is_labelled_teaches_nothing():
+    table = table_of([5, 5, 0, 9], [0.9, 0.8, 0.7, 0.1], range(4))
+    assert rows_of(table, [0, 0, 0, 0]) == [0, 2, 3, 1]
+
+
+def test_of_two_like_pictures_the_one_with_less_to_outline_comes_first():
+    table = table_of([0, 5, 9], [0.9, 0.8, 0.1], [1, 2, 1])
+    # ln 4 alone would be first; with an ordinary one beside it (ln 4/3)
+    first, beside, second = np.log([4, 4 / 3, 2])
+    choices = choose_pictures(table, np.full(3, -1), 9)
+    assert_allclose(choices[0].gain, (first**2 + beside**2) / 2 / 3)
+    assert [choice.n_objects for choice in choices] == [2, 1]
+    # u * U / 2 is 2.16 and 0.96, and 0.88 of the five others together: 3.04 / 7 and 0.96 / 2
+    table = table_of([0, 5, 9, 9, 9, 9, 9], [7, 6, 5, 4, 3, 2, 1], [1, 2, 1, 1, 1, 1, 1])
+    assert rows_of(table, [-1] * 7) == [1, 0]
 def test_a_picture_is_chosen_once_and_with_all_its_objects():
     table = table_of([0, 10, 10, 1], [0.9, 0.1, 0.8, 0.7], [0, 0, 1, 2])
-    choices = choose_pictures(table, 3)
-    assert [(choice.row, choice.n_objects) for choice in choices] == [(0, 2), (3, 1), (2, 1)]
-    assert choices[2].nearest == 1  # its twin, in the first picture
+    choices = choose_pictures(table, np.array([0, 0, 0, 0]), 3)
+    assert sorted((choice.row, choice.n_objects) for choice in choices) == [(0, 2), (2, 1), (3, 1)]
+    assert choices[-1].labelled == 3
+    assert len(choose_pictures(table, np.array([0, 0, 0, 0]), 2)) == 2
 
 
-def test_objects_that_look_the_same_come_by_suspicion_and_the_unknown_last():
+def test_objects_in_no_group_come_by_suspicion_and_the_unknown_last():
     table = table_of([3, 3, 3], [np.nan, 0.5, 0.75], [0, 1, 2])
-    assert [choice.row for choice in choose_pictures(table, 3)] == [2, 1, 0]
+    assert rows_of(table, [-1, -1, -1]) == [2, 1, 0]
 
 
 def test_the_scale_of_a_score_does_not_matter():
-    places, images = [0, 4, 9, 2], [0, 1, 2, 3]
-    as_shares = choose_pictures(table_of(places, [0.4, 0.3, 0.2, 0.1], images), 4)
-    as_scores = choose_pictures(table_of(places, [50, -1, -2, -900], images), 4)
-    assert [one.row for one in as_shares] == [one.row for one in as_scores]
+    places, images, labels = [0, 4, 9, 2], [0, 1, 2, 3], [0, 1, 0, 1]
+    as_shares = rows_of(table_of(places, [0.4, 0.3, 0.2, 0.1], images), labels)
+    as_scores = rows_of(table_of(places, [50, -1, -2, -900], images), labels)
+    assert as_shares == as_scores
 
 
 def test_the_reason_is_told_in_words():
-    table = table_of([0, 12], [0.9, np.nan], [0, 7])
-    first, second = choose_pictures(table, 2)
-    assert reason(table, first) == "suspicion 0.900, place 1 of 2: where to begin"
-    near = "12 from the nearest object above, in image 0 of streets"
-    assert reason(table, second) == f"suspicion unknown, place 2 of 2; {near}"
+    table = table_of([0, 12, 3], [0.9, np.nan, 0.5], [0, 7, 8])
+    choices = {choice.row: choice for choice in choose_pictures(table, np.array([2, 2, -1]), 3)}
+    in_group = "group 3 of 2 objects, {} of them in images above"
+    assert reason(table, choices[0]) == f"suspicion 0.900, place 1 of 3; {in_group.format(0)}"
+    assert reason(table, choices[1]) == f"suspicion unknown, place 3 of 3; {in_group.format(1)}"
+    assert reason(table, choices[2]) == "suspicion 0.500, place 2 of 3; in no group"
