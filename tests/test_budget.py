@@ -1,23 +1,12 @@
 """Which pictures to label first, worked out by hand."""
 
-import logging
-
 import numpy as np
-import pytest
-from factories import model_card, object_table, same_ids, store_image
+from factories import object_table
 from numpy.testing import assert_allclose, assert_array_equal
 
-from configuration import DatasetConfig
 from src.embedding.budget import choose_pictures, reason
-from src.errors import SettingError
 from src.evaluation import budget
-from src.evaluation.pictures import Pictures
-from src.records import ImageName, Prediction
-from src.run.runner import Runner
-from src.store import tables
-from src.store.paths import Results
-
-LOG = logging.getLogger(__name__)
+from src.records import ImageName
 
 
 def table_of(places, suspicion, images):
@@ -80,6 +69,8 @@ def test_of_two_like_pictures_the_one_with_less_to_outline_comes_first():
     # u * U / 2 is 2.16 and 0.96, and 0.88 of the five others together: 3.04 / 7 and 0.96 / 2
     table = table_of([0, 5, 9, 9, 9, 9, 9], [7, 6, 5, 4, 3, 2, 1], [1, 2, 1, 1, 1, 1, 1])
     assert rows_of(table, [-1] * 7) == [1, 0]
+
+
 def test_a_picture_is_chosen_once_and_with_all_its_objects():
     table = table_of([0, 10, 10, 1], [0.9, 0.1, 0.8, 0.7], [0, 0, 1, 2])
     choices = choose_pictures(table, np.array([0, 0, 0, 0]), 3)
@@ -107,3 +98,46 @@ def test_the_reason_is_told_in_words():
     assert reason(table, choices[0]) == f"suspicion 0.900, place 1 of 3; {in_group.format(0)}"
     assert reason(table, choices[1]) == f"suspicion unknown, place 3 of 3; {in_group.format(1)}"
     assert reason(table, choices[2]) == "suspicion 0.500, place 2 of 3; in no group"
+
+
+# the simulation
+
+
+def test_curves_are_shares_of_all_that_is_unknown_and_of_the_effort():
+    # objects of two kinds, pixels, effort
+    held = [budget.Held(np.array(of), *rest) for of, *rest in [([2, 0], 30, 10), ([0, 0], 0, 30)]]
+    held.append(budget.Held(np.array([1, 1]), 10, 10))
+    assert_allclose(
+        budget.curve(held),  # pictures, effort, kinds, objects, pixels
+        [
+            [1 / 3, 0.2, 0.5, 0.5, 0.75],
+            [2 / 3, 0.8, 0.5, 0.5, 0.75],
+            [1, 1, 1, 1, 1],
+        ],
+    )
+    at = budget.at_budgets(budget.curve(held)[None])
+    # of the objects at a tenth, a quarter and half of the pictures, and of the effort
+    assert_allclose(at[0, 0, 1], [0.15, 0.375, 0.5])
+    assert_allclose(at[0, 1, 1], [0.25, 0.5, 0.5])
+
+
+def test_the_effort_is_the_length_of_the_borders():
+    truth = np.zeros((4, 5), np.uint8)
+    truth[1:3, 1:3] = 7
+    # left and upper side of the square, and right of and below it: 3 + 2 + 2, one corner shared
+    assert budget.border_length(truth) == 7
+    assert budget.border_length(np.zeros((4, 5), np.uint8)) == 0
+
+
+def test_every_way_labels_each_picture_once():
+    table = table_of([0, 0.1, 12, 5], [0.9, 0.8, 0.1, 0.7], [0, 1, 2, 3])
+    names = [ImageName("streets", index) for index in (4, 3, 2, 1, 0)]  # 4 has no object
+    orders = budget.ways(table, names, 0)
+    for order in sum(orders.values(), []):
+        assert sorted(order) == sorted(names)
+    (suspicious,), (far,) = orders["most suspicious first"], orders["farthest first"]
+    assert [name.index for name in suspicious] == [0, 1, 3, 2, 4]
+    # shares 1, 3/4, 1/4, 1/2 times distances to row 0: 0.075, 3, 2.5; then to both: 0.075, 2.5
+    assert [name.index for name in far] == [0, 2, 3, 1, 4]
+    assert len(orders["at random"]) == budget.SEEDS
+    assert_array_equal(orders["at random"], budget.ways(table, names, 0)["at random"])

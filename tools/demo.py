@@ -15,6 +15,7 @@ from PIL import Image
 import compute_embeddings
 import discover_embedding_space
 import eval_anomaly
+import eval_budget
 import eval_groups
 import eval_iou
 import eval_retrieval
@@ -95,6 +96,7 @@ def main():
     trusted = run(eval_iou.ex, "eval_iou.py", f"args.dataset={val}")
     shown = run(eval_selection.ex, "eval_selection.py")
     run(eval_groups.ex, "eval_groups.py")
+    run(eval_budget.ex, "eval_budget.py")
     judged = run(eval_anomaly.ex, "eval_anomaly.py")
     best = max(judged, key=lambda score: judged[score]["average_precision"])
     part = shown["shown_unknown"] / shown["objects_unknown"]
