@@ -24,14 +24,11 @@ def rows_of(table, labels, number=99):
     return [choice.row for choice in choose_pictures(table, np.array(labels), number)]
 
 
-def test_the_gain_is_surprise_times_suspicion_of_the_group_by_effort():
+def test_the_gain_is_surprise_by_the_roots_of_labels_and_effort():
     table = table_of([0, 10, 4], [0.9, 0.5, 0.7], [0, 1, 2])
     choices = choose_pictures(table, np.array([0, 0, -1]), 9)
-    # places 1, 3, 2 of 3: u = ln 4, ln 4/3, ln 2; U / (1 + n) = ln 16/3 / 3, and alone ln 2 / 2
-    first, second, alone = np.log([4, 4 / 3, 2])
-    of_group = np.log(16 / 3) / 3
-    # halved by the effort 1 + 1; at last once more, as one of its group is labelled
-    gains = [first * of_group / 2, alone * alone / 4, second * of_group / 4]
+    # places 1, 3, 2 of 3; efforts of 2; at last one of the group of two is labelled
+    gains = np.log([4, 2, 4 / 3]) / np.sqrt([2, 2, 4])
     assert [choice.row for choice in choices] == [0, 2, 1]
     assert_allclose([choice.gain for choice in choices], gains)
     assert [choice.place for choice in choices] == [1, 2, 3]
@@ -40,35 +37,37 @@ def test_the_gain_is_surprise_times_suspicion_of_the_group_by_effort():
 
 
 def test_groups_take_turns():
-    table = table_of([0, 10, 50, 60], [0.9, 0.5, 0.7, 0.1], range(4))
-    # u = ln 5, ln 5/3, ln 5/2, ln 5/4; U / 3 = 0.71 and 0.38; worth 1.14, 0.361, 0.348, 0.08, of
-    # which the second is halved by the first
-    assert rows_of(table, [0, 0, 1, 1]) == [0, 2, 1, 3]
-
-
-def test_a_group_that_is_suspicious_as_a_whole_comes_before_a_stray_of_another():
-    suspicion = range(10, 0, -1)  # u = ln 11, ln 11/2, ..., ln 11/10
-    table = table_of(np.arange(10) * 9, suspicion, range(10))
-    labels = [0, 1, 1, 1, -1, -1, -1, 0, 0, 0]
-    # U / (1 + n) = 3.01 / 5 and 4.02 / 4: worth 2.40 * 0.60 = 1.44 and 1.70 * 1.00 = 1.71
-    assert rows_of(table, labels)[0] == 1
+    table = table_of([0, 10, 20, 50, 60], [0.9, 0.8, 0.7, 0.2, 0.1], range(5))
+    # ln 6, ln 3, ln 2, ln 1.5, ln 1.2; the third by root 3 is 0.400, less than ln 1.5 = 0.405
+    assert rows_of(table, [0, 0, 0, 1, 1]) == [0, 1, 3, 2, 4]
 
 
 def test_a_twin_of_what_is_labelled_teaches_nothing():
     table = table_of([5, 5, 0, 9], [0.9, 0.8, 0.7, 0.1], range(4))
     assert rows_of(table, [0, 0, 0, 0]) == [0, 2, 3, 1]
+    assert rows_of(table, [0, -1, 0, 0])[:2] == [0, 1]  # in other groups they are no twins
 
 
-def test_of_two_like_pictures_the_one_with_less_to_outline_comes_first():
-    table = table_of([0, 5, 9], [0.9, 0.8, 0.1], [1, 2, 1])
-    # ln 4 alone would be first; with an ordinary one beside it (ln 4/3)
-    first, beside, second = np.log([4, 4 / 3, 2])
+def test_nearer_than_half_the_radius_of_its_group_an_object_counts_in_part():
+    # from the mean 5: 5, 4, 4, 5; half the radius is root 41/2 / 2 = 2.26
+    table = table_of([0, 1, 9, 10], [0.9, 0.8, 0.7, 0.1], range(4))
+    second, third = choose_pictures(table, np.zeros(4, np.int64), 3)[1:]
+    assert (second.row, third.row) == (2, 1)
+    assert_allclose(second.gain, np.log(5 / 3) / 2)
+    near = 1 / (np.sqrt(41 / 2) / 2)
+    assert_allclose(third.gain, near * np.log(5 / 2) / np.sqrt(3) / np.sqrt(2), rtol=1e-5)
+
+
+def test_all_objects_of_a_picture_count_and_all_are_effort():
+    table = table_of([0, 5, 9], [0.9, 0.8, 0.7], [1, 2, 2])
     choices = choose_pictures(table, np.full(3, -1), 9)
-    assert_allclose(choices[0].gain, (first**2 + beside**2) / 2 / 3)
-    assert [choice.n_objects for choice in choices] == [2, 1]
-    # u * U / 2 is 2.16 and 0.96, and 0.88 of the five others together: 3.04 / 7 and 0.96 / 2
-    table = table_of([0, 5, 9, 9, 9, 9, 9], [7, 6, 5, 4, 3, 2, 1], [1, 2, 1, 1, 1, 1, 1])
-    assert rows_of(table, [-1] * 7) == [1, 0]
+    # ln 4 / root 2 = 0.98 and (ln 2 + ln 4/3) / root 3 = 0.57
+    gains = np.log([4, 8 / 3]) / np.sqrt([2, 3])
+    assert [(choice.row, choice.n_objects) for choice in choices] == [(0, 1), (1, 2)]
+    assert_allclose([choice.gain for choice in choices], gains)
+    table = table_of([0, 5, 9], [0.7, 0.9, 0.8], [1, 2, 2])
+    first = choose_pictures(table, np.full(3, -1), 1)[0]
+    assert_allclose(first.gain, np.log(8) / np.sqrt(3))
 
 
 def test_a_picture_is_chosen_once_and_with_all_its_objects():

@@ -27,15 +27,16 @@ def choose_pictures(table, labels, budget, seed=0):
     In the spirit of MetaBox+ (Colling et al., arXiv 2010.01884), which weighs how badly a region is
     predicted against the clicks that its labels take. Of a picture with K objects it is
 
-        gain = sum over its objects of  u * U / (1 + n) * d / (1 + c)  /  (1 + K)
+        gain = sum over its objects of  u * d / sqrt(1 + c)  /  sqrt(1 + K)
 
-    - u = -ln(place / (N + 1)) of the object's place by suspicion among N, from 1: how surprising
-      it would be that an ordinary one is so suspicious.
-    - U / (1 + n) with the sum of u over the n objects of its group: it is large where a group is
-      suspicious as a whole, and small groups count less. An object in no group is one by itself.
-    - c objects of its group are in pictures chosen before: groups take turns. d is the distance to
-      the nearest of those as a share of the group's radius, at most 1: a twin teaches nothing.
-    - 1 + K is the effort: a look at the picture and an outline each.
+    - u = -ln(place / (N + 1)), of the object's place by suspicion among N, from 1: how surprising
+      so much suspicion would be of an ordinary object.
+    - c objects of its group are in pictures chosen before, so that groups take turns. One in no
+      group is a group by itself.
+    - d is the distance to the nearest of those, in half radii of the group, at most 1: a twin of
+      what is labelled teaches nothing.
+    - A look at the picture and K outlines are the effort; under a root, as by the effort itself
+      only pictures of one object would come first.
 
     Parameters
     ----------
@@ -62,13 +63,13 @@ def choose_pictures(table, labels, budget, seed=0):
     group = _numbers(np.where(labels == NOISE, -1 - np.arange(count), labels).tolist())
     rows_of, members = _rows_by(picture), _rows_by(group)
     sizes, n_objects = np.bincount(group), np.bincount(picture)
-    worth = surprise * (np.bincount(group, surprise) / (1 + sizes))[group]
-    radius = np.array([_radius(points[rows]) for rows in members])[group]
+    effort = np.sqrt(1 + n_objects)
+    half = np.array([_radius(points[rows]) / 2 for rows in members])[group]
     away, labelled = np.full(count, np.inf), np.zeros(len(sizes), np.int64)
     is_left, choices = np.ones(len(n_objects), bool), []
     for _ in range(min(budget, len(n_objects))):
-        gains = worth * np.minimum(away / radius, 1) / (1 + labelled)[group]
-        gain = np.where(is_left, np.bincount(picture, gains) / (1 + n_objects), -1)
+        gains = surprise * np.minimum(away / half, 1) / np.sqrt(1 + labelled)[group]
+        gain = np.where(is_left, np.bincount(picture, gains) / effort, -1)
         best = np.argmax(gain)
         rows = rows_of[best]
         row = int(rows[np.argmax(gains[rows])])

@@ -211,7 +211,7 @@ def report(log, path, curves, names):
 def draw(curves, names):
     """The figures over the pictures, and over the effort: mean and spread of each way."""
     figure = Figure(figsize=(12, 7), layout="constrained")
-    figure.suptitle(f"{reports.label(names)}: what of the unknown is labelled")
+    figure.suptitle(f"{reports.label(names)}: what is labelled first")
     axes = figure.subplots(len(AXES), len(FIGURES), sharex=True, sharey=True)
     places = np.linspace(0, 1, 201)
     for (row, column), ax in np.ndenumerate(axes):
@@ -221,14 +221,17 @@ def draw(curves, names):
                 for of in of_way
             ]
             mean, spread = np.mean(values, axis=0), np.std(values, axis=0)
-            ax.plot(places, mean, color=colour, label=way)
+            label = f"{way}, mean and spread of {len(values)}" if len(values) > 1 else way
+            ax.plot(places, mean, color=colour, label=label)
             if len(values) > 1:
                 ax.fill_between(
                     places, mean - spread, mean + spread, color=colour, alpha=0.25, linewidth=0
                 )
-        ax.set(xlim=(0, 1), ylim=(0, 1), title=f"{FIGURES[column]}")
-        ax.set_xlabel(f"share of the {AXES[row]}")
+        ax.set(xlim=(0, 1), ylim=(0, 1), title=f"unknown {FIGURES[column]}")
+        ax.set_xlabel(f"share of all {AXES[row]}")
         ax.grid(alpha=0.3)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("share that is labelled")
     handles, labels = ax.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure
