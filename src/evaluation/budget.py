@@ -165,7 +165,7 @@ def curve(held):
         objects.sum(axis=1),
         np.cumsum([of.pixels for of in held]),
     ]
-    return np.stack(columns, axis=1) / [column[-1] for column in columns]
+    return np.stack(columns, axis=1) / [max(column[-1], 1) for column in columns]
 
 
 # telling
