@@ -147,8 +147,9 @@ def list_pictures(args, names, model, log):
     rows = [choice.row for choice in choices]
     objects = [choice.n_objects for choice in choices]
     reasons = [reason(table, choice) for choice in choices]
+    gains = [round(choice.gain, 3) for choice in choices]
     try:
-        exports.write_pictures(folder, table, rows, objects=objects, reason=reasons)
+        exports.write_pictures(folder, table, rows, objects=objects, gain=gains, reason=reasons)
     except OSError as error:
         raise SettingError(f"{folder} cannot be made: {error}") from error
     log.info("wrote %s: %d pictures to label with %d objects", folder, len(rows), sum(objects))

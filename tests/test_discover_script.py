@@ -260,6 +260,8 @@ def test_a_budget_of_pictures_is_listed_for_people_and_for_cvat(path, tmp_path):
         first, second = csv.DictReader(file)  # of 8 objects in two pictures
     assert (first["file_name"], first["objects"]) == ("a.png", "4")
     assert first["reason"] == "suspicion 0.750, place 1 of 8; in no group"
+    # ln 9 + ln 9/3 + ln 9/5 + ln 9/7 by the root of 1 + 4
+    assert first["gain"] == "1.849"
     assert (second["dataset"], second["image_index"]) == ("alleys", "0")
     assert (folder / "images.txt").read_text() == "a.png\nb.png\n"
     lines = map(json.loads, (folder / "manifest.jsonl").read_text().splitlines())

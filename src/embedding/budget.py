@@ -35,8 +35,8 @@ def choose_pictures(table, labels, budget, seed=0):
       group is a group by itself.
     - d is the distance to the nearest of those, in half radii of the group, at most 1: a twin of
       what is labelled teaches nothing.
-    - A look at the picture and K outlines are the effort; under a root, as by the effort itself
-      only pictures of one object would come first.
+    - A look at the picture and K outlines are the effort; its root did better than itself, and
+      than none: docs/evaluation.md has the figures.
 
     Parameters
     ----------
