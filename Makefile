@@ -32,6 +32,7 @@ bench: $(READY) ## measure speed
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/embeddings.py
+	$(BIN)/python benchmarks/gpu.py
 	$(BIN)/python benchmarks/stage4.py
 	$(BIN)/python benchmarks/done.py
 	$(BIN)/python benchmarks/explorer.py

@@ -21,7 +21,7 @@ from src.discover.browser import listen, serve
 from src.discover.display import require_display, show_explorer, write_pictures
 from src.discover.explorer import Explorer
 from src.discover.overview import write_overview
-from src.discover.query import embed_part, embed_words, read_part
+from src.discover.query import Queries, read_part
 from src.discover.segments import Segments
 from src.embedding import duplicates, space
 from src.embedding.budget import choose_pictures, reason
@@ -36,7 +36,7 @@ from src.run.experiment import create_experiment
 from src.run.settings import NAMES, PATH, Kind, setting, shared_settings, some_whole_numbers
 from src.store import exports
 from src.store import names as kept_names
-from src.store.paths import groups_path, net_of, tags_path
+from src.store.paths import groups_path, net_of
 
 BOX = some_whole_numbers("[left, upper, right, lower] in pixels", 4, at_least=0)
 WORDS = Kind("a line of words", lambda value: isinstance(value, str) and value.strip() != "")
@@ -167,7 +167,7 @@ def segments_of(log, table, card, io_path):
 
 
 def embedder_of(net, table, model, card, log):
-    """What embeds a query like the objects of the table: an Embedder."""
+    """What embeds words and pictures like the objects of the table: an Embedder."""
     # the one place that needs torch, whose import takes seconds
     from src.embedding import networks, vectors
     from src.segmentation import inference
@@ -180,10 +180,10 @@ def embedder_of(net, table, model, card, log):
     return vectors.CropEmbedder(entry, crop_size, 1, device)
 
 
-def in_full_space(make, **how):
-    """An Explorer that finds neighbours in the vectors as they are: words have no other place."""
+def asked(make, query, **how):
+    """An Explorer that shows a Query."""
     explorer = make(**how)
-    explorer.next_space()
+    explorer.asking.show(query)
     return explorer
 
 
@@ -210,25 +210,22 @@ def main(args, tsne, mainplot, _log):
     table = only_datasets(path, read_with_maps(_log, path, reduction, *how), names)
     check_segment(path, table, mainplot["segment"])
     net = args["net"] or net_of(path)
-    line, query = args["text"], None
-    if part or line:
-        embedder = embedder_of(net, table, model, card, _log)
-        embed, what = (embed_words, line) if line else (embed_part, part)
-        query = embed(_log, what, table, net, embedder)
+    queries = Queries(_log, table, net, partial(embedder_of, net, table, model, card, _log))
     segments = segments_of(_log, table, card, io_path)
     out_dir = Path(io_path, "pictures", "explorer")
     make = partial(
         Explorer,
         segments,
         out_dir,
-        tags_path=tags_path(path),
-        query=query,
-        metric="cos" if line else args["metric"],
+        table_path=path,
+        queries=queries,
+        metric=args["metric"],
         n_neighbours=args["neighbours"],
         seed=args["seed"],
     )
-    if line:
-        make = partial(in_full_space, make)
+    if part or args["text"]:
+        query = queries.of_part(part) if part else queries.of_words(args["text"])
+        make = partial(asked, make, query)
     if args["groups"]:
         folder = out_dir / groups_path(path).stem
         write_overview(_log, segments, path, folder, args["seed"], args["groups_by"])

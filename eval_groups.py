@@ -7,15 +7,13 @@ args.groups=True, and what was joined since), or finds them where there are none
 Writes groups_<net>.csv to analysis/<model>/<datasets> below the results folder.
 """
 
-from configuration import CONFIG, datasets, models
-from src import entries
-from src.embedding.table import only_datasets, read_table
+import configuration
+from configuration import CONFIG
 from src.evaluation import groups
-from src.model_card import known_card
-from src.run import choice
+from src.evaluation.embedded import Embedded
 from src.run.experiment import create_experiment
 from src.run.settings import NAMES, setting, shared_settings
-from src.store.paths import Results, net_of
+from src.store.paths import net_of
 
 ex = create_experiment("eval_groups")
 
@@ -32,17 +30,8 @@ def config():
 
 @ex.automain
 def main(args, _log):
-    io_path = args["io_path"]
-    names = entries.dataset_names(datasets, args["datasets"], io_path)
-    model = entries.choose_model(models, args["model_name"], io_path)
-    known = known_card(io_path, model, CONFIG.TRAIN_DATASET).classes
-    path = choice.embeddings_file(args, model.name, _log)
-    table = only_datasets(path, read_table(path), names)
-    origins = {
-        name: entries.choose_dataset(datasets, name, io_path) for name in set(table["dataset"])
-    }
-    labels = groups.groups_of(_log, table, path, args["seed"])
-    judged = groups.evaluate(_log, table, labels, origins, known)
-    results = Results(io_path, model.name, "+".join(names or sorted(set(table["dataset"]))))
-    groups.report(_log, results.analysis / f"groups_{net_of(path)}", judged)
+    objects = Embedded.from_args(args, configuration, _log)
+    labels = groups.groups_of(_log, objects.table, objects.path, args["seed"])
+    judged = groups.evaluate(_log, objects.table, labels, objects.datasets, objects.known)
+    groups.report(_log, objects.results.analysis / f"groups_{net_of(objects.path)}", judged)
     return {side: vars(of_side) for side, of_side in judged.items()}

@@ -10,15 +10,13 @@ retrieval_<net>_<space>_means.csv, and the average precision of the classes (PNG
 analysis/<model>/<datasets> below the results folder.
 """
 
-from configuration import CONFIG, datasets, models
-from src import entries
-from src.embedding.table import only_datasets, read_table
+import configuration
+from configuration import CONFIG
 from src.evaluation import retrieval
-from src.model_card import known_card
-from src.run import choice
+from src.evaluation.embedded import Embedded
 from src.run.experiment import create_experiment
 from src.run.settings import NAMES, list_of, one_of, setting, shared_settings
-from src.store.paths import Results, net_of
+from src.store.paths import net_of
 
 ex = create_experiment("eval_retrieval")
 
@@ -59,19 +57,11 @@ def question_of(args):
 @ex.automain
 def main(args, _log, _run):
     space, question = question_of(args)
-    io_path = args["io_path"]
-    names = entries.dataset_names(datasets, args["datasets"], io_path)
-    model = entries.choose_model(models, args["model_name"], io_path)
-    known = known_card(io_path, model, CONFIG.TRAIN_DATASET).classes
-    path = choice.embeddings_file(args, model.name, _log)
-    table = only_datasets(path, read_table(path), names)
-    origins = {
-        name: entries.choose_dataset(datasets, name, io_path) for name in set(table["dataset"])
-    }
-    found = retrieval.evaluate(_log, table, space, question, origins, known)
-    results = Results(io_path, model.name, "+".join(names or sorted(set(table["dataset"]))))
-    path = results.analysis / f"retrieval_{net_of(path)}_{space}"
-    retrieval.report(_log, path, found, results.dataset)
+    objects = Embedded.from_args(args, configuration, _log)
+    table, datasets, known = objects.table, objects.datasets, objects.known
+    found = retrieval.evaluate(_log, table, space, question, datasets, known)
+    path = objects.results.analysis / f"retrieval_{net_of(objects.path)}_{space}"
+    retrieval.report(_log, path, found, objects.results.dataset)
     _run.info["average precision"] = found.average_precisions()
     _run.info["own picture too"] = found.average_precisions(own_picture=True)
     return found.merits()

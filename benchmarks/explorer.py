@@ -25,6 +25,7 @@ from src.discover import state
 from src.discover.display import Windows
 from src.discover.explorer import Explorer
 from src.discover.segments import Segments
+from src.embedding import duplicates
 from src.embedding.groups import find_groups
 from src.embedding.maps import Reduction
 from src.embedding.ranking import more_like
@@ -144,7 +145,7 @@ class Bench:
         self.press(next(self.keys))
 
     def filter(self):
-        self.explorer.filter_group(self.explorer.groups().names[0])
+        self.explorer.filtering.toggle(self.explorer.groups().names[0])
         self.canvas.draw()
 
     def slide(self):
@@ -213,8 +214,11 @@ def main():
     report_calls(f"{NEIGHBOURS} neighbours with thumbnails", bench.neighbours, 300)
     report_calls("density", bench.density, 100, prepare=bench.no_density)
     report_calls(f"figures of {GROUPS} groups", bench.describe_groups, 1000)
-    _, seconds = timed(find_groups, heaps(SEGMENTS, FEATURES, rng))
+    vectors = heaps(SEGMENTS, FEATURES, rng)
+    _, seconds = timed(find_groups, vectors)
     report("groups found", seconds, 60, "s")
+    _, seconds = timed(duplicates.find, vectors)
+    report("near duplicates found", seconds, 60, "s")
     report_rankings(rng)
     bench = Bench(make_table(POINTS, 2, rng))
     print(f"{POINTS:,} points")

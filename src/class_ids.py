@@ -86,7 +86,8 @@ def predicted_ids(entry, known, log):
         255: no counterpart.
     """
     label_mapping = class_mapping(entry, "label_mapping")
-    table = match_ids(label_mapping, known, class_mapping(entry, "train_ids"))
+    others = (class_mapping(entry, name) for name in ("train_ids", "kinds"))
+    table = match_ids(label_mapping, known, *others)
     if label_mapping and (table == NO_LABEL).all():
         log.warning(
             "the true IoU of segments of %r is unknown: neither the names of its classes nor the "
@@ -116,11 +117,12 @@ def anomaly_labels(entry, known, log):
     return table
 
 
-def match_ids(label_mapping, pred_mapping, train_ids=None):
+def match_ids(label_mapping, pred_mapping, train_ids=None, kinds=None):
     """Look-up table from ground-truth ids to the predicted ids of the same class.
 
-    A class has the name that its dataset gives it, or the one in `train_ids`: what is learnt of a
-    dataset is found again in it, whatever others call it. Upper and lower case are not told apart.
+    A class has the name that its dataset gives it, or that of its kind, or the one in `train_ids`:
+    what is learnt of a dataset is found again in it, whatever others call it. Upper and lower case
+    are not told apart.
 
     Parameters
     ----------
@@ -128,6 +130,8 @@ def match_ids(label_mapping, pred_mapping, train_ids=None):
         Class name and RGB colour by id: those of the ground truth and those of the predictions.
     train_ids : dict of int to str, optional
         Name of the predicted class by ground-truth id. Names that are not predicted do no harm.
+    kinds : dict of int to str, optional
+        Name of the kind of thing by ground-truth id, where several classes are one.
 
     Returns
     -------
@@ -150,7 +154,7 @@ def match_ids(label_mapping, pred_mapping, train_ids=None):
                 f"ids of `{what}` must lie in 0..{NO_LABEL}, got {wrong}, and {NO_LABEL} means no "
                 "label: give classes that are alike one id"
             )
-    train_ids = train_ids or {}
+    train_ids, kinds = train_ids or {}, kinds or {}
     for key, name in train_ids.items():
         if key not in label_mapping or not isinstance(name, str):
             raise ValueError(
@@ -163,7 +167,7 @@ def match_ids(label_mapping, pred_mapping, train_ids=None):
             raise ValueError(f"`pred_mapping` must name each class once, got {name!r} twice")
     table = np.full(256, NO_LABEL, np.uint8)
     for key, (name, _) in label_mapping.items():
-        learnt_as = predicted.get(train_ids.get(key, "").casefold(), NO_LABEL)
-        table[key] = predicted.get(name.casefold(), learnt_as)
+        names = (called.casefold() for called in (name, kinds.get(key, ""), train_ids.get(key, "")))
+        table[key] = next((predicted[name] for name in names if name in predicted), NO_LABEL)
     table[NO_LABEL] = NO_LABEL
     return table

@@ -26,12 +26,19 @@ from src.discover import browser
 from src.discover.browser import invitation, listen, serve
 from src.discover.colours import palette
 from src.discover.display import require_display
+from src.discover.grouping import HEAD, ROW
+from src.discover.panel import TITLE_IN
 from src.errors import SettingError
+from src.store.groups import read_groups
+from src.store.paths import groups_path, tags_path
+from src.store.tags import read_tags
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SIZE = (1300, 1000)  # of the browser's window
+SMALL = dict(width=800, height=457, deviceScaleFactor=1, mobile=False)  # of one of 800 x 600
 BUTTONS = {"none": 0, "left": 1, "right": 2, "middle": 4}
 KEYS = {"Enter": "\r"}
+MODIFIERS = {"Ctrl": 2, "Meta": 4, "Shift": 8}
 CODES = {"Escape": 27}  # without it a dialog hears nothing
 
 FILLS = (  # the last picture has the figure's present size, but for a part of a pixel
@@ -95,13 +102,13 @@ class Page:
         """Move the pointer."""
         await self.ask("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
-    async def click(self, x, y, button="left"):
-        """Move the pointer and press a button."""
+    async def click(self, x, y, button="left", modifiers=0):
+        """Move the pointer and press a button, with keys of MODIFIERS held."""
         await self.point(x, y)
         for kind in ("mousePressed", "mouseReleased"):
             await self.ask(
                 "Input.dispatchMouseEvent", type=kind, x=x, y=y, button=button, clickCount=1,
-                buttons=BUTTONS[button if kind == "mousePressed" else "none"],
+                buttons=BUTTONS[button if kind == "mousePressed" else "none"], modifiers=modifiers,
             )  # fmt: skip
 
     async def drag(self, start, end):
@@ -114,10 +121,12 @@ class Page:
             )  # fmt: skip
 
     async def press(self, *keys):
-        """Press and release keys, one after the other."""
-        for key in keys:
-            text = KEYS.get(key, key if len(key) == 1 else "")
+        """Press and release keys, one after the other; such as Ctrl+z both together."""
+        for name in keys:
+            *held, key = name.rsplit("+", 1)
+            text = "" if held else KEYS.get(key, key if len(key) == 1 else "")
             key = {"key": key, "windowsVirtualKeyCode": CODES.get(key, 0)}
+            key["modifiers"] = sum(map(MODIFIERS.get, held))
             await self.ask("Input.dispatchKeyEvent", type="keyDown", text=text, **key)
             await self.ask("Input.dispatchKeyEvent", type="keyUp", **key)
 
@@ -252,10 +261,7 @@ def test_the_page_answers_pointer_and_keys_and_opens_further_figures(tmp_path):
                 keep(await page.grab(), "browser_end")
                 await page.press("Escape")
                 await page.comes("ask.open", False)
-                await page.ask(
-                    "Emulation.setDeviceMetricsOverride",
-                    width=800, height=457, deviceScaleFactor=1, mobile=False,
-                )  # fmt: skip
+                await page.ask("Emulation.setDeviceMetricsOverride", **SMALL)
                 await page.comes(FILLS, True)
                 keep(await page.shows(has_sofa, "the map"), "browser_small")
                 await page.value("window.dispatchEvent(new Event('focus'))")
@@ -273,6 +279,89 @@ def test_the_page_answers_pointer_and_keys_and_opens_further_figures(tmp_path):
         log = explorer.stderr.read()
     assert explorer.returncode == 0, log
     assert "Completed" in log and "Traceback" not in log and "WARNING" not in log, log
+
+
+@needs_chromium
+def test_the_overview_of_groups_names_joins_takes_apart_and_undoes_in_a_browser(tmp_path):
+    async def explore(address):
+        (table,) = tmp_path.glob("embeddings/*/embeddings*.p")
+
+        def tags():
+            return {entry[-1] for entry in read_tags(tags_path(table))}
+
+        def groups():
+            return sorted(set(read_groups(groups_path(table)).values()))
+
+        async with chromium(tmp_path / "profile", address) as page:
+            await page.comes(FILLS, True)
+            await page.press("0")
+            await page.comes("document.title", "Groups")
+            await page.comes(FILLS, True)
+            keep(await page.shows(has_thumbnail, "the groups"), "browser_groups")
+            assert groups() == [0, 1]
+            await page.click(*await place_of_group(page, 0))
+            await page.comes("document.querySelectorAll('nav > span').length", 3)  # its sheet
+            await page.comes("document.title", "Groups")
+            await page.comes(FILLS, True)
+            await page.shows(has_active, "the active row")
+            for key in ("Ctrl+z", "Meta+z", "u"):
+                await page.press(*"settee", "Enter")
+                await until(lambda: tags() == {"settee"}, page)
+                await page.value("document.activeElement.blur()")
+                await page.press(key)
+                await until(lambda: tags() == set(), page)
+            await page.press(*"settee")
+            keep(await page.shows(has_active, "the question"), "browser_groups_question")
+            await page.press("Enter")
+            await until(lambda: tags() == {"settee"}, page)
+            await page.click(*await place_of_group(page, 1), modifiers=MODIFIERS["Shift"])
+            await until(lambda: groups() == [0] or groups() == [1], page)
+            await page.press("Delete")
+            await until(lambda: groups() == [-1], page)
+            await page.press("u", "u")
+            await until(lambda: groups() == [0, 1], page)
+            await page.press("Tab")
+            async with chromium(tmp_path / "other", address) as other:
+                await other.comes(FILLS, True)
+                await other.press("0")
+                await other.comes("document.title", "Groups")
+                await other.ask("Emulation.setDeviceMetricsOverride", **SMALL)
+                await other.comes(FILLS, True)
+                await other.shows(has_thumbnail, "the same groups")
+                await other.click(*await place_of_group(other, 0))
+                keep(await other.shows(has_active, "the active row"), "browser_groups_small")
+                await other.press("Escape", "?")
+                first = await other.shows(has_banner, "the commands")
+                keep(first, "browser_help_small")
+
+                def is_next(now):
+                    return has_banner(now) and (now != first).any(axis=-1).sum() > 1000
+
+                keep(await other.shows(is_next, "more", other.press("?")), "browser_help_small_2")
+
+    with served(tmp_path) as (explorer, address):
+        asyncio.run(explore(address))
+        explorer.send_signal(signal.SIGTERM)
+        explorer.wait(DEADLINE)
+        log = explorer.stderr.read()
+    assert "Traceback" not in log, log
+
+
+async def place_of_group(page, number):
+    """Pixel (x, y) on the words of a group, by its place among those that show."""
+    place = await page.value("JSON.stringify(figure.canvas.getBoundingClientRect())")
+    left, top = (json.loads(place)[side] for side in ("left", "top"))
+    return left + 60, top + 100 * TITLE_IN + HEAD + (number + 0.5) * ROW
+
+
+async def until(condition, page):
+    """Wait until what a page has done has come to the disk."""
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        if time.monotonic() > deadline:
+            keep(await page.grab(), "browser_failure")
+            pytest.fail("the files do not change")
+        await asyncio.sleep(0.02)
 
 
 async def found(path):
@@ -317,6 +406,18 @@ def has_thumbnail(picture):
     return (picture == 60).all(axis=-1).sum() > 1000
 
 
+def has_active(picture):
+    """Whether the ground of a row of the overview shows that it is active."""
+    return (picture == (220, 231, 247)).all(axis=-1).sum() > 5000
+
+
+def has_banner(picture):
+    """Whether the middle of the page is white paper with few words."""
+    height, width = picture.shape[:2]
+    middle = picture[height // 4 : height // 2, width // 4 : width // 2]
+    return (middle == 255).all(axis=-1).mean() > 0.5
+
+
 def has_red_box(picture):
     return (picture == (255, 0, 0)).all(axis=-1).sum() > 100
 
@@ -343,8 +444,13 @@ def visit(capsys):
                 if problems:
                     raise SettingError(problems[0])
                 figure = windows.new((4, 3), "Map")
-                explorers.append(SimpleNamespace(map=SimpleNamespace(figure=figure), taken=[]))
-                explorers[-1].take_tags = explorers[-1].taken.append
+                taken = []
+                keeping = SimpleNamespace(take=lambda **what: taken.append(what))
+                explorers.append(
+                    SimpleNamespace(
+                        map=SimpleNamespace(figure=figure), taken=taken, keeping=keeping
+                    )
+                )
                 return explorers[-1]
 
             server = asyncio.ensure_future(serve(make, listen("127.0.0.1", 0)))
@@ -502,13 +608,15 @@ def test_figures_of_who_does_not_come_back_are_closed(visit, monkeypatch):
     visit(visitor)
 
 
-def test_tags_of_one_reach_the_others(visit):
+def test_tags_and_groups_of_one_reach_the_others(visit):
     async def visitor(here):
         await here.arrive()
         await here.arrive()
         one, other = here.explorers
-        one.tags_kept(["a tag"])
-        assert other.taken == [["a tag"]] and one.taken == []
+        one.keeping.kept(tags=["a tag"])
+        one.keeping.kept(groups={}, are_new=True)
+        assert other.taken == [{"tags": ["a tag"]}, {"groups": {}, "are_new": True}]
+        assert one.taken == []
 
     visit(visitor)
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 
 import numpy as np
 import pytest
@@ -9,11 +10,13 @@ import torch
 import transformers
 from factories import object_table
 from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
+from test_discover import Hand
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 import discover_embedding_space as script
 from configuration import embedding_networks
-from src.discover.query import embed_words
+from src.discover.query import Queries, embed_words, read_part, typed_part
 from src.embedding.maps import MAPS
 from src.embedding.networks import choose_entry
 from src.embedding.space import nearest
@@ -156,6 +159,171 @@ def test_a_network_without_words_says_which_has_some():
     entry = choose_entry(embedding_networks, "resnet18")._replace(kwargs={"weights": None})
     with pytest.raises(SettingError, match="'resnet18'.* reads no words.* args.net=clip"):
         CropEmbedder(entry, None, 1, torch.device("cpu")).encode_text("a cow")
+
+
+# asked in the window
+
+
+def open_window(tmp_path, embedder, **columns):
+    """A Hand on ten objects with random vectors, and what their Queries are made by."""
+    vectors = np.random.default_rng(0).normal(size=(10, 5)).astype(np.float32)
+    maps = dict.fromkeys(MAPS, vectors[:, :2])
+    table = object_table(10, **{"embeddings": vectors, **maps, **columns})
+    queries = Queries(LOG, table, "tiny", lambda: embedder)
+    return Hand(tmp_path, table, tmp_path / "saved", queries=queries)
+
+
+def wait(hand):
+    """Let the answer come, as the timer does."""
+    waiting = hand.explorer.question
+    waiting.job.exception()  # waits for it
+    waiting.work()
+
+
+def ask(hand, key, text):
+    hand.press(key, *text, "enter")
+    wait(hand)
+
+
+def test_words_typed_in_the_window_rank_the_objects_which_are_then_selected_and_named(
+    saved, tmp_path
+):
+    embedder = embedder_of(saved[1])
+    vectors = np.stack([embedder.encode_text(line) for line in ("a tent", "a cow", "the road")])
+    vectors = np.repeat(vectors, [3, 3, 4], axis=0) + 0.01 * np.arange(10)[:, None]
+    hand = open_window(tmp_path, embedder, embeddings=vectors.astype(np.float32))
+    ask(hand, "/", "a cow")
+    assert hand.explorer.question is None
+    assert not hand.map.banner.get_visible()
+    title = hand.grid.title.get_text()
+    assert title == "Nearest neighbours (cos, full space) of a cow"  # though those are others here
+    assert (hand.explorer.metric, hand.explorer.space) == ("euclid", "reduced")
+    assert "“a cow”" in [words.get_text() for words in hand.grid.axes.texts]
+    rows, distances = nearest(vectors, embedder.encode_text("a cow"), 9, "cos")
+    assert hand.grid.rows.tolist() == [-1, *rows]
+    assert_allclose(hand.grid.distances[1:], distances, atol=1e-6)
+    hand.press(*"------", "*", view=hand.grid)  # the three nearest
+    hand.press("n", *"cow", "enter", view=hand.grid)
+    assert hand.selected() == [3, 4, 5] == sorted(rows[:3])
+    assert [hand.explorer.tag_of(row) for row in range(10)] == [""] * 3 + ["cow"] * 3 + [""] * 4
+
+
+@pytest.mark.parametrize("saved", ["clip"], indirect=True)
+def test_the_network_is_kept_for_the_next_question_and_backspace_goes_back(saved, tmp_path):
+    hand = open_window(tmp_path, embedder_of(saved[1]))
+    ask(hand, "/", "a cow")
+    assert hand.explorer.asking.queries.doing() == "asking the network tiny"
+    ask(hand, "/", "a tent")
+    assert hand.titles() == ["Nearest neighbours"]
+    assert hand.grid.title.get_text().endswith(" of a tent")
+    stars = [line for line in hand.map.axes.lines if line.get_marker() == "*"]
+    assert len(stars) == 1
+    rows = list(hand.grid.rows)
+    hand.press("backspace", view=hand.grid)
+    assert hand.grid.title.get_text().endswith(" of a cow")
+    assert list(hand.grid.rows) != rows
+
+
+@pytest.mark.parametrize("saved", ["clip"], indirect=True)
+def test_escape_leaves_a_question_that_takes_its_time(saved, tmp_path):
+    begun = threading.Event()
+
+    def make_embedder():
+        begun.wait()
+        return embedder_of(saved[1])
+
+    hand = open_window(tmp_path, None)
+    hand.explorer.asking.queries = queries = Queries(LOG, hand.explorer.table, "", make_embedder)
+    hand.press("/", *"a cow", "enter")
+    waiting = hand.explorer.question
+    assert hand.map.banner.get_text() == "building the network  ...  0 s\nEscape: leave it"
+    waiting.work()
+    assert hand.map.banner.get_visible()
+    hand.press("m", "enter")  # no commands meanwhile
+    assert hand.explorer.metric == "euclid"
+    hand.hover(3)  # the window goes on
+    assert hand.map.status.get_text() != ""
+    hand.press("escape")
+    begun.set()
+    assert hand.explorer.question is None
+    assert hand.message() == "cancelled"
+    waiting.job.exception()
+    waiting.work()
+    assert hand.titles() == []  # what came too late is not shown
+    assert not hand.map.banner.get_visible()
+    assert queries.doing().startswith("asking")  # but the network is there
+
+
+def test_a_network_that_reads_no_words_is_told_above_the_question_before_it_is_built(tmp_path):
+    embedder = CropEmbedder(
+        choose_entry(embedding_networks, "resnet18"), None, 1, torch.device("cpu")
+    )
+    hand = open_window(tmp_path, embedder)
+    hand.press("/", "enter")
+    assert hand.map.banner.get_text().startswith("nothing was typed\nFind by words: ▏")
+    hand.press(*"a cow", "enter")
+    wait(hand)
+    remark, _, asked = hand.map.banner.get_text().partition("Find by words: ")
+    assert "'resnet18' that embedded the objects reads no words" in remark.replace("\n", " ")
+    assert "args.net=clip, args.net=siglip or args.net=hf/<name>" in remark.replace("\n", " ")
+    assert asked.startswith("a cow▏")
+    assert "network" not in vars(embedder)
+    hand.press("escape", "/", *"b", "backspace", "escape")
+    assert hand.explorer.question is None
+
+
+@pytest.mark.parametrize("saved", ["clip"], indirect=True)
+def test_a_picture_typed_in_the_window_ranks_the_objects_by_it_or_a_part(saved, tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    Image.fromarray(picture).save(tmp_path / "my photo.png")
+    embedder = embedder_of(saved[1])
+    hand = open_window(tmp_path, embedder)
+    ask(hand, ".", f"{tmp_path}/my photo.png")
+    assert hand.grid.title.get_text().endswith("(euclid, reduced space) of my photo.png")
+    ask(hand, ".", f"{tmp_path}/my photo.png [10, 5,30,25]")
+    asking = hand.explorer.asking
+    for row, box in ((-1, None), (-2, [10, 5, 30, 25])):
+        expected = asking.queries.of_part(read_part(tmp_path / "my photo.png", box))
+        assert asking.query(row).thumbnail == expected.thumbnail
+        assert_array_equal(asking.query(row).embeddings, expected.embeddings)
+
+
+@pytest.mark.parametrize("name", ["gone.png", "folder", "words.png", "\0", "~nobody/a.png"])
+def test_what_is_no_picture_is_told_in_one_sentence_that_says_nothing_of_it(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "words.png").write_text("secret")
+    with pytest.raises(SettingError) as told:
+        typed_part(f"{tmp_path}/{name}" if name[0] != "~" else name)
+    path = str(told.value).removesuffix(" is no picture that can be read here")
+    assert path in (f"{tmp_path}/{name}", name)
+
+
+def test_a_part_that_is_typed_must_lie_inside_the_picture(tmp_path):
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    assert typed_part(f"{tmp_path}/a.png[0,0,40,30]").box == [0, 0, 40, 30]
+    for box in ("0,0,41,30", "9,0,9,30"):
+        with pytest.raises(SettingError, match="the part must lie inside .*40 x 30 pixels"):
+            typed_part(f"{tmp_path}/a.png [{box}]")
+
+
+def test_a_fault_of_the_network_is_told_and_asked_again(tmp_path, capsys):
+    class Broken:
+        def encode_text(self, line):
+            raise RuntimeError("out of memory")
+
+    hand = open_window(tmp_path, Broken())
+    ask(hand, "/", "a cow")
+    assert hand.map.banner.get_text().startswith("that has failed; the terminal")
+    assert "out of memory" in capsys.readouterr().err
+    assert hand.explorer.question.answer == "a cow"
+
+
+def test_without_a_network_nothing_is_asked(tmp_path):
+    hand = open_window(tmp_path, None)
+    hand.explorer.asking.queries = None
+    hand.press("/", ".")
+    assert hand.explorer.question is None
+    assert hand.message().startswith("no network is at hand")
 
 
 def test_names_of_networks_come_back_from_the_names_of_tables(tmp_path):

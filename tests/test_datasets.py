@@ -1,5 +1,6 @@
 import itertools
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -236,6 +237,13 @@ def test_a2d2_finds_the_recorded_categories_in_those_of_cityscapes(reference):
     for key, category in recorded["a2d2_id_to_cityscapes_category_id"].items():
         name = A2D2.train_ids.get(int(key))
         assert Cityscapes.categories.get(name) == order[category]
+
+
+def test_a_class_that_is_learnt_by_the_name_of_a_kind_meets_every_id_of_it():
+    known = {0: ("car", (0, 0, 142)), 1: ("utility vehicle", (9, 9, 9))}
+    table = class_ids.predicted_ids(configuration.datasets["a2d2"], known, logging.getLogger())
+    assert_array_equal(np.flatnonzero(table == 1), [52, 53])  # Utility vehicle 1 and 2
+    assert_array_equal(np.flatnonzero(table == 0), [7, 8, 9, 10])
 
 
 def test_a_network_that_learnt_a2d2_keeps_the_classes_of_a2d2():

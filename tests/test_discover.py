@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import threading
 from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import Path
@@ -14,13 +15,14 @@ import pytest
 from factories import object_table
 from matplotlib.backend_bases import (
     CloseEvent,
+    FigureCanvasBase,
     KeyEvent,
     MouseEvent,
     NavigationToolbar2,
     ResizeEvent,
 )
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_rgb, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.testing import assert_allclose, assert_array_equal
@@ -33,15 +35,17 @@ from src.discover.display import Windows, close_window, require_display, window_
 from src.discover.events import BUTTONS
 from src.discover.explorer import Explorer
 from src.discover.export import export_segments
-from src.discover.panel import TOOL_CHIPS
+from src.discover.panel import ACTIVE, TOOL_CHIPS
 from src.discover.query import Query
 from src.discover.segments import Segments
 from src.discover.views import HIDDEN, OUTSIDE, levels_holding
+from src.embedding import duplicates
 from src.embedding import space as embedding_space
 from src.errors import SettingError
 from src.records import ObjectTable, Prediction
 from src.store.arrays import write_components, write_prediction
-from src.store.paths import Results
+from src.store.groups import read_groups, write_groups
+from src.store.paths import Results, groups_path, tags_path
 from src.store.tables import as_column
 from src.store.tags import change_tags, read_tags
 
@@ -189,6 +193,13 @@ class Hand:
         for key in keys:
             self.down(key, view)
             self.up(key, view)
+
+    def click_group(self, number, **event):
+        """Click on a row of the overview of groups, by its place among those that show."""
+        (view,) = self.explorer.grouping.views
+        place = view.axes.transData.transform((100, grouping.HEAD + (number + 0.5) * grouping.ROW))
+        mouse = MouseEvent("button_press_event", view.figure.canvas, *place, button=1, **event)
+        self.send(view, mouse)
 
     def down(self, key, view=None):
         view = view or self.map
@@ -705,7 +716,7 @@ def test_the_number_sign_goes_round_the_clustering_algorithms(hand):
     seen = []
     for _ in range(3):
         hand.press("#")
-        seen.append(hand.explorer.algorithm)
+        seen.append(hand.explorer.clustering.algorithm)
         assert hand.message() == f"clustering algorithm: {seen[-1]}"
     assert seen == ["spectral", "agglomerative", "k-means"]
 
@@ -851,7 +862,7 @@ def test_clusters_lie_in_the_vectors_or_where_it_is_said_in_the_plane_of_the_map
 def test_typed_letters_are_an_answer_and_no_commands(hand):
     hand.press("c", "b", "#")
     assert hand.explorer.state.colouring == state.BY_TRUTH
-    assert hand.explorer.algorithm == "k-means"
+    assert hand.explorer.clustering.algorithm == "k-means"
     assert "b#" in hand.map.banner.get_text()
 
 
@@ -923,7 +934,7 @@ def test_an_open_question_stays_until_it_is_answered_or_cancelled(hand):
     hand.click(0, 2)  # the overview announces itself in the same place
     assert "(k-means): 2" in hand.map.banner.get_text()
     assert hand.map.banner.get_visible()
-    for command in ("toggle_help", "ask_clusters"):
+    for command in ("helping.toggle", "clustering.ask"):
         hand.press_panel("command", command)
         assert "(k-means): 2" in hand.map.banner.get_text()
         assert "comes first" in hand.message()
@@ -944,7 +955,7 @@ def test_any_command_closes_the_help(hand):
         lambda: hand.press("b"),
         lambda: hand.press("escape"),
         lambda: hand.press_panel("command", state.BY_PREDICTION),
-        lambda: hand.press_panel("command", "toggle_help"),
+        lambda: hand.press_panel("command", "helping.toggle"),
         lambda: hand.wheel(1),
     ):
         hand.press("?")
@@ -961,6 +972,26 @@ def test_question_mark_shows_every_command_until_asked_again(hand):
         assert does in banner
     hand.press("?")
     assert not hand.map.banner.get_visible()
+
+
+def test_a_small_page_shows_the_commands_large_enough_to_read_one_page_after_another(hand):
+    hand.press("?")
+    hand.resize(0.6 * 800, 0.6 * 424)
+    pages = []
+    while hand.map.banner.get_visible():
+        hand.settle()
+        assert hand.map.banner.get_fontsize() > 7.9
+        pages.append(hand.map.banner.get_text())
+        hand.press("?")
+    assert [page.splitlines()[-1] for page in pages] == [
+        "page 1 of 2; ? turns it",
+        "page 2 of 2; ? turns it",
+    ]
+    words = " ".join("\n".join(pages).split())
+    for press, _, does in COMMANDS:
+        assert " ".join(f"{press} {does}".split()) in words
+    hand.press("?", "?", "b", "?")
+    assert hand.map.banner.get_text() == pages[0]
 
 
 # colours by other things
@@ -1509,19 +1540,13 @@ def test_the_overview_of_groups_selects_names_joins_and_takes_apart(hand):
     assert view.title.get_text() == "3 groups of 6 objects, 0 with a name"
     sizes = [len(group.rows) for group in hand.explorer.grouping.groups]
     assert sum(sizes) == 6
-
-    def click(number, **event):
-        place = view.axes.transData.transform((100, grouping.HEAD + (number + 0.5) * grouping.ROW))
-        mouse = MouseEvent("button_press_event", view.figure.canvas, *place, button=1, **event)
-        hand.send(view, mouse)
-
     first, second = (list(group.rows) for group in hand.explorer.grouping.groups[:2])
-    click(0)
+    hand.click_group(0)
     assert hand.selected() == first
     hand.press(*"tent", "enter", view=view)
     assert np.flatnonzero(hand.explorer.state.tags).tolist() == first
     assert view.title.get_text() == "3 groups of 6 objects, 1 with a name"
-    click(1, modifiers=["shift"])
+    hand.click_group(1, modifiers=["shift"])
     assert [len(group.rows) for group in hand.explorer.grouping.groups] == [
         len(first + second),
         sizes[2],
@@ -1533,8 +1558,293 @@ def test_the_overview_of_groups_selects_names_joins_and_takes_apart(hand):
     assert [len(group.rows) for group in hand.explorer.grouping.groups] == sizes
     hand.press("tab", view=view)
     assert "largest first" in {text.get_text().split(" (")[0] for text in view.axes.texts}
+    hand.press("escape", view=view)  # what was selected before
+    assert hand.selected() == []
     hand.press("escape", view=view)
     assert hand.explorer.grouping.views == []
+
+
+def grouped(hand):
+    """The overview of three groups of the six."""
+    hand.press("c", "3", "enter", "0")
+    (view,) = hand.explorer.grouping.views
+    return view
+
+
+def active(view):
+    """Numbers of the groups that are marked."""
+    marked = [box.get_facecolor() == to_rgba(ACTIVE) for box in view.axes.patches]
+    return np.flatnonzero(marked).tolist()
+
+
+@pytest.mark.parametrize("key", ["u", "ctrl+z", "cmd+z"])
+def test_undo_is_no_letter_of_a_name_while_a_group_is_active(hand, key):
+    view = grouped(hand)
+    hand.click_group(0)
+    hand.press(*"tuba", "enter", view=view)
+    hand.press(key, view=view)
+    assert hand.explorer.question is None
+    assert hand.message(view) == "undone: tag" and active(view) == [0]
+    hand.click_group(1)
+    assert active(view) == [1]
+    hand.press(key, view=view)
+    assert hand.message(view) == "undone: selection" and active(view) == [0]
+    hand.press(key, view=view)
+    assert active(view) == [] and hand.selected() == []
+
+
+def test_a_name_may_begin_with_any_letter_and_space_comes_before_one_that_undoes(hand):
+    view = grouped(hand)
+    for number, keys, name in ((0, "vent", "vent"), (1, " urn", "urn"), (2, "U 2", "U 2")):
+        hand.click_group(number)
+        hand.press(*keys, "enter", view=view)
+        assert hand.explorer.grouping.groups[number].tag == name
+
+
+def test_ctrl_z_takes_back_what_was_typed_and_then_the_question(hand):
+    view = grouped(hand)
+    hand.click_group(0)
+    hand.press(*"tent", "ctrl+z", view=view)
+    assert "Tag of" in view.banner.get_text() and "tent" not in view.banner.get_text()
+    hand.press("ctrl+x", "ctrl+alt+@", view=view)  # this types, as AltGr does on some keyboards
+    assert hand.explorer.question.answer == "@"
+    hand.press("ctrl+z", "ctrl+z", view=view)
+    assert hand.explorer.question is None and active(view) == [0]
+    assert not hand.explorer.state.tags.any()
+
+
+def test_the_group_that_is_selected_is_active_however_it_was_selected(hand):
+    view = grouped(hand)
+    hand.click_group(2)
+    hand.press("up", view=view)
+    assert active(view) == [1]
+    hand.press("up", "up", view=view)
+    assert active(view) == [0]
+    name = hand.explorer.segments.groups(state.BY_CLUSTER, hand.explorer.state).names
+    hand.down("s")
+    hand.press_panel("entry", name[hand.explorer.grouping.groups[1].label])
+    hand.up("s")
+    assert active(view) == [1]
+    hand.press("escape", view=view)
+    assert active(view) == [] and hand.explorer.grouping.views == [view]
+
+
+def test_groups_that_were_joined_are_named_together(hand):
+    view = grouped(hand)
+    both = np.union1d(*(group.rows for group in hand.explorer.grouping.groups[:2]))
+    hand.click_group(0)
+    hand.click_group(1, modifiers=["shift"])
+    assert hand.message(view).startswith("joined ")
+    assert_array_equal(hand.selected(), both)
+    hand.press(*"tent", "enter", view=view)
+    assert_array_equal(np.flatnonzero(hand.explorer.state.tags), both)
+
+
+def test_what_is_in_no_group_is_not_joined_but_can_be_named(hand):
+    view = grouped(hand)
+    hand.click_group(0)
+    hand.press("delete", view=view)
+    assert "is no group any more" in hand.message(view)
+    assert hand.selected() == [] and active(view) == []
+    before = hand.explorer.state.clusters
+    for first, second in ((0, 2), (2, 0)):
+        hand.click_group(first)
+        hand.click_group(second, modifiers=["shift"])
+        assert "only groups can be joined" in hand.message(view)
+    assert hand.explorer.state.clusters is before
+    hand.click_group(2)
+    hand.press("delete", *"odd", "enter", view=view)
+    assert_array_equal(hand.explorer.state.tags > 0, before == -1)
+
+
+def test_the_wheel_and_arrows_bring_other_groups_into_a_low_window(hand):
+    view = grouped(hand)
+    hand.resize(720, 140, view)
+    assert view.fitting == 1
+    for act, first in (
+        (lambda: hand.wheel(-1, view), 1),
+        (lambda: hand.wheel(1, view), 0),
+        (lambda: hand.click_group(0), 0),
+        (lambda: hand.press("down", "down", "down", view=view), 2),
+        (lambda: hand.press("up", view=view), 1),
+    ):
+        act()
+        assert view.first == first
+    assert active(view) == [0] and len(view.rows) == 1
+    assert_array_equal(hand.selected(), hand.explorer.grouping.groups[1].rows)
+
+
+@pytest.fixture
+def kept(results, tmp_path):
+    """Opens windows on one table; its file of groups is `kept.path`."""
+
+    def open_window():
+        return Hand(*results, tmp_path, table_path=tmp_path / "net.p")
+
+    open_window.path = groups_path(tmp_path / "net.p")
+    open_window.tags_path = tags_path(tmp_path / "net.p")
+    return open_window
+
+
+def labels_in(path, hand):
+    """The groups in a file, by row."""
+    groups = read_groups(path)
+    return [groups.get(key) for key in hand.explorer.segments.tag_keys()]
+
+
+def shown_groups(hand):
+    """The groups of a window, by row."""
+    clusters = hand.explorer.state.clusters
+    return None if clusters is None else clusters.tolist()
+
+
+def test_groups_are_there_the_next_time_as_they_were_left(kept):
+    hand = kept()
+    view = grouped(hand)
+    found = shown_groups(hand)
+    assert labels_in(kept.path, hand) == found and set(found) == {0, 1, 2}
+    hand.click_group(0)
+    hand.click_group(1, modifiers=["shift"])
+    joined = shown_groups(hand)
+    assert joined != found and labels_in(kept.path, hand) == joined
+    again = kept()
+    again.press("0")
+    assert again.explorer.grouping.views[0].title.get_text().startswith("2 groups of 6 objects")
+    assert shown_groups(again) == joined and again.legend()[0] == "Cluster"
+    hand.press("u", view=view)
+    assert labels_in(kept.path, hand) == found
+    hand.press(*"uuu", view=view)
+    assert hand.explorer.state.clusters is None and read_groups(kept.path) == {}
+    assert hand.explorer.grouping.views == []
+
+
+def test_0_in_the_overview_finds_groups_anew_and_undo_brings_the_old_ones_back(kept):
+    hand = kept()
+    view = grouped(hand)
+    before = shown_groups(hand)
+    hand.press("0", view=view)
+    assert shown_groups(hand) == [-1] * 6 == labels_in(kept.path, hand)  # none are near enough
+    hand.press("u", view=view)
+    assert shown_groups(hand) == before == labels_in(kept.path, hand)
+
+
+def test_objects_that_came_after_the_groups_are_told_and_stay_new(kept):
+    keys = kept().explorer.segments.tag_keys()
+    write_groups(kept.path, dict(zip(keys[:4], [1, 1, 0, -1], strict=True)))
+    hand = kept()
+    assert hand.message() == "2 objects came after the groups were found; 0 shows them"
+    hand.press("0")
+    (view,) = hand.explorer.grouping.views
+    groups = {group.label: group.rows.tolist() for group in hand.explorer.grouping.groups}
+    assert list(groups)[2:] == [-1, -2] and groups[-2] == [4, 5]
+    assert "in no group yet" in {text.get_text() for text in view.axes.texts}
+    assert hand.legend()[1][2:] == ["in no group  1", "in no group yet  2"]
+    hand.click_group(0)
+    hand.click_group(1, modifiers=["shift"])
+    assert set(labels_in(kept.path, hand)[:3]) in ({0}, {1})
+    assert labels_in(kept.path, hand)[3:] == [-1, None, None]
+
+
+def test_groups_of_other_objects_alone_are_no_groups(kept):
+    write_groups(kept.path, {("streets", 0, 1, (9, 9, 9, 9)): 0})
+    hand = kept()
+    assert hand.explorer.state.clusters is None and hand.message() == "? shows all commands"
+
+
+def test_a_broken_file_of_groups_is_told_and_stays_and_groups_can_be_found(kept):
+    kept.path.write_text("{")
+    hand = kept()
+    assert hand.message().startswith(f"without the groups of before: {kept.path} is broken")
+    hand.press("c", "3", "enter")
+    assert hand.message().startswith(f"the groups cannot be kept: {kept.path} is broken")
+    assert set(shown_groups(hand)) == {0, 1, 2}
+    hand.press("0")
+    hand.press("0", view=hand.explorer.grouping.views[0])
+    assert hand.message().startswith(f"the groups cannot be kept: {kept.path} is broken")
+    assert kept.path.read_text() == "{"
+
+
+def test_what_could_not_be_kept_comes_with_the_next_change(results, tmp_path):
+    folder = tmp_path / "folder"
+    folder.write_text("")  # a file is in the way
+    hand = Hand(*results, tmp_path, table_path=folder / "net.p")
+    view = grouped(hand)
+    hand.click_group(0)
+    hand.press(*"tent", "enter", view=view)
+    assert hand.message().startswith("the tags cannot be kept")
+    hand.click_group(1, modifiers=["shift"])
+    assert hand.message().startswith("the groups cannot be kept")
+    folder.unlink()
+    hand.click_group(1)
+    hand.press(*"boat", "enter", view=view)
+    hand.press("delete", view=view)
+    paths = groups_path(folder / "net.p"), tags_path(folder / "net.p")
+    assert labels_in(paths[0], hand) == shown_groups(hand)
+    assert {entry[-1] for entry in read_tags(paths[1])} == {"tent", "boat"}
+
+
+@pytest.mark.promise(15)
+def test_two_windows_keep_and_see_each_others_groups(kept):
+    one = kept()
+    grouped(one)
+    two = kept()
+    two.press("0")
+    one.click_group(0)
+    one.press("delete", view=one.explorer.grouping.views[0])
+    two.click_group(1)
+    two.press("delete", view=two.explorer.grouping.views[0])
+    assert sorted(shown_groups(two)).count(-1) == labels_in(kept.path, two).count(-1) >= 2
+    assert len(set(labels_in(kept.path, two))) == 2
+    two.press("u")  # takes its own change back, not the other's
+    assert len(set(labels_in(kept.path, two))) == 3
+    assert labels_in(kept.path, two) == shown_groups(two)
+    assert {row for row, label in enumerate(shown_groups(two)) if label == -1} == {
+        row for row, label in enumerate(shown_groups(one)) if label == -1
+    }
+
+
+@pytest.mark.promise(15)
+def test_groups_found_anew_elsewhere_are_not_mixed_with_those_of_before(kept):
+    one = kept()
+    view = grouped(one)
+    two = kept()
+    two.press("c", "2", "enter")
+    found = shown_groups(two)
+    one.click_group(0)
+    one.press("delete", view=view)
+    assert one.message(view).startswith("not done: these groups were changed in another window")
+    assert labels_in(kept.path, one) == found == shown_groups(one)
+    assert view.title.get_text().startswith("2 groups")
+    one.press("u", "u", "u", view=view)
+    assert labels_in(kept.path, one) == found == shown_groups(one)
+
+
+@pytest.mark.promise(15)
+def test_groups_of_one_show_to_all_and_undo_takes_none_of_others_away(kept):
+    one, two = kept(), kept()
+    one.explorer.keeping.kept = two.explorer.keeping.take  # as in a browser: at once
+    two.explorer.keeping.kept = one.explorer.keeping.take
+    view = grouped(one)
+    assert shown_groups(two) == shown_groups(one)
+    two.press("0")
+    two.press("c", "2", "enter")
+    assert shown_groups(one) == shown_groups(two) and view.title.get_text().startswith("2 groups")
+    one.press(*"uuuu", view=view)
+    assert one.message() == "nothing to undo"
+    assert shown_groups(one) == shown_groups(two) == labels_in(kept.path, one)
+    two.press("u")
+    assert set(shown_groups(one)) == {0, 1, 2}
+
+
+def test_groups_that_all_took_away_are_coloured_by_no_more(kept):
+    one, two = kept(), kept()
+    one.explorer.keeping.kept = two.explorer.keeping.take
+    one.press("c", "3", "enter")
+    two.press("0")
+    two.press_panel("entry", "group 1")
+    one.press("u")
+    assert two.explorer.state.clusters is None and two.explorer.grouping.views == []
+    assert two.explorer.state.colouring == state.BY_PREDICTION and two.grey_points() == []
 
 
 def test_groups_are_found_and_coloured_without_a_number(results, tmp_path):
@@ -1548,28 +1858,138 @@ def test_groups_are_found_and_coloured_without_a_number(results, tmp_path):
     hand = Hand(folder, many, tmp_path)
     hand.press("0")
     assert hand.legend() == ("Cluster", ["group 1  24", "group 2  24"])
+    hand.press("u")
+    assert hand.message() == "undone: grouping" and hand.legend()[0] == "True class"
 
 
 # tags
 
 
+# near duplicates
+
+
+@pytest.fixture
+def twins(results, tmp_path):
+    """The same, where rows 0, 1 and 3 are near duplicates; 0 and 3 are as suspicious."""
+    folder, table = results
+    places = np.array([0, 0.01, 30, -0.01, 60, 90], np.float32)
+    vectors = np.stack([places, 0 * places], axis=1)
+    return Hand(folder, table.with_columns(embeddings=vectors), tmp_path / "saved")
+
+
+def join(hand):
+    """Join near duplicates, once they have been looked for."""
+    hand.explorer.segments.near_duplicates().exception()  # waits for them
+    hand.press("=")
+
+
+def test_near_duplicates_are_one_point_with_their_number_until_they_are_taken_apart(twins):
+    before = twins.settle()[:440, :540]
+    join(twins)
+    assert (twins.settle()[:440, :540] != before).any()
+    twins.press("=")
+    assert_array_equal(twins.settle()[:440, :540], before)
+    twins.press("=")
+    assert re.fullmatch(
+        "3 near duplicates in 1 point: nearer than .*; = takes them apart", twins.message()
+    )
+    assert_array_equal(twins.map.numbers.points, PLACES[:1])
+    assert_array_equal(twins.map.numbers.values, [3])
+    assert twins.panel._content.counts == "6 shown in 4 points"
+    twins.hover(0)
+    assert twins.map.status.get_text().count("3 near duplicates") == 1
+    for row in (1, 3):
+        twins.hover(row)
+        assert twins.map.status.get_text() == ""
+    twins.hover(2)
+    assert "near duplicates" not in twins.map.status.get_text()
+    twins.press("=")
+    assert len(twins.map.numbers.values) == 0
+    twins.press("u")
+    assert len(twins.map.numbers.values) == 1
+
+
+def test_the_point_of_near_duplicates_selects_names_and_exports_all_of_them(twins):
+    join(twins)
+    twins.press("l")
+    twins.draw_around([0])
+    assert twins.selected() == [0, 1, 3]
+    assert twins.grid.rows.tolist() == [0, 3, 1]
+    assert twins.panel._content.counts == "6 shown in 4 points\n3 selected"
+    ringed = [line for line in twins.map.axes.lines if line.get_fillstyle() == "none"]
+    assert [len(line.get_xydata()) for line in ringed] == [1]
+    twins.press("n", *"sofa", "enter", "e")
+    (path,) = twins.out_dir.glob("sofa/*.csv")
+    with path.open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 3
+
+
+def test_of_near_duplicates_those_that_are_not_filtered_out_count(twins):
+    join(twins)
+    twins.press("h")
+    twins.press_panel("entry", "road")  # rows 0, 2 and 4
+    assert_array_equal(twins.map.numbers.points, PLACES[[3]])  # more suspicious than row 1
+    assert_array_equal(twins.map.numbers.values, [2])
+    assert twins.grey_points() == [2, 4]
+    twins.press("l")
+    twins.draw_around([3])
+    assert twins.selected() == [1, 3]
+    twins.press_panel("entry", "car", button=3)
+    twins.press_panel("entry", "road", button=3)  # row 0 alone
+    assert len(twins.map.numbers.values) == 0
+
+
+def test_where_no_objects_are_near_duplicates_or_they_are_not_waited_for_nothing_is_joined(
+    results, twins, tmp_path, monkeypatch
+):
+    folder, table = results
+    evenly = table.with_columns(embeddings=np.c_[np.arange(6), np.zeros(6)].astype(np.float32))
+    hand = Hand(folder, evenly, tmp_path)
+    join(hand)
+    assert hand.message().startswith("no objects are near duplicates: nearer than ")
+    assert hand.explorer.state.sets is None
+    begun = threading.Event()
+    monkeypatch.setattr(duplicates, "find", lambda vectors: begun.wait())
+    twins.press("=")
+    assert twins.map.banner.get_text().startswith("looking for near duplicates ...")
+    twins.press("escape")
+    begun.set()
+    assert twins.message() == "cancelled"
+    assert twins.explorer.state.sets is None
+
+
+def test_a_picture_of_the_map_has_the_numbers_of_near_duplicates(twins, tmp_path):
+    join(twins)
+    twins.explorer.save(tmp_path / "map.svg")
+    assert (tmp_path / "map.svg").read_text().count("stroke: #ffffff; stroke-width: 3") == 1
+
+
+def test_of_numbers_that_have_no_room_beside_each_other_the_larger_one_shows(hand):
+    places = hand.map.axes.transData.inverted().transform([(100, 100), (105, 103), (200, 100)])
+    hand.map.numbers.show(places, np.array([2, 1234, 3]), 9.0)
+    placed = list(hand.map.numbers._placed(hand.map.figure.canvas.get_renderer()))
+    assert [value for _, value in placed] == [1234, 3]
+    assert_allclose([place for place, _ in placed], [(108, 106), (203, 103)], atol=1)
+
+
 def test_a_tag_is_typed_in_the_window_and_kept_for_the_next_time(results, tmp_path):
-    hand = Hand(*results, tmp_path, tags_path=tmp_path / "tags.json")
+    hand = Hand(*results, tmp_path, table_path=tmp_path / "net.p")
     hand.press("l")
     hand.draw_around([0, 1])
     hand.press("n", *"Cow & käse", "x", "backspace", "enter")
     assert hand.message() == "tagged 2 as 'Cow & käse'"
     hand.hover(1)
     assert hand.facts().endswith("tag Cow & käse")
-    again = Hand(*results, tmp_path, tags_path=tmp_path / "tags.json")
+    again = Hand(*results, tmp_path, table_path=tmp_path / "net.p")
     again.press("a")
     assert again.legend()[1] == ["no tag  4", "Cow & käse  2"]
     assert_array_equal(again.explorer.state.tags, [1, 1, 0, 0, 0, 0])
 
 
 def test_an_empty_tag_takes_the_tag_away_and_undo_brings_it_back(results, tmp_path):
-    path = tmp_path / "tags.json"
-    hand = Hand(*results, tmp_path, tags_path=path)
+    table_path = tmp_path / "net.p"
+    path = tags_path(table_path)
+    hand = Hand(*results, tmp_path, table_path=table_path)
     hand.press("l")
     hand.draw_around([0, 1])
     hand.press("n", *"cow", "enter", "n", "enter")
@@ -1592,10 +2012,11 @@ def test_a_link_to_a_file_of_tags_stays_one(tmp_path):
 
 
 def test_the_tag_of_a_segment_with_another_box_is_not_applied_but_kept(results, tmp_path):
-    path = tmp_path / "tags.json"
+    table_path = tmp_path / "net.p"
+    path = tags_path(table_path)
     old = ("streets", 0, 2, (0, 0, 9, 9), "cow")
     change_tags(path, {old[:-1]: old[-1]})
-    hand = Hand(*results, tmp_path, tags_path=path)
+    hand = Hand(*results, tmp_path, table_path=table_path)
     assert not hand.explorer.state.tags.any()
     hand.press("l")
     hand.draw_around([3])
@@ -1605,8 +2026,9 @@ def test_the_tag_of_a_segment_with_another_box_is_not_applied_but_kept(results, 
 
 @pytest.mark.promise(15)
 def test_two_windows_on_one_table_keep_and_see_each_others_tags(results, tmp_path):
-    path = tmp_path / "tags.json"
-    one, two = (Hand(*results, tmp_path, tags_path=path) for _ in range(2))
+    table_path = tmp_path / "net.p"
+    path = tags_path(table_path)
+    one, two = (Hand(*results, tmp_path, table_path=table_path) for _ in range(2))
     for hand, row, word in ((one, 0, "cow"), (two, 3, "boat")):
         hand.press("l")
         hand.draw_around([row])
@@ -1620,10 +2042,11 @@ def test_two_windows_on_one_table_keep_and_see_each_others_tags(results, tmp_pat
 
 @pytest.mark.promise(15)
 def test_undo_takes_no_tags_of_others_away(results, tmp_path):
-    path = tmp_path / "tags.json"
-    one, two = (Hand(*results, tmp_path, tags_path=path) for _ in range(2))
-    one.explorer.tags_kept = two.explorer.take_tags  # as in a browser: at once
-    two.explorer.tags_kept = one.explorer.take_tags
+    table_path = tmp_path / "net.p"
+    path = tags_path(table_path)
+    one, two = (Hand(*results, tmp_path, table_path=table_path) for _ in range(2))
+    one.explorer.keeping.kept = two.explorer.keeping.take  # as in a browser: at once
+    two.explorer.keeping.kept = one.explorer.keeping.take
     for hand, row, word in ((one, 0, "cow"), (two, 3, "boat"), (one, 3, "ship")):
         hand.press("escape", "escape", "l")
         hand.draw_around([row])
@@ -1638,8 +2061,9 @@ def test_undo_takes_no_tags_of_others_away(results, tmp_path):
 
 @pytest.mark.promise(15)
 def test_a_tag_set_by_a_script_while_the_window_is_open_stays(results, tmp_path):
-    path = tmp_path / "tags.json"
-    hand = Hand(*results, tmp_path, tags_path=path)
+    table_path = tmp_path / "net.p"
+    path = tags_path(table_path)
+    hand = Hand(*results, tmp_path, table_path=table_path)
     hand.press("l")
     hand.draw_around([0])
     hand.press("n", *"cow", "enter")
@@ -1652,7 +2076,7 @@ def test_a_tag_set_by_a_script_while_the_window_is_open_stays(results, tmp_path)
 def test_tags_that_cannot_be_kept_are_told(results, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
-    hand = Hand(*results, tmp_path, tags_path=blocked / "tags.json")
+    hand = Hand(*results, tmp_path, table_path=blocked / "net.p")
     hand.press("l")
     hand.draw_around([3])
     hand.press("n", *"boat", "enter")
@@ -1713,6 +2137,20 @@ def test_e_exports_the_selection_as_coco_csv_and_crops(hand):
     hand.draw_around([2, 3])
     hand.press("e")
     assert (hand.out_dir / "selection_1" / "segments.csv").is_file()
+
+
+def test_an_export_goes_on_when_its_window_is_closed_meanwhile(hand, monkeypatch):
+    hand.press("*")
+    hand.settle()
+    figure = hand.map.figure
+
+    def close():
+        hand._close(figure)
+        FigureCanvasBase(figure)  # as matplotlib does
+
+    monkeypatch.setattr(figure.canvas, "flush_events", close)
+    hand.press("e")
+    assert len(list(hand.out_dir.glob("*/segments.csv"))) == 1
 
 
 def test_an_export_that_finds_no_place_is_told(results, tmp_path):
@@ -1787,7 +2225,9 @@ def asked(results, tmp_path):
         nn_embeddings=np.array([5, 0.5], np.float32),
         plot_embeddings=np.array([5, 0.5], np.float32),
     )
-    return Hand(*results, tmp_path, query=query)
+    hand = Hand(*results, tmp_path)
+    hand.explorer.asking.show(query)
+    return hand
 
 
 def test_a_picture_from_outside_is_marked_and_shown_with_its_neighbours(asked):
@@ -1947,6 +2387,16 @@ def test_a_step_back_that_would_change_nothing_is_none(hand):
         "undone: colouring",
         "nothing to undo",
     ]
+
+
+def test_a_page_that_was_not_ticked_is_no_step_back(hand):
+    hand.press("l")
+    hand.draw_around([0, 1])
+    hand.press("j")
+    hand.press("j", view=hand.grid)
+    assert hand.explorer.state.rejected.sum() == 4
+    hand.press("u")
+    assert hand.message() == "undone: selection"
 
 
 def test_the_same_colours_again_are_no_step(hand):
@@ -2171,7 +2621,7 @@ def test_matplotlibs_own_keys_are_off_in_the_explorers_windows_only(results, tmp
     explorer.windows.show_image(0)
     explorer.keep_window()
     explorer.windows.show_overview(0)
-    explorer.ask_clusters()
+    explorer.clustering.ask()
     for key in (*"elbow", "enter", "escape"):
         explorer.answer(key)
     explorer.show_neighbours(0)

@@ -15,6 +15,7 @@ from PIL import Image
 import discover_embedding_space as script
 from configuration import CONFIG, ModelConfig, models
 from src.discover import state
+from src.discover.asking import Asking
 from src.discover.display import write_pictures
 from src.discover.query import embed_part, read_part
 from src.embedding import space as embedding_space
@@ -211,7 +212,7 @@ def test_an_option_that_the_script_sets_itself_is_none_of_tsne():
 
 def test_a_picture_that_cannot_be_written_is_named(tmp_path):
     class Explorer:
-        query = None
+        asking = Asking(None, None)
 
         def save(self, path):
             path.write_bytes(b"")

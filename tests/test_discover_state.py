@@ -27,6 +27,14 @@ def first():
     return state.State(state.BY_TRUTH, np.zeros(4, bool), np.zeros(4, np.int64))
 
 
+def test_for_a_set_stands_its_first_that_is_kept_or_else_its_first():
+    sets, order = np.array([0, 1, 0, 1, 2, 0]), np.array([5, 3, 2, 1, 0, 4])
+    every = np.ones(6, bool)
+    assert_array_equal(state.standing(sets, every, order), [5, 3, 5, 3, 4, 5])
+    kept = np.array([1, 0, 1, 0, 0, 0], bool)
+    assert_array_equal(state.standing(sets, kept, order), [2, 3, 2, 3, 4, 2])
+
+
 # groups
 
 

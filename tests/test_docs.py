@@ -14,6 +14,7 @@ import eval_budget
 import eval_groups
 import eval_iou
 import eval_retrieval
+import eval_segmentation
 import eval_selection
 import pred_images
 import search_classes
@@ -35,6 +36,7 @@ EXPERIMENTS = {
     "eval_groups.py": eval_groups.ex,
     "eval_iou.py": eval_iou.ex,
     "eval_retrieval.py": eval_retrieval.ex,
+    "eval_segmentation.py": eval_segmentation.ex,
     "eval_selection.py": eval_selection.ex,
 }
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")

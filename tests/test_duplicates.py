@@ -60,6 +60,15 @@ def test_the_nearest_other_of_a_copy_is_the_copy():
     assert len(nearest_others(line(5)).rows) == 0
 
 
+def test_sets_are_found_by_a_threshold_that_fits():
+    vectors = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    vectors[10:15] = vectors[:5] + 1e-4
+    found = duplicates.find(vectors)
+    assert_array_equal(found.labels, [*range(10), *range(5), *range(10, 15)])
+    assert 2e-4 < found.threshold < found.nearest.distances[15:].min()
+    assert_array_equal(duplicates.find(vectors[:1]).labels, [0])
+
+
 def test_the_threshold_lies_between_two_heaps_of_distances():
     heaps = np.concatenate([np.geomspace(0.1, 0.2, 30), np.geomspace(5, 10, 300)])
     assert_allclose(suggest_threshold(heaps), 1)  # as many times 0.2 as times less than 5

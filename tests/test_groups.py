@@ -155,6 +155,29 @@ def test_groups_are_kept_beside_the_table_until_they_are_found_anew(tmp_path):
     assert json.loads(path.read_text()) == {"groups": [entry | {"group": 2}]}
 
 
+def test_groups_of_another_data_set_stay_numbered_after_those_found_anew(tmp_path):
+    path = tmp_path / "groups.json"
+    lamp, mast, bin_ = (("alleys", 0, number, (0, 0, 9, number)) for number in (1, 2, 3))
+    write_groups(path, {CAR: 0, lamp: 1, mast: 3, bin_: -1})
+    assert write_groups(path, {TENT: 0, SOFA: 1, CAR: None}) == read_groups(path)
+    assert read_groups(path) == {TENT: 0, SOFA: 1, lamp: 2, mast: 3, bin_: -1}
+    write_groups(path, {CAR: None})  # none are known any more
+    assert read_groups(path) == {lamp: 0, mast: 1, bin_: -1}
+
+
+def test_groups_that_are_others_by_now_are_not_changed(tmp_path):
+    path, known = tmp_path / "groups.json", {CAR: 0, TENT: 1, SOFA: None}
+    write_groups(path, {CAR: 0})
+    assert change_groups(path, {CAR: 1}, known) == {CAR: 1, TENT: 1}  # what it lacked, too
+    assert change_groups(path, {CAR: 2, SOFA: 2}, known) == {CAR: 1, TENT: 1}
+    assert change_groups(path, {SOFA: 2}, known) == {CAR: 1, TENT: 1, SOFA: 2}
+    path.write_text("{")
+    for write in (write_groups, change_groups):
+        with pytest.raises(SettingError, match="groups.json is broken"):
+            write(path, {CAR: 0})
+    assert path.read_text() == "{"
+
+
 @pytest.mark.parametrize(
     "entry, why",
     [
@@ -171,6 +194,14 @@ def test_a_broken_file_of_groups_is_named(tmp_path, entry, why):
     path = tmp_path / "groups.json"
     path.write_text(json.dumps({"groups": [whole | entry]}))
     with pytest.raises(SettingError, match=f"groups.json is broken .*{why}.*mend it"):
+        read_groups(path)
+
+
+@pytest.mark.parametrize("content", ["", "5", "[]", '{"groups": 5}', '{"groups": [5]}'])
+def test_what_is_no_file_of_groups_is_named(tmp_path, content):
+    path = tmp_path / "groups.json"
+    path.write_text(content)
+    with pytest.raises(SettingError, match="groups.json is broken"):
         read_groups(path)
 
 

@@ -29,6 +29,18 @@ def test_a_table_as_csv_has_every_digit_and_an_empty_cell_for_none(tmp_path):
     assert path.read_text().splitlines() == ["class,IoU", f'"a, b",{1 / 3}', "c,"]
 
 
+def test_a_table_as_latex_shows_every_sign_of_a_name_as_it_is(tmp_path):
+    rows = [["a_b & 5 %", 12, 0.25], ["[x] \\~^{}$#", 3, None]]
+    reports.write_latex(tmp_path / "new" / "table.tex", ["class", "pixels", "IoU"], rows)
+    assert (tmp_path / "new" / "table.tex").read_text().splitlines() == [
+        r"\begin{tabular}{lrr}",
+        r"class & pixels & IoU \\ \hline",
+        r"a\_b \& 5 \% & 12 & 0.250 \\",
+        r"{[}x] \textbackslash{}\textasciitilde{}\textasciicircum{}\{\}\$\# & 3 & - \\",
+        r"\end{tabular}",
+    ]
+
+
 def test_a_figure_is_there_for_screen_and_for_paper(tmp_path):
     figure = Figure()
     figure.add_subplot()

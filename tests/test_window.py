@@ -194,6 +194,12 @@ def test_the_explorer_opens_answers_and_closes(backend, screen, tmp_path):
         hand.gone("Elbow")
         hand.open("Embedding space")
         hand.until(has_third_cluster)
+        screen.do("key", "0")
+        hand.open("Groups")
+        keep(hand.until(has_crops), f"{backend}_groups")
+        screen.do("key", "Escape")
+        hand.gone("Groups")
+        hand.open("Embedding space")
         screen.do("windowsize", screen.window("Embedding space"), 640, 480)
         keep(hand.until(is_small), f"{backend}_small")
         screen.ask_to_close(screen.window("Embedding space"))
@@ -262,6 +268,11 @@ def has_red_box(picture):
 def has_thumbnails(picture):
     """Whether the dark squares of many segments show, as in a sheet."""
     return (picture == 60).all(axis=-1).sum() > 20_000
+
+
+def has_crops(picture):
+    """Whether the dark squares of some segments show, as in the overview of groups."""
+    return (picture == 60).all(axis=-1).sum() > 5000
 
 
 def has_curve(picture):

@@ -19,15 +19,14 @@ import eval_budget
 import eval_groups
 import eval_iou
 import eval_retrieval
+import eval_segmentation
 import eval_selection
 import pred_images
 import train_meta_nn
 from configuration import CONFIG, datasets
 from src import registry
 from src.embedding.table import read_table
-from src.evaluation.confusion import class_iou, confusion_matrix
 from src.MetaSeg import main as metaseg
-from src.store.arrays import read_prediction
 from src.store.paths import Results
 from tools.steps import run
 
@@ -58,17 +57,6 @@ def write_contact_sheet():
     Image.fromarray(np.vstack(rows)).save(PICTURES / "streets.jpg", quality=88)
 
 
-def validation_iou():
-    """IoU of each class in the predictions of `streets_val`; NaN where it does not occur."""
-    results = Results(IO_PATH, CONFIG.MODEL_NAME, CONFIG.VAL_DATASET.name)
-    classes = len(registry.find_class(CONFIG.TRAIN_DATASET).pred_mapping)
-    confusion = np.zeros((classes, classes), np.int64)
-    for index in results.indices("input"):
-        prediction = read_prediction(results.prediction(index), probabilities=False)
-        confusion += confusion_matrix(prediction.prediction, prediction.ground_truth, classes)
-    return class_iou(confusion)
-
-
 def main():
     """Run the stages, print the table."""
     start = time.perf_counter()
@@ -94,15 +82,16 @@ def main():
     features, on_map = (retrieved[space]["euclid"] for space in ("features", "stored"))
     spread = on_map["map_unknown_spread"]
     trusted = run(eval_iou.ex, "eval_iou.py", f"args.dataset={val}")
+    segmented = run(eval_segmentation.ex, "eval_segmentation.py")[val][CONFIG.MODEL_NAME]
+    classes = sum(name.startswith("iou_") and iou is not None for name, iou in segmented.items())
     shown = run(eval_selection.ex, "eval_selection.py")
     run(eval_groups.ex, "eval_groups.py")
     run(eval_budget.ex, "eval_budget.py")
     judged = run(eval_anomaly.ex, "eval_anomaly.py")
     best = max(judged, key=lambda score: judged[score]["average_precision"])
     part = shown["shown_unknown"] / shown["objects_unknown"]
-    iou = validation_iou()
     print(f"""
-Segmentation, mIoU over the {np.isfinite(iou).sum()} classes of {val}: {np.nanmean(iou):.3f}
+Segmentation, mIoU over the {classes} classes of {val}: {segmented["miou"]:.3f}
 Meta network, R^2 of the predicted IoU on {val}:    {fitted["r2"]:.3f}
   of segments of 16 x 16 pixels and more:               {fitted["r2_large"]:.3f}
 Out of distribution, AUROC of the suspicion, {SUSPICION}

@@ -6,7 +6,6 @@ from a table to (S,) predictions, which are IoUs or probabilities of IoU = 0.
 """
 
 import inspect
-import re
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
@@ -312,7 +311,7 @@ def _latex(scores):
     lines = [r"\begin{tabular}{lllrr}", r"task & model & figure & training & validation \\ \hline"]
     for score in scores:
         figure = score.figure.replace("R^2", "$R^2$")
-        model = re.sub(r"([&%$#_])", r"\\\1", score.model)
+        model = reports.latex(score.model)
         sides = (rf"${mean:.3f} \pm {std:.3f}$" for mean, std in score.statistics().values())
         lines.append(" & ".join([score.task, model, figure, *sides]) + r" \\")
     return "\n".join([*lines, r"\end{tabular}", ""])

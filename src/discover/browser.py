@@ -1,6 +1,6 @@
 """The explorer in web browsers: a viewer's figures are tabs of one page, by matplotlib's WebAgg.
 
-Every page that is opened has an explorer of its own; the table and the tags are everybody's.
+Every page that is opened has an explorer of its own; the table, tags and groups are everybody's.
 
 What is protected: only this computer is listened to unless an address says otherwise; every path
 begins with a secret of this run, so that neither other users of the computer nor foreign web pages
@@ -192,13 +192,13 @@ class Viewers:
     def _new(self):
         viewer = Viewer(self.make)
         self._by_key[viewer.key] = viewer
-        viewer.explorer.tags_kept = partial(self._share_tags, viewer)
+        viewer.explorer.keeping.kept = partial(self._share, viewer)
         return viewer
 
-    def _share_tags(self, giver, entries):
+    def _share(self, giver, **what):
         for viewer in self._by_key.values():
             if viewer is not giver:
-                viewer.explorer.take_tags(entries)
+                viewer.explorer.keeping.take(**what)
 
     def leave(self, viewer):
         """Close the figures of one who is gone for good."""

@@ -2,6 +2,7 @@
 
 from src.discover import state
 
+UNDOING = "ctrl+z"  # however Ctrl is called on a keyboard
 COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or button; what it does
     ("hover", {}, "thumbnail and facts of the segment"),
     ("left click, 1", {"1": 1}, "the full image, the segment in a red box; in a sheet only 1 does"),
@@ -34,6 +35,8 @@ COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or butt
     ("q", {"q": "copy_path"}, "copy the path of the segment's picture"),
     ("Ctrl or s + left / middle", {}, "the same picture saved to disk"),
     ("t + left click", {}, "only the segment's crop saved to disk"),
+    ("/", {"/": "asking.words"}, "words: the objects that look most like them"),
+    (".", {".": "asking.picture"}, "a picture from outside: the objects that look most like it"),
     ("m", {"m": "next_metric"}, "next distance metric: euclid, cos"),
     ("f", {"f": "next_space"}, "find neighbours in the reduced or in the full feature space"),
     (
@@ -57,14 +60,23 @@ COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or butt
         "filter a group out, or in again; right or Shift: this one only; Ctrl or s: select it",
     ),
     ("slider", {}, "range of predicted IoU, or of the suspicion or novelty"),
-    ("r", {"r": "reset_filters"}, "all filters off"),
+    (
+        "=",
+        {"=": "joining.toggle"},
+        "near duplicates as one point with their number, or apart again",
+    ),
+    ("r", {"r": "filtering.reset"}, "all filters off"),
     ("d", {"d": "toggle_density"}, "density behind the points, on or off"),
     (
         "c",
-        {"c": "ask_clusters"},
+        {"c": "clustering.ask"},
         "cluster: asks for the number; `8 map`: in the map's plane; `elbow`: a curve",
     ),
-    ("#", {"#": "next_algorithm"}, "next algorithm: k-means, spectral, agglomerative (Ward)"),
+    (
+        "#",
+        {"#": "clustering.next_algorithm"},
+        "next algorithm: k-means, spectral, agglomerative (Ward)",
+    ),
     (
         "l, then draw",
         {"l": "selecting.next_tool"},
@@ -78,10 +90,14 @@ COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or butt
         "more like those selected; in their sheet, accept what is ticked and go on",
     ),
     ("Tab", {"tab": "next_order"}, "sort a sheet by suspicion, novelty, picture, size"),
-    ("n", {"n": "ask_tag"}, "name the selection: a tag, kept for the next time"),
-    ("e", {"e": "export_selection"}, "export the selection: COCO, Label Studio, CSV, crops"),
-    ("u", {"u": "undo"}, "undo the last colouring, clustering, selection, filter, tag"),
-    ("?, F1", {"?": "toggle_help", "f1": "toggle_help"}, "these commands, on or off"),
+    ("n", {"n": "selecting.ask_name"}, "name the selection: a tag, kept for the next time"),
+    ("e", {"e": "selecting.export"}, "export the selection: COCO, Label Studio, CSV, crops"),
+    (
+        "u, Ctrl+z",
+        {"u": "undo", UNDOING: "undo"},
+        "undo the last colouring, clustering, selection, filter, tag",
+    ),
+    ("?, F1", {"?": "helping.toggle", "f1": "helping.toggle"}, "these commands, on or off"),
     (
         "Escape",
         {"escape": "escape"},
@@ -90,4 +106,3 @@ COMMANDS = (  # what to press; key -> method of Explorer, way to colour, or butt
 )
 KEYS = {key: method for _, keys, _ in COMMANDS for key, method in keys.items()}
 KEY_OF = {method: key for key, method in reversed(KEYS.items())}  # the first one
-HELP = "\n".join(f"{press:<27}{does}" for press, _, does in COMMANDS)

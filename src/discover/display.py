@@ -144,7 +144,7 @@ def show_explorer(make):
 
 
 def write_pictures(log, explorer, path, segment=None):
-    """Write the map, and beside it the neighbours and overview of a segment, those of the query.
+    """Write the map, and beside it neighbours and overview of a segment, those of the first Query.
 
     The suffix of the path names the format; `segment` is a row. A SettingError names what cannot be
     written.
@@ -153,7 +153,7 @@ def write_pictures(log, explorer, path, segment=None):
     if segment is not None:
         todo.append((explorer.save_neighbours, (segment,), f"_neighbours_{segment}"))
         todo.append((explorer.save_overview, (segment,), f"_overview_{segment}"))
-    if explorer.query is not None:
+    if explorer.asking.has_shown():
         todo.append((explorer.save_neighbours, (OUTSIDE,), "_query"))
     for save, row, what in todo:
         place = path.with_name(f"{path.stem}{what}{path.suffix}")

@@ -7,7 +7,7 @@ import numpy as np
 
 from src import pictures
 from src.discover import state
-from src.discover.commands import KEY_OF, KEYS
+from src.discover.commands import KEY_OF, KEYS, UNDOING
 from src.discover.glances import Glances
 from src.discover.segments import GLANCE_PX, UNREADABLE
 from src.discover.views import NEIGHBOURS
@@ -82,8 +82,11 @@ class Events:
         if row is None:
             view.status.set_text(self._use(view))
         else:
-            distance = None if view is self.explorer.map else view.distance_of(row)
-            more = "" if distance is None else f"  ·  distance {distance:.4g}"
+            if view is self.explorer.map:
+                more = self.explorer.joining.told(row)
+            else:
+                distance = view.distance_of(row)
+                more = "" if distance is None else f"  ·  distance {distance:.4g}"
             view.show_facts(self.explorer.describe(row) + more, self.explorer.path_of(row))
             if view is self.explorer.map or view.wants_tip():
                 self._show_tip(view, row)
@@ -152,8 +155,8 @@ class Events:
         self.look(view)
         held = self.held | set(event.modifiers)
         kind, what = self._target(view)
-        if what != "toggle_help":
-            self.explorer.hide_help()
+        if what != "helping.toggle":
+            self.explorer.helping.hide()
         if view is self.explorer.map and event.button == 1 and self._grabs(event):
             return
         if kind == "command":
@@ -161,7 +164,7 @@ class Events:
         elif kind == "entry" and held & SAVING:
             self.explorer.selecting.select_group(what)
         elif kind == "entry":
-            self.explorer.filter_group(what, alone=event.button == 3 or "shift" in held)
+            self.explorer.filtering.toggle(what, alone=event.button == 3 or "shift" in held)
         elif event.dblclick:
             return  # the second half of a double click
         elif self._is_toolbars(view):
@@ -277,12 +280,12 @@ class Events:
         return np.array(corners)
 
     def _on_slider(self, way, value):
-        self.explorer.filter_range(way, *map(float, value), goes_on=self._sliding)
+        self.explorer.filtering.limit(way, *map(float, value), goes_on=self._sliding)
         self._sliding = True
 
     def _on_scroll(self, view, event):
         self._use_window(view)
-        self.explorer.hide_help()
+        self.explorer.helping.hide()
         step = 1 if event.step > 0 else -1
         if view is self.explorer.map and view.panel.contains(event.x, event.y):
             view.panel.scroll(-LEGEND_STEP * step)
@@ -320,15 +323,24 @@ class Events:
         if explorer.is_working:
             self._stopped = self._stopped or key == "escape"
             return
+        with_control = bool(CONTROL & set(name.split("+")[:-1]))
+        if with_control and key == "z":
+            key = UNDOING
+        elif with_control and key.isascii() and key.isalnum():
+            return  # other signs may be typed so: AltGr is Ctrl with Alt on some keyboards
+        elif len(name) == 1:
+            key = name  # Caps Lock changes what is typed
         if explorer.question is not None:
-            explorer.answer(name if len(name) == 1 else key)
-        elif explorer.here in explorer.grouping.views and explorer.grouping.press(
-            name if len(name) == 1 else key
-        ):
+            explorer.answer(key)
+        elif explorer.here in explorer.grouping.views and explorer.grouping.press(key):
             return
-        elif key in KEYS and not CONTROL & set(name.split("+")[:-1]):
-            if KEYS[key] not in ("toggle_help", "escape"):
-                explorer.hide_help()
+        elif key == UNDOING or not with_control:
+            self._press_command(key.lower())
+
+    def _press_command(self, key):
+        if key in KEYS:
+            if KEYS[key] not in ("helping.toggle", "escape"):
+                self.explorer.helping.hide()
             self._do(KEYS[key])
 
     def _do(self, command):
@@ -351,6 +363,8 @@ class Events:
     def _on_resize(self, view, event):
         view.tip.set_visible(False)
         view.place()
+        if view is self.explorer.helping.view:
+            self.explorer.helping.show()
         if view is self.explorer.map:
             self.explorer.show_panel()
             view.keep_home()

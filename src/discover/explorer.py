@@ -1,40 +1,36 @@
 """The explorer: its commands and what they change; numbers and pictures are made elsewhere."""
 
-from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
 from src.discover import figures, state
-from src.discover.commands import HELP
+from src.discover.asking import Asking
+from src.discover.clustering import Clustering
 from src.discover.display import NO_WINDOWS, picture_figure
 from src.discover.events import Events
-from src.discover.export import export_segments
+from src.discover.filtering import Filtering
 from src.discover.grouping import Grouping
+from src.discover.helping import Helping
+from src.discover.joining import Joining
+from src.discover.keeping import Keeping
 from src.discover.open_windows import OpenWindows
-from src.discover.panel import counted, panel_content, printable, short
-from src.discover.questions import Question
-from src.discover.segments import NO_TAG
+from src.discover.panel import counted, panel_content, printable
+from src.discover.questions import ASKED_ALREADY, Question
 from src.discover.selecting import Selecting
 from src.discover.sheets import Sheets
-from src.discover.views import NEIGHBOURS, OUTSIDE, MapView, SheetView
+from src.discover.views import NEIGHBOURS, MapView, SheetView
 from src.embedding import space as embedding_space
-from src.errors import RunError
 from src.store.reports import one_line
-from src.store.tags import change_tags, is_text, read_tags
 
 MAP_SIZE_IN = SHEET_SIZE_IN = (12.0, 8.0)
 DENSITY_GRID = 200  # cells a side
 DENSITY_BANDWIDTH = 0.4  # of Scott's, which is meant for a single heap
-MAX_ELBOW_CLUSTERS = 20
 SLOW_POINTS = 300_000  # of a map whose density and colours are announced
 HISTORY = 100  # steps back
-ON_MAP = "map"  # behind a number of clusters: where they are looked for
 SPACES = ("reduced", "full")
-ASKED_ALREADY = "the question that is asked comes first: Enter or Escape ends it"
 
 
 class Explorer:
@@ -46,10 +42,11 @@ class Explorer:
         N >= 1 of them.
     out_dir : path
         Folder for what is saved by mouse or exported.
-    tags_path : path, optional
-        File that keeps the tags; None: they are forgotten at the end.
-    query : Query, optional
-        A picture from outside, to mark on the map and to show with its neighbours.
+    table_path : path, optional
+        The table's file, beside which tags and groups are kept; None: they are forgotten at the
+        end.
+    queries : Queries, optional
+        What embeds words and pictures that are asked for; None: nothing does.
     metric : {"euclid", "cos"}
     n_neighbours : int
         Neighbours shown at first.
@@ -71,8 +68,8 @@ class Explorer:
         segments,
         out_dir,
         *,
-        tags_path=None,
-        query=None,
+        table_path=None,
+        queries=None,
         metric="euclid",
         n_neighbours=24,
         seed=0,
@@ -83,18 +80,18 @@ class Explorer:
         if metric not in embedding_space.METRICS:
             raise ValueError(f"`metric` must be one of {embedding_space.METRICS}, got {metric!r}")
         self.segments, self.table, self.out_dir = segments, segments.table, Path(out_dir)
-        self.tags_path, self.query = tags_path, query
+        self.keeping = Keeping(self, table_path)
         self.metric, self.seed, self.space = metric, seed, SPACES[0]
-        self.algorithm = embedding_space.ALGORITHMS[0]
         self.n_neighbours = max(1, min(n_neighbours, len(segments) - 1))
         self.question = None  # while one is asked
         self.sheets, self.selecting, self.grouping = Sheets(self), Selecting(self), Grouping(self)
+        self.asking, self.joining = Asking(self, queries), Joining(self)
+        self.filtering, self.clustering = Filtering(self), Clustering(self)
         self.is_working = False  # on something that takes its time
         self.close_figure, self.new_figure = windows.close, windows.new
-        self._copy_text, self._hand_out = windows.copy, windows.hand_out
-        self.tags_kept = lambda entries: None  # is told what the file with the tags has now
+        self._copy_text, self.hand_out = windows.copy, windows.hand_out
         self.windows = OpenWindows(self)
-        self._helped = None  # window that shows the commands
+        self.helping = Helping(self)
         self._history = []  # (state before, what changed it)
         self.state = self._first_state()
         self.map = MapView(
@@ -109,28 +106,14 @@ class Explorer:
         self._show_state()
         self.map.keep_home()
         self.say("? shows all commands")
-        if query is not None:
-            self.map.mark(query.plot_embeddings, query.name)
-            self.show_neighbours(OUTSIDE)
+        if self.keeping.told:
+            self.say(self.keeping.told)
 
     def _first_state(self):
         none = np.zeros(len(self.segments), bool)
         way = state.BY_TRUTH if self.segments.has_truth() else state.BY_PREDICTION
         tags = np.zeros(len(self.segments), np.int64)
-        first = state.State(way, none, tags, rejected=none)
-        return self._with_tags(first, read_tags(self.tags_path) if self.tags_path else [])
-
-    def _with_tags(self, of_state, entries):
-        """A State with the tags of a file, and no others; those of no segment here are left out."""
-        rows = defaultdict(list)
-        for *key, tag in entries:
-            if tuple(key) in self.segments.row_of:
-                rows[tag].append(self.segments.row_of[tuple(key)])
-        tags = np.zeros(len(self.segments), np.int64)
-        of_state = replace(of_state, tags=tags)
-        for tag in rows:
-            of_state = state.tagged(of_state, rows[tag], tag)
-        return of_state
+        return self.keeping.first(state.State(way, none, tags, rejected=none))
 
     def _map_title(self):
         names = ", ".join(map(one_line, dict.fromkeys(self.table["dataset"])))
@@ -147,7 +130,7 @@ class Explorer:
         self.show_panel()
 
     def save_neighbours(self, row, path):
-        """Write a sheet of nearest neighbours as a picture; OUTSIDE: those of the query."""
+        """Write a sheet of nearest neighbours as a picture; OUTSIDE: those of the first Query."""
         sheet = SheetView(picture_figure(SHEET_SIZE_IN, ""), NEIGHBOURS)
         sheet.query = row
         self.sheets.fill(sheet)
@@ -169,8 +152,8 @@ class Explorer:
     # pictures in windows
 
     def show_neighbours(self, row, sheet=None):
-        """Show nearest neighbours, in their window or in the one given; OUTSIDE: of the query."""
-        if len(self.segments) == 1 and row != OUTSIDE:
+        """Show nearest neighbours, in their window or in the one given; below 0: of a Query."""
+        if len(self.segments) == 1 and row >= 0:
             self.say("this is the only segment: it has no neighbours")
             return
         if sheet is None or sheet.kind != NEIGHBOURS:
@@ -181,7 +164,8 @@ class Explorer:
         self.sheets.fill(sheet)
         self.windows.present(sheet.figure)
         count = counted(self.n_neighbours, "nearest neighbour")
-        self.say(f"{count} ({self.metric}, {self.space} space)")
+        space, metric = self.sheets.how(row)
+        self.say(f"{count} ({metric}, {space} space)")
 
     def go_back(self):
         """Go back to the neighbours that this window has shown before."""
@@ -231,7 +215,7 @@ class Explorer:
             self.say(f"no segment has a {way}, so there is nothing to colour by")
             return
         if way == state.BY_CLUSTER and self.state.clusters is None:
-            self.ask_clusters()
+            self.clustering.ask()
             return
         if way != self.state.colouring:
             self.map.panel.first = 0
@@ -244,60 +228,7 @@ class Explorer:
         self.map.redraw()
         self.events.look(self.map)
 
-    # filters
-
-    def filter_group(self, name, alone=False):
-        """Filter one group of the present colouring out, or in again; `alone`: all others instead.
-
-        It is called by its name in the legend.
-        """
-        way = self.state.colouring
-        if alone:
-            hidden = state.only(self.state.hidden, way, name, self.groups().names)
-        else:
-            hidden = state.toggled(self.state.hidden, way, name)
-        self.change("filter", hidden=hidden)
-        self._say_filters()
-
-    def filter_range(self, way, low, high, goes_on=False):
-        """Filter out what has a number outside a range, `way` being that of its Scale.
-
-        `goes_on`: part of the same movement as the last change, and with it one step back.
-        """
-        what = f"filter by {way}"
-        if goes_on and self._history and self._history[-1][1] == what:
-            self.state = self._history.pop()[0]
-        at_end = np.isclose((low, high), self.segments.scales[way].extent)  # no limit there
-        wanted = (-np.inf if at_end[0] else float(low), np.inf if at_end[1] else float(high))
-        others = {other: its for other, its in self.state.ranges.items() if other != way}
-        self.change(what, ranges=others if at_end.all() else others | {way: wanted})
-        self._say_filters()
-
-    def reset_filters(self):
-        """Take all filters off."""
-        if self.state.filtered():
-            self.change("filter", hidden=frozenset(), ranges={})
-        self.say("no filters")
-
-    def _say_filters(self):
-        out = [told for way in state.WAYS if (told := self._filtered_out(way))]
-        for way, ends in self.state.ranges.items():
-            scale = self.segments.scales[way]
-            low, high = map(scale.text, np.clip(ends, *scale.extent))
-            out.append(f"only {way} from {low} to {high}")
-        self.say("; ".join(out) or "no filters")
-
-    def _filtered_out(self, way):
-        """In words which groups of one way are filtered out; empty where none is."""
-        hidden = sorted(name for its_way, name in self.state.hidden if its_way == way)
-        if not hidden:
-            return ""
-        shown = [name for name in self.groups(way).names if name not in hidden]
-        if len(shown) == 1 < len(hidden):
-            return f"only {shown[0]}"
-        return f"filtered out: {way}: {', '.join(hidden)}"
-
-    # neighbours, density, clusters
+    # neighbours, density
 
     def next_metric(self):
         """Go to the next distance metric; open sheets are searched anew."""
@@ -344,140 +275,7 @@ class Explorer:
         self.show_panel()
         self.say("density on")
 
-    def next_algorithm(self):
-        """Go to the next clustering algorithm."""
-        self.algorithm = _next(embedding_space.ALGORITHMS, self.algorithm)
-        self.say(f"clustering algorithm: {self.algorithm}")
-
-    def ask_clusters(self):
-        """Ask in the window for the number of clusters."""
-        hint = " or `elbow`" if self.algorithm == "k-means" else ""
-        hint = f"a whole number from 1 to {len(self.segments):,}{hint}; `8 {ON_MAP}`: in its plane"
-        self._ask(f"Number of clusters ({self.algorithm})", hint, self._take_clusters)
-
-    def _ask(self, prompt, hint, take):
-        if self.question is None:
-            self.question = Question(self.here, prompt, hint, take)
-        else:
-            self.say(ASKED_ALREADY)
-
-    def _take_clusters(self, answer):
-        if answer == "elbow":
-            return self._show_elbow() if self.algorithm == "k-means" else "`elbow` needs k-means"
-        number, *place = answer.split() or [""]
-        is_number = number.isdecimal() and 1 <= int(number) <= len(self.segments)
-        if not is_number or place not in ([], [ON_MAP]):
-            return f"{answer!r} is not a number of clusters"
-        try:
-            with self.working(f"clustering with {self.algorithm} ..."):
-                points = self.map.points if place else self._reduced
-                clusters = embedding_space.cluster(points, self.algorithm, int(number), self.seed)
-        except ValueError as error:  # too many points for the algorithm
-            return str(error)
-        hidden = frozenset(pair for pair in self.state.hidden if pair[0] != state.BY_CLUSTER)
-        self.change("clustering", colouring=state.BY_CLUSTER, clusters=clusters, hidden=hidden)
-        where = f"on the {ON_MAP}" if place else f"in {self._reduced.shape[1]} principal components"
-        self.say(f"{counted(clusters.max() + 1, 'cluster')} by {self.algorithm} {where}")
-        return None
-
-    @cached_property
-    def _reduced(self):
-        """Where clusters are looked for: on a map of two dimensions some fall together."""
-        columns = embedding_space.MAX_PCA_COLUMNS
-        return embedding_space.principal_columns(self.table["embeddings"], columns, self.seed)
-
-    def _show_elbow(self):
-        counts = np.arange(1, min(MAX_ELBOW_CLUSTERS, len(self.segments)) + 1)
-        with self.working("drawing the elbow curve ..."):
-            inertias = embedding_space.elbow(self._reduced, counts, self.seed)
-        if self.question.copy is not None:
-            self.close_figure(self.question.copy)
-        self.question.copy = figures.draw_elbow(self.new_figure, counts, inertias)
-        self.events.connect_picture(self.question.copy)
-        self.windows.present(self.question.copy)
-        return ""
-
-    # tags, export
-
-    def ask_tag(self):
-        """Ask in the window for a tag for the selected segments."""
-        if not self.selecting.any_chosen():
-            return
-        rows = np.flatnonzero(self.selecting.chosen())
-        known = short(", ".join(map(one_line, self.state.tag_names)), 60)
-        hint = (f"so far: {known}; " if known else "") + "nothing typed: take the tag away"
-        prompt = f"Tag of {counted(len(rows), 'selected object')}"
-        self._ask(prompt, hint, partial(self._take_tag, rows))
-
-    def _take_tag(self, rows, answer):
-        if answer == NO_TAG:
-            return f"{NO_TAG!r} stands for none; choose another name"
-        if not is_text(answer):
-            return f"{answer!r} has a sign that UTF-8 lacks; choose another name"
-        before = self.state
-        self.change("tag", **vars(state.tagged(self.state, rows, answer)))
-        told = f"tagged {len(rows):,} as {answer!r}"
-        self.say(told if answer else f"took {counted(len(rows), 'tag')} away")
-        self._keep_tags(before)
-        return None
-
-    def _keep_tags(self, before):
-        """Write the tags that are others than in the State before, and take in those of others."""
-        if self.tags_path is None:
-            return
-        rows = np.flatnonzero(state.tags_of(before) != state.tags_of(self.state))
-        changes = zip(self.segments.tag_keys(rows), map(self.tag_of, rows), strict=True)
-        try:
-            entries = change_tags(self.tags_path, dict(changes))
-        except (OSError, RunError) as error:
-            self.say(f"the tags cannot be kept: {error}")
-            return
-        self.take_tags(entries)
-        self.tags_kept(entries)
-
-    def take_tags(self, entries):
-        """Show the tags of a file, see `tags.read_tags`; `undo` does not take those of others away.
-
-        A segment that is not in it has none.
-        """
-        theirs = state.tags_of(self._with_tags(self.state, entries))
-        rows = np.flatnonzero(theirs != state.tags_of(self.state))
-        if not len(rows):
-            return
-        states = [one for one, _ in self._history] + [self.state]
-        new = {id(one.tags): one for one in states}  # many states have one array of tags
-        new = {key: state.retagged(one, rows, theirs[rows]) for key, one in new.items()}
-
-        def caught_up(one):
-            its = new[id(one.tags)]
-            return replace(one, tags=its.tags, tag_names=its.tag_names)
-
-        self._history = [(caught_up(one), what) for one, what in self._history]
-        before, self.state = self.state, caught_up(self.state)
-        if state.BY_TAG in (self.state.colouring, *(way for way, _ in self.state.hidden)):
-            self._show_state(before)
-            return
-        for sheet in self.sheets.views:  # the map looks the same
-            self.sheets.fill(sheet)
-        self.events.look(self.map)
-
-    def export_selection(self):
-        """Write the selected segments for other tools, and hand them to who looks from afar."""
-        if not self.selecting.any_chosen():
-            return
-        rows = np.flatnonzero(self.selecting.chosen())
-        tags = {int(row): self.tag_of(row) for row in rows if self.state.tags[row]}
-        with self.working("exporting ..."):
-            try:
-                how = self.out_dir, self.announce
-                folder, told = export_segments(self.segments, rows, tags, *how)
-            except (OSError, RunError) as error:
-                told = f"cannot export: {error}"
-            else:
-                self._hand_out(folder)
-        self.say(told)
-
-    # back, help
+    # back, questions
 
     def undo(self):
         """Undo the last colouring, clustering, selection, filter or tag."""
@@ -490,14 +288,23 @@ class Explorer:
         undone, self.state = self.state, before
         self._show_state()
         self.say(f"undone: {what}")
-        if undone.tags is not before.tags:
-            self._keep_tags(undone)
+        self.keeping.keep(undone, what)
+
+    def ask(self, *question):
+        """Ask a Question in the window that was used last, unless something is asked already."""
+        if self.question is None:
+            self.question = Question(self.here, *question)
+        else:
+            self.say(ASKED_ALREADY)
 
     def answer(self, key):
         """Pass a typed key on to the question that is asked."""
         question, how = self.question, self.question.press(key)
         if how is not None:
-            self.question = None
+            if self.question is question:
+                self.question = None
+            else:  # what waits for its answer
+                self.question.show()
             if question.copy is not None:  # the elbow curve lies before what it was drawn for
                 figures.present(question.view.figure)
             self.events.look(question.view)
@@ -515,8 +322,8 @@ class Explorer:
 
     def _forget_view(self, view):
         self.here = self.map
-        if self._helped is view:
-            self._helped = None
+        if self.helping.view is view:
+            self.helping.view = None
         if self.question is not None and self.question.view is view:
             if self.question.copy is not None:
                 figures.show_question(self.question.copy, "")
@@ -530,25 +337,9 @@ class Explorer:
         if view.banner.get_visible() and not is_copied:
             figures.present(view.figure)
 
-    def toggle_help(self):
-        """Show all commands, or hide them."""
-        if self.question is not None:
-            self.say(ASKED_ALREADY)
-        elif not self.hide_help():
-            self._helped = self.here
-            self.here.show_banner(HELP)
-
-    def hide_help(self):
-        """Hide the commands; whether they were shown."""
-        view, self._helped = self._helped, None
-        if view is not None:
-            view.show_banner("")
-            self.events.look(view)
-        return view is not None
-
     def escape(self):
         """Hide the commands; close this window, but not the map; end or clear a selection there."""
-        if self.hide_help():
+        if self.helping.hide():
             return
         is_on_map = self.windows.picture is None and self.here is self.map
         if not (is_on_map and (self.selecting.stop() or self.selecting.clear())):
@@ -590,28 +381,41 @@ class Explorer:
 
     # showing what has changed
 
-    def change(self, what, **changes):
-        """Go to a new state; `what` names it for `undo`."""
+    def change(self, what, goes_on=False, **changes):
+        """Go to a new state; `what` names it for `undo`, where a step that goes on is one."""
+        if goes_on and self._history and self._history[-1][1] == what:
+            self.state = self._history.pop()[0]
         self._history = [*self._history[1 - HISTORY :], (self.state, what)]
         before, self.state = self.state, replace(self.state, **changes)
         with self.working("drawing ...", len(self.segments) > SLOW_POINTS):
             self._show_state(before)
 
+    def catch_up(self, way, caught_up):
+        """Bring what others have changed into the state, and into those that `undo` goes back to.
+
+        `caught_up` gives a State for one; the map shows it where colours or filters are by `way`.
+        """
+        history = [(caught_up(one), what) for one, what in self._history]
+        before, self.state, self._history = self.state, caught_up(self.state), history
+        if way in (before.colouring, *(its for its, _ in before.hidden)):
+            self._show_state(before)
+            return
+        for view in self.views()[1:]:
+            self.shows(view).follow(view, same_frames=False)
+        self.events.look(self.map)
+
     def _show_state(self, before=None):
         """Draw the map and panel; of the sheets, those whose frames or rows may be others."""
         groups = self.groups()
         kept = state.kept_rows(self.state, self.groups, self.segments.scales)
-        self.map.paint(groups, kept, self.state.selected & kept)
+        self.map.paint(groups, kept, self.state.selected & kept, self.joining.stands(kept))
         self.show_panel()
         same_frames = before is not None and all(
             getattr(before, name) is getattr(self.state, name)
             for name in ("colouring", "clusters", "tags")
         )
-        for sheet in self.sheets.views:
-            self.sheets.follow(sheet, same_frames)
-        if not same_frames:
-            for view in list(self.grouping.views):
-                self.grouping.fill(view)
+        for view in self.views()[1:]:
+            self.shows(view).follow(view, same_frames)
         self.events.look(self.map)
 
     def groups(self, way=None):
@@ -671,7 +475,7 @@ class Explorer:
             view.tell(
                 text,
                 f"metric: {self.metric}   neighbours: {self.n_neighbours} ({self.space})   "
-                f"clustering: {self.algorithm}   commands: ?",
+                f"clustering: {self.clustering.algorithm}   commands: ?",
             )
 
 

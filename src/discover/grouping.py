@@ -1,11 +1,15 @@
 """The overview of the groups in a window: a row each, to select, name, join and take apart."""
 
+from dataclasses import replace
+
 import numpy as np
 from matplotlib.patches import Rectangle
 
 from src import pictures
 from src.discover import state
+from src.discover.commands import KEYS
 from src.discover.display import PAPER
+from src.discover.overview import title_of
 from src.discover.panel import ACTIVE, FAINT, INK, MUTED, between_lines, counted
 from src.discover.quick import FillingImage, Words
 from src.discover.views import MARGIN, View
@@ -35,6 +39,7 @@ class GroupsView(View):
         self.title.set_fontsize(12)
         self.place()
         self.first = 0  # of the groups that show
+        self._boxes = []  # around the words of these
         self.rows = []  # of the table: for each group that shows, those whose crops show
 
     def place(self):
@@ -69,8 +74,17 @@ class GroupsView(View):
         self.rows = [crops[: self.columns] for _, _, crops in shown]
         self._write(0, HEAD / 2, order)
         self._write(self.width, HEAD / 2, HINT, horizontalalignment="right")
-        for place, (lines, colour, _) in enumerate(shown):
-            self._show(HEAD + place * ROW, lines, colour, self.first + place == active)
+        self._boxes = [
+            self._show(HEAD + place * ROW, lines, colour)
+            for place, (lines, colour, _) in enumerate(shown)
+        ]
+        self.mark(active)
+
+    def mark(self, active):
+        """Mark the group of a number, or with None none; `redraw` shows it."""
+        for place, box in enumerate(self._boxes, self.first):
+            ground, edge = (ACTIVE, "#7aa5dd") if place == active else (PAPER, FAINT)
+            box.set(facecolor=ground, edgecolor=edge)
 
     def show_crops(self, thumbnail_of):
         """Show the crops of the groups in `rows`; the function gives the picture of one, bytes."""
@@ -95,10 +109,9 @@ class GroupsView(View):
         x, y = x + left / self.width * room_x, y + (1 - (top + height) / self.height) * room_y
         axes.set_position((x, y, width / self.width * room_x, height / self.height * room_y))
 
-    def _show(self, top, lines, colour, is_active):
-        ground, edge = (ACTIVE, "#7aa5dd") if is_active else (PAPER, FAINT)
-        box = Rectangle((0, top), WORDS - 6, ROW - 4, facecolor=ground, edgecolor=edge, lw=0.8)
-        self.axes.add_patch(box)
+    def _show(self, top, lines, colour):
+        """Show the words of a group; gives the box around them."""
+        box = self.axes.add_patch(Rectangle((0, top), WORDS - 6, ROW - 4, lw=0.8))
         middle = top + 15
         self.axes.plot(
             12, middle, marker="o", markersize=8, color=np.array(colour) / 255, scalex=False,
@@ -110,6 +123,7 @@ class GroupsView(View):
                 24, middle + number * LINE, line, color=ink, fontweight=weight,
                 room=(WORDS - 34) / self.width * self.axes.get_position().width,
             )  # fmt: skip
+        return box
 
     def _write(self, x, y, text, room=None, **style):
         style = {"color": MUTED, "fontsize": 9, "verticalalignment": "center"} | style
@@ -146,20 +160,24 @@ class Grouping:
         self.explorer = explorer
         self.views = []  # the window, while it is open
         self.order = ORDERS[0]
-        self.active = None  # label of the group that is marked
         self.groups = []  # as they show
+        self._told = None  # clusters, tags and order that these are of
 
     def show(self):
         """Show an overview of groups that look alike, found without a given number."""
-        explorer = self.explorer
-        if explorer.state.clusters is None and not self._find():
+        explorer, before = self.explorer, self.explorer.state
+        are_new = explorer.here in self.views or before.clusters is None
+        if are_new and not self._find():
             return
+        explorer.colour_by(state.BY_CLUSTER)
         if not self.views:
             self.views = [GroupsView(explorer.new_figure(SIZE_IN, "Groups"))]
             explorer.events.connect(self.views[0])
         explorer.windows.present(self.views[0].figure)
         self.fill(self.views[0])
-        explorer.say(HINT)
+        explorer.say(f"{HINT}  ·  0 here: find them anew")
+        if are_new:
+            explorer.keeping.keep(before, "grouping")
 
     def _find(self):
         """Find groups and colour by them; whether that was not stopped."""
@@ -171,13 +189,22 @@ class Grouping:
         except StoppedError:
             explorer.say("no groups were found: stopped")
             return False
-        explorer.change("grouping", colouring=state.BY_CLUSTER, clusters=labels)
+        new = replace(state.grouped(explorer.state, labels), colouring=state.BY_CLUSTER)
+        explorer.change("grouping", **vars(new))
         return True
 
     def _announce(self, done, total):
         self.explorer.announce(f"finding groups: {done:,} of {total:,}   Escape: stop")
         if self.explorer.events.is_stopped():
             raise StoppedError
+
+    def follow(self, view, same_frames):
+        """Show what has changed; `same_frames`: none of the groups or their tags has."""
+        if same_frames:
+            view.mark(self._place())
+            view.redraw()
+        else:
+            self.fill(view)
 
     def fill(self, view):
         """Show the groups as they are now."""
@@ -187,13 +214,16 @@ class Grouping:
             explorer.forget(view.figure)
             return
         segments = explorer.segments
-        self.groups = segments.describe_groups(chosen.clusters, state.tags_of(chosen), self.order)
+        told = chosen.clusters, chosen.tags, self.order
+        if self._told is None or any(a is not b for a, b in zip(told, self._told, strict=True)):
+            tags, self._told = state.tags_of(chosen), told
+            self.groups = segments.describe_groups(chosen.clusters, tags, self.order)
         colours = segments.groups(state.BY_CLUSTER, chosen)
         rows = [
             (self._lines(group), colours.colours[colours.codes[group.medoid]], group.typical)
             for group in self.groups
         ]
-        found = [group for group in self.groups if group.label != NOISE]
+        found = [group for group in self.groups if group.label >= 0]
         named = sum(bool(group.tag) for group in found)
         title = f"{counted(len(found), 'group')} of {counted(len(segments), 'object')}"
         order = f"{IN_WORDS[self.order]} (Tab)"
@@ -206,18 +236,22 @@ class Grouping:
         numbers = [f"suspicion {scales[state.BY_SUSPICION].text(group.suspicion)}"]
         if group.novelty is not None:
             numbers.append(f"novelty {scales[state.BY_NOVELTY].text(group.novelty)}")
-        name = "in no group" if group.label == NOISE else f"group {group.label + 1}"
         return [
-            f"{group.tag}  ({name})" if group.tag else name,
+            title_of(group),
             f"{counted(len(group.rows), 'object')} in {counted(group.n_images, 'image')}",
             " · ".join(numbers),
             f"pred. {group.predicted}" + (f", true {group.true}" if group.true else ""),
         ]
 
     def _place(self):
-        """Which of the groups is active; None where none is."""
-        labels = [group.label for group in self.groups]
-        return labels.index(self.active) if self.active in labels else None
+        """Which of the groups is active: the one that is selected, and nothing else; or None."""
+        chosen, kept = self.explorer.selecting.chosen(), self.explorer.map.kept
+        count = np.count_nonzero(chosen)
+        for place, group in enumerate(self.groups):
+            rows = group.rows[kept[group.rows]]
+            if len(rows) == count > 0 and chosen[rows].all():
+                return place
+        return None
 
     def turn_page(self, view, by):
         """Show other groups."""
@@ -235,27 +269,44 @@ class Grouping:
 
     def click(self, number, joins):
         """Select a group; or join it to the one that is active."""
-        group = self.groups[number]
-        if joins and self.active is not None and NOISE not in (group.label, self.active):
-            self._move(group.rows, self.active, "joining")
-        else:
+        place, group = self._place(), self.groups[number]
+        if not joins or place in (None, number):
             self._activate(group)
+        elif min(group.label, self.groups[place].label) < 0:
+            self.explorer.say("only groups can be joined; others are named by l on the map, then n")
+        else:
+            self._join(group, self.groups[place])
 
     def _activate(self, group):
-        explorer, mask = self.explorer, np.zeros(len(self.explorer.segments), bool)
-        mask[group.rows] = True
-        self.active = group.label
-        explorer.selecting.select(mask)
+        explorer = self.explorer
+        explorer.selecting.select(self._mask(group.rows))
         for view in self.views:
             explorer.windows.present(view.figure)  # the selection's sheet opens behind it
             explorer.here = view
-            self.fill(view)
-        explorer.say("type a name for it, Enter; v: its sheet")
+        explorer.say("type its name, Enter; one that begins with u: Space first")
 
-    def _move(self, rows, label, what):
-        clusters = self.explorer.state.clusters.copy()
+    def _mask(self, rows):
+        mask = np.zeros(len(self.explorer.segments), bool)
+        mask[rows] = True
+        return mask & self.explorer.map.kept
+
+    def _join(self, group, other):
+        """Make a group a part of another; both are selected then."""
+        selected = self._mask(np.union1d(group.rows, other.rows))
+        told = f"joined {counted(len(group.rows), 'object')} to {title_of(other)}"
+        self._regroup(group.rows, other.label, "joining", told, selected)
+
+    def _take_apart(self, group):
+        told = f"{title_of(group)} is no group any more"
+        self._regroup(group.rows, NOISE, "taking a group apart", told, self._mask([]))
+
+    def _regroup(self, rows, label, what, told, selected):
+        before = self.explorer.state
+        clusters = before.clusters.copy()
         clusters[rows] = label
-        self.explorer.change(what, clusters=clusters)
+        self.explorer.change(what, clusters=clusters, selected=selected)
+        self.explorer.say(told)
+        self.explorer.keeping.keep(before, what)
 
     def press(self, key):
         """Take a key while a group is active; whether it was for this window."""
@@ -263,21 +314,25 @@ class Grouping:
         if place is None:
             return False
         group = self.groups[place]
-        if key in ("delete", "backspace") and group.label != NOISE:
-            self.active = None
-            self._move(group.rows, NOISE, "taking a group apart")
+        if key in ("delete", "backspace") and group.label >= 0:
+            self._take_apart(group)
         elif key in ("up", "down"):
-            step = 1 if key == "down" else -1
-            self._activate(self.groups[min(max(place + step, 0), len(self.groups) - 1)])
+            self._step(place, 1 if key == "down" else -1)
         elif key == "escape":
-            self.active = None
             self.explorer.selecting.clear()
-            for view in self.views:
-                self.fill(view)
-        elif len(key) == 1 and key.isprintable() and key != " ":
-            self.explorer.ask_tag()
-            if self.explorer.question is not None:
+        elif len(key) == 1 and key.isprintable() and KEYS.get(key) != "undo":
+            self.explorer.selecting.ask_name()
+            if self.explorer.question is not None and key != " ":
                 self.explorer.answer(key)
         else:
             return False
         return True
+
+    def _step(self, place, by):
+        """Make the group above or below the active one, and let it show."""
+        place = min(max(place + by, 0), len(self.groups) - 1)
+        for view in self.views:
+            if not view.first <= place < view.first + view.fitting:
+                view.first = place if by < 0 else place + 1 - view.fitting
+                self.fill(view)
+        self._activate(self.groups[place])

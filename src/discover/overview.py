@@ -10,6 +10,7 @@ from src.discover.display import PAPER, picture_figure
 from src.discover.figures import save_figure
 from src.discover.panel import INK, MUTED, counted
 from src.discover.quick import FillingImage, Words
+from src.discover.segments import group_name
 from src.embedding.groups import NOISE, TYPICAL, find_groups
 from src.progress import progress
 from src.store import exports
@@ -40,7 +41,7 @@ def write_overview(log, segments, table_path, folder, seed, order):
     Raises
     ------
     SettingError, WriteError
-        The file with the tags is broken; the disk takes no file.
+        The file with the tags, or with the groups, is broken; the disk takes no file.
     """
     with progress(total=len(segments), desc="finding groups", unit="object") as bar:
         labels = find_groups(
@@ -94,8 +95,8 @@ def _record(segments, group):
 
 
 def title_of(group):
-    """What a group is called: its number from 1, as the legend has it, and its tag."""
-    name = "in no group" if group.label == NOISE else f"group {group.label + 1}"
+    """What a group is called: as in the legend, and its tag."""
+    name = group_name(group.label)
     return f"{group.tag} ({name})" if group.tag else name
 
 

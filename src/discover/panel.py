@@ -29,14 +29,15 @@ TOOL_CHIPS = (  # label, command
     ("select", "selecting.next_tool"),
     ("all shown", "selecting.select_all"),
     ("more like", "selecting.more_like_these"),
-    ("tag…", "ask_tag"),
-    ("export", "export_selection"),
+    ("words…", "asking.words"),
+    ("tag…", "selecting.ask_name"),
+    ("export", "selecting.export"),
     ("undo", "undo"),
     ("groups", "grouping.show"),
     ("density", "toggle_density"),
-    ("cluster…", "ask_clusters"),
-    ("show all", "reset_filters"),
-    ("help", "toggle_help"),
+    ("cluster…", "clustering.ask"),
+    ("show all", "filtering.reset"),
+    ("help", "helping.toggle"),
 )
 
 
@@ -111,9 +112,12 @@ def panel_content(chosen, groups, kept, tool, density, range_of):
     is_on = {
         "selecting.next_tool": tool,
         "toggle_density": density,
-        "reset_filters": chosen.filtered(),
+        "filtering.reset": chosen.filtered(),
     }
     shown = f"{_share(kept)} shown"
+    if chosen.sets is not None:
+        points = np.count_nonzero(np.bincount(chosen.sets[kept]))
+        shown += f" in {points:,} points"
     return Content(
         title="Segments" if way == state.ALL_BLUE else f"{way[0].upper()}{way[1:]}",
         entries=tuple(entries),

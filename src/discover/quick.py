@@ -13,14 +13,19 @@ from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.colors import to_rgb
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.image import AxesImage
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from PIL import Image
+from scipy.ndimage import maximum_filter
 
 from src.store.reports import drawable, fonts
 
 ASCENT = 0.76  # above the base line, of the font size
 MIDDLE, LINE = 0.37, 1.2  # where letters have their middle; from line to line
 KEPT_STAMPS = 4000
+HALO_PX = 2
+NUMBER_COLOUR = "#1f2430"
+NUMBER_PT, NUMBER_LETTERS = 8, 4  # size; width of the room that a number has, in letters' heights
 
 
 class Words(Text):
@@ -31,6 +36,7 @@ class Words(Text):
     """
 
     room = None  # as long as it is
+    halo = False  # white around the letters
 
     def __init__(self, *place_and_text, **style):
         super().__init__(*place_and_text, **{"family": fonts(), "parse_math": False, **style})
@@ -75,7 +81,8 @@ class Words(Text):
         }.get(self.get_verticalalignment(), y + last / 2 - MIDDLE * size_px)
         paths, context = _paths(self.get_fontproperties()), renderer.new_gc()
         for number, line in enumerate(lines):
-            image, left, below = _stamp(line, paths, round(size_px, 2), to_rgb(self.get_color()))
+            colour, halo = to_rgb(self.get_color()), HALO_PX * self.halo
+            image, left, below = _stamp(line, paths, round(size_px, 2), colour, halo)
             shift = {"left": 0.0, "right": 1.0}.get(self.get_horizontalalignment(), 0.5)
             x_px = round(x - shift * image.shape[1] + (left if shift == 0 else 0))
             y_px = round(first - number * LINE * size_px) - below
@@ -88,13 +95,18 @@ def _width(line, paths, size_px):
 
 
 @lru_cache(KEPT_STAMPS)
-def _stamp(line, paths, size_px, colour):
-    """A line as a picture (h, w, 4) uint8, lowest row first; pixels from its origin right, down."""
+def _stamp(line, paths, size_px, colour, halo):
+    """A line as a picture (h, w, 4) uint8, lowest row first; pixels from its origin right, down.
+
+    `halo` are pixels of white around it.
+    """
     mask, left, below, _ = _mask(line, paths, size_px)
+    mask = np.pad(mask, halo)
     image = np.empty((*mask.shape, 4), np.uint8)
-    image[..., :3] = np.rint(np.array(colour) * 255)
-    image[..., 3] = mask
-    return image[::-1], left, below
+    share = mask[..., None] / 255 if halo else 1
+    image[..., :3] = np.rint(255 * (1 - share * (1 - np.array(colour))))
+    image[..., 3] = maximum_filter(mask, 2 * halo + 1) if halo else mask
+    return image[::-1], left - halo, below + halo
 
 
 @lru_cache(KEPT_STAMPS)
@@ -126,6 +138,53 @@ def _font_of(line, paths, size_px):
         warnings.filterwarnings("ignore", "Glyph")
         font.set_text(line, 0.0)
     return font
+
+
+class Numbers(Artist):
+    """Numbers beside points: the largest first, and those that have room."""
+
+    def __init__(self, **style):
+        super().__init__()
+        self.set(**style)
+        self.points, self.values, self._gap_pt = np.empty((0, 2)), np.empty(0, int), 0.0
+        self._words = Words(
+            0, 0, "", fontsize=NUMBER_PT, fontweight="bold", verticalalignment="baseline",
+            color=NUMBER_COLOUR,
+            path_effects=[withStroke(linewidth=3, foreground="white")],
+        )  # fmt: skip
+        self._words.halo = True
+
+    def show(self, points, values, size_pt):
+        """Take points (n, 2) of the axes, their numbers (n,), and their size, all of them drawn."""
+        self.points, self.values, self._gap_pt = points, values, size_pt / 2
+
+    def draw(self, renderer):
+        """Draw them."""
+        if not self.get_visible() or not len(self.values):
+            return
+        self._words.set_figure(self.get_figure())
+        for (x, y), value in self._placed(renderer):
+            self._words.set(position=(x, y), text=f"{value:,}")
+            self._words.draw(renderer)
+
+    def _placed(self, renderer):
+        """Where a number begins, in pixels, and the number; no two in each other's way."""
+        gap, size = map(renderer.points_to_pixels, (self._gap_pt, NUMBER_PT))
+        places = self.axes.transData.transform(self.points) + 0.8 * gap
+        cell = np.array([NUMBER_LETTERS * size, LINE * size])  # the room of a number
+        lower, upper = self.axes.bbox.min, self.axes.bbox.max - cell
+        there = np.flatnonzero(((places > lower) & (places < upper)).all(axis=1))
+        there = there[np.argsort(-self.values[there], kind="stable")]
+        cells = np.floor((places[there] - lower) / cell).astype(int)
+        _, first = np.unique(cells, axis=0, return_index=True)
+        taken = {}
+        for k in np.sort(first):
+            (column, row), place = cells[k], places[there[k]]
+            around = [(column + i, row + j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+            others = [taken[its] for its in around if its in taken]
+            if not others or (np.abs(np.subtract(others, place)) >= cell).any(axis=1).all():
+                taken[column, row] = place
+                yield place, self.values[there[k]]
 
 
 class Thumbnail(Artist):

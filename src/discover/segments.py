@@ -1,5 +1,6 @@
 """The segments of an embeddings table as the explorer asks for them: facts, pictures, groups."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -11,7 +12,8 @@ from src.datasets import read_image
 from src.discover import state
 from src.discover.colours import BLUE, GREY, palette
 from src.discover.state import Scale
-from src.embedding.groups import NOISE, describe_groups
+from src.embedding import duplicates
+from src.embedding.groups import LATER, NOISE, describe_groups
 from src.errors import RunError
 from src.records import NO_LABEL
 from src.store.arrays import read_components, read_prediction
@@ -22,7 +24,8 @@ from src.store.reports import one_line
 KEPT_THUMBNAILS = 2000  # of those that are cut on demand
 GLANCE_PX = 260
 UNREADABLE = (OSError, ValueError)
-NO_LABEL_NAME, NO_TAG, NO_GROUP = "no label", "no tag", "in no group"
+NO_LABEL_NAME, NO_TAG = "no label", "no tag"
+NO_GROUP = {NOISE: "in no group", LATER: "in no group yet"}
 
 
 class Segments:
@@ -57,6 +60,7 @@ class Segments:
         self.described = self.told + [state.BY_NOVELTY] * self.scales[state.BY_NOVELTY].is_known()
         self._cut_thumbnail = lru_cache(KEPT_THUMBNAILS)(self._cut_thumbnail)
         self._groups = {}
+        self._duplicates = None
 
     def __len__(self):
         return len(self.table["plot_embeddings"])
@@ -112,7 +116,11 @@ class Segments:
 
     def tag_keys(self, rows=None):
         """What a tag is stored with: dataset, image index, component and box of each row."""
-        return keys_of(self.table, rows)
+        return self._keys if rows is None else keys_of(self.table, rows)
+
+    @cached_property
+    def _keys(self):
+        return keys_of(self.table)
 
     @cached_property
     def row_of(self):
@@ -225,6 +233,13 @@ class Segments:
 
     # groups
 
+    def near_duplicates(self):
+        """A Future of the near duplicates, see `duplicates.find`; they are looked for once."""
+        if self._duplicates is None:
+            look = ThreadPoolExecutor(1).submit
+            self._duplicates = look(duplicates.find, self.table["embeddings"])
+        return self._duplicates
+
     def groups(self, way, chosen):
         """The segments sorted in one of `state.WAYS`; clusters and tags are those of a State."""
         if way == state.BY_CLUSTER:
@@ -305,10 +320,15 @@ class Segments:
 
 
 def _by_cluster(clusters):
-    count = int(clusters.max()) + 1
-    names = [f"group {number + 1}" for number in range(count)]
-    codes = np.where(clusters == NOISE, count, clusters)
-    return state.Groups(codes, (*names, NO_GROUP), np.vstack([palette(count), GREY]))
+    count = max(int(clusters.max()), -1) + 1
+    names = tuple(group_name(label) for label in (*range(count), *NO_GROUP))
+    codes = np.where(clusters < 0, count - 1 - clusters, clusters)
+    return state.Groups(codes, names, np.vstack([palette(count), *[GREY] * len(NO_GROUP)]))
+
+
+def group_name(label):
+    """What a group is called: its number from 1; objects in none: why."""
+    return NO_GROUP.get(label) or f"group {label + 1}"
 
 
 def _by_tag(tags, names):

@@ -1,11 +1,19 @@
 """What is selected: drawn on the map, ticked in sheets, or found to be like what is."""
 
+from functools import partial
+
 import numpy as np
 
 from src.discover import state
+from src.discover.export import export_segments
+from src.discover.panel import counted, short
+from src.discover.segments import NO_TAG
 from src.discover.sheets import SLOW_VALUES
 from src.discover.views import NEIGHBOURS, RANKING, SELECTION
 from src.embedding.ranking import more_like
+from src.errors import RunError
+from src.store.reports import one_line
+from src.store.tags import is_text
 
 TOOLS = ("", "lasso", "rectangle")  # "": clicks are clicks
 NOTHING_SELECTED = "nothing is selected: press l, then draw around segments, or * for all that show"
@@ -99,6 +107,46 @@ class Selecting:
         mask = np.zeros(len(self.explorer.segments), bool)
         mask[[row for row in rows if row >= 0]] = True
         return mask
+
+    # what is done with the selection
+
+    def ask_name(self):
+        """Ask in the window for a tag for the selected segments."""
+        if not self.any_chosen():
+            return
+        explorer, rows = self.explorer, np.flatnonzero(self.chosen())
+        known = short(", ".join(map(one_line, explorer.state.tag_names)), 60)
+        hint = (f"so far: {known}; " if known else "") + "nothing typed: take the tag away"
+        prompt = f"Tag of {counted(len(rows), 'selected object')}"
+        explorer.ask(prompt, hint, partial(self._take_name, rows))
+
+    def _take_name(self, rows, answer):
+        if answer == NO_TAG:
+            return f"{NO_TAG!r} stands for none; choose another name"
+        if not is_text(answer):
+            return f"{answer!r} has a sign that UTF-8 lacks; choose another name"
+        explorer, before = self.explorer, self.explorer.state
+        explorer.change("tag", **vars(state.tagged(before, rows, answer)))
+        told = f"tagged {len(rows):,} as {answer!r}"
+        explorer.say(told if answer else f"took {counted(len(rows), 'tag')} away")
+        explorer.keeping.keep(before, "tag")
+        return None
+
+    def export(self):
+        """Write the selected segments for other tools, and hand them to who looks from afar."""
+        if not self.any_chosen():
+            return
+        explorer, rows = self.explorer, np.flatnonzero(self.chosen())
+        tags = {int(row): explorer.tag_of(row) for row in rows if explorer.state.tags[row]}
+        with explorer.working("exporting ..."):
+            try:
+                how = explorer.out_dir, explorer.announce
+                folder, told = export_segments(explorer.segments, rows, tags, *how)
+            except (OSError, RunError) as error:
+                told = f"cannot export: {error}"
+            else:
+                explorer.hand_out(folder)
+        explorer.say(told)
 
     # ticks
 

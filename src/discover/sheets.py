@@ -6,7 +6,7 @@ from src import pictures
 from src.discover import state
 from src.discover.display import PAPER
 from src.discover.panel import PINK, counted, short
-from src.discover.views import NEIGHBOURS, OUTSIDE, RANKING, SELECTION
+from src.discover.views import NEIGHBOURS, RANKING, SELECTION
 from src.embedding import space as embedding_space
 from src.store.reports import one_line
 
@@ -14,6 +14,7 @@ PAGE, RANKING_PAGE = 96, 48  # thumbnails of a selection that show at a time; of
 PICTURE, SIZE = "picture", "size"  # what a sheet may be sorted by, besides what is coloured by
 FIRST_ORDERS = {NEIGHBOURS: "distance", SELECTION: "suspicion", RANKING: "likeness"}
 SLOW_VALUES = 2e7  # of a table whose search for neighbours is announced
+COLUMNS = {"reduced": "nn_embeddings", "full": "embeddings"}  # of the table, by space
 DIGITS = 3  # of the largest distance of a sheet; all have as many after the point
 
 
@@ -76,29 +77,36 @@ class Sheets:
 
     def points(self):
         """Vectors (N, D) of the segments in the space where neighbours are found."""
-        return np.asarray(self.explorer.table[self._space_name()])
+        return np.asarray(self.explorer.table[COLUMNS[self.explorer.space]])
 
-    def _space_name(self):
-        return "nn_embeddings" if self.explorer.space == "reduced" else "embeddings"
+    def how(self, row):
+        """Space and metric in which neighbours of a row are found; words have only one of each."""
+        explorer = self.explorer
+        is_words = row < 0 and explorer.asking.query(row).is_words
+        return ("full", "cos") if is_words else (explorer.space, explorer.metric)
 
     def _fill_neighbours(self, sheet):
         explorer, row = self.explorer, sheet.query
-        search = row, explorer.space, explorer.metric, explorer.n_neighbours, sheet.order
+        space, metric = self.how(row)
+        search = row, space, metric, explorer.n_neighbours, sheet.order
         if sheet.search != search:  # new colours alone are no reason to search again
-            rows, distances = self._nearest(row)
+            rows, distances = self._nearest(row, space, metric)
             ordered = self._ordered(sheet, rows)
             sheet.search, sheet.rows = search, np.r_[row, rows[ordered]]
             sheet.distances = np.r_[0.0, distances[ordered]]
-        what = one_line(explorer.query.name) if row == OUTSIDE else explorer.segments.named(row)
-        title = f"Nearest neighbours ({explorer.metric}, {explorer.space} space) of {what}"
+        query = explorer.asking.query(row) if row < 0 else None
+        what = explorer.segments.named(row) if query is None else one_line(query.name)
+        title = f"Nearest neighbours ({metric}, {space} space) of {what}"
         self._show(sheet, title, ["query", *as_texts(sheet.distances[1:])])
+        if query is not None and query.is_words:
+            sheet.write_words(query.name)
 
-    def _nearest(self, row):
-        explorer, points = self.explorer, self.points()
-        how = explorer.n_neighbours, explorer.metric
+    def _nearest(self, row, space, metric):
+        explorer, column = self.explorer, COLUMNS[space]
+        points, how = np.asarray(explorer.table[column]), (explorer.n_neighbours, metric)
         with explorer.working("searching neighbours ...", points.size > SLOW_VALUES):
-            if row == OUTSIDE:
-                vector = getattr(explorer.query, self._space_name())
+            if row < 0:
+                vector = getattr(explorer.asking.query(row), column)
                 return embedding_space.nearest(points, vector, *how)
             return embedding_space.neighbours(points, row, *how)
 
@@ -164,7 +172,7 @@ class Sheets:
         picture = pictures.thumbnail_sheet(
             [self._picture(row) for row in rows],
             columns,
-            [PINK if row == OUTSIDE else explorer.colour_of(row) for row in rows],
+            [PINK if row < 0 else explorer.colour_of(row) for row in rows],
             side,
             height,
             ground=PAPER,
@@ -174,25 +182,26 @@ class Sheets:
         self._show_ticks(sheet)
         if sheet.pointer is not None:
             explorer.events.look(sheet)
-        elif sheet.kind == NEIGHBOURS and sheet.query != OUTSIDE:
+        elif sheet.kind == NEIGHBOURS and sheet.query >= 0:
             sheet.show_facts(explorer.describe(sheet.query), explorer.path_of(sheet.query))
 
     def _show_ticks(self, sheet):
         selected = self.explorer.state.selected
-        sheet.show_ticks([row != OUTSIDE and bool(selected[row]) for row in sheet.rows])
+        sheet.show_ticks([row >= 0 and bool(selected[row]) for row in sheet.rows])
 
     def _picture(self, row):
         explorer = self.explorer
-        is_query = row == OUTSIDE
-        return explorer.query.thumbnail if is_query else explorer.segments.thumbnail_or_blank(row)
+        if row < 0:
+            return explorer.asking.query(row).thumbnail
+        return explorer.segments.thumbnail_or_blank(row)
 
     def _caption(self, row, last):
         """Two lines below a thumbnail; and one, for where two would be too small.
 
         They tell the true class, the tag or else the predicted class, and a number.
         """
-        if row == OUTSIDE:
-            name = short(one_line(self.explorer.query.name), 15)
+        if row < 0:
+            name = short(one_line(self.explorer.asking.query(row).name), 15)
             return f"{name}\n{last}", name
         segments = self.explorer.segments
         predicted = f"pred. {short(segments.predicted_name(row), 15)}"

@@ -19,6 +19,7 @@ WAYS = {  # to colour; what each does
     BY_TAG: "Colour by tag.",
     ALL_BLUE: "Give all points one blue.",
 }
+FINDING = "clustering", "grouping"  # steps after which numbers of groups mean others
 STEPS = 32  # colours of a scale
 UNKNOWN = "unknown"  # a value that is NaN
 
@@ -111,7 +112,8 @@ class State:
     tag_names: tuple[str, ...] = ()
     hidden: frozenset = frozenset()  # groups that are filtered out, (way, name) each
     ranges: dict = field(default_factory=dict)  # by way, (low, high): outside, filtered out
-    clusters: np.ndarray | None = None  # (N,) int64, from 0, after the first clustering
+    clusters: np.ndarray | None = None  # (N,) int64, see `embedding.groups`; None: not looked for
+    sets: np.ndarray | None = None  # (N,) int64: that of its near duplicates; None: not joined
     rejected: np.ndarray | None = None  # (N,) bool: seen among what is like those selected, not so
 
     def filtered(self):
@@ -135,9 +137,23 @@ def kept_rows(state, groups_of, scales):
     return kept
 
 
+def standing(sets, kept, order):
+    """Which row stands for each: the first of its set that is kept, or else the first, (N,) int64.
+
+    `sets` (N,) are numbers from 0, `kept` is a mask (N,), `order` has all rows, the first first.
+    """
+    count = len(sets)
+    place = np.empty(count, np.int64)
+    place[order] = np.arange(count)
+    place[~kept] += count
+    first = np.full(sets.max() + 1, 2 * count)
+    np.minimum.at(first, sets, place)
+    return order[first % count][sets]
+
+
 def same(one, other):
-    """Whether two States show the same."""
-    names = [its.name for its in fields(State)]
+    """Whether two States show the same; what was rejected shows only where it is ranked next."""
+    names = [its.name for its in fields(State) if its.name != "rejected"]
     return all(_equal(getattr(one, name), getattr(other, name)) for name in names)
 
 
@@ -174,6 +190,14 @@ def retagged(state, rows, names):
     for name in dict.fromkeys(names):
         state = tagged(state, rows[names == name], name)
     return state
+
+
+def grouped(state, clusters):
+    """The state with other groups, (N,) int64 or None, whose numbers mean others than before."""
+    hidden = frozenset(pair for pair in state.hidden if pair[0] != BY_CLUSTER)
+    is_lost = clusters is None and state.colouring == BY_CLUSTER
+    way = BY_PREDICTION if is_lost else state.colouring
+    return replace(state, clusters=clusters, hidden=hidden, colouring=way)
 
 
 def tags_of(state):

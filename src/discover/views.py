@@ -1,6 +1,7 @@
 """What a window shows: the map, or a sheet of thumbnails, and what moves over them."""
 
 import math
+from textwrap import fill, shorten
 
 import numpy as np
 from matplotlib.lines import Line2D
@@ -11,7 +12,7 @@ from scipy.spatial import KDTree
 
 from src.discover.figures import no_coordinates
 from src.discover.panel import INK, MARKERS, MUTED, PINK, Panel, between_lines
-from src.discover.quick import FillingImage, Thumbnail, Words
+from src.discover.quick import FillingImage, Numbers, Thumbnail, Words
 from src.discover.state import inside
 from src.store.reports import fonts, one_line
 
@@ -25,9 +26,11 @@ TIP_PX, TIP_GAP_PX = 150, 18
 MIN_RIM_PT = 4  # smaller points have none, and go back where the density shows
 OVER_DENSITY = 0.5  # share of their width, and how much of the density they hide
 BANNER_PT, LETTER, LINE = 11, 0.6, 1.5  # font size; its letters' width, its lines' distance
+LEAST_BANNER_PT = 8  # that can be read
 DIAMOND = 0.85  # of a circle's width; the area is about the same
+LETTERS = 13  # of a line of words in a cell
 MIN_CAPTION_PT = 6.5  # of two lines; smaller ones would be one
-OUTSIDE = -1  # row of a query that is no segment
+OUTSIDE = -1  # row of the first query that is no segment; -2 of the next, and so on
 NEIGHBOURS, SELECTION, RANKING = "neighbours", "selection", "ranking"  # kinds of sheets
 TICK = Outline([(-0.5, 0.05), (-0.15, -0.35), (0.5, 0.4)])
 
@@ -77,7 +80,9 @@ class View:
         self.pointer = None  # where it was last, pixels; None: outside
         self._picture = None  # the finished one
         self._ground = None  # the same with message, state and banner, which change less often
+        self._is_closed = False  # which may happen while something takes its time
         figure.canvas.mpl_connect("draw_event", self._keep_picture)
+        figure.canvas.mpl_connect("close_event", self._take_leave)
 
     def place(self):
         """Put the parts where the window's size wants them."""
@@ -97,6 +102,8 @@ class View:
     def refresh(self):
         """Draw anew what lies over the picture."""
         canvas = self.figure.canvas
+        if self._is_closed:
+            return
         if self._picture is None:
             canvas.draw_idle()
             return
@@ -155,6 +162,9 @@ class View:
         self.tip.extent = tuple(map(round, (left, lower, left + width, lower + height)))
         self.tip.set_visible(True)
 
+    def _take_leave(self, event):
+        self._is_closed = True
+
     def _keep_picture(self, event):
         if not self.figure.canvas.is_saving():
             # no blitting here: the canvas is about to show what has been drawn
@@ -169,6 +179,12 @@ class View:
         self.state.set_visible(both < (1 - 3 * MARGIN) * self.figure.bbox.width)
         self._draw(self.message, self.state, self.banner)
         self._ground = self.figure.canvas.copy_from_bbox(self.figure.bbox)
+
+    def room_for_banner(self):
+        """How many letters a line, and lines, a banner may have and still be read: two int."""
+        width, height = self.figure.bbox.size
+        size_px = LEAST_BANNER_PT * self.figure.dpi / 72
+        return int(width // math.ceil(LETTER * size_px)) - 5, int((height / size_px - 3) / LINE)
 
     def _fit_banner(self):
         """As large as it may be inside the window; letters are whole pixels apart."""
@@ -211,6 +227,8 @@ class MapView(View):
         self.kept = np.ones(len(self.points), bool)
         self.density = []  # its fills and lines, while it shows
         self._groups = []  # (artist, size in points) of each
+        self._mark = []  # the star of the last query, and its name
+        self.numbers = self.axes.add_artist(Numbers(zorder=6))  # of near duplicates
         # nothing is drawn larger in one direction, so nearest is nearest at every zoom
         self._tree = KDTree(self.points, balanced_tree=False)
 
@@ -227,25 +245,33 @@ class MapView(View):
             zoom = self._whole(before)[1] / ((upper - lower) / before).max()
             self._show((lower + upper) / 2, self._whole(self._room_px)[1] / zoom)
 
-    def paint(self, groups, kept, selected):
+    def paint(self, groups, kept, selected, stands=None):
         """Colour the points by their Groups; `redraw` shows it.
 
         Of the masks `kept` and `selected` (N,): points that are not kept go grey; those selected,
-        all of them kept, have a dark ring.
+        all of them kept, have a dark ring. `stands` (N,) int64 is the row whose point stands for
+        each, of those kept a kept one; None: its own.
         """
-        self.kept = kept
+        rows = np.arange(len(self.points))
+        self.kept, self._stands = kept, rows if stands is None else stands
+        self._drawn = self._stands == rows
+        ringed = np.zeros(len(rows), bool)
+        ringed[self._stands[selected]] = True
         for artist, _ in self._groups:
             artist.remove()
         rim = 0.4 if self.size_pt >= MIN_RIM_PT else 0
         self._groups = []
-        if not kept.all():
-            self._add_points(~kept, HIDDEN, zorder=2)
-        self._add_groups(groups, kept & ~selected, 3, rim)
-        if selected.any():  # their rings lie below them, or many would cover the colours
+        if not kept[self._drawn].all():
+            self._add_points(~kept & self._drawn, HIDDEN, zorder=2)
+        self._add_groups(groups, kept & self._drawn & ~ringed, 3, rim)
+        if ringed.any():  # their rings lie below them, or many would cover the colours
             ring = {"fillstyle": "none", "markeredgewidth": max(0.8, 0.14 * self.size_pt)}
-            self._add_points(selected, INK, zorder=4, size=1.5, **ring)
-            self._add_groups(groups, selected, 5, rim)
+            self._add_points(ringed, INK, zorder=4, size=1.5, **ring)
+            self._add_groups(groups, ringed, 5, rim)
         self._size_points()
+        counts = np.bincount(self._stands[kept], minlength=len(rows))
+        joined = np.flatnonzero(counts > 1)
+        self.numbers.show(self.points[joined], counts[joined], self.size_pt)
 
     def _add_groups(self, groups, mask, zorder, rim):
         """Add the points of a mask (N,), those of small groups on top."""
@@ -303,16 +329,18 @@ class MapView(View):
         self._size_points()
 
     def mark(self, point, text):
-        """Put a star on the map."""
-        self.axes.plot(
+        """Put the star on the map, with a text beside it."""
+        for artist in self._mark:
+            artist.remove()
+        self._mark = self.axes.plot(
             *point, marker="*", markersize=20, color=PINK, markeredgecolor="white", zorder=7,
             scalex=False, scaley=False,
         )  # fmt: skip
-        self.axes.annotate(
+        self._mark.append(self.axes.annotate(
             one_line(text), point, (10, 8), textcoords="offset points", fontsize=10, color=INK,
             zorder=7, weight="bold", parse_math=False, family=fonts(),
             path_effects=[withStroke(linewidth=3, foreground="white")],
-        )  # fmt: skip
+        ))  # fmt: skip
 
     def row_at(self, x, y):
         """Row of the point at pixel (x, y), or None; points that are not filtered out win."""
@@ -322,6 +350,7 @@ class MapView(View):
         reach_px = (self.size_pt / 2 + 3) * self.figure.dpi / 72
         reach = reach_px * np.diff(self.axes.get_xlim())[0] / self.axes.bbox.width
         rows = np.array(self._tree.query_ball_point(spot, reach), np.int64)
+        rows = rows[self._drawn[rows]]
         kept = rows[self.kept[rows]]
         rows = kept if kept.size else rows
         if not rows.size:
@@ -329,9 +358,9 @@ class MapView(View):
         return int(rows[np.argmin(np.square(self.points[rows] - spot).sum(axis=1))])
 
     def rows_in(self, outline):
-        """Mask (N,) of the points, not filtered out, inside a polygon of pixels (V, 2)."""
+        """Mask (N,) of those, not filtered out, whose points lie in a polygon of pixels (V, 2)."""
         outline = self.axes.transData.inverted().transform(outline)
-        return inside(self.points, outline) & self.kept
+        return inside(self.points, outline)[self._stands] & self.kept
 
     # what of the map shows
 
@@ -391,7 +420,7 @@ class SheetView(View):
         self.axes.set_navigate(False)
         self.title.set_fontsize(12)
         self.place()
-        self.query = None  # row whose neighbours show, or OUTSIDE; of a sheet of neighbours
+        self.query = None  # row whose neighbours show, below 0 of a Query; of a sheet of neighbours
         self.trail = []  # queries before
         self.is_kept = False  # neighbours of others come into another window
         self.search = None  # what its neighbours were searched by
@@ -451,6 +480,16 @@ class SheetView(View):
             ))  # fmt: skip
             words.room = 0.96 * side / self.figure.bbox.width
 
+    def write_words(self, text):
+        """Write into the first cell, for words that have no picture."""
+        side = self.cell[1]
+        size_pt = 0.11 * side * 72 / self.figure.dpi
+        lines = shorten(text, LETTERS * 4, placeholder=" …")
+        self.axes.add_artist(Words(
+            side / 2, side / 2, f"“{fill(lines, LETTERS)}”", fontsize=size_pt, color=INK,
+            horizontalalignment="center", verticalalignment="center",
+        ))  # fmt: skip
+
     def show_ticks(self, ticked):
         """Mark some of the thumbnails, a bool for each, and show the sheet."""
         for artist in list(self.axes.lines):
@@ -475,7 +514,7 @@ class SheetView(View):
         x, y = self.axes.transData.inverted().transform((x, y))
         columns, side, height = self.cell
         number = int(y // (side + height)) * columns + min(int(x // side), columns - 1)
-        if number >= len(self.rows) or self.rows[number] == OUTSIDE:
+        if number >= len(self.rows) or self.rows[number] < 0:
             return None
         return int(self.rows[number])
 

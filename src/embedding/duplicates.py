@@ -34,26 +34,42 @@ class Nearest:
     distances: np.ndarray  # float64, Euclidean
 
 
+@dataclass(frozen=True)
+class Duplicates:
+    """Sets of objects that are near duplicates, and what they were found by."""
+
+    labels: np.ndarray  # (N,) int64: number of each object's set, see `near_duplicates`
+    threshold: float
+    nearest: Nearest
+
+
+def find(embeddings):
+    """The Duplicates of feature vectors (N, F), by the threshold that `suggest_threshold` gives."""
+    vectors = space.reduce(embeddings, "pca", COLUMNS)
+    nearest = nearest_others(vectors)
+    threshold = suggest_threshold(nearest.distances)
+    return Duplicates(near_duplicates(vectors, threshold), threshold, nearest)
+
+
 def report(log, path, table, thumbnail_of):
     """Write the picture by which a threshold is chosen beside the table that lies in `path`.
 
     `thumbnail_of` gives the JPEG (bytes) of a row.
     """
-    vectors = space.reduce(table["embeddings"], "pca", COLUMNS)
-    nearest = nearest_others(vectors)
-    if not len(nearest.rows):
+    if len(table) < 2:
         log.warning("%s has no two objects: none has a near duplicate", path)
         return
-    threshold = suggest_threshold(nearest.distances)
-    sizes = np.bincount(near_duplicates(vectors, threshold))
+    found = find(table["embeddings"])
+    sizes = np.bincount(found.labels)
     sets = sizes[sizes > 1]
-    found = (
+    title = (
         f"{sets.sum():,} of {len(table):,} objects are near duplicates in {len(sets):,} sets: "
-        f"nearer than {threshold:.3g}"
+        f"nearer than {found.threshold:.3g}"
     )
     place = duplicates_path(path)
-    reports.save_figure(place, draw(nearest, threshold, thumbnail_of, found), ["png"])
-    log.info("wrote %s.png: %s", place, found)
+    figure = draw(found.nearest, found.threshold, thumbnail_of, title)
+    reports.save_figure(place, figure, ["png"])
+    log.info("wrote %s.png: %s", place, title)
 
 
 @threadpool_limits.wrap(limits=1)  # threads that wait for each other where others use the cores

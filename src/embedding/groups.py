@@ -8,6 +8,7 @@ import numpy as np
 from src.embedding.space import MAX_PCA_COLUMNS, checked_table, principal_columns
 
 NOISE = -1  # the label of objects in no group
+LATER = -2  # of those that came after groups were found
 NEIGHBOURS = 16  # in the graph, the object itself included
 MIN_SAMPLES = 2  # of HDBSCAN: it and its nearest; more left more of the demo's objects as noise
 LEAST_SIZE = 4  # of a group, however few objects there are
@@ -22,7 +23,7 @@ ORDERS = ("suspicion", "size")
 class Group:
     """Objects that look alike, in figures; the numbers of rows are those of the table."""
 
-    label: int  # NOISE: of the objects in no group
+    label: int  # from 0; NOISE or LATER: of the objects in no group
     rows: np.ndarray  # (n,) int64, ascending
     n_images: int  # pictures that they are in
     medoid: int  # the row nearest to the mean of its vectors
@@ -141,7 +142,7 @@ def _middle(points, rows):
 
 
 def describe_groups(table, labels, *, predicted=None, true=None, tags=None, order="suspicion"):
-    """What the groups of the objects in a table are: a list of Group, that of noise last.
+    """What the groups of the objects in a table are: a list of Group, those in none last.
 
     Of more than 256 objects of a group as many, evenly drawn, choose its medoid and typical rows:
     those lie far apart in the half of the group that is nearest to its mean.
@@ -179,7 +180,7 @@ def describe_groups(table, labels, *, predicted=None, true=None, tags=None, orde
     ]
     by = (lambda group: group.suspicion) if order == "suspicion" else (lambda g: len(g.rows))
     return sorted(
-        groups, key=lambda group: (group.label == NOISE, -np.nan_to_num(by(group), nan=-np.inf))
+        groups, key=lambda group: (max(0, -group.label), -np.nan_to_num(by(group), nan=-np.inf))
     )
 
 

@@ -118,8 +118,9 @@ def place_new(log, table):
 
 def place_beside(table, vector):
     """Where a further vector (F,) lies on each map of a table: a dict of the names in `MAPS`."""
-    vectors = table["embeddings"]
-    places = {name: space.place(vector[None], vectors, table[name])[0] for name in MAPS}
+    vectors, maps = table["embeddings"], [table[name] for name in MAPS]
+    (place,) = space.place(vector[None], vectors, np.hstack(maps))  # by one search
+    places = dict(zip(MAPS, np.split(place, [maps[0].shape[1]]), strict=True))
     if table["nn_embeddings"].shape == vectors.shape:  # the vectors as they are
         places["nn_embeddings"] = vector
     return places

@@ -146,6 +146,12 @@ def context_of(entry):
     return getattr(registry.find_class(entry), "context", 0.0)
 
 
+def reads_words(entry):
+    """Whether the network of an entry reads words: its class says so, before it is built."""
+    own = entry.module_name not in _BUILDERS
+    return own and hasattr(registry.find_class(entry), "encode_text")
+
+
 def embed_stream(network, pictures, batch_size):
     """Feature vectors of crops; those of one picture and size go through the network together.
 

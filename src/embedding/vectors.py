@@ -15,6 +15,7 @@ from src.embedding.networks import (
     context_of,
     embed_stream,
     load_embedding_network,
+    reads_words,
     segment_features,
 )
 from src.errors import SettingError
@@ -48,7 +49,7 @@ class Embedder(Kept):
         """See above; a SettingError where the network reads no words."""
         raise SettingError(
             f"the network {self.entry.name!r} that embedded the objects reads no words: embed them "
-            "by one that does, such as args.net=clip"
+            "by one that does: args.net=clip, args.net=siglip or args.net=hf/<name>"
         )
 
 
@@ -81,11 +82,10 @@ class CropEmbedder(Embedder):
 
     def encode_text(self, line):
         """See `Embedder`."""
-        module = self.network.module
-        if not hasattr(module, "encode_text"):
+        if not reads_words(self.entry):
             return super().encode_text(line)
         with torch.inference_mode():
-            return module.encode_text(line).cpu().numpy()
+            return self.network.module.encode_text(line).cpu().numpy()
 
 
 @dataclass(eq=False)

@@ -28,17 +28,23 @@ def class_iou(confusion):
 
     Parameters
     ----------
-    confusion : ndarray of shape (C, C), int
+    confusion : ndarray of shape (..., C, C), int
         See `confusion_matrix`; those of several images add up.
 
     Returns
     -------
-    iou : ndarray of shape (C,), float64
+    iou : ndarray of shape (..., C), float64
         tp / (tp + fp + fn) in [0, 1]; NaN for a class that does not occur in the ground truth.
     """
-    hits, true = confusion.diagonal(), confusion.sum(axis=1)
-    union = true + confusion.sum(axis=0) - hits
+    hits, true = confusion.diagonal(axis1=-2, axis2=-1), confusion.sum(axis=-1)
+    union = true + confusion.sum(axis=-2) - hits
     return np.where(true > 0, hits / np.maximum(union, 1), np.nan)
+
+
+def mean_iou(iou):
+    """Mean of IoUs (..., C) over the classes that are not NaN: (...), float64; NaN without any."""
+    occurring = np.isfinite(iou).sum(axis=-1)
+    return np.where(occurring > 0, np.nansum(iou, axis=-1) / np.maximum(occurring, 1), np.nan)
 
 
 def confusion_by_iou(prediction, ground_truth, values, thresholds, classes):

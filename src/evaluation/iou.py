@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from src import class_ids
 from src.errors import SettingError
-from src.evaluation.confusion import class_iou, confusion_by_iou
+from src.evaluation.confusion import class_iou, confusion_by_iou, mean_iou
 from src.evaluation.pictures import read_judged, total
 from src.store import reports
 
@@ -132,11 +132,9 @@ def sides_of(below):
     """What is on both sides of each threshold, by `SIDES`; `below` is of `confusion_by_iou`."""
     found = {}
     for side, confusions in zip(SIDES, (below[:-1], below[-1] - below[:-1]), strict=True):
-        iou = np.array([class_iou(confusion) for confusion in confusions])
-        occurring = np.isfinite(iou).sum(axis=1)
-        mean = np.where(occurring > 0, np.nansum(iou, axis=1) / np.maximum(occurring, 1), np.nan)
+        iou = class_iou(confusions)
         share = confusions.sum(axis=(1, 2)) / below[-1].sum()
-        found[side] = Side(share, iou, mean)
+        found[side] = Side(share, iou, mean_iou(iou))
     return found
 
 

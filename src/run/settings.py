@@ -279,7 +279,7 @@ PATH = Kind(
     _expanded,
     _QUOTE_HINT,
 )
-NAMES = Kind("a name or a list of names, such as [streets,streets_ood]", _are_names, _as_names)
+NAMES = Kind("a name or a list of names, such as [one,two]", _are_names, _as_names)
 LENGTH = Kind(
     "a whole number >= 1 (pixels), or a share of the picture's height such as 0.125",
     lambda value: number(1).fits(value) or (isinstance(value, float) and 0 < value < 1),

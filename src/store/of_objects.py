@@ -22,9 +22,8 @@ def write_values(path, name, entries):
     `entries` are tuples of dataset, image index, component index, box and value.
     """
     names = *KEY, name
-    lines = [
-        json.dumps(dict(zip(names, entry, strict=True)), ensure_ascii=False) for entry in entries
-    ]
+    as_line = json.JSONEncoder(ensure_ascii=False).encode
+    lines = [as_line(dict(zip(names, entry, strict=True))) for entry in entries]
     content = f'{{"{name}s": [\n' + ",\n".join(lines) + "\n]}\n"
     with whole_file(path) as part:
         # names of folders need not be UTF-8, and come back from an escape of JSON
@@ -44,18 +43,20 @@ def read_values(path, name, check):
         entries = json.loads(read_text(path))[f"{name}s"]
         if not isinstance(entries, list):
             raise TypeError(f"`{name}s` is {entries!r}")
-        return [_as_entry(name, check, **entry) for entry in entries]
-    except (KeyError, OSError, RecursionError, TypeError, ValueError) as error:
+        return [_as_entry(name, check, entry) for entry in entries]
+    except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
         raise SettingError(f"{path} is broken ({error}); mend it or move it away") from error
 
 
-def _as_entry(name, check, /, *, dataset, image_index, component_index, box, **value):
+def _as_entry(name, check, entry):
+    dataset, image_index, component_index, box = map(entry.pop, KEY)
     numbers = image_index, component_index, *box
-    if len(box) != 4 or any(type(number) is not int for number in numbers):
+    if len(box) != 4 or {*map(type, numbers)} != {int}:
         raise TypeError(f"a {name} has the numbers {numbers}")
     if not isinstance(dataset, str):
         raise TypeError(f"a {name} has the dataset {dataset!r}")
-    if value.keys() != {name}:
-        raise TypeError(f"a {name} has the further values {value}")
-    check(value[name])
-    return dataset, image_index, component_index, tuple(box), value[name]
+    if entry.keys() != {name}:
+        raise TypeError(f"a {name} has the further values {entry}")
+    value = entry[name]
+    check(value)
+    return dataset, image_index, component_index, tuple(box), value

@@ -117,8 +117,9 @@ class Results:
         if not folder.is_dir() and not missing_ok:
             others = ", ".join(sorted(path.name for path in _files(folder.parent))) or "nothing"
             raise SettingError(
-                f"{folder} has no {kind} files; run {MAKERS[kind]} with args.dataset={self.dataset}"
-                f" first; {folder.parent} has {others}"
+                f"{folder} has no {kind} files; run {MAKERS[kind]} with "
+                f"args.model_name={self.model} args.dataset={self.dataset} first; {folder.parent} "
+                f"has {others}"
             )
         return indices_in(folder, f"(?:{kind}|probs_)" if kind == "input" else kind)
 

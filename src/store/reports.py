@@ -26,6 +26,11 @@ CJK_FONTS = (
 )
 EMOJI_FONTS = "Noto Emoji", "Symbola", "Segoe UI Emoji", "Segoe UI Symbol"  # outlines, no bitmaps
 JOINERS = "\u200c\u200d"  # of letters and emoji; other signs of format turn what follows around
+_IN_LATEX = str.maketrans(
+    {sign: rf"\{sign}" for sign in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"[": "{[}"}  # at the start of a line it would belong to the end of the one before
+)
 
 _log = logging.getLogger(__name__)
 
@@ -74,6 +79,21 @@ def write_csv(path, header, rows):
     how = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}  # not all is UTF-8
     with whole_file(path) as part, part.open("w", **how) as file:
         csv.writer(file).writerows([header, *rows])
+
+
+def write_latex(path, header, rows):
+    """Write a table as a tabular of LaTeX; cells are those of `text_table`."""
+    columns = zip(*rows, strict=True)
+    aligned = ["l" if all(isinstance(cell, str) for cell in column) else "r" for column in columns]
+    lines = [" & ".join(latex(_cell(cell)) for cell in row) + r" \\" for row in (header, *rows)]
+    lines = [rf"\begin{{tabular}}{{{''.join(aligned)}}}", f"{lines[0]} \\hline", *lines[1:]]
+    with whole_file(path) as part:
+        part.write_text("\n".join([*lines, r"\end{tabular}", ""]), encoding="utf-8")
+
+
+def latex(text):
+    """A text as LaTeX shows it: what would be a command of it stands for itself."""
+    return text.translate(_IN_LATEX)
 
 
 @lru_cache

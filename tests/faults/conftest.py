@@ -24,7 +24,7 @@ PROMISES = {
     12: "nothing that is read can run code",
     13: "SIGINT, SIGTERM, SIGHUP: a clean stop",
     14: "memory does not grow with the number of images",
-    15: "two windows, and scripts, keep each other's tags",
+    15: "two windows, and scripts, keep each other's tags and groups",
     16: "a picture that is gone is in no later stage",
     17: "a damaged label file is refused",
     18: "a table from others names no file elsewhere",
