@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.embedding.groups import NOISE
 from src.embedding.space import MAX_PCA_COLUMNS, principal_columns
 
 
@@ -14,7 +13,7 @@ class Choice:
 
     row: int  # of that object
     place: int  # of its suspicion among all objects, from 1
-    group: int  # its label, or NOISE
+    group: int  # its label; below 0: none
     group_size: int  # objects; 1 for one in no group
     labelled: int  # of these, in pictures chosen before
     n_objects: int  # in the picture
@@ -43,7 +42,7 @@ def choose_pictures(table, labels, budget, seed=0):
     table : ObjectTable
         N >= 1 rows with `embeddings`; of unknown suspicion are the least suspicious.
     labels : ndarray of shape (N,), int64
-        Group of each row, see `find_groups`.
+        Group of each row, see `find_groups`; below 0: none.
     budget : int
         Pictures, at most.
     seed : int
@@ -60,7 +59,7 @@ def choose_pictures(table, labels, budget, seed=0):
     place = np.empty(count, np.int64)
     place[table.by_suspicion(np.arange(count))] = np.arange(1, count + 1)
     surprise = -np.log(place / (count + 1))
-    group = _numbers(np.where(labels == NOISE, -1 - np.arange(count), labels).tolist())
+    group = _numbers(np.where(labels < 0, -1 - np.arange(count), labels).tolist())
     rows_of, members = _rows_by(picture), _rows_by(group)
     sizes, n_objects = np.bincount(group), np.bincount(picture)
     effort = np.sqrt(1 + n_objects)
@@ -89,7 +88,7 @@ def reason(table, choice):
     suspicion = table["suspicion"][choice.row]
     known = "unknown" if np.isnan(suspicion) else f"{suspicion:.3f}"
     place = f"suspicion {known}, place {choice.place:,} of {len(table):,}"
-    if choice.group == NOISE:
+    if choice.group < 0:
         return f"{place}; in no group"
     size = f"{choice.group_size:,} objects, {choice.labelled:,} of them in images above"
     return f"{place}; group {choice.group + 1} of {size}"
