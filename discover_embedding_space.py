@@ -29,6 +29,7 @@ from src.embedding.groups import ORDERS
 from src.embedding.maps import Reduction, read_with_maps
 from src.embedding.table import only_datasets, read_table
 from src.errors import SettingError
+from src.evaluation.groups import groups_of
 from src.model_card import known_card
 from src.run import choice
 from src.run.experiment import create_experiment
@@ -140,13 +141,15 @@ def list_pictures(args, names, model, log):
     """Write which pictures to label first, with reasons, see `budget.choose_pictures`."""
     path, budget = file_of(args, model, log), args["budget"]
     table = only_datasets(path, read_table(path), names)
-    choices = choose_pictures(table, budget, args["seed"])
+    labels = groups_of(log, table, path, args["seed"])
+    choices = choose_pictures(table, labels, budget, args["seed"])
     folder = Path(args["io_path"], "pictures", "explorer", f"{path.stem}_to_label_{budget}")
     rows = [choice.row for choice in choices]
     objects = [choice.n_objects for choice in choices]
     reasons = [reason(table, choice) for choice in choices]
+    gains = [round(choice.gain, 3) for choice in choices]
     try:
-        exports.write_pictures(folder, table, rows, objects=objects, reason=reasons)
+        exports.write_pictures(folder, table, rows, objects=objects, gain=gains, reason=reasons)
     except OSError as error:
         raise SettingError(f"{folder} cannot be made: {error}") from error
     log.info("wrote %s: %d pictures to label with %d objects", folder, len(rows), sum(objects))

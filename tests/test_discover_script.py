@@ -26,6 +26,9 @@ from src.errors import SettingError
 from src.model_card import card_of
 from src.store import exports
 from src.store.files import version_of
+from src.store.groups import write_groups
+from src.store.of_objects import keys_of
+from src.store.paths import groups_path
 from src.store.provenance import identity
 from src.store.tables import write_embeddings
 
@@ -257,7 +260,9 @@ def test_a_budget_of_pictures_is_listed_for_people_and_for_cvat(path, tmp_path):
     with (folder / "pictures.csv").open(encoding="utf-8", newline="") as file:
         first, second = csv.DictReader(file)  # of 8 objects in two pictures
     assert (first["file_name"], first["objects"]) == ("a.png", "4")
-    assert first["reason"] == "suspicion 0.750, place 1 of 8: where to begin"
+    assert first["reason"] == "suspicion 0.750, place 1 of 8; in no group"
+    # ln 9 + ln 9/3 + ln 9/5 + ln 9/7 by the root of 1 + 4
+    assert first["gain"] == "1.849"
     assert (second["dataset"], second["image_index"]) == ("alleys", "0")
     assert (folder / "images.txt").read_text() == "a.png\nb.png\n"
     lines = map(json.loads, (folder / "manifest.jsonl").read_text().splitlines())
@@ -272,6 +277,16 @@ def test_a_budget_of_pictures_is_listed_for_people_and_for_cvat(path, tmp_path):
     assert (folder.with_name("embeddings_8_8_net_to_label_1") / "images.txt").read_text() == (
         "b.png\n"
     )
+
+
+def test_a_list_of_pictures_goes_by_the_groups_that_are_kept(path, tmp_path):
+    alleys = keys_of(read_table(path))[1::2]
+    write_groups(groups_path(path), dict.fromkeys(alleys, 2))
+    script.list_pictures(dict(load_file=path, budget=5, seed=0, io_path=tmp_path), None, None, LOG)
+    folder = tmp_path / "pictures" / "explorer" / "embeddings_8_8_net_to_label_5"
+    with (folder / "pictures.csv").open(encoding="utf-8", newline="") as file:
+        reasons = [row["reason"].partition("; ")[2] for row in csv.DictReader(file)]
+    assert reasons == ["in no group", "group 3 of 4 objects, 0 of them in images above"]
 
 
 # a picture from outside

@@ -10,6 +10,7 @@ import pytest
 import compute_embeddings
 import discover_embedding_space
 import eval_anomaly
+import eval_budget
 import eval_groups
 import eval_iou
 import eval_retrieval
@@ -31,6 +32,7 @@ EXPERIMENTS = {
     "discover_embedding_space.py": discover_embedding_space.ex,
     "search_classes.py": search_classes.ex,
     "eval_anomaly.py": eval_anomaly.ex,
+    "eval_budget.py": eval_budget.ex,
     "eval_groups.py": eval_groups.ex,
     "eval_iou.py": eval_iou.ex,
     "eval_retrieval.py": eval_retrieval.ex,

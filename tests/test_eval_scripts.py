@@ -10,6 +10,7 @@ import pytest
 from factories import object_table, same_ids, store_image
 from numpy.testing import assert_allclose, assert_array_equal
 
+import eval_budget
 import eval_groups
 import eval_iou
 import eval_retrieval
@@ -470,3 +471,27 @@ def test_groups_are_judged_by_the_script(tmp_path):
     folder = Results(tmp_path, MODEL, "streets_ood").analysis
     rows = read_csv(folder / f"groups_{NET}.csv")
     assert [row["objects"] for row in rows] == ["9", "1", "8"]
+
+
+# --- pictures to label
+
+
+def test_the_budget_script_tells_how_much_of_the_unknown_is_labelled(tree):
+    write_embeddings(tree, np.ones((2, 2)), size=(4, 4), image_index=[0, 1])
+    run = call(eval_budget, tree, min_height=4, min_width=4, num_cores=1)
+    # the second picture has no labels: all is in the first
+    assert run.result["expected gain"] == run.result["at random"]
+    assert_allclose(run.result["expected gain"], np.tile([0.1, 0.25, 0.5], (2, 3, 1)))
+    folder = Results(tree, MODEL, "streets_ood").analysis
+    rows = read_csv(folder / f"budget_{NET}.csv")
+    ways = ["expected gain", "most suspicious first", "farthest first", *["at random"] * 5]
+    assert [row["way"] for row in rows] == ways
+    assert {row["objects"] for row in rows} == {"1.0"}
+    for suffix in (".png", ".pdf"):
+        assert (folder / f"budget_{NET}{suffix}").stat().st_size
+
+
+def test_a_budget_is_not_judged_where_nothing_is_unknown(tree):
+    write_embeddings(tree, np.ones((2, 2)), size=(5, 19), image_index=[0, 1])
+    with pytest.raises(SettingError, match="none of an unknown class with 5 x 19 pixels"):
+        call(eval_budget, tree, min_height=5, min_width=19, num_cores=1)

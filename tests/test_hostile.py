@@ -39,6 +39,7 @@ from sklearn.tree import DecisionTreeRegressor
 import compute_embeddings
 import discover_embedding_space
 import eval_anomaly
+import eval_budget
 import eval_groups
 import eval_iou
 import eval_retrieval
@@ -125,7 +126,7 @@ def test_a_hostile_load_file_is_refused_by_the_scripts(script, hidden, tmp_path)
 
 
 @pytest.mark.promise(12)
-@pytest.mark.parametrize("script", [eval_groups, eval_retrieval, eval_selection])
+@pytest.mark.parametrize("script", [eval_budget, eval_groups, eval_retrieval, eval_selection])
 def test_a_hostile_table_is_refused_by_the_evaluation(script, hidden, tmp_path):
     size = dict(min_height=9, min_width=9)
     path = Results(tmp_path, NAMES[0]).embeddings((9, 9), CONFIG.EMBEDDING_NETWORK)

@@ -15,6 +15,7 @@ from PIL import Image
 import compute_embeddings
 import discover_embedding_space
 import eval_anomaly
+import eval_budget
 import eval_groups
 import eval_iou
 import eval_retrieval
@@ -85,6 +86,7 @@ def main():
     classes = sum(name.startswith("iou_") and iou is not None for name, iou in segmented.items())
     shown = run(eval_selection.ex, "eval_selection.py")
     run(eval_groups.ex, "eval_groups.py")
+    run(eval_budget.ex, "eval_budget.py")
     judged = run(eval_anomaly.ex, "eval_anomaly.py")
     best = max(judged, key=lambda score: judged[score]["average_precision"])
     part = shown["shown_unknown"] / shown["objects_unknown"]
