@@ -69,7 +69,8 @@ def grow(entry, card, added, seed=0):
     Returns
     -------
     network : Learnt
-        In evaluation mode, on the CPU; the logits of the old classes are what they were.
+        In evaluation mode, on the CPU; the logits of the old classes are what they were. `input`
+        has the `size` and `multiple_of` of the card.
     facts : dict
         What `store.learnt` keeps of it: base, layers, added, classes, mean, std, size, multiple_of.
 
@@ -89,7 +90,8 @@ def grow(entry, card, added, seed=0):
     network.widen(len(added))
     classes = card.classes | dict(enumerate(added.items(), start=count))
     facts = {key: getattr(network, key) for key in ("base", "layers", "added")}
-    facts |= {key: getattr(card, key) for key in ("mean", "std", "size", "multiple_of")}
+    network.input = {key: getattr(card, key) for key in ("size", "multiple_of")}
+    facts |= {"mean": card.mean, "std": card.std, **network.input}
     return network.eval(), facts | {"classes": classes}
 
 
