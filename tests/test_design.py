@@ -18,7 +18,8 @@ FLOORS = (  # a folder, or a module beside them, imports only from floors below 
     ["src.MetaSeg", "src.model_card"],
     ["src.segmentation"],
     ["src.embedding"],
-    ["src.evaluation", "src.learning", "src.discover", "src.notebook"],
+    ["src.evaluation", "src.discover", "src.notebook"],
+    ["src.learning"],
     ["configuration"],
 )
 ROOM = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -104,6 +104,15 @@ def test_networks_that_classify_masks_are_refused(tmp_path):
         grow(entry, model_card(3), ADDED)
 
 
+def test_what_has_no_weights_here_is_refused(tmp_path):
+    entry = ModelConfig("net", "torch.nn", "Identity", {}, None)
+    with pytest.raises(SettingError, match="'net' runs outside of torch"):
+        grow(entry, model_card(3), ADDED)
+    stored = ("src.model.predictions", "Predictions", {"folder": str(tmp_path)})
+    with pytest.raises(SettingError, match="'net' is what another program predicted"):
+        grow(ModelConfig("net", *stored, None), model_card(3), ADDED)
+
+
 class Odd(nn.Module):
     """Its last layer gives three classes; one inside has as many outputs, and one is of no use."""
 

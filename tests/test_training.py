@@ -108,6 +108,14 @@ def test_a_kill_costs_an_epochs_part_and_leads_to_the_same_weights(tmp_path):
         assert torch.equal(again.state_dict()[key], value)
 
 
+def test_other_lessons_begin_anew_after_a_kill(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(grown(), 2, Killed(LESSONS, 8), [], [], QUICK, tmp_path, {"tags": ["tent"]})
+    lessons = Killed(LESSONS, QUICK.epochs * len(LESSONS))
+    train(grown(), 2, lessons, [], [], QUICK, tmp_path, {"tags": ["cow"]})
+    assert lessons.left == 0
+
+
 @pytest.mark.parametrize("content", [b"", b"junk"])
 def test_a_checkpoint_that_is_broken_or_of_something_else_is_no_obstacle(content, tmp_path):
     expected = train(grown(), 2, LESSONS, REPLAYED, [], QUICK, tmp_path)

@@ -44,7 +44,7 @@ COPY = IO_PATH / "learning"
 NAME = "demo"
 TRAIN, VAL, OOD = CONFIG.TRAIN_DATASET, CONFIG.VAL_DATASET, CONFIG.DATASET
 JUDGED = 40  # pictures of `streets_ood`, the first ones; the others are learnt from
-HELD_OUT = 8  # pictures of `streets`, the last ones, to choose the best epoch by
+REPLAYED, HELD_OUT = 40, 8  # pictures of `streets` an epoch; others to choose the best epoch by
 NETS = "segmentation", "efficientnet_lite0"  # whose vectors, joined, are grouped
 PURE = 0.8  # share of a group that is of one kind
 SCORES = "max_logit", "energy", "nearest_logits", "combined"
@@ -122,9 +122,10 @@ def lessons_of(results, table, tags, old_count, options):
         for index, labels in labels_of(results, table, tags, new_ids).items()
     ]
     replayed = Known(known, range(len(known) - HELD_OUT))
+    alone = Known(known, range(REPLAYED))  # beside those with pasted objects
     held_out = Known(known, range(len(known) - HELD_OUT, len(known)))
     pasted = Pasted(lessons, replayed, old_count, options.pictures, options.seed)
-    return pasted, replayed, Pasted(lessons, held_out, old_count, HELD_OUT, options.seed + 1)
+    return pasted, alone, Pasted(lessons, held_out, old_count, HELD_OUT, options.seed + 1)
 
 
 def iou_of(results, data, classes, count=None):
@@ -169,9 +170,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--classes", nargs="*", help="names to learn; all that are found if none is given")
-    add("--pictures", type=int, default=90, help="with pasted objects, an epoch")
-    add("--epochs", type=int, default=10)
-    add("--learning-rate", type=float, default=1e-3)
+    add("--pictures", type=int, default=120, help="with pasted objects, an epoch")
+    add("--epochs", type=int, default=12)
+    add("--learning-rate", type=float, default=1.5e-3)
     add("--modules", nargs="*", default=["mod7", "aspp", "bot_fine", "bot_aspp", "final"])
     add("--seed", type=int, default=0)
     options = parser.parse_args()

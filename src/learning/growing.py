@@ -39,7 +39,7 @@ class Learnt(nn.Module):
             self.widen(count)
         for name in ("outputs", "features"):  # what networks may say of themselves
             if hasattr(self.network, name):
-                setattr(self, name, getattr(self.network, name))
+                self.__dict__[name] = getattr(self.network, name)  # not a second time as a module
 
     def widen(self, count):
         """Give the last layers so many outputs more; see `widen`."""
@@ -82,6 +82,10 @@ def grow(entry, card, added, seed=0):
     if stored_outputs(entry) is not None:
         raise SettingError(f"{entry.name!r} is what another program predicted: nothing can learn")
     network, count = load_network(entry, CPU), len(card.classes)
+    if next(network.parameters(), None) is None:
+        raise SettingError(
+            f"{entry.name!r} runs outside of torch, and has no weights to learn with"
+        )
     if not isinstance(network, Learnt):
         base = {key: getattr(entry, key) for key in ("module_name", "class_name", "kwargs")}
         named = getattr(entry, "last_layers", None)

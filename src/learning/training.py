@@ -87,16 +87,18 @@ def teach(entry, card, added, lessons, schedule, folder, made_from, device):
         See `grow` and `train`.
     """
     network, facts = grow(entry, card, added, schedule.seed)
-    epochs = train(network.to(device), len(card.classes), *lessons, schedule, folder)
+    network.to(device)
+    epochs = train(network, len(card.classes), *lessons, schedule, folder, made_from)
     names = [name for name, _ in facts["classes"].values()]
     draw_curves(epochs, names, len(card.classes), paths.learnt_curves(folder))
-    made_from = made_from | {"schedule": asdict(schedule), "epochs": [asdict(e) for e in epochs]}
+    told = [asdict(each) | {"iou": each.iou and reports.plain(each.iou)} for each in epochs]
+    made_from = made_from | {"schedule": asdict(schedule), "epochs": told}
     write_learnt(folder, network.state_dict(), facts | {"made_from": made_from})
     paths.learnt_checkpoint(folder).unlink(missing_ok=True)
     return epochs
 
 
-def train(network, old_count, lessons, replayed, validation, schedule, folder, report=None):
+def train(network, old_count, lessons, replayed, validation, schedule, folder, made_from=None):
     """Train a grown network in place; at the end it is as in its best epoch.
 
     Each epoch sees every lesson once, and as many of those replayed, drawn anew. After each,
@@ -115,8 +117,8 @@ def train(network, old_count, lessons, replayed, validation, schedule, folder, r
         without the latter the best epoch is that of the smallest loss.
     schedule : Schedule
     folder : path
-    report : callable, optional
-        Is given each Epoch.
+    made_from : dict, optional
+        Of plain values: what lessons come from. After a kill, others begin anew.
 
     Returns
     -------
@@ -133,8 +135,9 @@ def train(network, old_count, lessons, replayed, validation, schedule, folder, r
     if not len(lessons):
         raise SettingError("there is no picture with labels of a new class: tag some objects")
     course = _Course(network, old_count, schedule)
-    plan = digest({"schedule": as_stored(asdict(schedule)), "lessons": len(lessons),
-                   "replayed": len(replayed), "start": course.fingerprint()})  # fmt: skip
+    facts = {"schedule": asdict(schedule), "made_from": made_from, "start": course.fingerprint()}
+    counts = [len(lessons), len(replayed), len(validation)]
+    plan = digest(as_stored(facts | {"counts": counts}))
     checkpoint = paths.learnt_checkpoint(folder)
     epochs = course.resume(checkpoint, plan)
     a_pass = len(lessons) + min(len(lessons), len(replayed))
@@ -143,11 +146,10 @@ def train(network, old_count, lessons, replayed, validation, schedule, folder, r
     with progress(total=total, initial=steps * len(epochs), desc="learning", unit="step") as bar:
         for number in range(len(epochs) + 1, schedule.epochs + 1):
             rng, losses = np.random.default_rng([schedule.seed, number]), []
-            for step, batch in enumerate(course.batches(lessons, replayed, rng)):
-                done = ((number - 1) * steps + step) / total
-                losses.append(
-                    course.step(*batch, schedule.learning_rate * _falling(done, schedule))
-                )
+            for batch in course.batches(lessons, replayed, rng):
+                left = 1 - ((number - 1) * steps + len(losses)) / total
+                rate = schedule.learning_rate * left**schedule.power
+                losses.append(course.step(*batch, rate))
                 bar.update()
             hard, soft = np.mean(losses, axis=0).tolist()
             if not math.isfinite(hard + soft):
@@ -155,15 +157,8 @@ def train(network, old_count, lessons, replayed, validation, schedule, folder, r
                 break
             epochs.append(Epoch(number, hard, soft, course.iou(validation)))
             course.keep(checkpoint, plan, epochs)
-            if report is not None:
-                report(epochs[-1])
     course.take_best()
     return epochs
-
-
-def _falling(done, schedule):
-    """The share of the learning rate that is left when that share of the steps is done."""
-    return (1 - done) ** schedule.power
 
 
 def _say_diverged(number, epochs):
@@ -235,8 +230,8 @@ class _Course:
         return class_iou(confusion).tolist() if confusion.any() else None
 
     def fingerprint(self):
-        """What tells the parameters that learn from others: a list of numbers."""
-        return [value.double().sum().item() for value in self.learns.values()]
+        """What tells the network at the start from others: a list of numbers."""
+        return [value.double().sum().item() for value in self.network.parameters()]
 
     def keep(self, path, plan, epochs):
         """Write what `resume` goes on from, and remember the best epoch."""
