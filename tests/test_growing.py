@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from factories import model_card
@@ -108,6 +109,7 @@ def test_what_has_no_weights_here_is_refused(tmp_path):
     entry = ModelConfig("net", "torch.nn", "Identity", {}, None)
     with pytest.raises(SettingError, match="'net' runs outside of torch"):
         grow(entry, model_card(3), ADDED)
+    np.save(tmp_path / "a.npy", np.zeros((3, 4, 5), np.float16))
     stored = ("src.model.predictions", "Predictions", {"folder": str(tmp_path)})
     with pytest.raises(SettingError, match="'net' is what another program predicted"):
         grow(ModelConfig("net", *stored, None), model_card(3), ADDED)
