@@ -17,7 +17,7 @@ import pred_images
 from configuration import CONFIG, ModelConfig, models
 from src import entries
 from src import model_card as cards
-from src.errors import SettingError
+from src.errors import SettingError, WriteError
 from src.learning.growing import decoder_of, grow, last_layers, widen
 from src.model.deepv3 import DeepWV3Plus
 from src.segmentation.class_maps import find_maps
@@ -238,6 +238,19 @@ def test_what_is_no_learnt_network_is_told(content, message, learnt):
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(SettingError, match=message):
         entries.choose_model(models, "learnt/camp", learnt)
+
+
+def test_where_the_disk_takes_no_weights_the_network_before_stays(learnt, monkeypatch):
+    folder = learnt_folder(learnt, "camp")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def full(*_):
+        raise WriteError("no room")
+
+    monkeypatch.setattr("src.store.weights.write_torch", full)
+    with pytest.raises(WriteError, match="no room"):
+        write_learnt(folder, {}, {"base": {}})
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_network_by_its_name_needs_no_torch(learnt):

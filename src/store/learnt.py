@@ -33,10 +33,10 @@ def write_learnt(folder, state, facts):
     from src.store.weights import write_torch  # torch is slow to import, and reading needs none
 
     prepare(folder)
-    learnt_facts(folder).unlink(missing_ok=True)  # never those of one beside weights of another
-    write_torch(learnt_weights(folder), {key: tensor.cpu() for key, tensor in state.items()})
-    with whole_file(learnt_facts(folder)) as part:
+    tensors = {key: tensor.cpu() for key, tensor in state.items()}
+    with whole_file(learnt_facts(folder)) as part:  # both are new, or none is
         Path(part).write_text(as_json(facts | {"format": FORMAT}), encoding="utf-8")
+        write_torch(learnt_weights(folder), tensors)
 
 
 def read_learnt(io_path, name):
