@@ -10,6 +10,9 @@ setup: $(READY) ## make .venv and install everything into it, the compiled kerne
 demo: $(READY) ## run stages 1 to 5 on the embedded demo
 	$(BIN)/python -m tools.demo
 
+learn: $(READY) ## teach the demo's network what was found, and judge it; after `make demo`
+	$(BIN)/python -m tools.learn
+
 map: $(READY) ## from a folder to a map of suspicious segments: PICTURES=folder MODEL=hf/name
 	$(BIN)/python -m tools.map "$(PICTURES)" "$(MODEL)"
 
@@ -48,4 +51,4 @@ $(READY): pyproject.toml constraints.txt src/MetaSeg/_segments.pyx src/MetaSeg/_
 		--constraint constraints.txt --editable '.[dev,qt]'
 	@touch $@
 
-.PHONY: help setup demo map test faults lint bench
+.PHONY: help setup demo learn map test faults lint bench

@@ -31,6 +31,7 @@ class ModelConfig(NamedTuple):
     std: tuple | None = None
     size: tuple | dict | None = None  # (height, width) to scale pictures to, {"shortest_edge": n}
     multiple_of: int | None = None  # pixels: pictures are padded to such heights and widths
+    last_layers: list | None = None  # names of those that give the classes; None: found by a trial
 
 
 class DatasetConfig(NamedTuple):

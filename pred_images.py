@@ -37,7 +37,7 @@ def config():
         dataset=setting(CONFIG.DATASET.name, "entry of `datasets`, or a folder of pictures"),
         model_name=setting(
             CONFIG.MODEL_NAME,
-            "segmentation network: entry of `models`, or hf/, torchvision/, onnx/, predictions/...",
+            "segmentation network: entry of `models`, or hf/, torchvision/, onnx/, learnt/...",
         ),
         **shared_settings(CONFIG, "io_path", "gpu"),
         precision=setting(

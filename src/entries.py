@@ -12,7 +12,7 @@ from pathlib import Path
 
 from src import registry
 from src.errors import SettingError
-from src.store import names
+from src.store import learnt, names
 from src.store.paths import name_path
 
 KINDS = {  # of networks that need no entry: module, class, and the argument that says which
@@ -20,6 +20,7 @@ KINDS = {  # of networks that need no entry: module, class, and the argument tha
     "torchvision": ("src.model.torchvision_models", "Torchvision", "name"),
     "onnx": ("src.model.onnx", "Onnx", "path"),
     "predictions": ("src.model.predictions", "Predictions", "folder"),
+    "learnt": ("src.learning.growing", "Learnt", None),  # all is kept beside the results
 }
 _OF_FILES = "onnx", "predictions"  # kinds that are files of the user, never a name
 
@@ -81,7 +82,8 @@ def choose_model(entries, word, io_path, keeps=False):
     ----------
     entries : dict of str to ModelConfig
     word : str
-        A name; or hf/<name or folder>, torchvision/<name>, onnx/<file>, predictions/<folder>.
+        A name; or hf/<name or folder>, torchvision/<name>, onnx/<file>, predictions/<folder>,
+        learnt/<name>.
     io_path, keeps
         As for `choose_dataset`.
 
@@ -100,17 +102,18 @@ def choose_model(entries, word, io_path, keeps=False):
     which = str(place) if is_place else which
     parts = (place.parent / place.stem).parts[-2:] if is_place else which.split("/")
     wanted, stands_for = "_".join([kind, *map(_plain, parts)]), f"{kind}/{which}"
+    module, class_name, argument = KINDS[kind]
+    facts = {
+        "kwargs": {argument: which},
+        "model_weights": which if is_place and kind != "predictions" else None,
+    }
+    if kind == "learnt":
+        facts = learnt.fields_of(io_path, which)
     name = names.free_name(io_path, "models", wanted, stands_for, entries)
     if keeps:
         names.note(io_path, "models", name, stands_for=stands_for)
-    module, class_name, argument = KINDS[kind]
-    return type(next(iter(entries.values())))(
-        name=name,
-        module_name=module,
-        class_name=class_name,
-        kwargs={argument: which},
-        model_weights=which if is_place and kind != "predictions" else None,
-    )
+    of_entries = type(next(iter(entries.values())))
+    return of_entries(name=name, module_name=module, class_name=class_name, **facts)
 
 
 def _spelt_out(entries, word, io_path):
@@ -120,7 +123,10 @@ def _spelt_out(entries, word, io_path):
         return str(word)
     stands_for = _stands_for(io_path, "models", word)
     if stands_for is None:
-        kinds = "hf/<name or folder>, torchvision/<name>, onnx/<file> or predictions/<folder>"
+        kinds = (
+            "hf/<name or folder>, torchvision/<name>, onnx/<file>, predictions/<folder> or "
+            "learnt/<name>"
+        )
         raise _unknown(entries, word, "model", f"name one by {kinds}")
     return stands_for
 

@@ -19,6 +19,7 @@ FLOORS = (  # a folder, or a module beside them, imports only from floors below 
     ["src.segmentation"],
     ["src.embedding"],
     ["src.evaluation", "src.discover", "src.notebook"],
+    ["src.learning"],
     ["configuration"],
 )
 ROOM = {name: floor for floor, names in enumerate(FLOORS) for name in names}

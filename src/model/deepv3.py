@@ -59,6 +59,8 @@ class DeepWV3Plus(WiderResNet38):
         Factor on all channel counts but the 3 of the input and the `num_classes` of the output.
     """
 
+    decoder_modules = "bot_fine", "bot_aspp", "final"  # what learns further classes
+
     def __init__(self, num_classes, width=1.0):
         super().__init__(width)
         deep, branch, fine, reduced = (scaled(n, width) for n in (4096, 256, 128, 48))

@@ -136,6 +136,31 @@ def name_path(io_path, kind, name):
     return Path(io_path, "names", kind, f"{plain_name(name)}.json")
 
 
+def learnt_folder(io_path, name):
+    """Folder of a network that has learnt further classes, and of all that belongs to it."""
+    return Path(io_path, "learnt", plain_name(name))
+
+
+def learnt_facts(folder):
+    """Path of what such a network is and was made from: JSON; it is there once all is."""
+    return Path(folder, "learnt.json")
+
+
+def learnt_weights(folder):
+    """Path of the weights of such a network."""
+    return Path(folder, "weights.pth")
+
+
+def learnt_checkpoint(folder):
+    """Path of what its training goes on from after a kill."""
+    return Path(folder, "checkpoint.pth")
+
+
+def learnt_curves(folder):
+    """Path, without its suffix, of the picture of how it learnt."""
+    return Path(folder, "curves")
+
+
 def drawings_below(folder):
     """Folders of pictures that were drawn for people, where a folder is one of results: a list."""
     is_of_results = Path(folder, "names").is_dir() and Path(folder, "input").is_dir()

@@ -1,0 +1,1 @@
+"""From tagged objects to a segmentation network that knows their classes."""
