@@ -334,6 +334,23 @@ def test_pictures_that_are_not_there_are_named(world):
         learn(world)
 
 
+def test_a_picture_that_is_gone_is_named_before_the_training(world):
+    picture, _ = Fields(learn_classes.datasets["new"].kwargs["root"]).samples[2]
+    picture.write_bytes(b"")
+    with pytest.raises(SettingError, match="picture 2 of new cannot be read: .*02.jpg.png"):
+        learn(world)
+    assert not learnt_checkpoint(learnt_folder(world.parents[2], "thing")).exists()
+
+
+def test_labels_of_an_earlier_look_go(world):
+    learn(world, name="it", dry_run=True)
+    keys = keys_of(tables.read_embeddings(world))
+    change_tags(tags_path(world), dict.fromkeys(keys[1:], ""))
+    learn(world, name="it", dry_run=True)
+    folder = learnt_folder(world.parents[2], "it")
+    assert [*folder.glob("labels/*/*")] == [learnt_labels(folder, "new", 0)]
+
+
 def test_objects_of_another_network_are_refused(world):
     weights = learn_classes.models["two"].model_weights
     other = TwoColours()

@@ -19,9 +19,10 @@ from src.records import NO_LABEL, ImageName
 from src.segmentation.inference import to_input
 from src.store import provenance, tables
 from src.store.arrays import read_components
+from src.store.files import prepare
 from src.store.labels import Drawn, match_names, read_coco, write_labels
 from src.store.of_objects import keys_of
-from src.store.paths import Results, learnt_labels, min_size_of
+from src.store.paths import Results, learnt_from, learnt_labels, min_size_of
 
 FEW = 10  # objects of a class, of which fewer are hardly enough to learn from
 HELD_OUT = 5  # one in so many pictures with new classes is validated by, where there are as many
@@ -313,7 +314,7 @@ class Found:
 
 
 def write_pseudo_labels(found, objects, ids, classes, folder):
-    """Write the labels of all pictures with objects to learn.
+    """Write the labels of all pictures with objects to learn; others that are there go.
 
     Parameters
     ----------
@@ -330,6 +331,9 @@ def write_pseudo_labels(found, objects, ids, classes, folder):
     SettingError, WriteError
         See `Found.segments`; a picture was drawn in another size; the disk takes no more.
     """
+    prepare(*{learnt_labels(folder, name.dataset, name.index).parent for name in objects})
+    for path in learnt_from(folder):
+        path.unlink()
     for name in progress(sorted(objects), desc="labels", unit="image", delay=2):
         known, of_picture = found.segments(name), objects[name]
         drawn = of_picture.drawn if isinstance(of_picture, DrawnByHand) else None
@@ -361,8 +365,13 @@ class Pictures:
 
     def __getitem__(self, number):
         name = self.names[number]
-        image, truth, _ = item_of(self.samples[name.dataset], name.index)
-        labels = self.labels(name, truth)
+        try:
+            image, truth, _ = item_of(self.samples[name.dataset], name.index)
+            labels = self.labels(name, truth)
+        except (OSError, ValueError) as error:
+            if isinstance(error, SettingError):
+                raise
+            raise SettingError(f"picture {name} cannot be read: {error}") from error
         if labels.shape != tuple(image.shape[1:]):
             raise SettingError(
                 f"picture {name} has {tuple(image.shape[1:])} (height, width) pixels, and had "

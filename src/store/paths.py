@@ -170,6 +170,11 @@ def learnt_sheet(folder, number):
     return Path(folder, f"sheet_{number}")
 
 
+def learnt_from(folder):
+    """Paths of all labels and contact sheets that are there: a list."""
+    return [*Path(folder).glob("labels/*/*.png"), *Path(folder).glob("sheet_*.png")]
+
+
 def drawings_below(folder):
     """Folders of pictures that were drawn for people, where a folder is one of results: a list."""
     is_of_results = Path(folder, "names").is_dir() and Path(folder, "input").is_dir()
