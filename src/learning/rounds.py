@@ -91,6 +91,8 @@ def carry_tags(log, model, table, path):
     before = Results(io_path, made_from["network"]).all_embeddings()
     tags = [tag for file in before if file.name == Path(path).name for tag in _tags_of(file)]
     tags = tags or [tag for file in before[:1] for tag in _tags_of(file)]
+    searched = set(zip(table["dataset"], table["image_index"].tolist(), strict=True))
+    tags = [tag for tag in tags if tag[:2] in searched]
     carried = carried_tags(table, tags)
     if carried:
         change_tags(tags_path(path), carried)
