@@ -44,7 +44,7 @@ COPY = IO_PATH / "learning"
 NAME = "demo"
 TRAIN, VAL, OOD = CONFIG.TRAIN_DATASET, CONFIG.VAL_DATASET, CONFIG.DATASET
 JUDGED = 40  # pictures of `streets_ood`, the first ones; the others are learnt from
-REPLAYED, HELD_OUT = 40, 8  # pictures of `streets` an epoch; others to choose the best epoch by
+REPLAYED, HELD_OUT = 70, 8  # pictures of `streets`; others, the last, to choose the best epoch by
 NETS = "segmentation", "efficientnet_lite0"  # whose vectors, joined, are grouped
 PURE = 0.8  # share of a group that is of one kind
 SCORES = "max_logit", "energy", "nearest_logits", "combined"
@@ -69,11 +69,11 @@ def found_objects(results):
     return tables[0], np.hstack(parts)
 
 
-def tags_of(table, vectors):
+def tags_of(table, groups):
     """Names (N,) of the objects in groups that are nearly all of one unknown kind, "" elsewhere."""
-    labels, tags = find_groups(vectors, CONFIG.SEED), np.full(len(table), "", object)
-    for group in set(labels.tolist()) - {NOISE}:
-        rows = np.flatnonzero(labels == group)
+    tags = np.full(len(table), "", object)
+    for group in set(groups.tolist()) - {NOISE}:
+        rows = np.flatnonzero(groups == group)
         (kind, count), *_ = Counter(table["true_id"][rows].tolist()).most_common(1)
         if kind in streets.UNKNOWN and count >= PURE * len(rows):
             tags[rows] = streets.UNKNOWN[kind][0]
@@ -81,10 +81,14 @@ def tags_of(table, vectors):
     return tags
 
 
-def labels_of(results, table, tags, new_ids):
-    """Pseudo-labels of the pictures with tagged objects: (H, W) uint8 by index."""
+def labels_of(results, table, groups, tags, new_ids):
+    """Pseudo-labels of the pictures to learn from: (H, W) uint8 by index.
+
+    Objects of groups without a name are something else: they keep their prediction. Those in no
+    group may be of a new class.
+    """
     labels = {}
-    for index in sorted(set(table["image_index"][tags != ""].tolist())):
+    for index in sorted(set(table["image_index"].tolist())):
         components = read_components(results.components(index))
         classes = read_prediction(results.prediction(index), probabilities=False).prediction
         rows = np.flatnonzero(table["image_index"] == index)
@@ -92,40 +96,45 @@ def labels_of(results, table, tags, new_ids):
         of_segments = np.zeros(len(predicted_iou), np.int64)
         of_segments[np.abs(components) - 1] = classes
         is_trusted = predicted_iou >= CONFIG.IOU_THRESHOLD
-        is_trusted[np.concatenate(table["segments"][rows]) - 1] = False
+        for row in rows:
+            is_trusted[table["segments"][row] - 1] = groups[row] != NOISE
         tagged = [(table["segments"][row], new_ids[tags[row]]) for row in rows if tags[row]]
         labels[index] = pseudo_labels(components, of_segments, is_trusted, predicted_iou, tagged)
     return labels
 
 
 class Known:
-    """Pictures of `streets` with their labels: a sequence of (Tensor, Tensor)."""
+    """Pictures of `streets` with their labels, and others: a sequence of (Tensor, Tensor)."""
 
-    def __init__(self, samples, indices):
-        self.samples, self.indices = samples, indices
+    def __init__(self, samples, indices, others=()):
+        self.samples, self.indices, self.others = samples, indices, others
 
     def __len__(self):
-        return len(self.indices)
+        return len(self.indices) + len(self.others)
 
     def __getitem__(self, index):
+        if index >= len(self.indices):
+            return self.others[index - len(self.indices)]
         return self.samples[self.indices[index]][:2]
 
 
-def lessons_of(results, table, tags, old_count, options):
-    """What is learnt, replayed and validated by; see `train`."""
-    names = list(dict.fromkeys(tags[tags != ""]))
-    new_ids = {name: old_count + k for k, name in enumerate(names)}
+def lessons_of(labels, old_count, options):
+    """What is learnt, replayed and validated by, of pseudo-labels by index; see `train`."""
     transform = to_input(streets.mean, streets.std)
     ood, known = (registry.build(entry, transform=transform) for entry in (OOD, TRAIN))
-    lessons = [
-        (ood[index][0], torch.from_numpy(labels.astype(np.int64)))
-        for index, labels in labels_of(results, table, tags, new_ids).items()
-    ]
-    replayed = Known(known, range(len(known) - HELD_OUT))
-    alone = Known(known, range(REPLAYED))  # beside those with pasted objects
-    held_out = Known(known, range(len(known) - HELD_OUT, len(known)))
-    pasted = Pasted(lessons, replayed, old_count, options.pictures, options.seed)
-    return pasted, alone, Pasted(lessons, held_out, old_count, HELD_OUT, options.seed + 1)
+    lessons, others = [], []
+    for index, ids in labels.items():
+        is_new = ((ids >= old_count) & (ids != NO_LABEL)).any()
+        pair = ood[index][0], torch.from_numpy(ids.astype(np.int64))
+        (lessons if is_new else others).append(pair)
+    print(f"{len(lessons)} pictures with new classes, {len(others)} with other objects")
+    first_held_out = len(known) - HELD_OUT
+    pasted = Pasted(
+        lessons, Known(known, range(first_held_out)), old_count, options.pictures, options.seed
+    )
+    held_out = Known(known, range(first_held_out, len(known)))
+    validation = Pasted(lessons, held_out, old_count, HELD_OUT, options.seed + 1)
+    return pasted, Known(known, range(REPLAYED), others), validation
 
 
 def iou_of(results, data, classes, count=None):
@@ -170,9 +179,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--classes", nargs="*", help="names to learn; all that are found if none is given")
-    add("--pictures", type=int, default=120, help="with pasted objects, an epoch")
-    add("--epochs", type=int, default=12)
-    add("--learning-rate", type=float, default=1.5e-3)
+    add("--pictures", type=int, default=90, help="with pasted objects, an epoch")
+    add("--epochs", type=int, default=9)
+    add("--learning-rate", type=float, default=1e-3)
     add("--modules", nargs="*", default=["mod7", "aspp", "bot_fine", "bot_aspp", "final"])
     add("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -186,7 +195,8 @@ def main():
         made = f"args.net={net}", f"args.io_path={COPY}"
         run(compute_embeddings.ex, "compute_embeddings.py", *made)
     table, vectors = found_objects(results)
-    tags = tags_of(table, vectors)
+    groups = find_groups(vectors, CONFIG.SEED)
+    tags = tags_of(table, groups)
     if options.classes:
         tags[~np.isin(tags, options.classes)] = ""
     tagged = dict(zip(keys_of(table), tags, strict=True))
@@ -202,7 +212,9 @@ def main():
         crop=(192, 256),
         modules=tuple(options.modules),
     )
-    lessons = lessons_of(results, table, tags, len(card.classes), options)
+    new_ids = {name: len(card.classes) + k for k, name in enumerate(added)}
+    labels = labels_of(results, table, groups, tags, new_ids)
+    lessons = lessons_of(labels, len(card.classes), options)
     made_from = {"network": old.name, "tags": [*added], "objects": int((tags != "").sum())}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     begun = time.perf_counter()

@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 from src.records import NO_LABEL
 
 FROM_LESSONS = 1 / 3  # share of the pictures that are lessons, the others are replayed ones
-MOST = 4  # copies in a picture
+MOST = 2  # copies in a picture
 SCALES = 0.5, 1.6  # smallest and largest factor on height and width of an object
 SHADE = 0.2  # how far copies are darker or brighter, each channel by itself, at most
 LEAST_PX = 8  # height and width of a copy
