@@ -10,6 +10,8 @@ which every script takes as args.model_name=learnt/<name>. Needs stages 1, 2 and
 in stage 5. The same command goes on after a kill; the old network stays as it is.
 """
 
+from pathlib import Path
+
 from configuration import CONFIG, datasets, models
 from src import class_ids, entries
 from src.embedding.table import only_datasets, read_table
@@ -96,7 +98,7 @@ def objects_of(args, path, samples, log):
     if args["coco"]:
         objects = lessons.drawn_objects(log, args["coco"], samples, args["tags"])
         names = args["tags"] or sorted({name for of in objects.values() for name, _ in of.objects})
-        return objects, names, {"coco": args["coco"]}
+        return objects, names, {"coco": Path(args["coco"]).name}
     if not args["tags"]:
         raise SettingError("`args.tags` must name what to learn, such as [cow,tent]")
     table, tags = only_datasets(path, read_table(path), [*samples]), read_tags(tags_path(path))
@@ -128,7 +130,8 @@ def learn(args, log):
         "round": rounds.round_of(model) + 1,
         "tags": counts,
         "datasets": list(args["datasets"]),
-        "pictures": found.digest(objects),
+        "pictures": lessons.indices_of(objects),
+        "objects": found.digest(objects),
         "learnt_on": source and identity(source),
         "pasted": args["pasted"],
         **told,

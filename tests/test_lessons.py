@@ -15,7 +15,7 @@ from torch import nn
 import learn_classes
 from configuration import CONFIG, DatasetConfig, ModelConfig
 from src.datasets import LabelledImages, list_images, read_ids, with_labels
-from src.errors import SettingError
+from src.errors import SettingError, WriteError
 from src.learning import lessons, rounds
 from src.learning.lessons import choose_classes, count_objects, tagged_objects
 from src.learning.training import Schedule
@@ -241,7 +241,7 @@ def test_objects_are_counted_and_few_are_warned_of(caplog):
     objects = tagged_objects(table, tags, ["a", "b"])
     assert [len(of.objects) for of in objects.values()] == [4, 4, 3]
     assert count_objects(LOG, objects, {"a": 2, "b": 3}) == {"a": 10, "b": 1}
-    assert "only 1 objects are called 'b'" in caplog.text
+    assert "called 'b': only 1" in caplog.text
     assert "'a'" not in caplog.text
 
 
@@ -255,6 +255,7 @@ def test_the_script_makes_a_network_that_has_learnt_from_tags(world):
     assert facts["classes"]["2"][0] == "thing"
     told = facts["made_from"]
     assert (told["network"], told["tags"], told["round"]) == ("two", {"thing": 6}, 1)
+    assert told["pictures"] == {"new": [0, 1, 2, 3, 4, 5]}
     assert not learnt_checkpoint(learnt_folder(io_path, "thing")).exists()
     entry = learn_classes.entries.choose_model(learn_classes.models, "learnt/thing", io_path)
     network = load_network(entry, torch.device("cpu"))
@@ -342,6 +343,14 @@ def test_a_picture_that_is_gone_is_named_before_the_training(world):
     assert not learnt_checkpoint(learnt_folder(world.parents[2], "thing")).exists()
 
 
+def test_a_place_that_takes_no_file_is_named(world):
+    folder = learnt_folder(world.parents[2], "thing")
+    folder.mkdir(parents=True)
+    (folder / "labels").write_text("no folder")
+    with pytest.raises(WriteError, match="cannot be written"):
+        learn(world)
+
+
 def test_labels_of_an_earlier_look_go(world):
     learn(world, name="it", dry_run=True)
     keys = keys_of(tables.read_embeddings(world))
@@ -393,7 +402,8 @@ def test_a_second_round_begins_with_the_tags_of_the_first(world, caplog):
     carry = partial(rounds.carry_tags, LOG, entry, table, path)
     carry()
     assert [tag for *_, tag in read_tags(tags_path(path))] == ["thing"] * 2
-    assert "round 1: learnt_thing has learnt thing; 2 of 2 tags of round 0" in caplog.text
+    assert "round 1: learnt_thing has learnt thing" in caplog.text
+    assert "2 of 2 tags of round 0 go on" in caplog.text
     change_tags(tags_path(path), {keys_of(table)[0]: ""})
     carry()
     assert len(read_tags(tags_path(path))) == 1  # what was taken away does not come back

@@ -167,11 +167,19 @@ def count_objects(log, objects, ids):
     for name, count in counts.items():
         if count < FEW:
             log.warning(
-                "only %d objects are called %r: with fewer than %d a class is hardly learnt, "
+                "objects that are called %r: only %d; with fewer than %d a class is hardly learnt, "
                 "more of them may be beside those that are tagged",
-                count, name, FEW,
+                name, count, FEW,
             )  # fmt: skip
     return counts
+
+
+def indices_of(objects):
+    """Indices of the pictures with objects to learn, ascending lists by dataset: a dict."""
+    indices = defaultdict(list)
+    for name in sorted(objects):
+        indices[name.dataset].append(name.index)
+    return dict(indices)
 
 
 # classes

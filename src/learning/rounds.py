@@ -85,22 +85,21 @@ def carry_tags(log, model, table, path):
         Of the table.
     """
     facts = facts_of(model)
-    if facts is None or tags_path(path).exists():
+    if facts is None:
         return
     made_from, io_path = facts["made_from"], Path(path).parents[2]
+    number, learnt = made_from.get("round", 1), ", ".join(made_from["tags"])
+    log.info("round %d: %s has learnt %s", number, model.name, learnt)
+    if tags_path(path).exists():
+        return
     before = Results(io_path, made_from["network"]).all_embeddings()
-    tags = [tag for file in before if file.name == Path(path).name for tag in _tags_of(file)]
-    tags = tags or [tag for file in before[:1] for tag in _tags_of(file)]
+    same = [file for file in before if file.name == Path(path).name] or before[:1]
     searched = set(zip(table["dataset"], table["image_index"].tolist(), strict=True))
-    tags = [tag for tag in tags if tag[:2] in searched]
+    tags = [tag for file in same for tag in _tags_of(file) if tag[:2] in searched]
     carried = carried_tags(table, tags)
     if carried:
         change_tags(tags_path(path), carried)
-    log.info(
-        "round %d: %s has learnt %s; %d of %d tags of round %d go on with their objects",
-        made_from.get("round", 1), model.name, ", ".join(made_from["tags"]) or "nothing",
-        len(carried), len(tags), made_from.get("round", 1) - 1,
-    )  # fmt: skip
+        log.info("%d of %d tags of round %d go on", len(carried), len(tags), number - 1)
 
 
 def carried_tags(table, tags):

@@ -132,7 +132,7 @@ def _legend(panels, classes, ids, counts):
         Patch(
             facecolor=np.array(classes[key][1]) / 255,
             edgecolor="black",
-            label=label(f"{classes[key][0]} (to learn, {count} objects)"),
+            label=f"{label(classes[key][0])}, to learn: {count}",
         )
         for key, count in totals.items()
     ]
