@@ -30,6 +30,7 @@ from src.embedding.maps import Reduction, read_with_maps
 from src.embedding.table import only_datasets, read_table
 from src.errors import SettingError
 from src.evaluation.groups import groups_of
+from src.learning.rounds import carry_tags
 from src.model_card import known_card
 from src.run import choice
 from src.run.experiment import create_experiment
@@ -209,6 +210,7 @@ def main(args, tsne, mainplot, _log):
     how = args["overwrite"], args["keep_map"]
     table = only_datasets(path, read_with_maps(_log, path, reduction, *how), names)
     check_segment(path, table, mainplot["segment"])
+    carry_tags(_log, model, table, path)
     net = args["net"] or net_of(path)
     queries = Queries(_log, table, net, partial(embedder_of, net, table, model, card, _log))
     segments = segments_of(_log, table, card, io_path)

@@ -16,6 +16,7 @@ import eval_iou
 import eval_retrieval
 import eval_segmentation
 import eval_selection
+import learn_classes
 import pred_images
 import search_classes
 import train_meta_nn
@@ -30,6 +31,7 @@ EXPERIMENTS = {
     "train_meta_nn.py": train_meta_nn.ex,
     "compute_embeddings.py": compute_embeddings.ex,
     "discover_embedding_space.py": discover_embedding_space.ex,
+    "learn_classes.py": learn_classes.ex,
     "search_classes.py": search_classes.ex,
     "eval_anomaly.py": eval_anomaly.ex,
     "eval_budget.py": eval_budget.ex,

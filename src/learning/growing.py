@@ -43,7 +43,7 @@ class Learnt(nn.Module):
 
     def widen(self, count):
         """Give the last layers so many outputs more; see `widen`."""
-        for layer in self.layers:
+        for layer in self.layers if count else ():
             widen(self.network, layer, count)
         self.added = [*self.added, count]
 

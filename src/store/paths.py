@@ -161,6 +161,21 @@ def learnt_curves(folder):
     return Path(folder, "curves")
 
 
+def learnt_labels(folder, dataset, index):
+    """Path of the labels of one picture that such a network learns from."""
+    return Path(folder, "labels", plain_name(dataset), f"{index}.png")
+
+
+def learnt_sheet(folder, number):
+    """Path, without its suffix, of a contact sheet of these labels; numbers count from 1."""
+    return Path(folder, f"sheet_{number}")
+
+
+def learnt_from(folder):
+    """Paths of all labels and contact sheets that are there: a list."""
+    return [*Path(folder).glob("labels/*/*.png"), *Path(folder).glob("sheet_*.png")]
+
+
 def drawings_below(folder):
     """Folders of pictures that were drawn for people, where a folder is one of results: a list."""
     is_of_results = Path(folder, "names").is_dir() and Path(folder, "input").is_dir()

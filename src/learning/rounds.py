@@ -1,0 +1,131 @@
+"""Learnt networks one after the other: what they are called, and which tags go on to the next."""
+
+import itertools
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from src.errors import SettingError
+from src.store.learnt import read_learnt
+from src.store.of_objects import keys_of
+from src.store.paths import Results, learnt_facts, learnt_folder, tags_path
+from src.store.sealed import as_stored
+from src.store.tags import change_tags, read_tags
+
+SAME = 0.5  # IoU of two boxes from which they are of one object
+_LONGEST = 60  # letters of a name that is made of tags
+
+
+def facts_of(model):
+    """What is kept of a learnt network, see `read_learnt`; None: the entry is of another one."""
+    if model.module_name != "src.learning.growing":
+        return None
+    folder = Path(model.model_weights).parent
+    return read_learnt(folder.parents[1], folder.name)
+
+
+def round_of(model):
+    """How often a network has learnt: 0 where it never has."""
+    facts = facts_of(model)
+    return facts["made_from"].get("round", 1) if facts else 0
+
+
+def choose_name(io_path, name, tags, made_from, schedule, overwrite=False):
+    """What a network is to be called, and whether it is there already.
+
+    Parameters
+    ----------
+    io_path : path
+    name : str or None
+        None: like the tags, with a number where that is another one's.
+    tags : sequence of str
+    made_from : dict
+    schedule : Schedule
+        With `made_from` it says what is the same network.
+    overwrite : bool
+        It is made again, in place of what has its name.
+
+    Raises
+    ------
+    SettingError
+        The name is another one's, or none.
+    """
+    expected = as_stored(made_from | {"schedule": asdict(schedule)})
+    words = re.sub(r"[^\w.-]+", "_", "_".join(tags)).strip("._-")[:_LONGEST] or "learnt"
+    numbered = (f"{words}_{number}" for number in itertools.count(2))
+    for candidate in [name] if name else itertools.chain([words], numbered):
+        if not learnt_facts(learnt_folder(io_path, candidate)).is_file():
+            return candidate, False
+        there = as_stored(read_learnt(io_path, candidate).get("made_from", {}))
+        if all(there.get(key) == value for key, value in expected.items()):
+            return candidate, not overwrite
+        if name and overwrite:
+            return candidate, False
+    raise SettingError(
+        f"learnt/{name} is there, of other objects or settings: choose another args.name, or "
+        "args.overwrite=True to replace it"
+    )
+
+
+def carry_tags(log, model, table, path):
+    """Give objects that a learnt network leaves suspicious the tags that they had before.
+
+    That is done once: where the table has tags already, they stay as they are. An object is the
+    same where the box of an earlier one in its picture is the same by an IoU of `SAME`.
+
+    Parameters
+    ----------
+    log : logging.Logger
+    model : ModelConfig
+        Nothing is done for one that has not learnt.
+    table : ObjectTable
+    path : path
+        Of the table.
+    """
+    facts = facts_of(model)
+    if facts is None:
+        return
+    made_from, io_path = facts["made_from"], Path(path).parents[2]
+    number, learnt = made_from.get("round", 1), ", ".join(made_from["tags"])
+    log.info("round %d: %s has learnt %s", number, model.name, learnt)
+    if tags_path(path).exists():
+        return
+    before = Results(io_path, made_from["network"]).all_embeddings()
+    same = [file for file in before if file.name == Path(path).name] or before[:1]
+    searched = set(zip(table["dataset"], table["image_index"].tolist(), strict=True))
+    tags = [tag for file in same for tag in _tags_of(file) if tag[:2] in searched]
+    carried = carried_tags(table, tags)
+    if carried:
+        change_tags(tags_path(path), carried)
+        log.info("%d of %d tags of round %d go on", len(carried), len(tags), number - 1)
+
+
+def carried_tags(table, tags):
+    """The tags of objects that are found again: a dict by `keys_of` of the table.
+
+    Parameters
+    ----------
+    table : ObjectTable
+    tags : list of tuple
+        With the boxes of their objects, (str, int, (int, int, int, int), str): dataset, image
+        index, box, tag.
+    """
+    from src.evaluation.objects import box_ious  # with torch, whose import takes seconds
+
+    by_picture, carried = {}, {}
+    for dataset, index, box, tag in tags:
+        by_picture.setdefault((dataset, index), []).append((box, tag))
+    for key in keys_of(table):
+        dataset, index, _, box = key
+        earlier = by_picture.get((dataset, index), [])
+        if earlier:
+            alike = box_ious(np.array([box]), np.array([each for each, _ in earlier]))[0]
+            if alike.max() >= SAME:
+                carried[key] = earlier[int(alike.argmax())][1]
+    return carried
+
+
+def _tags_of(table_path):
+    return [(*picture, box, tag) for *picture, _, box, tag in read_tags(tags_path(table_path))]
