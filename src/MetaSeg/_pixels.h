@@ -1,122 +1,342 @@
-/* The two loops over every probability, in C so that compilers turn them into vector instructions.
+/* The loops over every probability, in C so that compilers turn them into vector instructions.
 
-   Compiled with -ffp-contract=off, and with a logarithm of their own, they give the same bits on
-   every processor, whichever instructions it has. */
+   Compiled with -ffp-contract=off, with a logarithm of their own and a fixed order of every sum, they
+   give the same bits on every processor, whichever instructions it has. */
 
-#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
-/* With GNU tools on x86-64, both versions are built and the processor picks at run time. */
+/* With GNU tools on x86-64, all versions are built and the processor picks at run time. */
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#if __GNUC__ >= 12
+#define FOR_EACH_PROCESSOR \
+    __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
 #define FOR_EACH_PROCESSOR __attribute__((target_clones("avx2", "default")))
+#endif
+#elif defined(__GNUC__)
+#define FOR_EACH_PROCESSOR __attribute__((noinline))
 #else
 #define FOR_EACH_PROCESSOR
+#endif
+
+/* Four numbers in one register; loops do the same where a compiler does not know these. */
+#if defined(__GNUC__) && defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define HAS_FOUR
+typedef float four __attribute__((vector_size(16)));
+typedef double four_doubles __attribute__((vector_size(32)));
+#endif
 #endif
 
 #ifdef _MSC_VER
 #define restrict __restrict
 #endif
 
-enum { BLOCK = 16, GROUP = 4 }; /* pixels and classes looked at together */
+enum {
+    BLOCK = 16, /* pixels looked at together: those of one register of 512 bits */
+    GROUP = 32, /* classes looked at together, at most */
+    STRETCH = 16 /* pixels summed in single precision, at most */
+};
 
-/* Natural logarithm of a positive normal number, relative error below 2e-7.
+/* Logarithm to base 2 of a positive normal number, relative error below 1.3e-6.
 
-   x = 2^exponent * (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)), and
-   ln(1 + f) = f - f^2 / 2 + f^3 q(f) with q fitted for the least relative error. Exact at 1. */
-static inline float natural_log(float x)
+   x = 2^exponent * (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)), and log2(1 + f) = f q(f) with q
+   fitted for the least relative error. Exact at 1. */
+static inline float log_2(float x)
 {
     int32_t bits, exponent;
-    float f, f2, q;
+    float f, f2;
     memcpy(&bits, &x, sizeof bits);
-    exponent = (bits - 0x3f3504f3) >> 23; /* 0x3f3504f3: sqrt(1/2) */
-    bits -= (int32_t)((uint32_t)exponent << 23);
+    exponent = bits - 0x3f3504f3; /* sqrt(1/2); the exponent is in the bits from 23 on */
+    bits -= exponent & (int32_t)0xff800000;
     memcpy(&f, &bits, sizeof f);
     f -= 1.0f;
     f2 = f * f;
-    q = 0.0870040953f * f2 + (0.149147779f - 0.142674923f * f);
-    q = q * f2 + (0.199630633f - 0.165775836f * f);
-    q = q * f2 + (0.333339095f - 0.250013381f * f);
-    return ((float)exponent * 0.693147182f + f) + f2 * (f * q - 0.5f);
+    return (float)(exponent >> 23)
+        + f * ((1.44269645f - 0.72136358f * f)
+            + f2 * ((0.48062677f - 0.35937164f * f)
+                + f2 * ((0.29569952f - 0.26932022f * f) + f2 * 0.17162456f)));
 }
 
-/* Copy GROUP classes of n pixels, class by class, from the class `first_class` on; `absent` in the
-   place of classes that are not there. */
-static inline void read_group(
-    const float *pixels, int n, ptrdiff_t class_count, ptrdiff_t first_class, float absent,
-    float p[GROUP][BLOCK])
+/* Copy `count` classes of n pixels class by class. */
+static inline void separate_plainly(
+    const float *pixels, int n, ptrdiff_t class_count, int count, float p[GROUP][BLOCK])
 {
-    const float *from = pixels + first_class;
-    if (class_count - first_class >= GROUP)
-        for (int i = 0; i < n; i++)
-            for (int k = 0; k < GROUP; k++)
-                p[k][i] = from[i * class_count + k];
-    else
-        for (int k = 0; k < GROUP; k++)
-            for (int i = 0; i < n; i++)
-                p[k][i] = first_class + k < class_count ? from[i * class_count + k] : absent;
+    for (int i = 0; i < n; i++)
+        for (int c = 0; c < count; c++)
+            p[c][i] = pixels[i * class_count + c];
+}
+
+/* The same, for whole blocks of 4 classes or more in squares of 4 pixels and 4 classes. */
+static inline void separate(
+    const float *pixels, int n, ptrdiff_t class_count, int count, float p[GROUP][BLOCK])
+{
+#ifdef HAS_FOUR
+    if (n == BLOCK && count >= 4) {
+        for (int c = 0; c < count; c += 4) {
+            const int first = c < count - 4 ? c : count - 4; /* the last ones may come twice */
+            for (int i = 0; i < BLOCK; i += 4) {
+                four row[4], low[2], high[2];
+                for (int k = 0; k < 4; k++)
+                    memcpy(&row[k], pixels + (i + k) * class_count + first, sizeof row[k]);
+                for (int k = 0; k < 2; k++) {
+                    low[k] = __builtin_shufflevector(row[2 * k], row[2 * k + 1], 0, 4, 1, 5);
+                    high[k] = __builtin_shufflevector(row[2 * k], row[2 * k + 1], 2, 6, 3, 7);
+                }
+                row[0] = __builtin_shufflevector(low[0], low[1], 0, 1, 4, 5);
+                row[1] = __builtin_shufflevector(low[0], low[1], 2, 3, 6, 7);
+                row[2] = __builtin_shufflevector(high[0], high[1], 0, 1, 4, 5);
+                row[3] = __builtin_shufflevector(high[0], high[1], 2, 3, 6, 7);
+                for (int k = 0; k < 4; k++)
+                    memcpy(&p[first + k][i], &row[k], sizeof row[k]);
+            }
+        }
+        return;
+    }
+#endif
+    separate_plainly(pixels, n, class_count, count, p);
+}
+
+/* What is known of the pixels of a block after some of their classes. */
+struct scores {
+    float first[BLOCK], second[BLOCK]; /* the two largest probabilities */
+    float least[BLOCK], total[BLOCK];  /* the smallest one, and the sum of p log2(p) */
+    int32_t best[BLOCK];               /* the most probable class, the first of equals */
+};
+
+/* Go on with `count` classes from the class `c0` on. */
+FOR_EACH_PROCESSOR
+static void score_classes(
+    const float p[GROUP][BLOCK], int count, int c0, float epsilon, struct scores *restrict of)
+{
+    if (count < 1)
+        return; /* what a compiler must know to look at many pixels at a time */
+    for (int i = 0; i < BLOCK; i++) {
+        float first = of->first[i], second = of->second[i], least = of->least[i];
+        int32_t best = of->best[i];
+        for (int c = 0; c < count; c++) {
+            const float v = p[c][i], smaller = v < first ? v : first;
+            best = v > first ? c0 + c : best;
+            first = v > first ? v : first;
+            second = second > smaller ? second : smaller;
+            least = v < least ? v : least;
+        }
+        of->first[i] = first, of->second[i] = second, of->least[i] = least, of->best[i] = best;
+    }
+    for (int i = 0; i < BLOCK; i++) {
+        float total = of->total[i];
+        for (int c = 0; c < count; c++) {
+            const float positive = p[c][i] < 0.0f ? 0.0f : p[c][i]; /* NaN stays */
+            total += positive * log_2(positive + epsilon);
+        }
+        of->total[i] = total;
+    }
 }
 
 /* Find the class and the three heat maps of pixels; see score_pixels in _segments.pyx.
    Returns 1 if all probabilities are finite and in [lowest, highest], else 0. */
 FOR_EACH_PROCESSOR
-static int score_block_of_pixels(
+static int score_row(
     const float *restrict probabilities, ptrdiff_t pixels, ptrdiff_t class_count,
     float entropy_scale, float epsilon, float lowest, float highest,
     uint16_t *restrict classes, float *restrict maps)
 {
     int allowed = 1;
+    float p[GROUP][BLOCK] = {{0}};
+    struct scores none, of;
+    for (int i = 0; i < BLOCK; i++) {
+        none.first[i] = none.second[i] = -1.0f; /* below every value that is allowed */
+        none.least[i] = none.total[i] = 0.0f;
+        none.best[i] = 0;
+    }
     for (ptrdiff_t start = 0; start < pixels; start += BLOCK) {
         const int n = pixels - start < BLOCK ? (int)(pixels - start) : BLOCK;
-        float p[GROUP][BLOCK] = {{0}}, first[BLOCK], second[BLOCK], least[BLOCK], total[BLOCK];
-        int32_t best[BLOCK];
-        for (int i = 0; i < BLOCK; i++) {
-            first[i] = second[i] = -1.0f; /* below every value that is allowed */
-            least[i] = total[i] = 0.0f;
-            best[i] = 0;
-        }
+        of = none;
         for (ptrdiff_t c = 0; c < class_count; c += GROUP) {
-            read_group(probabilities + start * class_count, n, class_count, c, lowest, p);
-            for (int i = 0; i < BLOCK; i++)
-                for (int k = 0; k < GROUP; k++) { /* of equal ones the first class stays */
-                    const int32_t better = -(p[k][i] > first[i]);
-                    const float smaller = p[k][i] < first[i] ? p[k][i] : first[i];
-                    best[i] = (((int32_t)c + k) & better) | (best[i] & ~better);
-                    first[i] = p[k][i] > first[i] ? p[k][i] : first[i];
-                    second[i] = second[i] > smaller ? second[i] : smaller;
-                    least[i] = p[k][i] < least[i] ? p[k][i] : least[i];
-                }
-            for (int i = 0; i < BLOCK; i++)
-                for (int k = 0; k < GROUP; k++) { /* what is below 0 counts as 0 */
-                    const float positive = 0.5f * (p[k][i] + fabsf(p[k][i]));
-                    total[i] += positive * natural_log(positive + epsilon);
-                }
+            const int count = class_count - c < GROUP ? (int)(class_count - c) : GROUP;
+            separate(probabilities + start * class_count + c, n, class_count, count, p);
+            score_classes(p, count, (int)c, epsilon, &of);
         }
         for (int i = 0; i < n; i++) {
-            const float runner_up = class_count > 1 ? second[i] : 0.0f;
-            classes[start + i] = (uint16_t)best[i];
-            maps[3 * (start + i)] = -entropy_scale * total[i];
-            maps[3 * (start + i) + 1] = 1.0f - first[i] + runner_up;
-            maps[3 * (start + i) + 2] = 1.0f - first[i];
+            float *map = maps + 4 * (start + i);
+            classes[start + i] = (uint16_t)of.best[i];
+            map[0] = -entropy_scale * of.total[i];
+            map[1] = 1.0f - of.first[i] + (class_count > 1 ? of.second[i] : 0.0f);
+            map[2] = 1.0f - of.first[i];
+            map[3] = 0.0f;
             /* NaN takes no part in a comparison but stays in the total */
-            allowed &= (first[i] <= highest) & (least[i] >= lowest) & (total[i] == total[i]);
+            allowed &= (of.first[i] <= highest) & (of.least[i] >= lowest)
+                & (of.total[i] == of.total[i]);
         }
     }
     return allowed;
 }
 
-/* Add the probabilities (pixels, class_count) of some pixels to the sums of their segment. */
-FOR_EACH_PROCESSOR
-static void add_probabilities(
-    const float *restrict probabilities, ptrdiff_t pixels, ptrdiff_t class_count,
-    double *restrict sums)
+/* Sum classes of n pixels side by side, four times `fours` of them. */
+static inline void sum_fours(
+    const float *pixels, ptrdiff_t n, ptrdiff_t class_count, int fours, float *restrict sums)
 {
-    const float *p = probabilities;
-    for (; pixels >= 2; pixels -= 2, p += 2 * class_count)
+#ifdef HAS_FOUR
+    four sum[4] = {{0.0f}}, p;
+    for (ptrdiff_t i = 0; i < n; i++)
+        for (int k = 0; k < fours; k++) {
+            memcpy(&p, pixels + i * class_count + 4 * k, sizeof p);
+            sum[k] += p;
+        }
+    for (int k = 0; k < fours; k++)
+        memcpy(sums + 4 * k, &sum[k], sizeof sum[k]);
+#else
+    for (int k = 0; k < 4 * fours; k++) {
+        sums[k] = 0.0f;
+        for (ptrdiff_t i = 0; i < n; i++)
+            sums[k] += pixels[i * class_count + k];
+    }
+#endif
+}
+
+/* Sum classes of n pixels, in single precision for STRETCH of them and in double precision beyond. */
+static inline void sum_pixels(
+    const float *pixels, ptrdiff_t n, ptrdiff_t class_count, int fours, float *restrict sums)
+{
+    double total[16] = {0.0};
+    float part[16];
+    if (n <= STRETCH) {
+        sum_fours(pixels, n, class_count, fours, sums);
+        return;
+    }
+    for (; n > 0; n -= STRETCH, pixels += STRETCH * class_count) {
+        sum_fours(pixels, n < STRETCH ? n : STRETCH, class_count, fours, part);
+        for (int k = 0; k < 4 * fours; k++)
+            total[k] += part[k];
+    }
+    for (int k = 0; k < 4 * fours; k++)
+        sums[k] = (float)total[k];
+}
+
+/* Sum the probabilities of each class over the pixels of each run, (runs, class_count) out. */
+FOR_EACH_PROCESSOR
+static void sum_runs(
+    const float *restrict probabilities, const int *restrict starts, int runs,
+    ptrdiff_t class_count, float *restrict sums)
+{
+    for (int run = 0; run < runs; run++, sums += class_count) {
+        const float *pixels = probabilities + (starts[run] - starts[0]) * class_count;
+        const ptrdiff_t n = starts[run + 1] - starts[run];
+        ptrdiff_t c = 0;
+        for (; c + 16 <= class_count; c += 16)
+            sum_pixels(pixels + c, n, class_count, 4, sums + c);
+        for (; c + 4 <= class_count; c += 4)
+            sum_pixels(pixels + c, n, class_count, 1, sums + c);
+        if (c < class_count && class_count >= 4) /* some come twice */
+            sum_pixels(pixels + class_count - 4, n, class_count, 1, sums + class_count - 4);
+        else
+            for (; c < class_count; c++) {
+                double total = 0.0;
+                for (ptrdiff_t i = 0; i < n; i++)
+                    total += pixels[i * class_count + c];
+                sums[c] = (float)total;
+            }
+    }
+}
+
+/* Sum four maps and their squares over the inner and the boundary pixels of n: values and squares of
+   inner ones, then of boundary ones. Returns how many are on the boundary. */
+static inline int sum_maps(
+    const float *restrict maps, const uint8_t *restrict boundary, int n, double sums[16])
+{
+    int edge = 0;
+#ifdef HAS_FOUR
+    four_doubles of[4] = {{0.0}};
+    for (int i = 0; i < n; i++) {
+        four map;
+        four_doubles inner, outer;
+        memcpy(&map, maps + 4 * i, sizeof map);
+        inner = __builtin_convertvector(map, four_doubles);
+        outer = inner * (double)boundary[i];
+        inner -= outer; /* exactly 0 or the value */
+        of[0] += inner;
+        of[1] += inner * inner;
+        of[2] += outer;
+        of[3] += outer * outer;
+        edge += boundary[i];
+    }
+    memcpy(sums, of, sizeof of);
+#else
+    memset(sums, 0, 16 * sizeof sums[0]);
+    for (int i = 0; i < n; i++) {
+        for (int k = 0; k < 4; k++) {
+            const double v = maps[4 * i + k];
+            sums[8 * boundary[i] + k] += v;
+            sums[8 * boundary[i] + 4 + k] += v * v;
+        }
+        edge += boundary[i];
+    }
+#endif
+    return edge;
+}
+
+/* Add what is known of the runs of a row to the sums of their segments; see measure_segments in
+   _segments.pyx. Of everything the first pixel is that of the row. */
+FOR_EACH_PROCESSOR
+static void measure_row(
+    const float *restrict maps, const uint8_t *restrict boundary, const int *restrict starts,
+    const int *restrict labels, int runs, double row, const float *restrict class_sums,
+    ptrdiff_t class_count, double *restrict sums, ptrdiff_t sum_count, ptrdiff_t class_column)
+{
+    for (int run = 0; run < runs; run++, class_sums += class_count) {
+        const int start = starts[run] - starts[0], size = starts[run + 1] - starts[run];
+        double *own = sums + labels[run] * sum_count, of_maps[16];
+        const int edge = sum_maps(maps + 4 * start, boundary + start, size, of_maps);
+        own[0] += size - edge;
+        own[1] += edge;
+        own[2] += size * row;
+        own[3] += size * (start + (size - 1) / 2.0);
+        for (int k = 0; k < 16; k++)
+            own[4 + k] += of_maps[k];
         for (ptrdiff_t c = 0; c < class_count; c++)
-            sums[c] += (double)p[c] + (double)p[class_count + c];
-    if (pixels > 0)
-        for (ptrdiff_t c = 0; c < class_count; c++)
-            sums[c] += p[c];
+            own[class_column + c] += class_sums[c];
+    }
+}
+
+/* Find what the prediction missed, and mark in the fourth map what it hit. */
+FOR_EACH_PROCESSOR
+static void compare_row(
+    const uint16_t *restrict classes, const uint16_t *restrict truth, int width,
+    uint16_t class_count, uint16_t no_label, uint16_t nothing, uint16_t *restrict missed,
+    float *restrict maps)
+{
+    for (int i = 0; i < width; i++) {
+        const int is_missed
+            = (truth[i] != classes[i]) & (truth[i] < class_count) & (truth[i] != no_label);
+        missed[i] = is_missed ? truth[i] : nothing;
+    }
+    for (int i = 0; i < width; i++)
+        maps[4 * i + 3] = (truth[i] == classes[i]) & (truth[i] != no_label);
+}
+
+/* Cut a row into runs of equal class; returns how many. */
+FOR_EACH_PROCESSOR
+static int cut_row(const uint16_t *restrict classes, int width, int first, int *restrict starts)
+{
+    int count = 1, i = 1;
+    starts[0] = first;
+    for (; i + 8 <= width; i += 8) {
+        uint8_t is_new[8];
+        uint64_t any;
+        for (int k = 0; k < 8; k++)
+            is_new[k] = classes[i + k] != classes[i + k - 1];
+        memcpy(&any, is_new, sizeof any);
+        if (any)
+            for (int k = 0; k < 8; k++) {
+                starts[count] = first + i + k; /* stays where the class is new */
+                count += is_new[k];
+            }
+    }
+    for (; i < width; i++) {
+        starts[count] = first + i;
+        count += classes[i] != classes[i - 1];
+    }
+    return count;
 }

@@ -9,36 +9,90 @@ row are rows[row] to rows[row + 1] - 1. An image has ten times fewer runs than p
 what can be told from runs is.
 """
 
-from cython cimport floating
+from libc.string cimport memcpy
 
 cdef extern from "_pixels.h" nogil:
-    int score_block_of_pixels(
+    int score_row(
         const float* probabilities, Py_ssize_t pixels, Py_ssize_t class_count,
         float entropy_scale, float epsilon, float lowest, float highest,
         unsigned short* classes, float* maps,
     )
-    void add_probabilities(
-        const float* probabilities, Py_ssize_t pixels, Py_ssize_t class_count, double* sums,
+    int cut_row(const unsigned short* classes, int width, int first, int* starts)
+    void sum_runs(
+        const float* probabilities, const int* starts, int runs, Py_ssize_t class_count,
+        float* sums,
+    )
+    void measure_row(
+        const float* maps, const unsigned char* boundary, const int* starts, const int* labels,
+        int runs, double row, const float* class_sums, Py_ssize_t class_count,
+        double* sums, Py_ssize_t sum_count, Py_ssize_t class_column,
+    )
+    void compare_row(
+        const unsigned short* classes, const unsigned short* truth, int width,
+        unsigned short class_count, unsigned short no_label, unsigned short nothing,
+        unsigned short* missed, float* maps,
     )
 
 
 def score_pixels(
     const float[:, :, ::1] probabilities,  # (H, W, C)
-    float entropy_scale,                   # 1 / ln C; 0 for one class
+    float entropy_scale,                   # 1 / log2 C; 0 for one class
     float epsilon,                         # keeps the logarithm finite at zero
     float lowest, float highest,           # probabilities allowed
     unsigned short[:, ::1] classes,        # (H, W) out: most probable class, the first of equals
-    float[:, :, ::1] maps,                 # (H, W, 3) out: E, D, V
+    float[:, :, ::1] maps,                 # (H, W, 4) out: E, D, V, 0
 ):
     """Find each pixel's class and the three heat maps; returns whether all values are allowed."""
-    cdef Py_ssize_t pixels = probabilities.shape[0] * probabilities.shape[1]
-    cdef bint allowed
+    cdef Py_ssize_t row
+    cdef bint allowed = True
     with nogil:
-        allowed = score_block_of_pixels(
-            &probabilities[0, 0, 0], pixels, probabilities.shape[2],
-            entropy_scale, epsilon, lowest, highest,
-            &classes[0, 0], &maps[0, 0, 0],
-        )
+        for row in range(probabilities.shape[0]):
+            allowed &= score_row(
+                &probabilities[row, 0, 0], probabilities.shape[1], probabilities.shape[2],
+                entropy_scale, epsilon, lowest, highest, &classes[row, 0], &maps[row, 0, 0],
+            )
+    return allowed
+
+
+def read_strip(
+    const float[:, :, ::1] probabilities,  # (H, W, C)
+    float entropy_scale,                   # this and the next three: as of score_pixels
+    float epsilon,
+    float lowest, float highest,
+    const unsigned short[:, ::1] known,    # (H, W) class of each pixel; None: the most probable one
+    Py_ssize_t top, Py_ssize_t bottom,     # first row to sum, and the first one below
+    unsigned short[:, ::1] classes,        # (H, W) out
+    float[:, :, ::1] maps,                 # (H, W, 4) out: E, D, V, 0
+    int[::1] starts,                       # (H * W + 1,) out: first pixel of each run, then H * W
+    int[::1] rows,                         # (H + 1,) out: first run of each row, then their number
+    float[:, ::1] class_sums,              # (H * W, C) out: probabilities summed over each run
+):
+    """Do all that needs the probabilities, while they are in the cache: score the pixels, cut the
+    rows into runs of equal class, sum over these; returns whether all values are allowed.
+    """
+    cdef int width = <int>probabilities.shape[1]
+    cdef Py_ssize_t class_count = probabilities.shape[2]
+    cdef Py_ssize_t row
+    cdef int run = 0
+    cdef bint allowed = True
+    cdef bint is_known = known is not None
+    with nogil:
+        for row in range(probabilities.shape[0]):
+            allowed &= score_row(
+                &probabilities[row, 0, 0], width, class_count,
+                entropy_scale, epsilon, lowest, highest, &classes[row, 0], &maps[row, 0, 0],
+            )
+            if is_known:
+                memcpy(&classes[row, 0], &known[row, 0], width * sizeof(unsigned short))
+            rows[row] = run
+            run += cut_row(&classes[row, 0], width, <int>row * width, &starts[run])
+            starts[run] = <int>(row + 1) * width
+            if top <= row < bottom:
+                sum_runs(
+                    &probabilities[row, 0, 0], &starts[rows[row]], run - rows[row], class_count,
+                    &class_sums[rows[row], 0],
+                )
+        rows[probabilities.shape[0]] = run
     return allowed
 
 
@@ -51,32 +105,75 @@ def find_runs(
     int[::1] rows,                        # (H + 1,) out: first run of each row, then their number
 ):
     """Cut the rows into runs of equal value; returns how many."""
-    cdef Py_ssize_t row, column
-    cdef int count = 0
-    cdef int pixel = 0
-    cdef int last
+    cdef int width = <int>values.shape[1]
+    cdef Py_ssize_t row
+    cdef int run = 0
     with nogil:
         for row in range(values.shape[0]):
-            rows[row] = count
-            last = -1
-            for column in range(values.shape[1]):
-                starts[count] = pixel  # stays where the value is new
-                count += values[row, column] != last
-                last = values[row, column]
-                pixel += 1
-        rows[values.shape[0]] = count
-        starts[count] = pixel
-    return count
+            rows[row] = run
+            run += cut_row(&values[row, 0], width, <int>row * width, &starts[run])
+        rows[values.shape[0]] = run
+        starts[run] = <int>values.shape[0] * width
+    return run
 
 
-cdef inline long long find_root(long long* parent, long long item) noexcept nogil:
+cdef inline int* touch(
+    const int* a, int i, int end, const int* b, int j, int shift, int* pairs
+) noexcept nogil:
+    """List the pairs of runs of two rows that share a pixel's side or corner; returns their end.
+
+    Run `i` to run `end` - 1 of `a`, run `j` and so on of `b`, `shift` pixels away. After the two
+    runs comes the number of pairs of a pixel of one and a neighbour in the other. Without branches:
+    what may not hold is written and then written over.
+    """
+    cdef int left = a[i]
+    cdef int same_left = 1
+    cdef int same_right, right, a_right, b_right
+    while i < end:
+        a_right, b_right = a[i + 1], b[j + 1] + shift
+        right = min(a_right, b_right)
+        same_right = a_right == b_right
+        pairs[0], pairs[1], pairs[2] = i, j, 3 * (right - left) - same_left - same_right
+        pairs[3], pairs[4], pairs[5] = i, j + 1, 1  # corners
+        pairs[6], pairs[7], pairs[8] = i + 1, j, 1
+        pairs += 3 + 6 * (same_right & (i + 1 < end))
+        i += a_right == right
+        j += b_right == right
+        left, same_left = right, same_right
+    return pairs
+
+
+def find_touching(
+    const int[::1] starts,
+    const int[::1] rows,
+    int[:, ::1] pairs,   # (4 * runs, 3) out: run, run in the row below, pairs of their pixels
+    int[::1] row_pairs,  # (H,) out: first of the pairs of each row and the one below, and their end
+):
+    """List the runs that touch, row by row; returns how many."""
+    cdef int width = starts[rows[1]] - starts[0]
+    cdef int* end = &pairs[0, 0]
+    cdef Py_ssize_t row
+    with nogil:
+        for row in range(rows.shape[0] - 2):
+            row_pairs[row] = <int>((end - &pairs[0, 0]) // 3)
+            end = touch(&starts[0], rows[row], rows[row + 1], &starts[0], rows[row + 1], -width, end)
+        row_pairs[rows.shape[0] - 2] = <int>((end - &pairs[0, 0]) // 3)
+    return (end - &pairs[0, 0]) // 3
+
+
+ctypedef fused whole:
+    int
+    long long
+
+
+cdef inline whole find_root(whole* parent, whole item) noexcept nogil:
     while parent[item] != item:
         parent[item] = parent[parent[item]]
         item = parent[item]
     return item
 
 
-cdef inline void join(long long* parent, long long a, long long b) noexcept nogil:
+cdef inline void join(whole* parent, whole a, whole b) noexcept nogil:
     """Unite two trees under the smaller root."""
     a = find_root(parent, a)
     b = find_root(parent, b)
@@ -86,13 +183,13 @@ cdef inline void join(long long* parent, long long a, long long b) noexcept nogi
         parent[a] = b
 
 
-cdef inline long long number_trees(long long* parent, long long count) noexcept nogil:
+cdef inline int number_trees(int* parent, int count) noexcept nogil:
     """Replace each parent by the number of its tree, in the order of the roots; returns how many.
 
     A root comes before its tree, so it holds its number when the others ask for it.
     """
-    cdef long long item
-    cdef long long trees = 0
+    cdef int item
+    cdef int trees = 0
     for item in range(count):
         if parent[item] == item:
             parent[item] = trees
@@ -105,34 +202,24 @@ cdef inline long long number_trees(long long* parent, long long count) noexcept 
 def label_runs(
     const unsigned short[:, ::1] values,  # (H, W)
     const int[::1] starts,
-    const int[::1] rows,
-    long long[::1] labels,                # (runs,) out: number of each run's segment from 0
+    const int[:, ::1] pairs,              # (n, 3) runs that touch, see find_touching
+    int[::1] labels,                      # (runs,) out: number of each run's segment from 0
     unsigned short[::1] segment_values,   # (runs,) out: value of each segment
 ):
     """Number the 8-connected sets of equal value in raster order; returns how many."""
     cdef const unsigned short* value = &values[0, 0]
-    cdef int width = <int>values.shape[1]
-    cdef long long* parent = &labels[0]
-    cdef Py_ssize_t row
-    cdef int run, above, k, left, right
-    cdef long long count
+    cdef int runs = <int>labels.shape[0]
+    cdef int* parent = &labels[0]
+    cdef Py_ssize_t pair
+    cdef int run, count
     with nogil:
-        for run in range(rows[1]):
+        for run in range(runs):
             parent[run] = run
-        for row in range(1, values.shape[0]):
-            above = rows[row - 1]
-            for run in range(rows[row], rows[row + 1]):
-                parent[run] = run
-                left, right = starts[run] - width, starts[run + 1] - width
-                while starts[above + 1] < left:  # ends before it could touch a corner
-                    above += 1
-                k = above
-                while k < rows[row] and starts[k] <= right:
-                    if value[starts[k]] == value[starts[run]]:
-                        join(parent, run, k)
-                    k += 1
-        count = number_trees(parent, rows[values.shape[0]])
-        for run in range(rows[values.shape[0]]):
+        for pair in range(pairs.shape[0]):
+            if value[starts[pairs[pair, 0]]] == value[starts[pairs[pair, 1]]]:
+                join(parent, pairs[pair, 1], pairs[pair, 0])
+        count = number_trees(parent, runs)
+        for run in range(runs):
             segment_values[parent[run]] = value[starts[run]]
     return count
 
@@ -144,7 +231,9 @@ def count_neighbours(
     const unsigned short[:, ::1] classes,  # (H, W)
     const int[::1] starts,
     const int[::1] rows,
-    const long long[::1] labels,
+    const int[::1] labels,
+    const int[:, ::1] pairs,               # (n, 3) runs that touch, see find_touching
+    const int[::1] row_pairs,
     Py_ssize_t top, Py_ssize_t bottom,
     double[:, ::1] sums,                   # (S, F) in and out: columns `column` to `column + C - 1`
     Py_ssize_t column,
@@ -154,39 +243,19 @@ def count_neighbours(
     Counts the pairs within each row and with the row below it, for both pixels.
     """
     cdef const unsigned short* value = &classes[0, 0]
-    cdef int width = <int>classes.shape[1]
-    cdef Py_ssize_t row
-    cdef int run, below, k, left, right, count, own, other
+    cdef Py_ssize_t row, pair
+    cdef int run, a, b, a_class, b_class, count
     with nogil:
         for row in range(top, bottom):
             for run in range(rows[row], rows[row + 1] - 1):
                 sums[labels[run], column + value[starts[run + 1]]] += 1
                 sums[labels[run + 1], column + value[starts[run]]] += 1
-            if row + 1 == classes.shape[0]:
-                break
-            below = rows[row + 1]
-            for run in range(rows[row], rows[row + 1]):
-                own = value[starts[run]]
-                left, right = starts[run] + width, starts[run + 1] + width
-                while starts[below + 1] < left:
-                    below += 1
-                k = below
-                while k < rows[row + 2] and starts[k] <= right:
-                    other = value[starts[k]]
-                    if other != own:
-                        count = (
-                            overlap(left, right, starts[k] - 1, starts[k + 1] - 1)
-                            + overlap(left, right, starts[k], starts[k + 1])
-                            + overlap(left, right, starts[k] + 1, starts[k + 1] + 1)
-                        )
-                        sums[labels[run], column + other] += count
-                        sums[labels[k], column + own] += count
-                    k += 1
-
-
-cdef inline int overlap(int a, int a_end, int b, int b_end) noexcept nogil:
-    """How many pixels two stretches share."""
-    return max(0, min(a_end, b_end) - max(a, b))
+        for pair in range(row_pairs[top], row_pairs[min(bottom, classes.shape[0] - 1)]):
+            a, b = pairs[pair, 0], pairs[pair, 1]
+            a_class, b_class = value[starts[a]], value[starts[b]]
+            count = pairs[pair, 2] * (a_class != b_class)
+            sums[labels[a], column + b_class] += count
+            sums[labels[b], column + a_class] += count
 
 
 def find_boundary(
@@ -228,85 +297,63 @@ cdef inline bint differs(
 
 
 def measure_segments(
+    const float[:, :, ::1] maps,           # (H, W, 4)
     const int[::1] starts,
     const int[::1] rows,
-    const long long[::1] labels,
+    const int[::1] labels,
     const unsigned char[:, ::1] boundary,  # (H, W)
+    const float[:, ::1] class_sums,        # (runs or more, C) probabilities summed over each run
     Py_ssize_t top, Py_ssize_t bottom,
     Py_ssize_t first_row,                  # row of the image that is row 0 here
-    double[:, ::1] sums,                   # (S, F) in and out: from `column` on inner pixels,
-    Py_ssize_t column,                     # boundary pixels, sum of rows, sum of columns
+    double[:, ::1] sums,                   # (S, F) in and out: inner pixels, boundary pixels, sum
+    Py_ssize_t column,                     # of rows, sum of columns; of the maps what sum_further
+                                           # sums; from `column` on probabilities by class
 ):
-    """Sum the pixels of the segments and their positions."""
-    cdef Py_ssize_t width = boundary.shape[1]
-    cdef const unsigned char* on_boundary = &boundary[0, 0]
+    """Sum the pixels of the segments, their positions, maps and probabilities."""
     cdef Py_ssize_t row
-    cdef int run, pixel, edge
-    cdef double size
-    cdef double* own
     with nogil:
         for row in range(top, bottom):
-            for run in range(rows[row], rows[row + 1]):
-                edge = 0
-                for pixel in range(starts[run], starts[run + 1]):
-                    edge += on_boundary[pixel]
-                size = starts[run + 1] - starts[run]
-                own = &sums[labels[run], column]
-                own[0] += size - edge
-                own[1] += edge
-                own[2] += size * (first_row + row)
-                own[3] += size * (starts[run] - row * width + (size - 1) / 2)
+            measure_row(
+                &maps[row, 0, 0], &boundary[row, 0], &starts[rows[row]], &labels[rows[row]],
+                rows[row + 1] - rows[row], first_row + row, &class_sums[rows[row], 0],
+                class_sums.shape[1], &sums[0, 0], sums.shape[1], column,
+            )
 
 
-def sum_maps(
-    const floating[:, :, ::1] values,      # (H, W, M)
+def sum_further(
+    const double[:, :, ::1] maps,          # (M, H, W)
     const int[::1] starts,
     const int[::1] rows,
-    const long long[::1] labels,
+    const int[::1] labels,
     const unsigned char[:, ::1] boundary,  # (H, W)
     Py_ssize_t top, Py_ssize_t bottom,
-    double[:, ::1] sums,                   # (S, F) in and out: from `column` on each map's sum of
-    Py_ssize_t column,                     # values and of squares over the inner pixels, then over
-                                           # the boundary
+    double[:, ::1] sums,                   # (S, F) in and out: from `column` on of each map the
+    Py_ssize_t column,                     # values on inner pixels, of each their squares, and
+                                           # both on boundary pixels
 ):
     """Sum maps and their squares over the inner and the boundary pixels of each segment."""
     cdef const unsigned char* on_boundary = &boundary[0, 0]
-    cdef const floating* value = &values[0, 0, 0]
-    cdef int map_count = <int>values.shape[2]
-    cdef int run, pixel, m
-    cdef double v
+    cdef Py_ssize_t map_count = maps.shape[0]
+    cdef Py_ssize_t m
+    cdef const double* value
     cdef double* own
+    cdef double of[4]
+    cdef int run, pixel
     cdef double* part
     with nogil:
-        for run in range(rows[top], rows[bottom]):
-            own = &sums[labels[run], column]
-            for pixel in range(starts[run], starts[run + 1]):
-                part = own + 2 * map_count * on_boundary[pixel]
-                for m in range(map_count):
-                    v = value[map_count * pixel + m]
-                    part[2 * m] += v
-                    part[2 * m + 1] += v * v
-
-
-def sum_probabilities(
-    const float[:, :, ::1] probabilities,  # (H, W, C)
-    const int[::1] starts,
-    const int[::1] rows,
-    const long long[::1] labels,
-    Py_ssize_t top, Py_ssize_t bottom,
-    double[:, ::1] sums,                   # (S, F) in and out: columns `column` to `column + C - 1`
-    Py_ssize_t column,
-):
-    """Sum the probabilities of each class over the pixels of each segment."""
-    cdef Py_ssize_t class_count = probabilities.shape[2]
-    cdef const float* first = &probabilities[0, 0, 0]
-    cdef int run
-    with nogil:
-        for run in range(rows[top], rows[bottom]):
-            add_probabilities(
-                first + starts[run] * class_count, starts[run + 1] - starts[run], class_count,
-                &sums[labels[run], column],
-            )
+        for m in range(map_count):
+            value = &maps[m, 0, 0]
+            for run in range(rows[top], rows[bottom]):
+                of[0] = of[1] = of[2] = of[3] = 0
+                for pixel in range(starts[run], starts[run + 1]):
+                    part = of + 2 * on_boundary[pixel]
+                    part[0] += value[pixel]
+                    part[1] += value[pixel] * value[pixel]
+                own = &sums[labels[run], column + m]
+                own[0] += of[0]
+                own[map_count] += of[1]
+                own[2 * map_count] += of[2]
+                own[3 * map_count] += of[3]
 
 
 # the ground truth
@@ -319,62 +366,32 @@ def compare_truth(
     unsigned short no_label,               # true class that means no label
     unsigned short nothing,                # for pixels where nothing is missed
     unsigned short[:, ::1] missed,         # (H, W) out: the true class where another is predicted
+    float[:, :, ::1] maps,                 # (H, W, 4) out: 1 in the last where it is predicted
 ):
-    """Collect what the prediction missed."""
-    cdef const unsigned short* predicted = &classes[0, 0]
-    cdef const unsigned short* true_class = &truth[0, 0]
-    cdef unsigned short* out = &missed[0, 0]
-    cdef Py_ssize_t pixel
-    cdef bint is_missed
+    """Collect what the prediction missed, and mark what it hit."""
+    cdef Py_ssize_t row
     with nogil:
-        for pixel in range(classes.shape[0] * classes.shape[1]):
-            is_missed = (
-                (true_class[pixel] != predicted[pixel])
-                & (true_class[pixel] < class_count) & (true_class[pixel] != no_label)
+        for row in range(classes.shape[0]):
+            compare_row(
+                &classes[row, 0], &truth[row, 0], <int>classes.shape[1],
+                class_count, no_label, nothing, &missed[row, 0], &maps[row, 0, 0],
             )
-            out[pixel] = true_class[pixel] if is_missed else nothing
-
-
-def count_hits(
-    const unsigned short[:, ::1] classes,  # (H, W) predicted class
-    const unsigned short[:, ::1] truth,    # (H, W) true class
-    unsigned short no_label,               # true class that means no label
-    const int[::1] starts,
-    const int[::1] rows,
-    const long long[::1] labels,
-    Py_ssize_t top, Py_ssize_t bottom,
-    double[:, ::1] sums,                   # (S, F) in and out: column `column`
-    Py_ssize_t column,
-):
-    """Count the pixels of each segment that have its true class."""
-    cdef const unsigned short* predicted = &classes[0, 0]
-    cdef const unsigned short* true_class = &truth[0, 0]
-    cdef int run, pixel, count
-    cdef unsigned short own
-    with nogil:
-        for run in range(rows[top], rows[bottom]):
-            own = predicted[starts[run]]
-            if own != no_label:
-                count = 0
-                for pixel in range(starts[run], starts[run + 1]):
-                    count += true_class[pixel] == own
-                sums[labels[run], column] += count
 
 
 def pair_regions(
     const unsigned short[:, ::1] missed,   # (H, W) missed true class
-    unsigned short nothing,                # in `missed`, where nothing is missed
     const int[::1] region_starts,          # runs of `missed` and their regions
     const int[::1] region_rows,
-    const long long[::1] regions,
+    const int[::1] regions,
     const unsigned short[:, ::1] classes,  # (H, W) predicted class
     const int[::1] starts,                 # runs of `classes` and their segments
     const int[::1] rows,
-    const long long[::1] labels,
+    const int[::1] labels,
     Py_ssize_t top, Py_ssize_t bottom,
-    long long[::1] last,                   # (regions,) scratch, -1 on entry
+    int[:, ::1] touching,                  # (4 * W, 3) scratch
+    int[::1] last,                         # (regions,) scratch, -1 on entry
     double[::1] sizes,                     # (regions,) out, zeros on entry: pixels
-    long long[:, ::1] pairs,               # (H * W + 5 * runs of `missed`, 2) out: region, segment
+    int[:, ::1] pairs,                     # (H * W + 5 * runs of `missed`, 2) out: region, segment
 ):
     """List the missed regions and the segments of their class that touch; returns how many pairs.
 
@@ -383,31 +400,28 @@ def pair_regions(
     """
     cdef const unsigned short* missed_class = &missed[0, 0]
     cdef const unsigned short* predicted = &classes[0, 0]
-    cdef Py_ssize_t row, other
+    cdef int* touched = &touching[0, 0]
+    cdef int* end
+    cdef Py_ssize_t row, other, i
     cdef Py_ssize_t count = 0
-    cdef int run, first, k, shift, left, right, own
+    cdef int run, region, label, own
     with nogil:
         for row in range(top, bottom):
             for run in range(region_rows[row], region_rows[row + 1]):
                 sizes[regions[run]] += region_starts[run + 1] - region_starts[run]
             for other in range(max(row - 1, 0), min(row + 2, classes.shape[0])):
-                shift = <int>((other - row) * classes.shape[1])
-                first = rows[other]
-                for run in range(region_rows[row], region_rows[row + 1]):
+                end = touch(
+                    &region_starts[0], region_rows[row], region_rows[row + 1],
+                    &starts[0], rows[other], <int>((row - other) * classes.shape[1]), touched,
+                )
+                for i in range((end - touched) // 3):
+                    run = touched[3 * i]
                     own = missed_class[region_starts[run]]
-                    if own == nothing:
-                        continue
-                    left, right = region_starts[run] + shift, region_starts[run + 1] + shift
-                    while starts[first + 1] < left:
-                        first += 1
-                    k = first
-                    while k < rows[other + 1] and starts[k] <= right:
-                        if predicted[starts[k]] == own and last[regions[run]] != labels[k]:
-                            last[regions[run]] = labels[k]
-                            pairs[count, 0] = regions[run]
-                            pairs[count, 1] = labels[k]
-                            count += 1
-                        k += 1
+                    if own == predicted[starts[touched[3 * i + 1]]]:
+                        region, label = regions[run], labels[touched[3 * i + 1]]
+                        pairs[count, 0], pairs[count, 1] = region, label
+                        count += last[region] != label
+                        last[region] = label
     return count
 
 
@@ -416,8 +430,8 @@ def pair_regions(
 
 def join_labels(
     long long[::1] parent,   # (N,) in and out: a forest over all labels of all strips
-    const long long[::1] a,  # (n,) labels of some runs in one strip
-    const long long[::1] b,  # (n,) labels of the same runs in the next strip
+    const int[::1] a,        # (n,) labels of some runs in one strip
+    const int[::1] b,        # (n,) labels of the same runs in the next strip
     long long a_first,       # index in `parent` of the first label of either strip
     long long b_first,
 ):
@@ -465,7 +479,7 @@ def add_rows(
 def draw_segments(
     const int[::1] starts,
     const int[::1] rows,
-    const long long[::1] labels,
+    const int[::1] labels,
     const long long[::1] numbers,          # (S,) number of each segment in the image, from 0
     const unsigned char[:, ::1] boundary,  # (H, W)
     Py_ssize_t top, Py_ssize_t bottom,

@@ -22,7 +22,7 @@ MAX_PIXELS = 2**31 - 1  # segments are numbered in int32
 STRIP_BYTES = 2**23  # of probabilities, which are read twice and should still be in the cache
 MIN_STRIP_ROWS = 16  # each strip looks at two rows more
 TABLE_ROWS = 4096  # segments whose metrics are worked out at once, in the cache too
-HITS, PIXELS, MAPS, FURTHER = 0, 1, 5, 17  # columns of sums, see `_define`
+MAPS, FURTHER = 4, 20  # columns of sums, see `_define`
 
 
 def heatmaps(probabilities):
@@ -56,7 +56,12 @@ def heatmaps(probabilities):
     height, width, _ = probabilities.shape
     maps = np.empty((3, height, width), np.float32)
     for top, bottom in _strip_rows(probabilities.shape):
-        maps[:, top:bottom] = np.moveaxis(_score(probabilities, slice(top, bottom))[2], 2, 0)
+        block = _read(probabilities, slice(top, bottom))
+        scored = np.empty((*block.shape[:2], 4), np.float32)
+        classes = np.empty(block.shape[:2], np.uint16)
+        if not _segments.score_pixels(block, *_scales(probabilities), classes, scored):
+            _refuse_probabilities(probabilities)
+        maps[:, top:bottom] = np.moveaxis(scored[:, :, :3], 2, 0)
     return tuple(maps)
 
 
@@ -196,7 +201,7 @@ class _Strip:
     runs: tuple[np.ndarray, np.ndarray, np.ndarray]  # see `_label`
     boundary: np.ndarray  # (h, W) uint8, 1 on the boundary
     segments: _Labels
-    sums: np.ndarray  # (S, 5 + 4 M + 2 C) sums over M maps and C classes, see `_define`
+    sums: np.ndarray  # (S, 8 + 4 M + 2 C) sums over M maps and C classes, see `_define`
     regions: _Labels | None  # of true classes that were missed; None without a ground truth
     region_sizes: np.ndarray | None  # (R,) in pixels
     touching: np.ndarray | None  # (n, 2) pairs of a region and a segment of its class
@@ -209,31 +214,29 @@ def _strip_rows(shape):
     return [(top, min(top + rows, height)) for top in range(0, height, rows)]
 
 
-def _score(probabilities, rows, prediction=None):
-    """Probabilities (h, W, C), classes (h, W) and maps (h, W, 3) of some rows."""
+def _read(probabilities, rows):
+    """Probabilities of some rows as the kernel reads them, (h, W, C)."""
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused
-        block = np.ascontiguousarray(probabilities[rows], np.float32)
-    height, width, class_count = block.shape
-    classes, maps = np.empty((height, width), np.uint16), np.empty((height, width, 3), np.float32)
-    scale = 1 / np.log(class_count) if class_count > 1 else 0.0
-    if not _segments.score_pixels(block, scale, EPSILON, -ROUNDING, 1 + ROUNDING, classes, maps):
-        _refuse_probabilities(probabilities)
-    if prediction is not None:
-        classes = np.ascontiguousarray(prediction[rows], np.uint16)
-    return block, classes, maps
+        return np.ascontiguousarray(probabilities[rows], np.float32)
 
 
-def _label(values):
-    """Runs and labels of a map (starts, first run of each row, labels), and what they make up."""
-    height, width = values.shape
-    starts, rows = np.empty(height * width + 1, np.int32), np.empty(height + 1, np.int32)
-    count = _segments.find_runs(values, starts, rows)
-    starts, labels = starts[: count + 1].copy(), np.empty(count, np.int64)
-    label_values = np.empty(count, np.uint16)
-    number = _segments.label_runs(values, starts, rows, labels, label_values)
+def _scales(probabilities):
+    """Scale of the entropy, what keeps it finite, and which probabilities are allowed."""
+    class_count = probabilities.shape[2]
+    scale = 1 / np.log2(class_count) if class_count > 1 else 0.0
+    return scale, EPSILON, -ROUNDING, 1 + ROUNDING
+
+
+def _label(values, starts, rows):
+    """Labels of runs of a map, what they make up, and which of them touch, row by row."""
+    height, count = len(values), rows[-1]
+    pairs, row_pairs = np.empty((4 * count, 3), np.int32), np.empty(height, np.int32)
+    pairs = pairs[: _segments.find_touching(starts, rows, pairs, row_pairs)]
+    labels, label_values = np.empty(count, np.int32), np.empty(count, np.uint16)
+    number = _segments.label_runs(values, starts, pairs, labels, label_values)
     upper, lower = labels[: rows[min(2, height)]], labels[rows[max(height - 2, 0)] :]
     made_up = _Labels(number, label_values[:number].copy(), upper.copy(), lower.copy())
-    return (starts, rows, labels), made_up
+    return labels, made_up, (pairs, row_pairs)
 
 
 def _measure(probabilities, prediction, truth, further, rows):
@@ -242,43 +245,53 @@ def _measure(probabilities, prediction, truth, further, rows):
     above, below = max(top - 1, 0), min(bottom + 1, len(probabilities))
     around = slice(above, below)
     own = top - above, bottom - above
-    probabilities, classes, maps = _score(probabilities, around, prediction)
-    runs, segments = _label(classes)
-    class_count = probabilities.shape[2]
+    block = _read(probabilities, around)
+    height, width, class_count = block.shape
+    known = None if prediction is None else np.ascontiguousarray(prediction[around], np.uint16)
+    classes, maps = np.empty((height, width), np.uint16), np.empty((height, width, 4), np.float32)
+    starts, row_runs = np.empty(height * width + 1, np.int32), np.empty(height + 1, np.int32)
+    class_sums = np.empty((height * width, class_count), np.float32)
+    scales = _scales(probabilities)
+    if not _segments.read_strip(
+        block, *scales, known, *own, classes, maps, starts, row_runs, class_sums
+    ):
+        _refuse_probabilities(probabilities)
+    starts = starts[: row_runs[-1] + 1].copy()
+    labels, segments, pairs = _label(classes, starts, row_runs)
+    runs = starts, row_runs, labels
+    regions = region_sizes = touching = None
+    if truth is not None:
+        truth = np.ascontiguousarray(truth[around], np.uint16)
+        regions, region_sizes, touching = _miss(classes, truth, maps, class_count, runs, own)
 
     column = FURTHER + 4 * len(further)
     sums = np.zeros((segments.count, column + 2 * class_count))
     boundary = np.empty(classes.shape, np.uint8)
     _segments.find_boundary(classes, *own, boundary)
-    _segments.measure_segments(*runs, boundary, *own, above, sums, PIXELS)
-    _segments.sum_maps(maps, *runs, boundary, *own, sums, MAPS)
+    _segments.measure_segments(maps, *runs, boundary, class_sums, *own, above, sums, column)
     if further:
-        maps = np.stack([values[around] for values in further], axis=2)
-        _segments.sum_maps(maps, *runs, boundary, *own, sums, FURTHER)
-    _segments.sum_probabilities(probabilities, *runs, *own, sums, column)
-    _segments.count_neighbours(classes, *runs, *own, sums, column + class_count)
-    regions = region_sizes = touching = None
-    if truth is not None:
-        truth = np.ascontiguousarray(truth[around], np.uint16)
-        _segments.count_hits(classes, truth, VOID, *runs, *own, sums, HITS)
-        regions, region_sizes, touching = _miss(classes, truth, class_count, runs, own)
+        maps = np.stack([values[around] for values in further])
+        _segments.sum_further(maps, *runs, boundary, *own, sums, FURTHER)
+    _segments.count_neighbours(classes, *runs, *pairs, *own, sums, column + class_count)
     return _Strip(
         slice(top, bottom), own, runs, boundary, segments, sums, regions, region_sizes, touching,
     )  # fmt: skip
 
 
-def _miss(classes, truth, class_count, runs, own):
+def _miss(classes, truth, maps, class_count, runs, own):
     """Regions of missed true classes in a strip, their sizes and the segments they touch."""
-    missed = np.empty_like(classes)
-    _segments.compare_truth(classes, truth, class_count, VOID, NOTHING, missed)
-    region_runs, regions = _label(missed)
-    last, sizes = np.full(regions.count, -1), np.zeros(regions.count)
-    most = classes.size + 5 * len(region_runs[2])
-    pairs = np.empty((most, 2), np.int64)
-    count = _segments.pair_regions(
-        missed, NOTHING, *region_runs, classes, *runs, *own, last, sizes, pairs
+    missed, (height, width) = np.empty_like(classes), classes.shape
+    _segments.compare_truth(classes, truth, class_count, VOID, NOTHING, missed, maps)
+    starts, rows = np.empty(missed.size + 1, np.int32), np.empty(height + 1, np.int32)
+    count = _segments.find_runs(missed, starts, rows)
+    labels, regions, _ = _label(missed, starts, rows)
+    last, sizes = np.full(regions.count, -1, np.int32), np.zeros(regions.count)
+    scratch = np.empty((4 * width, 3), np.int32)
+    pairs = np.empty((missed.size + 5 * count, 2), np.int32)
+    found = _segments.pair_regions(
+        missed, starts, rows, labels, classes, *runs, *own, scratch, last, sizes, pairs
     )
-    return regions, sizes, pairs[:count].copy()
+    return regions, sizes, pairs[:found].copy()
 
 
 @dataclass(frozen=True)
@@ -370,21 +383,22 @@ def _define(missed, map_count, values, batch):
     values : ndarray of shape (10 + 10 M + 2 C, S), float64
         Out: the metrics in the order of `metric_names`; only the columns of these segments.
     batch : tuple
-        Number of the first segment; sums, ndarray of shape (n, 5 + 4 M + 2 C), float64: pixels of
-        the true class, inner pixels, boundary pixels, sum of rows, sum of columns; of E, D and V
-        each its sum and sum of squares on inner pixels, then on boundary pixels; the same of the
-        other maps; sums of probabilities by class; pairs with a pixel of another class by that
-        class. Last their classes, (n,).
+        Number of the first segment; sums, ndarray of shape (n, 8 + 4 M + 2 C), float64: inner
+        pixels, boundary pixels, sum of rows, sum of columns; of E, D, V and the pixels of the true
+        class the sums over inner pixels, of the squares, and both over boundary pixels; the same
+        of the other maps; sums of probabilities by class; pairs with a pixel of another class by
+        that class. Last their classes, (n,).
     """
     first, sums, classes = batch
     segments = slice(first, first + len(classes))
     sums = np.ascontiguousarray(sums.T)
-    hits, (inner, boundary, x, y) = sums[HITS], sums[PIXELS:MAPS]
-    end = MAPS + 4 * map_count
-    moments = [
-        part.reshape(2, -1, 2, len(classes)) for part in (sums[MAPS:FURTHER], sums[FURTHER:end])
-    ]
-    moments = np.concatenate(moments, axis=1)  # (inner or boundary, map, value or square, n)
+    inner, boundary, x, y = sums[:MAPS]
+    end = MAPS + 4 * (map_count + 1)
+    scores, further = (
+        part.reshape(2, 2, -1, len(classes)) for part in (sums[MAPS:FURTHER], sums[FURTHER:end])
+    )  # (inner or boundary, value or square, map, n)
+    hits = scores[:, 0, 3].sum(axis=0)
+    moments = np.concatenate([scores[:, :, :3], further], axis=2)
     probabilities, neighbours = np.split(sums[end:], 2)
 
     size = inner + boundary
@@ -393,8 +407,8 @@ def _define(missed, map_count, values, batch):
     counts = np.maximum([size, inner, boundary], 1)[:, None]
     relative = np.stack([size, inner]) / counts[2]
     moments = np.concatenate([moments.sum(axis=0, keepdims=True), moments])
-    means = moments[:, :, 0] / counts
-    variances = moments[:, :, 1] / counts - means**2
+    means = moments[:, 0] / counts
+    variances = moments[:, 1] / counts - means**2
     aggregates = [
         means,
         means[:2] * relative[:, None],
