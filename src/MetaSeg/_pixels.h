@@ -165,7 +165,7 @@ static int score_row(
             map[0] = -entropy_scale * of.total[i];
             map[1] = 1.0f - of.first[i] + (class_count > 1 ? of.second[i] : 0.0f);
             map[2] = 1.0f - of.first[i];
-            map[3] = 0.0f;
+            map[3] = 1.0f; /* its sums are numbers of pixels */
             /* NaN takes no part in a comparison but stays in the total */
             allowed &= (of.first[i] <= highest) & (of.least[i] >= lowest)
                 & (of.total[i] == of.total[i]);
@@ -242,11 +242,10 @@ static void sum_runs(
 }
 
 /* Sum four maps and their squares over the inner and the boundary pixels of n: values and squares of
-   inner ones, then of boundary ones. Returns how many are on the boundary. */
-static inline int sum_maps(
+   inner ones, then of boundary ones. */
+static inline void sum_maps(
     const float *restrict maps, const uint8_t *restrict boundary, int n, double sums[16])
 {
-    int edge = 0;
 #ifdef HAS_FOUR
     four_doubles of[4] = {{0.0}};
     for (int i = 0; i < n; i++) {
@@ -260,60 +259,100 @@ static inline int sum_maps(
         of[1] += inner * inner;
         of[2] += outer;
         of[3] += outer * outer;
-        edge += boundary[i];
     }
     memcpy(sums, of, sizeof of);
 #else
     memset(sums, 0, 16 * sizeof sums[0]);
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++)
         for (int k = 0; k < 4; k++) {
             const double v = maps[4 * i + k];
             sums[8 * boundary[i] + k] += v;
             sums[8 * boundary[i] + 4 + k] += v * v;
         }
-        edge += boundary[i];
-    }
 #endif
-    return edge;
 }
 
 /* Add what is known of the runs of a row to the sums of their segments; see measure_segments in
    _segments.pyx. Of everything the first pixel is that of the row. */
 FOR_EACH_PROCESSOR
 static void measure_row(
-    const float *restrict maps, const uint8_t *restrict boundary, const int *restrict starts,
+    const float *restrict maps, const uint8_t *restrict boundary, const uint8_t *restrict hits,
+    const int *restrict starts,
     const int *restrict labels, int runs, double row, const float *restrict class_sums,
     ptrdiff_t class_count, double *restrict sums, ptrdiff_t sum_count, ptrdiff_t class_column)
 {
     for (int run = 0; run < runs; run++, class_sums += class_count) {
         const int start = starts[run] - starts[0], size = starts[run + 1] - starts[run];
         double *own = sums + labels[run] * sum_count, of_maps[16];
-        const int edge = sum_maps(maps + 4 * start, boundary + start, size, of_maps);
-        own[0] += size - edge;
-        own[1] += edge;
-        own[2] += size * row;
-        own[3] += size * (start + (size - 1) / 2.0);
+        int hit = 0;
+        for (int i = 0; i < size; i++)
+            hit += hits[start + i];
+        sum_maps(maps + 4 * start, boundary + start, size, of_maps);
+        own[0] += hit;
+        own[1] += size * row;
+        own[2] += size * (start + (size - 1) / 2.0);
         for (int k = 0; k < 16; k++)
-            own[4 + k] += of_maps[k];
+            own[3 + k] += of_maps[k];
         for (ptrdiff_t c = 0; c < class_count; c++)
             own[class_column + c] += class_sums[c];
     }
 }
 
-/* Find what the prediction missed, and mark in the fourth map what it hit. */
+/* Find what the prediction missed and what it hit. */
 FOR_EACH_PROCESSOR
 static void compare_row(
     const uint16_t *restrict classes, const uint16_t *restrict truth, int width,
     uint16_t class_count, uint16_t no_label, uint16_t nothing, uint16_t *restrict missed,
-    float *restrict maps)
+    uint8_t *restrict hits)
 {
     for (int i = 0; i < width; i++) {
-        const int is_missed
-            = (truth[i] != classes[i]) & (truth[i] < class_count) & (truth[i] != no_label);
-        missed[i] = is_missed ? truth[i] : nothing;
+        const int counts = (truth[i] < class_count) & (truth[i] != no_label);
+        const int same = truth[i] == classes[i];
+        missed[i] = counts & !same ? truth[i] : nothing;
+        hits[i] = counts & same;
     }
-    for (int i = 0; i < width; i++)
-        maps[4 * i + 3] = (truth[i] == classes[i]) & (truth[i] != no_label);
+}
+
+/* Write a number into all pixels of each run of a row, and perhaps into 7 pixels beyond the row. */
+FOR_EACH_PROCESSOR
+static void fill_row(
+    const int *restrict starts, const int *restrict numbers, int runs, int *restrict filled)
+{
+    for (int run = 0; run < runs; run++)
+        for (int i = starts[run] - starts[0]; i < starts[run + 1] - starts[0]; i += 8)
+            for (int k = 0; k < 8; k++)
+                filled[i + k] = numbers[run];
+}
+
+/* Mark where two rows have the same value at the first pixels that two of their runs share: by 1 one
+   above the other, by 2 and 4 at a corner alone, of the run that starts and of the one that ends.
+   `nothing` is no value. */
+FOR_EACH_PROCESSOR
+static void mark_joints(
+    const uint16_t *restrict above, const uint16_t *restrict own, int width, uint16_t nothing,
+    uint8_t *restrict marks)
+{
+    marks[0] = (own[0] == above[0]) & (own[0] != nothing);
+    for (int i = 1; i < width; i++) {
+        const int starts = own[i] != own[i - 1], starts_above = above[i] != above[i - 1];
+        const int joint = ((own[i] == above[i]) & (starts | starts_above)) & (own[i] != nothing);
+        const int down = (own[i] == above[i - 1]) & (own[i] != nothing);
+        const int up = (own[i - 1] == above[i]) & (above[i] != nothing);
+        marks[i] = joint | (-(starts & starts_above) & (2 * down | 4 * up));
+    }
+}
+
+/* Mark the pixels that have a neighbour whose class they missed. */
+FOR_EACH_PROCESSOR
+static void mark_near(
+    const uint16_t *restrict missed, const uint16_t *above, const uint16_t *own,
+    const uint16_t *below, int width, uint8_t *restrict marks)
+{
+    for (int i = 1; i < width - 1; i++)
+        marks[i] = (missed[i] == above[i - 1]) | (missed[i] == above[i])
+            | (missed[i] == above[i + 1]) | (missed[i] == own[i - 1]) | (missed[i] == own[i + 1])
+            | (missed[i] == below[i - 1]) | (missed[i] == below[i]) | (missed[i] == below[i + 1]);
+    marks[0] = marks[width - 1] = 1; /* to be looked at */
 }
 
 /* Cut a row into runs of equal class; returns how many. */

@@ -23,14 +23,23 @@ cdef extern from "_pixels.h" nogil:
         float* sums,
     )
     void measure_row(
-        const float* maps, const unsigned char* boundary, const int* starts, const int* labels,
-        int runs, double row, const float* class_sums, Py_ssize_t class_count,
+        const float* maps, const unsigned char* boundary, const unsigned char* hits,
+        const int* starts, const int* labels, int runs, double row, const float* class_sums, Py_ssize_t class_count,
         double* sums, Py_ssize_t sum_count, Py_ssize_t class_column,
     )
     void compare_row(
         const unsigned short* classes, const unsigned short* truth, int width,
         unsigned short class_count, unsigned short no_label, unsigned short nothing,
-        unsigned short* missed, float* maps,
+        unsigned short* missed, unsigned char* hits,
+    )
+    void fill_row(const int* starts, const int* numbers, int runs, int* filled)
+    void mark_joints(
+        const unsigned short* above, const unsigned short* own, int width, unsigned short nothing,
+        unsigned char* marks,
+    )
+    void mark_near(
+        const unsigned short* missed, const unsigned short* above, const unsigned short* own,
+        const unsigned short* below, int width, unsigned char* marks,
     )
 
 
@@ -40,7 +49,7 @@ def score_pixels(
     float epsilon,                         # keeps the logarithm finite at zero
     float lowest, float highest,           # probabilities allowed
     unsigned short[:, ::1] classes,        # (H, W) out: most probable class, the first of equals
-    float[:, :, ::1] maps,                 # (H, W, 4) out: E, D, V, 0
+    float[:, :, ::1] maps,                 # (H, W, 4) out: E, D, V, 1
 ):
     """Find each pixel's class and the three heat maps; returns whether all values are allowed."""
     cdef Py_ssize_t row
@@ -62,7 +71,7 @@ def read_strip(
     const unsigned short[:, ::1] known,    # (H, W) class of each pixel; None: the most probable one
     Py_ssize_t top, Py_ssize_t bottom,     # first row to sum, and the first one below
     unsigned short[:, ::1] classes,        # (H, W) out
-    float[:, :, ::1] maps,                 # (H, W, 4) out: E, D, V, 0
+    float[:, :, ::1] maps,                 # (H, W, 4) out: E, D, V, 1
     int[::1] starts,                       # (H * W + 1,) out: first pixel of each run, then H * W
     int[::1] rows,                         # (H + 1,) out: first run of each row, then their number
     float[:, ::1] class_sums,              # (H * W, C) out: probabilities summed over each run
@@ -97,24 +106,6 @@ def read_strip(
 
 
 # runs, and what hangs together
-
-
-def find_runs(
-    const unsigned short[:, ::1] values,  # (H, W)
-    int[::1] starts,                      # (H * W + 1,) out: first pixel of each run, then H * W
-    int[::1] rows,                        # (H + 1,) out: first run of each row, then their number
-):
-    """Cut the rows into runs of equal value; returns how many."""
-    cdef int width = <int>values.shape[1]
-    cdef Py_ssize_t row
-    cdef int run = 0
-    with nogil:
-        for row in range(values.shape[0]):
-            rows[row] = run
-            run += cut_row(&values[row, 0], width, <int>row * width, &starts[run])
-        rows[values.shape[0]] = run
-        starts[run] = <int>values.shape[0] * width
-    return run
 
 
 cdef inline int* touch(
@@ -156,7 +147,9 @@ def find_touching(
     with nogil:
         for row in range(rows.shape[0] - 2):
             row_pairs[row] = <int>((end - &pairs[0, 0]) // 3)
-            end = touch(&starts[0], rows[row], rows[row + 1], &starts[0], rows[row + 1], -width, end)
+            end = touch(
+                &starts[0], rows[row], rows[row + 1], &starts[0], rows[row + 1], -width, end
+            )
         row_pairs[rows.shape[0] - 2] = <int>((end - &pairs[0, 0]) // 3)
     return (end - &pairs[0, 0]) // 3
 
@@ -222,6 +215,22 @@ def label_runs(
         for run in range(runs):
             segment_values[parent[run]] = value[starts[run]]
     return count
+
+
+def fill_segments(
+    const int[::1] starts,
+    const int[::1] rows,
+    const int[::1] labels,
+    int[::1] segments,      # (H * W + 7,) out: segment of each pixel
+):
+    """Tell the segment of each pixel."""
+    cdef Py_ssize_t row
+    with nogil:
+        for row in range(rows.shape[0] - 1):
+            fill_row(
+                &starts[rows[row]], &labels[rows[row]], rows[row + 1] - rows[row],
+                &segments[starts[rows[row]]],
+            )
 
 
 # sums over segments; `top` and `bottom` are the first row to count and the first one below
@@ -302,21 +311,22 @@ def measure_segments(
     const int[::1] rows,
     const int[::1] labels,
     const unsigned char[:, ::1] boundary,  # (H, W)
+    const unsigned char[:, ::1] hits,      # (H, W) 1 where the true class is predicted
     const float[:, ::1] class_sums,        # (runs or more, C) probabilities summed over each run
     Py_ssize_t top, Py_ssize_t bottom,
     Py_ssize_t first_row,                  # row of the image that is row 0 here
-    double[:, ::1] sums,                   # (S, F) in and out: inner pixels, boundary pixels, sum
-    Py_ssize_t column,                     # of rows, sum of columns; of the maps what sum_further
-                                           # sums; from `column` on probabilities by class
+    double[:, ::1] sums,                   # (S, F) in and out: hits, sum of rows, sum of columns;
+    Py_ssize_t column,                     # of the maps what sum_further sums; from `column` on
+                                           # probabilities by class
 ):
     """Sum the pixels of the segments, their positions, maps and probabilities."""
     cdef Py_ssize_t row
     with nogil:
         for row in range(top, bottom):
             measure_row(
-                &maps[row, 0, 0], &boundary[row, 0], &starts[rows[row]], &labels[rows[row]],
-                rows[row + 1] - rows[row], first_row + row, &class_sums[rows[row], 0],
-                class_sums.shape[1], &sums[0, 0], sums.shape[1], column,
+                &maps[row, 0, 0], &boundary[row, 0], &hits[row, 0], &starts[rows[row]],
+                &labels[rows[row]], rows[row + 1] - rows[row], first_row + row,
+                &class_sums[rows[row], 0], class_sums.shape[1], &sums[0, 0], sums.shape[1], column,
             )
 
 
@@ -366,62 +376,127 @@ def compare_truth(
     unsigned short no_label,               # true class that means no label
     unsigned short nothing,                # for pixels where nothing is missed
     unsigned short[:, ::1] missed,         # (H, W) out: the true class where another is predicted
-    float[:, :, ::1] maps,                 # (H, W, 4) out: 1 in the last where it is predicted
+    unsigned char[:, ::1] hits,            # (H, W) out: 1 where it is predicted
 ):
-    """Collect what the prediction missed, and mark what it hit."""
+    """Collect what the prediction missed and what it hit."""
     cdef Py_ssize_t row
     with nogil:
         for row in range(classes.shape[0]):
             compare_row(
                 &classes[row, 0], &truth[row, 0], <int>classes.shape[1],
-                class_count, no_label, nothing, &missed[row, 0], &maps[row, 0, 0],
+                class_count, no_label, nothing, &missed[row, 0], &hits[row, 0],
             )
+
+
+def find_regions(
+    const unsigned short[:, ::1] missed,  # (H, W) missed true class
+    unsigned short nothing,               # in `missed`, where nothing is missed
+    int[::1] row_starts,                  # (W + 1,) scratch
+    int[::1] row_runs,                    # (W,) scratch
+    unsigned char[::1] marks,             # (W + 7,) scratch, zeros on entry
+    Py_ssize_t top, Py_ssize_t bottom,    # the rows whose pixels count
+    int[::1] runs,                        # (H * W + 7,) out: run of each pixel, without those of
+                                          # `nothing`; -1 there
+    int[::1] rows,                        # (H + 1,) out: first run of each row, then their number
+    int[::1] regions,                     # (H * W,) out: region of each run from 0
+    int[::1] lengths,                     # (H * W,) out: pixels of each run that count
+):
+    """Number the 8-connected sets of equal value in raster order; returns how many."""
+    cdef int width = <int>missed.shape[1]
+    cdef int* parent = &regions[0]
+    cdef int* own
+    cdef Py_ssize_t row
+    cdef int run, column
+    cdef int count = 0
+    with nogil:
+        for row in range(missed.shape[0]):
+            rows[row] = count
+            own = &runs[row * width]
+            run = cut_row(&missed[row, 0], width, 0, &row_starts[0])
+            row_starts[run] = width
+            for column in range(run):
+                parent[count] = count
+                lengths[count] = (row_starts[column + 1] - row_starts[column]) * (top <= row < bottom)
+                if missed[row, row_starts[column]] == nothing:
+                    row_runs[column] = -1
+                else:
+                    row_runs[column] = count
+                    count += 1
+            fill_row(&row_starts[0], &row_runs[0], run, own)
+            if row == 0:
+                continue
+            mark_joints(&missed[row - 1, 0], &missed[row, 0], width, nothing, &marks[0])
+            column = next_mark(&marks[0], 0, width)
+            while column < width:
+                if marks[column] & 1:
+                    join(parent, own[column], own[column - width])
+                if marks[column] & 2:
+                    join(parent, own[column], own[column - width - 1])
+                if marks[column] & 4:
+                    join(parent, own[column - 1], own[column - width])
+                column = next_mark(&marks[0], column + 1, width)
+        rows[missed.shape[0]] = count
+        run = number_trees(parent, count)
+    return run
+
+
+cdef inline int next_mark(const unsigned char* marks, int i, int end) noexcept nogil:
+    """First index from `i` on that is marked, or `end` or more; there are 7 zeros behind `end`."""
+    cdef unsigned long long eight
+    while i < end:
+        memcpy(&eight, marks + i, 8)
+        if eight:
+            while not marks[i]:
+                i += 1
+            return i
+        i += 8
+    return i
 
 
 def pair_regions(
     const unsigned short[:, ::1] missed,   # (H, W) missed true class
-    const int[::1] region_starts,          # runs of `missed` and their regions
-    const int[::1] region_rows,
-    const int[::1] regions,
+    unsigned short nothing,                # in `missed`, where nothing is missed
+    const int[::1] runs,                   # (H * W or more,) run of `missed` of each pixel
+    const int[::1] regions,                # region of each of these runs
     const unsigned short[:, ::1] classes,  # (H, W) predicted class
-    const int[::1] starts,                 # runs of `classes` and their segments
-    const int[::1] rows,
-    const int[::1] labels,
+    const int[::1] segments,               # (H * W or more,) segment of each pixel
     Py_ssize_t top, Py_ssize_t bottom,
-    int[:, ::1] touching,                  # (4 * W, 3) scratch
+    unsigned char[::1] marks,              # (W + 7,) scratch, zeros on entry
     int[::1] last,                         # (regions,) scratch, -1 on entry
-    double[::1] sizes,                     # (regions,) out, zeros on entry: pixels
-    int[:, ::1] pairs,                     # (H * W + 5 * runs of `missed`, 2) out: region, segment
+    int[:, ::1] pairs,                     # (6 * H * W, 2) out: region, segment
 ):
     """List the missed regions and the segments of their class that touch; returns how many pairs.
 
-    Most pairs come once, but not all. A run of n pixels touches at most n + 5 runs of a class: one
-    on each side, and every other pixel of the n + 2 above and below.
+    A pixel touches at most 6 segments of a class; most pairs come once, but not all.
     """
-    cdef const unsigned short* missed_class = &missed[0, 0]
+    cdef int width = <int>missed.shape[1]
     cdef const unsigned short* predicted = &classes[0, 0]
-    cdef int* touched = &touching[0, 0]
-    cdef int* end
-    cdef Py_ssize_t row, other, i
+    cdef Py_ssize_t row, above, below, other, place
     cdef Py_ssize_t count = 0
-    cdef int run, region, label, own
+    cdef int region, column
+    cdef unsigned short own
     with nogil:
         for row in range(top, bottom):
-            for run in range(region_rows[row], region_rows[row + 1]):
-                sizes[regions[run]] += region_starts[run + 1] - region_starts[run]
-            for other in range(max(row - 1, 0), min(row + 2, classes.shape[0])):
-                end = touch(
-                    &region_starts[0], region_rows[row], region_rows[row + 1],
-                    &starts[0], rows[other], <int>((row - other) * classes.shape[1]), touched,
-                )
-                for i in range((end - touched) // 3):
-                    run = touched[3 * i]
-                    own = missed_class[region_starts[run]]
-                    if own == predicted[starts[touched[3 * i + 1]]]:
-                        region, label = regions[run], labels[touched[3 * i + 1]]
-                        pairs[count, 0], pairs[count, 1] = region, label
-                        count += last[region] != label
-                        last[region] = label
+            above, below = max(row - 1, 0), min(row + 1, missed.shape[0] - 1)
+            mark_near(
+                &missed[row, 0], &classes[above, 0], &classes[row, 0], &classes[below, 0], width,
+                &marks[0],
+            )
+            column = next_mark(&marks[0], 0, width)
+            while column < width:
+                own = missed[row, column]
+                if own != nothing:
+                    region = regions[runs[row * width + column]]
+                    for other in range(above, below + 1):
+                        for place in range(
+                            other * width + max(column - 1, 0),
+                            other * width + min(column + 2, width),
+                        ):
+                            if predicted[place] == own and last[region] != segments[place]:
+                                last[region] = segments[place]
+                                pairs[count, 0], pairs[count, 1] = region, segments[place]
+                                count += 1
+                column = next_mark(&marks[0], column + 1, width)
     return count
 
 
@@ -477,21 +552,21 @@ def add_rows(
 
 
 def draw_segments(
-    const int[::1] starts,
-    const int[::1] rows,
-    const int[::1] labels,
-    const long long[::1] numbers,          # (S,) number of each segment in the image, from 0
+    const int[::1] segments,               # (H * W or more,) segment of each pixel
+    const int[::1] numbers,                # (S,) number of each segment in the image, from 1
     const unsigned char[:, ::1] boundary,  # (H, W)
     Py_ssize_t top, Py_ssize_t bottom,
-    int[:, ::1] components,                # (bottom - top, W) out: number from 1, negative on the
-                                           # boundary
+    int[:, ::1] components,                # (bottom - top, W) out: number, negative on the boundary
 ):
     """Draw the component map."""
-    cdef const unsigned char* on_boundary = &boundary[0, 0]
-    cdef int* component = &components[0, 0] - top * boundary.shape[1]
-    cdef int run, pixel, number
+    cdef Py_ssize_t width = boundary.shape[1]
+    cdef Py_ssize_t row, column
+    cdef const int* own
+    cdef const unsigned char* on_boundary
+    cdef int* component
     with nogil:
-        for run in range(rows[top], rows[bottom]):
-            number = <int>numbers[labels[run]] + 1
-            for pixel in range(starts[run], starts[run + 1]):
-                component[pixel] = number - 2 * number * on_boundary[pixel]
+        for row in range(top, bottom):
+            own, on_boundary = &segments[row * width], &boundary[row, 0]
+            component = &components[row - top, 0]
+            for column in range(width):
+                component[column] = numbers[own[column]] * (1 - 2 * on_boundary[column])

@@ -22,7 +22,8 @@ MAX_PIXELS = 2**31 - 1  # segments are numbered in int32
 STRIP_BYTES = 2**23  # of probabilities, which are read twice and should still be in the cache
 MIN_STRIP_ROWS = 16  # each strip looks at two rows more
 TABLE_ROWS = 4096  # segments whose metrics are worked out at once, in the cache too
-MAPS, FURTHER = 4, 20  # columns of sums, see `_define`
+MAPS, FURTHER = 3, 19  # columns of sums, see `_define`
+SLACK = 7  # numbers that the kernel may write beyond an image
 
 
 def heatmaps(probabilities):
@@ -187,7 +188,7 @@ class _Labels:
     """What hangs together within a strip, numbered from 0 in raster order."""
 
     count: int
-    values: np.ndarray  # (count,) uint16, class of each
+    values: np.ndarray | None  # (count,) uint16, class of each
     upper: np.ndarray  # labels of the runs in the first two rows, which the strip above has too
     lower: np.ndarray  # labels of the runs in the last two rows, which the strip below has too
 
@@ -198,10 +199,10 @@ class _Strip:
 
     rows: slice  # of the image
     own: tuple[int, int]  # first of these rows and first one below, counted from the row above
-    runs: tuple[np.ndarray, np.ndarray, np.ndarray]  # see `_label`
+    segment: np.ndarray  # (h * W + SLACK,) int32, label of each pixel, by rows
     boundary: np.ndarray  # (h, W) uint8, 1 on the boundary
     segments: _Labels
-    sums: np.ndarray  # (S, 8 + 4 M + 2 C) sums over M maps and C classes, see `_define`
+    sums: np.ndarray  # (S, 7 + 4 M + 2 C) sums over M maps and C classes, see `_define`
     regions: _Labels | None  # of true classes that were missed; None without a ground truth
     region_sizes: np.ndarray | None  # (R,) in pixels
     touching: np.ndarray | None  # (n, 2) pairs of a region and a segment of its class
@@ -227,16 +228,21 @@ def _scales(probabilities):
     return scale, EPSILON, -ROUNDING, 1 + ROUNDING
 
 
-def _label(values, starts, rows):
-    """Labels of runs of a map, what they make up, and which of them touch, row by row."""
-    height, count = len(values), rows[-1]
+def _label(classes, starts, rows):
+    """Labels of runs, what they make up, and which of them touch, row by row."""
+    height, count = len(classes), rows[-1]
     pairs, row_pairs = np.empty((4 * count, 3), np.int32), np.empty(height, np.int32)
     pairs = pairs[: _segments.find_touching(starts, rows, pairs, row_pairs)]
-    labels, label_values = np.empty(count, np.int32), np.empty(count, np.uint16)
-    number = _segments.label_runs(values, starts, pairs, labels, label_values)
-    upper, lower = labels[: rows[min(2, height)]], labels[rows[max(height - 2, 0)] :]
-    made_up = _Labels(number, label_values[:number].copy(), upper.copy(), lower.copy())
-    return labels, made_up, (pairs, row_pairs)
+    labels, values = np.empty(count, np.int32), np.empty(count, np.uint16)
+    number = _segments.label_runs(classes, starts, pairs, labels, values)
+    return labels, _ends(number, labels, rows, values[:number].copy()), (pairs, row_pairs)
+
+
+def _ends(count, labels, rows, values=None):
+    """What `_join` must know of the labels of runs."""
+    height = len(rows) - 1
+    upper, lower = labels[: rows[min(2, height)]], labels[rows[max(height - 2, 0)] : rows[height]]
+    return _Labels(count, values, upper.copy(), lower.copy())
 
 
 def _measure(probabilities, prediction, truth, further, rows):
@@ -256,42 +262,48 @@ def _measure(probabilities, prediction, truth, further, rows):
         block, *scales, known, *own, classes, maps, starts, row_runs, class_sums
     ):
         _refuse_probabilities(probabilities)
-    starts = starts[: row_runs[-1] + 1].copy()
     labels, segments, pairs = _label(classes, starts, row_runs)
     runs = starts, row_runs, labels
+    segment = np.empty(classes.size + SLACK, np.int32)
+    _segments.fill_segments(*runs, segment)
+    hits = np.zeros(classes.shape, np.uint8)
     regions = region_sizes = touching = None
     if truth is not None:
         truth = np.ascontiguousarray(truth[around], np.uint16)
-        regions, region_sizes, touching = _miss(classes, truth, maps, class_count, runs, own)
+        missed = np.empty_like(classes)
+        _segments.compare_truth(classes, truth, class_count, VOID, NOTHING, missed, hits)
+        regions, region_sizes, touching = _find_missed(missed, classes, segment, own)
 
     column = FURTHER + 4 * len(further)
     sums = np.zeros((segments.count, column + 2 * class_count))
     boundary = np.empty(classes.shape, np.uint8)
     _segments.find_boundary(classes, *own, boundary)
-    _segments.measure_segments(maps, *runs, boundary, class_sums, *own, above, sums, column)
+    _segments.measure_segments(maps, *runs, boundary, hits, class_sums, *own, above, sums, column)
     if further:
         maps = np.stack([values[around] for values in further])
         _segments.sum_further(maps, *runs, boundary, *own, sums, FURTHER)
     _segments.count_neighbours(classes, *runs, *pairs, *own, sums, column + class_count)
     return _Strip(
-        slice(top, bottom), own, runs, boundary, segments, sums, regions, region_sizes, touching,
+        slice(top, bottom), own, segment, boundary, segments, sums, regions, region_sizes, touching,
     )  # fmt: skip
 
 
-def _miss(classes, truth, maps, class_count, runs, own):
+def _find_missed(missed, classes, segment, own):
     """Regions of missed true classes in a strip, their sizes and the segments they touch."""
-    missed, (height, width) = np.empty_like(classes), classes.shape
-    _segments.compare_truth(classes, truth, class_count, VOID, NOTHING, missed, maps)
-    starts, rows = np.empty(missed.size + 1, np.int32), np.empty(height + 1, np.int32)
-    count = _segments.find_runs(missed, starts, rows)
-    labels, regions, _ = _label(missed, starts, rows)
-    last, sizes = np.full(regions.count, -1, np.int32), np.zeros(regions.count)
-    scratch = np.empty((4 * width, 3), np.int32)
-    pairs = np.empty((missed.size + 5 * count, 2), np.int32)
-    found = _segments.pair_regions(
-        missed, starts, rows, labels, classes, *runs, *own, scratch, last, sizes, pairs
+    (height, width), size = missed.shape, missed.size
+    scratch = np.empty(width + 1, np.int32), np.empty(width, np.int32)
+    marks = np.zeros(width + SLACK, np.uint8)
+    run, rows = np.empty(size + SLACK, np.int32), np.empty(height + 1, np.int32)
+    labels, lengths = np.empty(size, np.int32), np.empty(size, np.int32)
+    count = _segments.find_regions(
+        missed, NOTHING, *scratch, marks, *own, run, rows, labels, lengths
     )
-    return regions, sizes, pairs[:found].copy()
+    sizes = np.bincount(labels[: rows[-1]], lengths[: rows[-1]], count)
+    last, pairs = np.full(count, -1, np.int32), np.empty((6 * size, 2), np.int32)
+    found = _segments.pair_regions(
+        missed, NOTHING, run, labels, classes, segment, *own, marks, last, pairs
+    )
+    return _ends(count, labels, rows), sizes, pairs[:found].copy()
 
 
 @dataclass(frozen=True)
@@ -349,9 +361,11 @@ def _missed_sizes(strips, segments):
 
 def _draw(segments, components, index, strip):
     """Draw the segments of a strip with their final numbers."""
-    numbers = segments.numbers[segments.first[index] : segments.first[index + 1]]
+    numbers = segments.numbers[segments.first[index] : segments.first[index + 1]] + 1
     drawn = components[strip.rows]
-    _segments.draw_segments(*strip.runs, numbers, strip.boundary, *strip.own, drawn)
+    _segments.draw_segments(
+        strip.segment, numbers.astype(np.int32), strip.boundary, *strip.own, drawn
+    )
 
 
 def _batches(strips, segments):
@@ -383,21 +397,20 @@ def _define(missed, map_count, values, batch):
     values : ndarray of shape (10 + 10 M + 2 C, S), float64
         Out: the metrics in the order of `metric_names`; only the columns of these segments.
     batch : tuple
-        Number of the first segment; sums, ndarray of shape (n, 8 + 4 M + 2 C), float64: inner
-        pixels, boundary pixels, sum of rows, sum of columns; of E, D, V and the pixels of the true
-        class the sums over inner pixels, of the squares, and both over boundary pixels; the same
-        of the other maps; sums of probabilities by class; pairs with a pixel of another class by
+        Number of the first segment; sums, ndarray of shape (n, 7 + 4 M + 2 C), float64: pixels of
+        the true class, sum of rows, sum of columns; of E, D, V and 1 the sums over inner pixels, of
+        the squares, and both over boundary pixels; the same of the other maps; sums of probabilities by class; pairs with a pixel of another class by
         that class. Last their classes, (n,).
     """
     first, sums, classes = batch
     segments = slice(first, first + len(classes))
     sums = np.ascontiguousarray(sums.T)
-    inner, boundary, x, y = sums[:MAPS]
+    hits, x, y = sums[:MAPS]
     end = MAPS + 4 * (map_count + 1)
     scores, further = (
         part.reshape(2, 2, -1, len(classes)) for part in (sums[MAPS:FURTHER], sums[FURTHER:end])
     )  # (inner or boundary, value or square, map, n)
-    hits = scores[:, 0, 3].sum(axis=0)
+    inner, boundary = scores[:, 0, 3]
     moments = np.concatenate([scores[:, :, :3], further], axis=2)
     probabilities, neighbours = np.split(sums[end:], 2)
 
