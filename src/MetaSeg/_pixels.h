@@ -37,8 +37,12 @@ typedef double four_doubles __attribute__((vector_size(32)));
 enum {
     BLOCK = 16, /* pixels looked at together: those of one register of 512 bits */
     GROUP = 32, /* classes looked at together, at most */
-    STRETCH = 16 /* pixels summed in single precision, at most */
+    STRETCH = 16, /* pixels summed in single precision, at most */
+    MANY = 8 /* segments looked at together */
 };
+
+/* Columns of a table of sums, see define_segments in _segments.pyx. */
+enum { HITS, ROWS, COLUMNS, SCORES, FURTHER = SCORES + 16 };
 
 /* Logarithm to base 2 of a positive normal number, relative error below 1.3e-6.
 
@@ -288,11 +292,11 @@ static void measure_row(
         for (int i = 0; i < size; i++)
             hit += hits[start + i];
         sum_maps(maps + 4 * start, boundary + start, size, of_maps);
-        own[0] += hit;
-        own[1] += size * row;
-        own[2] += size * (start + (size - 1) / 2.0);
+        own[HITS] += hit;
+        own[ROWS] += size * row;
+        own[COLUMNS] += size * (start + (size - 1) / 2.0);
         for (int k = 0; k < 16; k++)
-            own[3 + k] += of_maps[k];
+            own[SCORES + k] += of_maps[k];
         for (ptrdiff_t c = 0; c < class_count; c++)
             own[class_column + c] += class_sums[c];
     }
@@ -378,4 +382,103 @@ static int cut_row(const uint16_t *restrict classes, int width, int first, int *
         count += classes[i] != classes[i - 1];
     }
     return count;
+}
+
+/* One column of many segments. */
+static inline void read_many(const double *const rows[MANY], ptrdiff_t column, double values[MANY])
+{
+    for (int i = 0; i < MANY; i++)
+        values[i] = rows[i][column];
+}
+
+static inline double one_at_least(double x)
+{
+    return x > 1.0 ? x : 1.0;
+}
+
+/* Mean and variance of a map on all pixels, inner ones and those of the boundary, and both times the
+   relative sizes of the segment and its inside. Its sums are `step` columns apart. */
+static inline void define_map(
+    const double *const rows[MANY], ptrdiff_t column, ptrdiff_t step, double sizes[3][MANY],
+    double relative[2][MANY], double out[10][MANY])
+{
+    double of[4][MANY];
+    for (int k = 0; k < 4; k++)
+        read_many(rows, column + k * step, of[k]);
+    for (int i = 0; i < MANY; i++) {
+        const double values[3] = {of[0][i] + of[2][i], of[0][i], of[2][i]};
+        const double squares[3] = {of[1][i] + of[3][i], of[1][i], of[3][i]};
+        for (int k = 0; k < 3; k++) {
+            const double count = one_at_least(sizes[k][i]), mean = values[k] / count;
+            out[k][i] = mean;
+            out[5 + k][i] = squares[k] / count - mean * mean;
+        }
+        for (int k = 0; k < 2; k++) {
+            out[3 + k][i] = out[k][i] * relative[k][i];
+            out[8 + k][i] = out[5 + k][i] * relative[k][i];
+        }
+    }
+}
+
+/* Copy columns of n of MANY segments into a table with `stride` numbers a column; returns its place
+   for the next column. */
+static inline double *put_many(
+    const double values[][MANY], int columns, int n, ptrdiff_t stride, double *restrict out)
+{
+    for (int k = 0; k < columns; k++, out += stride)
+        if (n == MANY)
+            memcpy(out, values[k], sizeof values[k]);
+        else
+            memcpy(out, values[k], n * sizeof values[k][0]);
+    return out;
+}
+
+/* Work out all metrics of n segments, at most MANY. */
+FOR_EACH_PROCESSOR
+static void define_many(
+    const double *const rows[MANY], const double classes[MANY], const double missed[MANY], int n,
+    ptrdiff_t further, ptrdiff_t class_count, ptrdiff_t stride, double *restrict out)
+{
+    double sizes[3][MANY], relative[2][MANY], of[10][MANY], pairs[MANY] = {0.0};
+    const ptrdiff_t by_class = FURTHER + 4 * further;
+    read_many(rows, SCORES + 3, sizes[1]);
+    read_many(rows, SCORES + 11, sizes[2]);
+    for (int i = 0; i < MANY; i++) {
+        sizes[0][i] = sizes[1][i] + sizes[2][i];
+        for (int k = 0; k < 2; k++)
+            relative[k][i] = sizes[k][i] / one_at_least(sizes[2][i]);
+        of[0][i] = rows[i][HITS] / (sizes[0][i] + missed[i]); /* NaN where it is unknown */
+        of[1][i] = of[0][i] != of[0][i] ? of[0][i] : of[0][i] == 0.0;
+        of[2][i] = classes[i];
+        of[3][i] = rows[i][ROWS] / sizes[0][i];
+        of[4][i] = rows[i][COLUMNS] / sizes[0][i];
+    }
+    out = put_many(of, 5, n, stride, out);
+    for (int k = 0; k < 3; k++) {
+        define_map(rows, SCORES + k, 4, sizes, relative, of);
+        out = put_many(of, 10, n, stride, out);
+    }
+    for (ptrdiff_t k = 0; k < further; k++) {
+        define_map(rows, FURTHER + k, further, sizes, relative, of);
+        out = put_many(of, 10, n, stride, out);
+    }
+    out = put_many(sizes, 3, n, stride, out);
+    out = put_many(relative, 2, n, stride, out);
+    for (ptrdiff_t c = 0; c < class_count; c++) {
+        read_many(rows, by_class + c, of[0]);
+        for (int i = 0; i < MANY; i++)
+            of[0][i] /= sizes[0][i];
+        out = put_many(of, 1, n, stride, out);
+    }
+    for (ptrdiff_t c = 0; c < class_count; c++) {
+        read_many(rows, by_class + class_count + c, of[0]);
+        for (int i = 0; i < MANY; i++)
+            pairs[i] += of[0][i];
+    }
+    for (ptrdiff_t c = 0; c < class_count; c++) {
+        read_many(rows, by_class + class_count + c, of[0]);
+        for (int i = 0; i < MANY; i++)
+            of[0][i] /= one_at_least(pairs[i]);
+        out = put_many(of, 1, n, stride, out);
+    }
 }

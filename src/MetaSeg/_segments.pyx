@@ -32,6 +32,13 @@ cdef extern from "_pixels.h" nogil:
         unsigned short class_count, unsigned short no_label, unsigned short nothing,
         unsigned short* missed, unsigned char* hits,
     )
+    void define_many(
+        const double** rows, const double* classes, const double* missed, int n,
+        Py_ssize_t further, Py_ssize_t class_count, Py_ssize_t stride, double* out,
+    )
+    enum:
+        FURTHER
+        MANY
     void fill_row(const int* starts, const int* numbers, int runs, int* filled)
     void mark_joints(
         const unsigned short* above, const unsigned short* own, int width, unsigned short nothing,
@@ -41,6 +48,9 @@ cdef extern from "_pixels.h" nogil:
         const unsigned short* missed, const unsigned short* above, const unsigned short* own,
         const unsigned short* below, int width, unsigned char* marks,
     )
+
+
+FURTHER_COLUMN = FURTHER  # of a table of sums: the first that further maps have, or classes
 
 
 def score_pixels(
@@ -549,6 +559,43 @@ def add_rows(
         for i in range(source_rows.shape[0]):
             for column in range(source.shape[1]):
                 target[target_rows[i], column] += source[source_rows[i], column]
+
+
+def define_segments(
+    const double[:, ::1] sums,             # (n, F) sums over segments of a strip
+    const long long[::1] which,            # (m,) those to work out
+    const unsigned short[::1] classes,     # (n,)
+    const double[::1] missed,              # (m,) pixels of missed regions that touch; NaN: unknown
+    Py_ssize_t further,                    # M further maps
+    Py_ssize_t first,                      # number of the first one in the image, from 0
+    double[:, ::1] metrics,                # (40 + 10 M + 2 C, S) out: in the order of
+                                           # `metric_names`; only of these segments
+):
+    """Work out all metrics of segments from their sums over pixels.
+
+    `sums` has columns of: pixels of the true class, sum of rows, sum of columns; of E, D, V and 1
+    the sums over inner pixels, of the squares, and both over boundary pixels; the same of the
+    further maps; probabilities by class; pairs with a pixel of another class by that class.
+    """
+    cdef Py_ssize_t class_count = (sums.shape[1] - FURTHER - 4 * further) // 2
+    cdef Py_ssize_t begin = 0
+    cdef Py_ssize_t n, i, segment
+    cdef const double* rows[MANY]
+    cdef double own_classes[MANY]
+    cdef double own_missed[MANY]
+    with nogil:
+        while begin < which.shape[0]:
+            n = min(which.shape[0] - begin, MANY)
+            for i in range(MANY):  # the last one takes the places that are left over
+                segment = begin + min(i, n - 1)
+                rows[i] = &sums[which[segment], 0]
+                own_classes[i] = classes[which[segment]]
+                own_missed[i] = missed[segment]
+            define_many(
+                rows, own_classes, own_missed, <int>n, further, class_count, metrics.shape[1],
+                &metrics[0, first + begin],
+            )
+            begin += MANY
 
 
 def draw_segments(

@@ -21,8 +21,6 @@ MAX_CLASSES = MAX_ID = 2**16 - 1
 MAX_PIXELS = 2**31 - 1  # segments are numbered in int32
 STRIP_BYTES = 2**23  # of probabilities, which are read twice and should still be in the cache
 MIN_STRIP_ROWS = 16  # each strip looks at two rows more
-TABLE_ROWS = 4096  # segments whose metrics are worked out at once, in the cache too
-MAPS, FURTHER = 3, 19  # columns of sums, see `_define`
 SLACK = 7  # numbers that the kernel may write beyond an image
 
 
@@ -154,13 +152,12 @@ def compute_metrics_components(
         each = pool.map if threads > 1 else map  # a thread beside this one costs 5%
         strips = list(each(measure, _strip_rows(probabilities.shape)))
         segments = _join([strip.segments for strip in strips])
-        missed = _missed_sizes(strips, segments)
+        missed = _missed_sizes(strips, segments).astype(np.float64)
         _gather_sums(strips, segments)
         values = np.empty((len(names), segments.count))
         components = np.empty((height, width), np.int32)
-        list(each(functools.partial(_draw, segments, components), range(len(strips)), strips))
-        define = functools.partial(_define, missed, 3 + len(further), values)
-        list(each(define, _batches(strips, segments)))
+        finish = functools.partial(_finish, segments, missed, len(further), values, components)
+        list(each(finish, range(len(strips)), strips))
     metrics = dict(zip(names, values, strict=True))
     metrics["class"] = metrics["class"].astype(np.int64)
     return metrics, components
@@ -202,7 +199,7 @@ class _Strip:
     segment: np.ndarray  # (h * W + SLACK,) int32, label of each pixel, by rows
     boundary: np.ndarray  # (h, W) uint8, 1 on the boundary
     segments: _Labels
-    sums: np.ndarray  # (S, 7 + 4 M + 2 C) sums over M maps and C classes, see `_define`
+    sums: np.ndarray  # (S, 7 + 4 M + 2 C) sums over M maps and C classes, see `define_segments`
     regions: _Labels | None  # of true classes that were missed; None without a ground truth
     region_sizes: np.ndarray | None  # (R,) in pixels
     touching: np.ndarray | None  # (n, 2) pairs of a region and a segment of its class
@@ -274,14 +271,14 @@ def _measure(probabilities, prediction, truth, further, rows):
         _segments.compare_truth(classes, truth, class_count, VOID, NOTHING, missed, hits)
         regions, region_sizes, touching = _find_missed(missed, classes, segment, own)
 
-    column = FURTHER + 4 * len(further)
+    column = _segments.FURTHER_COLUMN + 4 * len(further)
     sums = np.zeros((segments.count, column + 2 * class_count))
     boundary = np.empty(classes.shape, np.uint8)
     _segments.find_boundary(classes, *own, boundary)
     _segments.measure_segments(maps, *runs, boundary, hits, class_sums, *own, above, sums, column)
     if further:
         maps = np.stack([values[around] for values in further])
-        _segments.sum_further(maps, *runs, boundary, *own, sums, FURTHER)
+        _segments.sum_further(maps, *runs, boundary, *own, sums, _segments.FURTHER_COLUMN)
     _segments.count_neighbours(classes, *runs, *pairs, *own, sums, column + class_count)
     return _Strip(
         slice(top, bottom), own, segment, boundary, segments, sums, regions, region_sizes, touching,
@@ -359,84 +356,21 @@ def _missed_sizes(strips, segments):
     )
 
 
-def _draw(segments, components, index, strip):
-    """Draw the segments of a strip with their final numbers."""
-    numbers = segments.numbers[segments.first[index] : segments.first[index + 1]] + 1
+def _finish(segments, missed, further, values, components, index, strip):
+    """Draw the segments of a strip with their final numbers, and work out those that start there."""
+    begin, end = segments.first[index : index + 2]
+    numbers = segments.numbers[begin:end]
     drawn = components[strip.rows]
     _segments.draw_segments(
-        strip.segment, numbers.astype(np.int32), strip.boundary, *strip.own, drawn
+        strip.segment, (numbers + 1).astype(np.int32), strip.boundary, *strip.own, drawn
     )
-
-
-def _batches(strips, segments):
-    """First number, sums (n, F) and classes (n,) of all segments in order, thousands at a time."""
-    first, sums, classes = 0, [], []
-    for strip, begin, end in zip(strips, segments.first, segments.first[1:], strict=False):
-        own = np.flatnonzero(segments.roots[begin:end] == np.arange(begin, end))
-        for k in range(0, len(own), TABLE_ROWS):
-            rows = own[k : k + TABLE_ROWS]
-            sums.append(strip.sums[rows])
-            classes.append(strip.segments.values[rows])
-            count = sum(map(len, sums))
-            if count >= TABLE_ROWS:
-                yield first, np.concatenate(sums), np.concatenate(classes)
-                first, sums, classes = first + count, [], []
-    if sums:
-        yield first, np.concatenate(sums), np.concatenate(classes)
-
-
-def _define(missed, map_count, values, batch):
-    """Work out all metrics of some segments from their sums over pixels.
-
-    Parameters
-    ----------
-    missed : ndarray of shape (S,)
-        Pixels of the missed regions that touch; NaN without a ground truth.
-    map_count : int
-        M maps, with E, D and V.
-    values : ndarray of shape (10 + 10 M + 2 C, S), float64
-        Out: the metrics in the order of `metric_names`; only the columns of these segments.
-    batch : tuple
-        Number of the first segment; sums, ndarray of shape (n, 7 + 4 M + 2 C), float64: pixels of
-        the true class, sum of rows, sum of columns; of E, D, V and 1 the sums over inner pixels, of
-        the squares, and both over boundary pixels; the same of the other maps; sums of probabilities by class; pairs with a pixel of another class by
-        that class. Last their classes, (n,).
-    """
-    first, sums, classes = batch
-    segments = slice(first, first + len(classes))
-    sums = np.ascontiguousarray(sums.T)
-    hits, x, y = sums[:MAPS]
-    end = MAPS + 4 * (map_count + 1)
-    scores, further = (
-        part.reshape(2, 2, -1, len(classes)) for part in (sums[MAPS:FURTHER], sums[FURTHER:end])
-    )  # (inner or boundary, value or square, map, n)
-    inner, boundary = scores[:, 0, 3]
-    moments = np.concatenate([scores[:, :, :3], further], axis=2)
-    probabilities, neighbours = np.split(sums[end:], 2)
-
-    size = inner + boundary
-    iou = hits / (size + missed[segments])
-    iou0 = np.where(np.isnan(iou), np.nan, iou == 0)
-    counts = np.maximum([size, inner, boundary], 1)[:, None]
-    relative = np.stack([size, inner]) / counts[2]
-    moments = np.concatenate([moments.sum(axis=0, keepdims=True), moments])
-    means = moments[:, 0] / counts
-    variances = moments[:, 1] / counts - means**2
-    aggregates = [
-        means,
-        means[:2] * relative[:, None],
-        variances,
-        variances[:2] * relative[:, None],
-    ]
-    aggregates = np.concatenate(aggregates).swapaxes(0, 1)  # map by map
-    columns = [
-        [iou, iou0, classes, x / size, y / size],
-        aggregates.reshape(10 * map_count, -1),
-        [size, inner, boundary, *relative],
-        probabilities / size,
-        neighbours / np.maximum(neighbours.sum(axis=0), 1),
-    ]
-    np.concatenate(columns, out=values[:, segments])
+    own = np.flatnonzero(segments.roots[begin:end] == np.arange(begin, end))
+    if len(own) > 0:
+        first = numbers[own[0]]
+        own_missed = missed[first : first + len(own)]
+        _segments.define_segments(
+            strip.sums, own, strip.segments.values, own_missed, further, first, values
+        )
 
 
 def _check_probabilities(probabilities):
