@@ -38,7 +38,8 @@ enum {
     BLOCK = 16, /* pixels looked at together: those of one register of 512 bits */
     GROUP = 32, /* classes looked at together, at most */
     STRETCH = 16, /* pixels summed in single precision, at most */
-    MANY = 8 /* segments looked at together */
+    MANY = 8, /* segments looked at together */
+    SPAN = 64 /* pixels compared together */
 };
 
 /* Columns of a table of sums, see define_segments in _segments.pyx. */
@@ -246,34 +247,41 @@ static void sum_runs(
 }
 
 /* Sum four maps and their squares over the inner and the boundary pixels of n: values and squares of
-   inner ones, then of boundary ones. */
-static inline void sum_maps(
-    const float *restrict maps, const uint8_t *restrict boundary, int n, double sums[16])
+   inner ones, then of boundary ones. Returns how many of the pixels are hits. */
+static inline int sum_maps(
+    const float *restrict maps, const uint8_t *restrict boundary, const uint8_t *restrict hits,
+    ptrdiff_t n, double sums[16])
 {
+    int hit = 0;
 #ifdef HAS_FOUR
+    static const double weights[2] = {0.0, 1.0};
     four_doubles of[4] = {{0.0}};
-    for (int i = 0; i < n; i++) {
+    for (ptrdiff_t i = 0; i < n; i++) {
         four map;
         four_doubles inner, outer;
         memcpy(&map, maps + 4 * i, sizeof map);
         inner = __builtin_convertvector(map, four_doubles);
-        outer = inner * (double)boundary[i];
+        outer = inner * weights[boundary[i]];
         inner -= outer; /* exactly 0 or the value */
         of[0] += inner;
         of[1] += inner * inner;
         of[2] += outer;
         of[3] += outer * outer;
+        hit += hits[i];
     }
     memcpy(sums, of, sizeof of);
 #else
     memset(sums, 0, 16 * sizeof sums[0]);
-    for (int i = 0; i < n; i++)
+    for (ptrdiff_t i = 0; i < n; i++) {
         for (int k = 0; k < 4; k++) {
             const double v = maps[4 * i + k];
             sums[8 * boundary[i] + k] += v;
             sums[8 * boundary[i] + 4 + k] += v * v;
         }
+        hit += hits[i];
+    }
 #endif
+    return hit;
 }
 
 /* Add what is known of the runs of a row to the sums of their segments; see measure_segments in
@@ -288,11 +296,8 @@ static void measure_row(
     for (int run = 0; run < runs; run++, class_sums += class_count) {
         const int start = starts[run] - starts[0], size = starts[run + 1] - starts[run];
         double *own = sums + labels[run] * sum_count, of_maps[16];
-        int hit = 0;
-        for (int i = 0; i < size; i++)
-            hit += hits[start + i];
-        sum_maps(maps + 4 * start, boundary + start, size, of_maps);
-        own[HITS] += hit;
+        own[HITS] += sum_maps(
+            maps + 4 * start, boundary + start, hits + start, size, of_maps);
         own[ROWS] += size * row;
         own[COLUMNS] += size * (start + (size - 1) / 2.0);
         for (int k = 0; k < 16; k++)
@@ -363,23 +368,27 @@ static void mark_near(
 FOR_EACH_PROCESSOR
 static int cut_row(const uint16_t *restrict classes, int width, int first, int *restrict starts)
 {
-    int count = 1, i = 1;
+    int count = 1, n;
     starts[0] = first;
-    for (; i + 8 <= width; i += 8) {
-        uint8_t is_new[8];
-        uint64_t any;
-        for (int k = 0; k < 8; k++)
-            is_new[k] = classes[i + k] != classes[i + k - 1];
-        memcpy(&any, is_new, sizeof any);
-        if (any)
-            for (int k = 0; k < 8; k++) {
-                starts[count] = first + i + k; /* stays where the class is new */
-                count += is_new[k];
-            }
-    }
-    for (; i < width; i++) {
-        starts[count] = first + i;
-        count += classes[i] != classes[i - 1];
+    for (int i = 1; i < width; i += n) {
+        uint8_t is_new[SPAN] = {0};
+        const uint16_t *own = classes + i, *before = own - 1;
+        n = width - i < SPAN ? width - i : SPAN;
+        if (n == SPAN) /* a number that compilers know */
+            for (int k = 0; k < SPAN; k++)
+                is_new[k] = own[k] != before[k];
+        else
+            for (int k = 0; k < n; k++)
+                is_new[k] = own[k] != before[k];
+        for (int k = 0; k < n; k += 8) {
+            uint64_t any;
+            memcpy(&any, is_new + k, sizeof any);
+            if (any)
+                for (int m = k; m < k + 8; m++) {
+                    starts[count] = first + i + m; /* stays where the class is new */
+                    count += is_new[m];
+                }
+        }
     }
     return count;
 }

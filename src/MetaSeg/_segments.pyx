@@ -598,14 +598,14 @@ def define_segments(
             begin += MANY
 
 
-def draw_segments(
+def sketch_segments(
     const int[::1] segments,               # (H * W or more,) segment of each pixel
-    const int[::1] numbers,                # (S,) number of each segment in the image, from 1
     const unsigned char[:, ::1] boundary,  # (H, W)
     Py_ssize_t top, Py_ssize_t bottom,
-    int[:, ::1] components,                # (bottom - top, W) out: number, negative on the boundary
+    int[:, ::1] components,                # (bottom - top, W) out: segment in the strip from 1,
+                                           # negative on the boundary
 ):
-    """Draw the component map."""
+    """Draw the component map of a strip with the strip's own numbers."""
     cdef Py_ssize_t width = boundary.shape[1]
     cdef Py_ssize_t row, column
     cdef const int* own
@@ -616,4 +616,17 @@ def draw_segments(
             own, on_boundary = &segments[row * width], &boundary[row, 0]
             component = &components[row - top, 0]
             for column in range(width):
-                component[column] = numbers[own[column]] * (1 - 2 * on_boundary[column])
+                component[column] = (own[column] + 1) * (1 - 2 * on_boundary[column])
+
+
+def renumber(
+    int[:, ::1] components,  # (H, W) in and out
+    const int[::1] numbers,  # (2 S + 1,) new number for -S, ..., S
+):
+    """Give each segment its number in the image."""
+    cdef const int* new = &numbers[numbers.shape[0] // 2]
+    cdef int* component = &components[0, 0]
+    cdef Py_ssize_t pixel
+    with nogil:
+        for pixel in range(components.shape[0] * components.shape[1]):
+            component[pixel] = new[component[pixel]]

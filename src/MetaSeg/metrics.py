@@ -6,6 +6,7 @@ via Aggregated Dispersion Measures of Softmax Probabilities", arXiv 1811.00648.
 """
 
 import functools
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -147,7 +148,10 @@ def compute_metrics_components(
     if threads < 1:
         raise ValueError(f"`threads` must be at least 1, got {threads}")
 
-    measure = functools.partial(_measure, probabilities, prediction, ground_truth, further.values())
+    components = np.empty((height, width), np.int32)
+    measure = functools.partial(
+        _measure, _Scratch(), components, probabilities, prediction, ground_truth, further.values()
+    )
     with ThreadPoolExecutor(threads) as pool:
         each = pool.map if threads > 1 else map  # a thread beside this one costs 5%
         strips = list(each(measure, _strip_rows(probabilities.shape)))
@@ -155,8 +159,7 @@ def compute_metrics_components(
         missed = _missed_sizes(strips, segments).astype(np.float64)
         _gather_sums(strips, segments)
         values = np.empty((len(names), segments.count))
-        components = np.empty((height, width), np.int32)
-        finish = functools.partial(_finish, segments, missed, len(further), values, components)
+        finish = functools.partial(_finish, components, values, segments, missed, len(further))
         list(each(finish, range(len(strips)), strips))
     metrics = dict(zip(names, values, strict=True))
     metrics["class"] = metrics["class"].astype(np.int64)
@@ -195,9 +198,6 @@ class _Strip:
     """What is known of a strip of rows by itself."""
 
     rows: slice  # of the image
-    own: tuple[int, int]  # first of these rows and first one below, counted from the row above
-    segment: np.ndarray  # (h * W + SLACK,) int32, label of each pixel, by rows
-    boundary: np.ndarray  # (h, W) uint8, 1 on the boundary
     segments: _Labels
     sums: np.ndarray  # (S, 7 + 4 M + 2 C) sums over M maps and C classes, see `define_segments`
     regions: _Labels | None  # of true classes that were missed; None without a ground truth
@@ -225,12 +225,27 @@ def _scales(probabilities):
     return scale, EPSILON, -ROUNDING, 1 + ROUNDING
 
 
-def _label(classes, starts, rows):
+class _Scratch(threading.local):
+    """Arrays of each thread, used again strip by strip: new memory has to be cleared first."""
+
+    def __init__(self):
+        self.kept = {}
+
+    def __call__(self, name, shape, dtype):
+        """The array of that name, with whatever it holds."""
+        count = int(np.prod(shape))
+        if len(self.kept.get(name, ())) < count:
+            self.kept[name] = np.empty(count, dtype)
+        return self.kept[name][:count].reshape(shape)
+
+
+def _label(scratch, classes, starts, rows):
     """Labels of runs, what they make up, and which of them touch, row by row."""
     height, count = len(classes), rows[-1]
-    pairs, row_pairs = np.empty((4 * count, 3), np.int32), np.empty(height, np.int32)
+    pairs = scratch("runs that touch", (4 * count, 3), np.int32)
+    row_pairs = scratch("pairs of a row", height, np.int32)
     pairs = pairs[: _segments.find_touching(starts, rows, pairs, row_pairs)]
-    labels, values = np.empty(count, np.int32), np.empty(count, np.uint16)
+    labels, values = scratch("labels", count, np.int32), scratch("values", count, np.uint16)
     number = _segments.label_runs(classes, starts, pairs, labels, values)
     return labels, _ends(number, labels, rows, values[:number].copy()), (pairs, row_pairs)
 
@@ -242,61 +257,61 @@ def _ends(count, labels, rows, values=None):
     return _Labels(count, values, upper.copy(), lower.copy())
 
 
-def _measure(probabilities, prediction, truth, further, rows):
-    """Find the segments of a strip and sum over them."""
+def _measure(scratch, components, probabilities, prediction, truth, further, rows):
+    """Find the segments of a strip, sum over them and draw them with the strip's own numbers."""
     top, bottom = rows
     above, below = max(top - 1, 0), min(bottom + 1, len(probabilities))
     around = slice(above, below)
     own = top - above, bottom - above
     block = _read(probabilities, around)
     height, width, class_count = block.shape
+    shape, size = (height, width), height * width
     known = None if prediction is None else np.ascontiguousarray(prediction[around], np.uint16)
-    classes, maps = np.empty((height, width), np.uint16), np.empty((height, width, 4), np.float32)
-    starts, row_runs = np.empty(height * width + 1, np.int32), np.empty(height + 1, np.int32)
-    class_sums = np.empty((height * width, class_count), np.float32)
-    scales = _scales(probabilities)
+    classes, maps = scratch("classes", shape, np.uint16), scratch("maps", (*shape, 4), np.float32)
+    starts, row_runs = scratch("starts", size + 1, np.int32), np.empty(height + 1, np.int32)
+    class_sums = scratch("class sums", (size, class_count), np.float32)
     if not _segments.read_strip(
-        block, *scales, known, *own, classes, maps, starts, row_runs, class_sums
+        block, *_scales(probabilities), known, *own, classes, maps, starts, row_runs, class_sums
     ):
         _refuse_probabilities(probabilities)
-    labels, segments, pairs = _label(classes, starts, row_runs)
+    labels, segments, pairs = _label(scratch, classes, starts, row_runs)
     runs = starts, row_runs, labels
-    segment = np.empty(classes.size + SLACK, np.int32)
+    segment = scratch("segment", size + SLACK, np.int32)
     _segments.fill_segments(*runs, segment)
-    hits = np.zeros(classes.shape, np.uint8)
+    boundary = scratch("boundary", shape, np.uint8)
+    _segments.find_boundary(classes, *own, boundary)
+    _segments.sketch_segments(segment, boundary, *own, components[top:bottom])
+    hits = scratch("hits", shape, np.uint8)
+    hits[:] = 0
     regions = region_sizes = touching = None
     if truth is not None:
         truth = np.ascontiguousarray(truth[around], np.uint16)
-        missed = np.empty_like(classes)
+        missed = scratch("missed", shape, np.uint16)
         _segments.compare_truth(classes, truth, class_count, VOID, NOTHING, missed, hits)
-        regions, region_sizes, touching = _find_missed(missed, classes, segment, own)
+        regions, region_sizes, touching = _find_missed(scratch, missed, classes, segment, own)
 
     column = _segments.FURTHER_COLUMN + 4 * len(further)
     sums = np.zeros((segments.count, column + 2 * class_count))
-    boundary = np.empty(classes.shape, np.uint8)
-    _segments.find_boundary(classes, *own, boundary)
     _segments.measure_segments(maps, *runs, boundary, hits, class_sums, *own, above, sums, column)
     if further:
         maps = np.stack([values[around] for values in further])
         _segments.sum_further(maps, *runs, boundary, *own, sums, _segments.FURTHER_COLUMN)
     _segments.count_neighbours(classes, *runs, *pairs, *own, sums, column + class_count)
-    return _Strip(
-        slice(top, bottom), own, segment, boundary, segments, sums, regions, region_sizes, touching,
-    )  # fmt: skip
+    return _Strip(slice(top, bottom), segments, sums, regions, region_sizes, touching)
 
 
-def _find_missed(missed, classes, segment, own):
+def _find_missed(scratch, missed, classes, segment, own):
     """Regions of missed true classes in a strip, their sizes and the segments they touch."""
     (height, width), size = missed.shape, missed.size
-    scratch = np.empty(width + 1, np.int32), np.empty(width, np.int32)
+    of_a_row = np.empty(width + 1, np.int32), np.empty(width, np.int32)
     marks = np.zeros(width + SLACK, np.uint8)
-    run, rows = np.empty(size + SLACK, np.int32), np.empty(height + 1, np.int32)
-    labels, lengths = np.empty(size, np.int32), np.empty(size, np.int32)
+    run, rows = scratch("missed run", size + SLACK, np.int32), np.empty(height + 1, np.int32)
+    labels, lengths = scratch("regions", size, np.int32), scratch("lengths", size, np.int32)
     count = _segments.find_regions(
-        missed, NOTHING, *scratch, marks, *own, run, rows, labels, lengths
+        missed, NOTHING, *of_a_row, marks, *own, run, rows, labels, lengths
     )
     sizes = np.bincount(labels[: rows[-1]], lengths[: rows[-1]], count)
-    last, pairs = np.full(count, -1, np.int32), np.empty((6 * size, 2), np.int32)
+    last, pairs = np.full(count, -1, np.int32), scratch("touching", (6 * size, 2), np.int32)
     found = _segments.pair_regions(
         missed, NOTHING, run, labels, classes, segment, *own, marks, last, pairs
     )
@@ -356,14 +371,13 @@ def _missed_sizes(strips, segments):
     )
 
 
-def _finish(segments, missed, further, values, components, index, strip):
-    """Draw the segments of a strip with their final numbers, and work out those that start there."""
+def _finish(components, values, segments, missed, further, index, strip):
+    """Give the segments of a strip their final numbers, and work out those that start there."""
     begin, end = segments.first[index : index + 2]
     numbers = segments.numbers[begin:end]
-    drawn = components[strip.rows]
-    _segments.draw_segments(
-        strip.segment, (numbers + 1).astype(np.int32), strip.boundary, *strip.own, drawn
-    )
+    of_inner = (numbers + 1).astype(np.int32)
+    of_all = np.concatenate([-of_inner[::-1], [0], of_inner], dtype=np.int32)
+    _segments.renumber(components[strip.rows], of_all)
     own = np.flatnonzero(segments.roots[begin:end] == np.arange(begin, end))
     if len(own) > 0:
         first = numbers[own[0]]
