@@ -333,35 +333,21 @@ static void fill_row(
                 filled[i + k] = numbers[run];
 }
 
-/* Mark where two rows have the same value at the first pixels that two of their runs share: by 1 one
-   above the other, by 2 and 4 at a corner alone, of the run that starts and of the one that ends.
-   `nothing` is no value. */
-FOR_EACH_PROCESSOR
-static void mark_joints(
-    const uint16_t *restrict above, const uint16_t *restrict own, int width, uint16_t nothing,
-    uint8_t *restrict marks)
+/* List which of n places are marked, from `first` on; returns how many. `marks` holds zeros up to a
+   multiple of 8. */
+static inline int list_marked(const uint8_t *marks, int n, int first, int *restrict list)
 {
-    marks[0] = (own[0] == above[0]) & (own[0] != nothing);
-    for (int i = 1; i < width; i++) {
-        const int starts = own[i] != own[i - 1], starts_above = above[i] != above[i - 1];
-        const int joint = ((own[i] == above[i]) & (starts | starts_above)) & (own[i] != nothing);
-        const int down = (own[i] == above[i - 1]) & (own[i] != nothing);
-        const int up = (own[i - 1] == above[i]) & (above[i] != nothing);
-        marks[i] = joint | (-(starts & starts_above) & (2 * down | 4 * up));
+    int count = 0;
+    for (int i = 0; i < n; i += 8) {
+        uint64_t any;
+        memcpy(&any, marks + i, sizeof any);
+        if (any)
+            for (int k = i; k < i + 8; k++) {
+                list[count] = first + k; /* without a branch: it stays where there is a mark */
+                count += marks[k] != 0;
+            }
     }
-}
-
-/* Mark the pixels that have a neighbour whose class they missed. */
-FOR_EACH_PROCESSOR
-static void mark_near(
-    const uint16_t *restrict missed, const uint16_t *above, const uint16_t *own,
-    const uint16_t *below, int width, uint8_t *restrict marks)
-{
-    for (int i = 1; i < width - 1; i++)
-        marks[i] = (missed[i] == above[i - 1]) | (missed[i] == above[i])
-            | (missed[i] == above[i + 1]) | (missed[i] == own[i - 1]) | (missed[i] == own[i + 1])
-            | (missed[i] == below[i - 1]) | (missed[i] == below[i]) | (missed[i] == below[i + 1]);
-    marks[0] = marks[width - 1] = 1; /* to be looked at */
+    return count;
 }
 
 /* Cut a row into runs of equal class; returns how many. */
@@ -380,17 +366,29 @@ static int cut_row(const uint16_t *restrict classes, int width, int first, int *
         else
             for (int k = 0; k < n; k++)
                 is_new[k] = own[k] != before[k];
-        for (int k = 0; k < n; k += 8) {
-            uint64_t any;
-            memcpy(&any, is_new + k, sizeof any);
-            if (any)
-                for (int m = k; m < k + 8; m++) {
-                    starts[count] = first + i + m; /* stays where the class is new */
-                    count += is_new[m];
-                }
-        }
+        count += list_marked(is_new, n, first + i, starts + count);
     }
     return count;
+}
+
+/* List where a value of a row touches the same value in another row, above, below or the same: the
+   first pixels that two of their runs share, marked by 1, and those where they touch at a side or a
+   corner alone, marked by 2 if the run of `own` starts there and by 4 if that of `other` does.
+   `nothing` is no value. `marks` has 7 zeros behind the row. Returns how many. */
+FOR_EACH_PROCESSOR
+static int find_joints(
+    const uint16_t *restrict other, const uint16_t *restrict own, int width, uint16_t nothing,
+    uint8_t *restrict marks, int *restrict list)
+{
+    marks[0] = (own[0] == other[0]) & (own[0] != nothing);
+    for (int i = 1; i < width; i++) {
+        const int starts = own[i] != own[i - 1], other_starts = other[i] != other[i - 1];
+        const int shared = (own[i] == other[i]) & (starts | other_starts) & (own[i] != nothing);
+        const int own_first = (own[i] == other[i - 1]) & (own[i] != nothing);
+        const int other_first = (own[i - 1] == other[i]) & (other[i] != nothing);
+        marks[i] = shared | (-(starts & other_starts) & (2 * own_first | 4 * other_first));
+    }
+    return list_marked(marks, width, 0, list);
 }
 
 /* One column of many segments. */

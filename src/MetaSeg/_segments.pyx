@@ -40,13 +40,9 @@ cdef extern from "_pixels.h" nogil:
         FURTHER
         MANY
     void fill_row(const int* starts, const int* numbers, int runs, int* filled)
-    void mark_joints(
-        const unsigned short* above, const unsigned short* own, int width, unsigned short nothing,
-        unsigned char* marks,
-    )
-    void mark_near(
-        const unsigned short* missed, const unsigned short* above, const unsigned short* own,
-        const unsigned short* below, int width, unsigned char* marks,
+    int find_joints(
+        const unsigned short* other, const unsigned short* own, int width, unsigned short nothing,
+        unsigned char* marks, int* list,
     )
 
 
@@ -401,7 +397,7 @@ def compare_truth(
 def find_regions(
     const unsigned short[:, ::1] missed,  # (H, W) missed true class
     unsigned short nothing,               # in `missed`, where nothing is missed
-    int[::1] row_starts,                  # (W + 1,) scratch
+    int[::1] places,                      # (W + 1,) scratch
     int[::1] row_runs,                    # (W,) scratch
     unsigned char[::1] marks,             # (W + 7,) scratch, zeros on entry
     Py_ssize_t top, Py_ssize_t bottom,    # the rows whose pixels count
@@ -416,51 +412,49 @@ def find_regions(
     cdef int* parent = &regions[0]
     cdef int* own
     cdef Py_ssize_t row
-    cdef int run, column
+    cdef int i, column, found, is_missed
     cdef int count = 0
     with nogil:
         for row in range(missed.shape[0]):
             rows[row] = count
             own = &runs[row * width]
-            run = cut_row(&missed[row, 0], width, 0, &row_starts[0])
-            row_starts[run] = width
-            for column in range(run):
+            found = cut_row(&missed[row, 0], width, 0, &places[0])
+            places[found] = width
+            for i in range(found):
+                is_missed = missed[row, places[i]] != nothing
+                row_runs[i] = count if is_missed else -1
                 parent[count] = count
-                lengths[count] = (row_starts[column + 1] - row_starts[column]) * (top <= row < bottom)
-                if missed[row, row_starts[column]] == nothing:
-                    row_runs[column] = -1
-                else:
-                    row_runs[column] = count
-                    count += 1
-            fill_row(&row_starts[0], &row_runs[0], run, own)
+                lengths[count] = (places[i + 1] - places[i]) * (top <= row < bottom)
+                count += is_missed
+            fill_row(&places[0], &row_runs[0], found, own)
             if row == 0:
                 continue
-            mark_joints(&missed[row - 1, 0], &missed[row, 0], width, nothing, &marks[0])
-            column = next_mark(&marks[0], 0, width)
-            while column < width:
+            found = find_joints(
+                &missed[row - 1, 0], &missed[row, 0], width, nothing, &marks[0], &places[0]
+            )
+            for i in range(found):
+                column = places[i]
                 if marks[column] & 1:
                     join(parent, own[column], own[column - width])
                 if marks[column] & 2:
                     join(parent, own[column], own[column - width - 1])
                 if marks[column] & 4:
                     join(parent, own[column - 1], own[column - width])
-                column = next_mark(&marks[0], column + 1, width)
         rows[missed.shape[0]] = count
-        run = number_trees(parent, count)
-    return run
+        found = number_trees(parent, count)
+    return found
 
 
-cdef inline int next_mark(const unsigned char* marks, int i, int end) noexcept nogil:
-    """First index from `i` on that is marked, or `end` or more; there are 7 zeros behind `end`."""
-    cdef unsigned long long eight
-    while i < end:
-        memcpy(&eight, marks + i, 8)
-        if eight:
-            while not marks[i]:
-                i += 1
-            return i
-        i += 8
-    return i
+cdef struct Touching:
+    int* last  # segment of each region's last pair
+    int* pairs  # the next region, segment
+
+
+cdef inline void add_pair(Touching* to, int region, int segment) noexcept nogil:
+    """Add a pair, unless it came last."""
+    to.pairs[0], to.pairs[1] = region, segment
+    to.pairs += 2 * (to.last[region] != segment)
+    to.last[region] = segment
 
 
 def pair_regions(
@@ -468,46 +462,45 @@ def pair_regions(
     unsigned short nothing,                # in `missed`, where nothing is missed
     const int[::1] runs,                   # (H * W or more,) run of `missed` of each pixel
     const int[::1] regions,                # region of each of these runs
+    const int[::1] lengths,                # pixels of each of these runs
     const unsigned short[:, ::1] classes,  # (H, W) predicted class
     const int[::1] segments,               # (H * W or more,) segment of each pixel
     Py_ssize_t top, Py_ssize_t bottom,
+    int[::1] places,                       # (W + 1,) scratch
     unsigned char[::1] marks,              # (W + 7,) scratch, zeros on entry
     int[::1] last,                         # (regions,) scratch, -1 on entry
-    int[:, ::1] pairs,                     # (6 * H * W, 2) out: region, segment
+    double[::1] sizes,                     # (regions,) out, zeros on entry: pixels that count
+    int[:, ::1] pairs,                     # (6 * H * W + 1, 2) out: region, segment
 ):
     """List the missed regions and the segments of their class that touch; returns how many pairs.
 
-    A pixel touches at most 6 segments of a class; most pairs come once, but not all.
+    Most pairs come once, but not all.
     """
     cdef int width = <int>missed.shape[1]
-    cdef const unsigned short* predicted = &classes[0, 0]
-    cdef Py_ssize_t row, above, below, other, place
-    cdef Py_ssize_t count = 0
-    cdef int region, column
-    cdef unsigned short own
+    cdef Touching to
+    cdef Py_ssize_t row, other
+    cdef const int* own_runs
+    cdef const int* other_segments
+    cdef int i, column
     with nogil:
+        for i in range(<int>lengths.shape[0]):
+            sizes[regions[i]] += lengths[i]
+        to.last, to.pairs = &last[0], &pairs[0, 0]
         for row in range(top, bottom):
-            above, below = max(row - 1, 0), min(row + 1, missed.shape[0] - 1)
-            mark_near(
-                &missed[row, 0], &classes[above, 0], &classes[row, 0], &classes[below, 0], width,
-                &marks[0],
-            )
-            column = next_mark(&marks[0], 0, width)
-            while column < width:
-                own = missed[row, column]
-                if own != nothing:
-                    region = regions[runs[row * width + column]]
-                    for other in range(above, below + 1):
-                        for place in range(
-                            other * width + max(column - 1, 0),
-                            other * width + min(column + 2, width),
-                        ):
-                            if predicted[place] == own and last[region] != segments[place]:
-                                last[region] = segments[place]
-                                pairs[count, 0], pairs[count, 1] = region, segments[place]
-                                count += 1
-                column = next_mark(&marks[0], column + 1, width)
-    return count
+            own_runs = &runs[row * width]
+            for other in range(max(row - 1, 0), min(row + 2, missed.shape[0])):
+                other_segments = &segments[other * width]
+                for i in range(find_joints(
+                    &classes[other, 0], &missed[row, 0], width, nothing, &marks[0], &places[0]
+                )):
+                    column = places[i]
+                    if marks[column] & 1:
+                        add_pair(&to, regions[own_runs[column]], other_segments[column])
+                    if marks[column] & 2:
+                        add_pair(&to, regions[own_runs[column]], other_segments[column - 1])
+                    if marks[column] & 4:
+                        add_pair(&to, regions[own_runs[column - 1]], other_segments[column])
+    return (to.pairs - &pairs[0, 0]) // 2
 
 
 # the whole image

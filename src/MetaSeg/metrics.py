@@ -6,6 +6,7 @@ via Aggregated Dispersion Measures of Softmax Probabilities", arXiv 1811.00648.
 """
 
 import functools
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -233,19 +234,19 @@ class _Scratch(threading.local):
 
     def __call__(self, name, shape, dtype):
         """The array of that name, with whatever it holds."""
-        count = int(np.prod(shape))
-        if len(self.kept.get(name, ())) < count:
+        count = math.prod(shape)
+        if name not in self.kept or len(self.kept[name]) < count:
             self.kept[name] = np.empty(count, dtype)
         return self.kept[name][:count].reshape(shape)
 
 
 def _label(scratch, classes, starts, rows):
     """Labels of runs, what they make up, and which of them touch, row by row."""
-    height, count = len(classes), rows[-1]
-    pairs = scratch("runs that touch", (4 * count, 3), np.int32)
-    row_pairs = scratch("pairs of a row", height, np.int32)
+    size, count = classes.size, rows[-1]
+    pairs, row_pairs = scratch("pairs", (4 * size, 3), np.int32), np.empty(len(classes), np.int32)
     pairs = pairs[: _segments.find_touching(starts, rows, pairs, row_pairs)]
-    labels, values = scratch("labels", count, np.int32), scratch("values", count, np.uint16)
+    labels = scratch("labels", (size,), np.int32)[:count]
+    values = scratch("values", (size,), np.uint16)[:count]
     number = _segments.label_runs(classes, starts, pairs, labels, values)
     return labels, _ends(number, labels, rows, values[:number].copy()), (pairs, row_pairs)
 
@@ -268,7 +269,7 @@ def _measure(scratch, components, probabilities, prediction, truth, further, row
     shape, size = (height, width), height * width
     known = None if prediction is None else np.ascontiguousarray(prediction[around], np.uint16)
     classes, maps = scratch("classes", shape, np.uint16), scratch("maps", (*shape, 4), np.float32)
-    starts, row_runs = scratch("starts", size + 1, np.int32), np.empty(height + 1, np.int32)
+    starts, row_runs = scratch("starts", (size + 1,), np.int32), np.empty(height + 1, np.int32)
     class_sums = scratch("class sums", (size, class_count), np.float32)
     if not _segments.read_strip(
         block, *_scales(probabilities), known, *own, classes, maps, starts, row_runs, class_sums
@@ -276,7 +277,7 @@ def _measure(scratch, components, probabilities, prediction, truth, further, row
         _refuse_probabilities(probabilities)
     labels, segments, pairs = _label(scratch, classes, starts, row_runs)
     runs = starts, row_runs, labels
-    segment = scratch("segment", size + SLACK, np.int32)
+    segment = scratch("segment", (size + SLACK,), np.int32)
     _segments.fill_segments(*runs, segment)
     boundary = scratch("boundary", shape, np.uint8)
     _segments.find_boundary(classes, *own, boundary)
@@ -303,18 +304,21 @@ def _measure(scratch, components, probabilities, prediction, truth, further, row
 def _find_missed(scratch, missed, classes, segment, own):
     """Regions of missed true classes in a strip, their sizes and the segments they touch."""
     (height, width), size = missed.shape, missed.size
-    of_a_row = np.empty(width + 1, np.int32), np.empty(width, np.int32)
+    places, row_runs = np.empty(width + 1, np.int32), np.empty(width, np.int32)
     marks = np.zeros(width + SLACK, np.uint8)
-    run, rows = scratch("missed run", size + SLACK, np.int32), np.empty(height + 1, np.int32)
-    labels, lengths = scratch("regions", size, np.int32), scratch("lengths", size, np.int32)
+    run, rows = scratch("missed run", (size + SLACK,), np.int32), np.empty(height + 1, np.int32)
+    labels, lengths = scratch("regions", (size,), np.int32), scratch("lengths", (size,), np.int32)
     count = _segments.find_regions(
-        missed, NOTHING, *of_a_row, marks, *own, run, rows, labels, lengths
+        missed, NOTHING, places, row_runs, marks, *own, run, rows, labels, lengths
     )
-    sizes = np.bincount(labels[: rows[-1]], lengths[: rows[-1]], count)
-    last, pairs = np.full(count, -1, np.int32), scratch("touching", (6 * size, 2), np.int32)
+    lengths = lengths[: rows[-1]]
+    last, sizes = np.full(count + 1, -1, np.int32), np.zeros(count + 1)
+    pairs = scratch("touching", (6 * size + 1, 2), np.int32)
     found = _segments.pair_regions(
-        missed, NOTHING, run, labels, classes, segment, *own, marks, last, pairs
+        *(missed, NOTHING, run, labels, lengths, classes, segment, *own, places, marks),
+        *(last, sizes, pairs),
     )
+    sizes = sizes[:count]
     return _ends(count, labels, rows), sizes, pairs[:found].copy()
 
 
