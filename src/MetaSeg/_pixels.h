@@ -65,43 +65,63 @@ static inline float log_2(float x)
                 + f2 * ((0.29569952f - 0.26932022f * f) + f2 * 0.17162456f)));
 }
 
+#ifdef HAS_FOUR
+/* Make columns of rows, and rows of columns. */
+static inline void transpose(four row[4])
+{
+    four low[2], high[2];
+    for (int k = 0; k < 2; k++) {
+        low[k] = __builtin_shufflevector(row[2 * k], row[2 * k + 1], 0, 4, 1, 5);
+        high[k] = __builtin_shufflevector(row[2 * k], row[2 * k + 1], 2, 6, 3, 7);
+    }
+    row[0] = __builtin_shufflevector(low[0], low[1], 0, 1, 4, 5);
+    row[1] = __builtin_shufflevector(low[0], low[1], 2, 3, 6, 7);
+    row[2] = __builtin_shufflevector(high[0], high[1], 0, 1, 4, 5);
+    row[3] = __builtin_shufflevector(high[0], high[1], 2, 3, 6, 7);
+}
+#endif
+
 /* Copy `count` classes of n pixels class by class. */
-static inline void separate_plainly(
+static inline void separate(
     const float *pixels, int n, ptrdiff_t class_count, int count, float p[GROUP][BLOCK])
 {
+#ifdef HAS_FOUR
+    for (int c = 0; n == BLOCK && count >= 4 && c < count; c += 4) {
+        const int first = c < count - 4 ? c : count - 4; /* the last ones may come twice */
+        for (int i = 0; i < BLOCK; i += 4) {
+            four row[4];
+            for (int k = 0; k < 4; k++)
+                memcpy(&row[k], pixels + (i + k) * class_count + first, sizeof row[k]);
+            transpose(row);
+            for (int k = 0; k < 4; k++)
+                memcpy(&p[first + k][i], &row[k], sizeof row[k]);
+        }
+    }
+    if (n == BLOCK && count >= 4)
+        return;
+#endif
     for (int i = 0; i < n; i++)
         for (int c = 0; c < count; c++)
             p[c][i] = pixels[i * class_count + c];
 }
 
-/* The same, for whole blocks of 4 classes or more in squares of 4 pixels and 4 classes. */
-static inline void separate(
-    const float *pixels, int n, ptrdiff_t class_count, int count, float p[GROUP][BLOCK])
+/* Copy four maps of n pixels pixel by pixel. */
+static inline void interleave(const float p[4][BLOCK], int n, float *restrict maps)
 {
 #ifdef HAS_FOUR
-    if (n == BLOCK && count >= 4) {
-        for (int c = 0; c < count; c += 4) {
-            const int first = c < count - 4 ? c : count - 4; /* the last ones may come twice */
-            for (int i = 0; i < BLOCK; i += 4) {
-                four row[4], low[2], high[2];
-                for (int k = 0; k < 4; k++)
-                    memcpy(&row[k], pixels + (i + k) * class_count + first, sizeof row[k]);
-                for (int k = 0; k < 2; k++) {
-                    low[k] = __builtin_shufflevector(row[2 * k], row[2 * k + 1], 0, 4, 1, 5);
-                    high[k] = __builtin_shufflevector(row[2 * k], row[2 * k + 1], 2, 6, 3, 7);
-                }
-                row[0] = __builtin_shufflevector(low[0], low[1], 0, 1, 4, 5);
-                row[1] = __builtin_shufflevector(low[0], low[1], 2, 3, 6, 7);
-                row[2] = __builtin_shufflevector(high[0], high[1], 0, 1, 4, 5);
-                row[3] = __builtin_shufflevector(high[0], high[1], 2, 3, 6, 7);
-                for (int k = 0; k < 4; k++)
-                    memcpy(&p[first + k][i], &row[k], sizeof row[k]);
-            }
-        }
-        return;
+    for (int i = 0; n == BLOCK && i < BLOCK; i += 4) {
+        four row[4];
+        for (int k = 0; k < 4; k++)
+            memcpy(&row[k], &p[k][i], sizeof row[k]);
+        transpose(row);
+        memcpy(maps + 4 * i, row, sizeof row);
     }
+    if (n == BLOCK)
+        return;
 #endif
-    separate_plainly(pixels, n, class_count, count, p);
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < 4; k++)
+            maps[4 * i + k] = p[k][i];
 }
 
 /* What is known of the pixels of a block after some of their classes. */
@@ -149,28 +169,29 @@ static int score_row(
     uint16_t *restrict classes, float *restrict maps)
 {
     int allowed = 1;
-    float p[GROUP][BLOCK] = {{0}};
-    struct scores none, of;
-    for (int i = 0; i < BLOCK; i++) {
-        none.first[i] = none.second[i] = -1.0f; /* below every value that is allowed */
-        none.least[i] = none.total[i] = 0.0f;
-        none.best[i] = 0;
-    }
+    float p[GROUP][BLOCK] = {{0}}, block_maps[4][BLOCK];
+    struct scores of;
     for (ptrdiff_t start = 0; start < pixels; start += BLOCK) {
         const int n = pixels - start < BLOCK ? (int)(pixels - start) : BLOCK;
-        of = none;
+        for (int i = 0; i < BLOCK; i++) {
+            of.first[i] = of.second[i] = -1.0f; /* below every value that is allowed */
+            of.least[i] = of.total[i] = 0.0f;
+            of.best[i] = 0;
+        }
         for (ptrdiff_t c = 0; c < class_count; c += GROUP) {
             const int count = class_count - c < GROUP ? (int)(class_count - c) : GROUP;
             separate(probabilities + start * class_count + c, n, class_count, count, p);
             score_classes(p, count, (int)c, epsilon, &of);
         }
+        for (int i = 0; i < BLOCK; i++) {
+            block_maps[0][i] = -entropy_scale * of.total[i];
+            block_maps[1][i] = 1.0f - of.first[i] + (class_count > 1 ? of.second[i] : 0.0f);
+            block_maps[2][i] = 1.0f - of.first[i];
+            block_maps[3][i] = 1.0f; /* its sums are numbers of pixels */
+        }
+        interleave(block_maps, n, maps + 4 * start);
         for (int i = 0; i < n; i++) {
-            float *map = maps + 4 * (start + i);
             classes[start + i] = (uint16_t)of.best[i];
-            map[0] = -entropy_scale * of.total[i];
-            map[1] = 1.0f - of.first[i] + (class_count > 1 ? of.second[i] : 0.0f);
-            map[2] = 1.0f - of.first[i];
-            map[3] = 1.0f; /* its sums are numbers of pixels */
             /* NaN takes no part in a comparison but stays in the total */
             allowed &= (of.first[i] <= highest) & (of.least[i] >= lowest)
                 & (of.total[i] == of.total[i]);
@@ -381,12 +402,16 @@ static int find_joints(
     uint8_t *restrict marks, int *restrict list)
 {
     marks[0] = (own[0] == other[0]) & (own[0] != nothing);
-    for (int i = 1; i < width; i++) {
-        const int starts = own[i] != own[i - 1], other_starts = other[i] != other[i - 1];
-        const int shared = (own[i] == other[i]) & (starts | other_starts) & (own[i] != nothing);
-        const int own_first = (own[i] == other[i - 1]) & (own[i] != nothing);
-        const int other_first = (own[i - 1] == other[i]) & (other[i] != nothing);
-        marks[i] = shared | (-(starts & other_starts) & (2 * own_first | 4 * other_first));
+    for (int i = 1; i < width; i++) { /* all bits or none, and no branches: for vectors */
+        const uint16_t starts = -(own[i] != own[i - 1]), value = -(own[i] != nothing);
+        const uint16_t other_starts = -(other[i] != other[i - 1]);
+        const uint16_t other_value = -(other[i] != nothing);
+        const uint16_t shared = -(own[i] == other[i]) & value & (starts | other_starts);
+        const uint16_t own_first = -(own[i] == other[i - 1]) & value;
+        const uint16_t other_first = -(own[i - 1] == other[i]) & other_value;
+        const uint16_t mark
+            = (shared & 1) | (starts & other_starts & ((own_first & 2) | (other_first & 4)));
+        marks[i] = (uint8_t)mark;
     }
     return list_marked(marks, width, 0, list);
 }

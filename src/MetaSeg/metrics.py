@@ -151,7 +151,7 @@ def compute_metrics_components(
 
     components = np.empty((height, width), np.int32)
     measure = functools.partial(
-        _measure, _Scratch(), components, probabilities, prediction, ground_truth, further.values()
+        _measure, _SCRATCH, components, probabilities, prediction, ground_truth, further.values()
     )
     with ThreadPoolExecutor(threads) as pool:
         each = pool.map if threads > 1 else map  # a thread beside this one costs 5%
@@ -227,7 +227,7 @@ def _scales(probabilities):
 
 
 class _Scratch(threading.local):
-    """Arrays of each thread, used again strip by strip: new memory has to be cleared first."""
+    """Arrays of each thread, used again for every strip: new memory has to be cleared first."""
 
     def __init__(self):
         self.kept = {}
@@ -239,6 +239,8 @@ class _Scratch(threading.local):
             self.kept[name] = np.empty(count, dtype)
         return self.kept[name][:count].reshape(shape)
 
+
+_SCRATCH = _Scratch()
 
 def _label(scratch, classes, starts, rows):
     """Labels of runs, what they make up, and which of them touch, row by row."""
