@@ -140,10 +140,10 @@ static void score_classes(
         return; /* what a compiler must know to look at many pixels at a time */
     for (int i = 0; i < BLOCK; i++) {
         float first = of->first[i], second = of->second[i], least = of->least[i];
-        int32_t best = of->best[i];
-        for (int c = 0; c < count; c++) {
+        int32_t best = of->best[i], own = c0;
+        for (int c = 0; c < count; c++, own++) {
             const float v = p[c][i], smaller = v < first ? v : first;
-            best = v > first ? c0 + c : best;
+            best = v > first ? own : best;
             first = v > first ? v : first;
             second = second > smaller ? second : smaller;
             least = v < least ? v : least;
@@ -343,31 +343,38 @@ static void compare_row(
     }
 }
 
-/* Write a number into all pixels of each run of a row, and perhaps into 7 pixels beyond the row. */
+/* Write a number into all pixels of each run of a row, and perhaps into 15 pixels beyond the row. */
 FOR_EACH_PROCESSOR
 static void fill_row(
     const int *restrict starts, const int *restrict numbers, int runs, int *restrict filled)
 {
     for (int run = 0; run < runs; run++)
-        for (int i = starts[run] - starts[0]; i < starts[run + 1] - starts[0]; i += 8)
-            for (int k = 0; k < 8; k++)
+        for (int i = starts[run] - starts[0]; i < starts[run + 1] - starts[0]; i += 16)
+            for (int k = 0; k < 16; k++)
                 filled[i + k] = numbers[run];
 }
 
 /* List which of n places are marked, from `first` on; returns how many. `marks` holds zeros up to a
-   multiple of 8. */
+   multiple of 8, and no bits but the lower seven. */
 static inline int list_marked(const uint8_t *marks, int n, int first, int *restrict list)
 {
     int count = 0;
-    for (int i = 0; i < n; i += 8) {
-        uint64_t any;
-        memcpy(&any, marks + i, sizeof any);
-        if (any)
-            for (int k = i; k < i + 8; k++) {
-                list[count] = first + k; /* without a branch: it stays where there is a mark */
-                count += marks[k] != 0;
-            }
+#if defined(__GNUC__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    for (int i = 0; i < n; i += 64) { /* a bit for a mark, 64 in a number */
+        uint64_t bits = 0, eight;
+        for (int k = 0; k < 64 && i + k < n; k += 8) {
+            memcpy(&eight, marks + i + k, sizeof eight);
+            eight = (eight + 0x7f7f7f7f7f7f7f7f) >> 7 & 0x0101010101010101;
+            bits |= eight * 0x0102040810204080 >> 56 << k;
+        }
+        for (; bits; bits &= bits - 1)
+            list[count++] = first + i + __builtin_ctzll(bits);
     }
+#else
+    for (int i = 0; i < n; i++)
+        if (marks[i])
+            list[count++] = first + i;
+#endif
     return count;
 }
 

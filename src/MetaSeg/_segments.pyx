@@ -227,7 +227,7 @@ def fill_segments(
     const int[::1] starts,
     const int[::1] rows,
     const int[::1] labels,
-    int[::1] segments,      # (H * W + 7,) out: segment of each pixel
+    int[::1] segments,      # (H * W + 15,) out: segment of each pixel
 ):
     """Tell the segment of each pixel."""
     cdef Py_ssize_t row
@@ -401,7 +401,7 @@ def find_regions(
     int[::1] row_runs,                    # (W,) scratch
     unsigned char[::1] marks,             # (W + 7,) scratch, zeros on entry
     Py_ssize_t top, Py_ssize_t bottom,    # the rows whose pixels count
-    int[::1] runs,                        # (H * W + 7,) out: run of each pixel, without those of
+    int[::1] runs,                        # (H * W + 15,) out: run of each pixel, without those of
                                           # `nothing`; -1 there
     int[::1] rows,                        # (H + 1,) out: first run of each row, then their number
     int[::1] regions,                     # (H * W,) out: region of each run from 0

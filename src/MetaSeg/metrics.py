@@ -21,9 +21,9 @@ EPSILON = 2.0**-23  # float32 machine epsilon: keeps the logarithm finite at p =
 ROUNDING = 1e-4  # how far outside [0, 1] a probability may lie
 MAX_CLASSES = MAX_ID = 2**16 - 1
 MAX_PIXELS = 2**31 - 1  # segments are numbered in int32
-STRIP_BYTES = 2**23  # of probabilities, which are read twice and should still be in the cache
+STRIP_BYTES = 2**24  # of probabilities, which are read twice and should still be in the cache
 MIN_STRIP_ROWS = 16  # each strip looks at two rows more
-SLACK = 7  # numbers that the kernel may write beyond an image
+SLACK = 15  # numbers that the kernel may write beyond an image
 
 
 def heatmaps(probabilities):
