@@ -242,37 +242,6 @@ def fill_segments(
 # sums over segments; `top` and `bottom` are the first row to count and the first one below
 
 
-def count_neighbours(
-    const unsigned short[:, ::1] classes,  # (H, W)
-    const int[::1] starts,
-    const int[::1] rows,
-    const int[::1] labels,
-    const int[:, ::1] pairs,               # (n, 3) runs that touch, see find_touching
-    const int[::1] row_pairs,
-    Py_ssize_t top, Py_ssize_t bottom,
-    double[:, ::1] sums,                   # (S, F) in and out: columns `column` to `column + C - 1`
-    Py_ssize_t column,
-):
-    """Count the pairs of a pixel and one of its 8 neighbours of another class, by that class.
-
-    Counts the pairs within each row and with the row below it, for both pixels.
-    """
-    cdef const unsigned short* value = &classes[0, 0]
-    cdef Py_ssize_t row, pair
-    cdef int run, a, b, a_class, b_class, count
-    with nogil:
-        for row in range(top, bottom):
-            for run in range(rows[row], rows[row + 1] - 1):
-                sums[labels[run], column + value[starts[run + 1]]] += 1
-                sums[labels[run + 1], column + value[starts[run]]] += 1
-        for pair in range(row_pairs[top], row_pairs[min(bottom, classes.shape[0] - 1)]):
-            a, b = pairs[pair, 0], pairs[pair, 1]
-            a_class, b_class = value[starts[a]], value[starts[b]]
-            count = pairs[pair, 2] * (a_class != b_class)
-            sums[labels[a], column + b_class] += count
-            sums[labels[b], column + a_class] += count
-
-
 def find_boundary(
     const unsigned short[:, ::1] classes,  # (H, W)
     Py_ssize_t top, Py_ssize_t bottom,
@@ -311,28 +280,59 @@ cdef inline bint differs(
     )
 
 
+cdef inline void count_neighbours(
+    const unsigned short* value, const int* starts, const int* labels, int run, int end,
+    const int* pairs, const int* pairs_end, double* sums, Py_ssize_t width,
+) noexcept nogil:
+    """Count pairs of a pixel and one of its 8 neighbours of another class, by that class.
+
+    Counts those within a row, of run `run` to `end` - 1, and those of its `pairs` with the row
+    below, for both pixels, in a table of rows so wide.
+    """
+    cdef int a, b, a_class, b_class, count
+    for a in range(run, end - 1):
+        sums[labels[a] * width + value[starts[a + 1]]] += 1
+        sums[labels[a + 1] * width + value[starts[a]]] += 1
+    while pairs < pairs_end:
+        a, b = pairs[0], pairs[1]
+        a_class, b_class = value[starts[a]], value[starts[b]]
+        count = pairs[2] * (a_class != b_class)
+        sums[labels[a] * width + b_class] += count
+        sums[labels[b] * width + a_class] += count
+        pairs += 3
+
+
 def measure_segments(
     const float[:, :, ::1] maps,           # (H, W, 4)
+    const unsigned short[:, ::1] classes,  # (H, W)
     const int[::1] starts,
     const int[::1] rows,
     const int[::1] labels,
+    const int[:, ::1] pairs,               # (n, 3) runs that touch, see find_touching
+    const int[::1] row_pairs,
     const unsigned char[:, ::1] boundary,  # (H, W)
     const unsigned char[:, ::1] hits,      # (H, W) 1 where the true class is predicted
     const float[:, ::1] class_sums,        # (runs or more, C) probabilities summed over each run
     Py_ssize_t top, Py_ssize_t bottom,
     Py_ssize_t first_row,                  # row of the image that is row 0 here
-    double[:, ::1] sums,                   # (S, F) in and out: hits, sum of rows, sum of columns;
-    Py_ssize_t column,                     # of the maps what sum_further sums; from `column` on
-                                           # probabilities by class
+    double[:, ::1] sums,                   # (S, F) in and out: all but further maps, see
+    Py_ssize_t column,                     # define_segments; `column` is the first by class
 ):
-    """Sum the pixels of the segments, their positions, maps and probabilities."""
+    """Sum the pixels of the segments, their positions, maps, probabilities and neighbours."""
+    cdef Py_ssize_t class_count = class_sums.shape[1]
     cdef Py_ssize_t row
     with nogil:
         for row in range(top, bottom):
             measure_row(
                 &maps[row, 0, 0], &boundary[row, 0], &hits[row, 0], &starts[rows[row]],
                 &labels[rows[row]], rows[row + 1] - rows[row], first_row + row,
-                &class_sums[rows[row], 0], class_sums.shape[1], &sums[0, 0], sums.shape[1], column,
+                &class_sums[rows[row], 0], class_count, &sums[0, 0], sums.shape[1], column,
+            )
+            count_neighbours(
+                &classes[0, 0], &starts[0], &labels[0], rows[row], rows[row + 1],
+                &pairs[0, 0] + 3 * row_pairs[row],
+                &pairs[0, 0] + 3 * row_pairs[min(row + 1, classes.shape[0] - 1)],
+                &sums[0, column + class_count], sums.shape[1],
             )
 
 

@@ -242,6 +242,7 @@ class _Scratch(threading.local):
 
 _SCRATCH = _Scratch()
 
+
 def _label(scratch, classes, starts, rows):
     """Labels of runs, what they make up, and which of them touch, row by row."""
     size, count = classes.size, rows[-1]
@@ -295,11 +296,12 @@ def _measure(scratch, components, probabilities, prediction, truth, further, row
 
     column = _segments.FURTHER_COLUMN + 4 * len(further)
     sums = np.zeros((segments.count, column + 2 * class_count))
-    _segments.measure_segments(maps, *runs, boundary, hits, class_sums, *own, above, sums, column)
+    _segments.measure_segments(
+        *(maps, classes, *runs, *pairs, boundary, hits, class_sums, *own, above, sums, column)
+    )
     if further:
         maps = np.stack([values[around] for values in further])
         _segments.sum_further(maps, *runs, boundary, *own, sums, _segments.FURTHER_COLUMN)
-    _segments.count_neighbours(classes, *runs, *pairs, *own, sums, column + class_count)
     return _Strip(slice(top, bottom), segments, sums, regions, region_sizes, touching)
 
 
