@@ -24,7 +24,8 @@ cdef extern from "_pixels.h" nogil:
     )
     void measure_row(
         const float* maps, const unsigned char* boundary, const unsigned char* hits,
-        const int* starts, const int* labels, int runs, double row, const float* class_sums, Py_ssize_t class_count,
+        const int* starts, const int* labels, int runs, double row,
+        const float* class_sums, Py_ssize_t class_count,
         double* sums, Py_ssize_t sum_count, Py_ssize_t class_column,
     )
     void compare_row(
