@@ -338,7 +338,7 @@ static void compare_row(
     for (int i = 0; i < width; i++) {
         const int counts = (truth[i] < class_count) & (truth[i] != no_label);
         const int same = truth[i] == classes[i];
-        missed[i] = counts & !same ? truth[i] : nothing;
+        missed[i] = (counts & !same) ? truth[i] : nothing;
         hits[i] = counts & same;
     }
 }
