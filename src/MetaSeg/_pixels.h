@@ -1,4 +1,5 @@
-/* The loops over every probability, in C so that compilers turn them into vector instructions.
+/* The loops over probabilities, pixels and runs that take most of the time, in C so that compilers
+   turn them into vector instructions; _segments.pyx says what they are for.
 
    Compiled with -ffp-contract=off, with a logarithm of their own and a fixed order of every sum, they
    give the same bits on every processor, whichever instructions it has. */
@@ -310,9 +311,8 @@ static inline int sum_maps(
 FOR_EACH_PROCESSOR
 static void measure_row(
     const float *restrict maps, const uint8_t *restrict boundary, const uint8_t *restrict hits,
-    const int *restrict starts,
-    const int *restrict labels, int runs, double row, const float *restrict class_sums,
-    ptrdiff_t class_count, double *restrict sums, ptrdiff_t sum_count, ptrdiff_t class_column)
+    const int *restrict starts, const int *restrict labels, int runs, double row,
+    const float *restrict class_sums, ptrdiff_t class_count, double *restrict sums, ptrdiff_t sum_count, ptrdiff_t class_column)
 {
     for (int run = 0; run < runs; run++, class_sums += class_count) {
         const int start = starts[run] - starts[0], size = starts[run + 1] - starts[run];

@@ -135,7 +135,8 @@ def compute_metrics_components(
     - `ndist0` ... `ndist<C-1>`: of all pairs of a pixel in K and a neighbour of another class,
       the share whose neighbour has that class; 0 throughout when there is no such pair.
 
-    Sums are taken in float64. Source: Rottmann et al., arXiv 1811.00648.
+    Sums are taken in float64, but for probabilities of up to 16 pixels side by side: in float32.
+    Source: Rottmann et al., arXiv 1811.00648.
     """
     probabilities = _check_probabilities(probabilities)
     height, width, class_count = probabilities.shape
