@@ -315,7 +315,7 @@ static void measure_row(
     const float *restrict class_sums, ptrdiff_t class_count, double *restrict sums, ptrdiff_t sum_count, ptrdiff_t class_column)
 {
     for (int run = 0; run < runs; run++, class_sums += class_count) {
-        const int start = starts[run] - starts[0], size = starts[run + 1] - starts[run];
+        const ptrdiff_t start = starts[run] - starts[0], size = starts[run + 1] - starts[run];
         double *own = sums + labels[run] * sum_count, of_maps[16];
         own[HITS] += sum_maps(
             maps + 4 * start, boundary + start, hits + start, size, of_maps);

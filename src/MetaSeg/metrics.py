@@ -21,7 +21,7 @@ EPSILON = 2.0**-23  # float32 machine epsilon: keeps the logarithm finite at p =
 ROUNDING = 1e-4  # how far outside [0, 1] a probability may lie
 MAX_CLASSES = MAX_ID = 2**16 - 1
 MAX_PIXELS = 2**31 - 1  # segments are numbered in int32
-STRIP_BYTES = 2**24  # of probabilities: what is worked out of them should stay in the cache
+STRIP_BYTES, STRIP_PIXELS = 2**24, 2**18  # at most: what is known of them stays in the cache
 MIN_STRIP_ROWS = 16  # each strip looks at two rows more
 SLACK = 15  # numbers that the kernel may write beyond an image
 
@@ -210,7 +210,8 @@ class _Strip:
 def _strip_rows(shape):
     """First row and first row below of each strip; the same whoever does the work."""
     height, width, class_count = shape
-    rows = max(STRIP_BYTES // (4 * width * class_count), MIN_STRIP_ROWS)
+    pixels = min(STRIP_BYTES // (4 * class_count), STRIP_PIXELS)
+    rows = max(pixels // width, MIN_STRIP_ROWS)
     rows = math.ceil(height / math.ceil(height / rows))  # all alike, for threads
     return [(top, min(top + rows, height)) for top in range(0, height, rows)]
 
