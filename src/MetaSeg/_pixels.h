@@ -46,21 +46,26 @@ enum {
 /* Columns of a table of sums, see define_segments in _segments.pyx. */
 enum { HITS, ROWS, COLUMNS, SCORES, FURTHER = SCORES + 16 };
 
-/* Logarithm to base 2 of a positive normal number, relative error below 1.3e-6.
-
-   x = 2^exponent * (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)), and log2(1 + f) = f q(f) with q
-   fitted for the least relative error. Exact at 1. */
-static inline float log_2(float x)
+/* Split a positive normal number: x = 2^exponent * (1 + rest), 1 + rest in [sqrt(1/2), sqrt(2)). */
+static inline float split(float x, float *exponent)
 {
-    int32_t bits, exponent;
-    float f, f2;
+    int32_t bits, above;
+    float rest;
     memcpy(&bits, &x, sizeof bits);
-    exponent = bits - 0x3f3504f3; /* sqrt(1/2); the exponent is in the bits from 23 on */
-    bits -= exponent & (int32_t)0xff800000;
-    memcpy(&f, &bits, sizeof f);
-    f -= 1.0f;
-    f2 = f * f;
-    return (float)(exponent >> 23)
+    above = bits - 0x3f3504f3; /* sqrt(1/2); the exponent is in the bits from 23 on */
+    bits -= above & (int32_t)0xff800000;
+    memcpy(&rest, &bits, sizeof rest);
+    *exponent = (float)(above >> 23);
+    return rest - 1.0f;
+}
+
+/* Logarithm to base 2 of a number that is split, relative error below 1.3e-6. Exact at 1.
+
+   log2(1 + f) = f q(f) with q fitted for the least relative error. */
+static inline float log_2(float exponent, float f)
+{
+    const float f2 = f * f;
+    return exponent
         + f * ((1.44269645f - 0.72136358f * f)
             + f2 * ((0.48062677f - 0.35937164f * f)
                 + f2 * ((0.29569952f - 0.26932022f * f) + f2 * 0.17162456f)));
@@ -137,6 +142,8 @@ FOR_EACH_PROCESSOR
 static void score_classes(
     const float p[GROUP][BLOCK], int count, int c0, float epsilon, struct scores *restrict of)
 {
+    const float *all = p[0];
+    float positive[GROUP * BLOCK], exponents[GROUP * BLOCK], rests[GROUP * BLOCK];
     if (count < 1)
         return; /* what a compiler must know to look at many pixels at a time */
     for (int i = 0; i < BLOCK; i++) {
@@ -151,11 +158,16 @@ static void score_classes(
         }
         of->first[i] = first, of->second[i] = second, of->least[i] = least, of->best[i] = best;
     }
+    /* in two loops, as processors look ahead only so far */
+    for (int k = 0; k < count * BLOCK; k++) {
+        positive[k] = all[k] < 0.0f ? 0.0f : all[k]; /* NaN stays */
+        rests[k] = split(positive[k] + epsilon, &exponents[k]);
+    }
     for (int i = 0; i < BLOCK; i++) {
         float total = of->total[i];
         for (int c = 0; c < count; c++) {
-            const float positive = p[c][i] < 0.0f ? 0.0f : p[c][i]; /* NaN stays */
-            total += positive * log_2(positive + epsilon);
+            const int k = c * BLOCK + i;
+            total += positive[k] * log_2(exponents[k], rests[k]);
         }
         of->total[i] = total;
     }
