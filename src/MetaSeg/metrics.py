@@ -152,7 +152,7 @@ def compute_metrics_components(
 
     components = np.empty((height, width), np.int32)
     measure = functools.partial(
-        _measure, _SCRATCH, components, probabilities, prediction, ground_truth, further.values()
+        _measure, components, probabilities, prediction, ground_truth, further.values()
     )
     with ThreadPoolExecutor(threads) as pool:
         each = pool.map if threads > 1 else map  # a thread beside this one costs 5%
@@ -243,16 +243,16 @@ class _Scratch(threading.local):
         return self.kept[name][:count].reshape(shape)
 
 
-_SCRATCH = _Scratch()
+_scratch = _Scratch()
 
 
-def _label(scratch, classes, starts, rows):
+def _label(classes, starts, rows):
     """Labels of runs, what they make up, and which of them touch, row by row."""
     size, count = classes.size, rows[-1]
-    pairs, row_pairs = scratch("pairs", (4 * size, 3), np.int32), np.empty(len(classes), np.int32)
+    pairs, row_pairs = _scratch("pairs", (4 * size, 3), np.int32), np.empty(len(classes), np.int32)
     pairs = pairs[: _segments.find_touching(starts, rows, pairs, row_pairs)]
-    labels = scratch("labels", (size,), np.int32)[:count]
-    values = scratch("values", (size,), np.uint16)[:count]
+    labels = _scratch("labels", (size,), np.int32)[:count]
+    values = _scratch("values", (size,), np.uint16)[:count]
     number = _segments.label_runs(classes, starts, pairs, labels, values)
     return labels, _ends(number, labels, rows, values[:number].copy()), (pairs, row_pairs)
 
@@ -264,7 +264,7 @@ def _ends(count, labels, rows, values=None):
     return _Labels(count, values, upper.copy(), lower.copy())
 
 
-def _measure(scratch, components, probabilities, prediction, truth, further, rows):
+def _measure(components, probabilities, prediction, truth, further, rows):
     """Find the segments of a strip, sum over them and draw them with the strip's own numbers."""
     top, bottom = rows
     above, below = max(top - 1, 0), min(bottom + 1, len(probabilities))
@@ -274,28 +274,28 @@ def _measure(scratch, components, probabilities, prediction, truth, further, row
     height, width, class_count = block.shape
     shape, size = (height, width), height * width
     known = None if prediction is None else np.ascontiguousarray(prediction[around], np.uint16)
-    classes, maps = scratch("classes", shape, np.uint16), scratch("maps", (*shape, 4), np.float32)
-    starts, row_runs = scratch("starts", (size + 1,), np.int32), np.empty(height + 1, np.int32)
-    class_sums = scratch("class sums", (size, class_count), np.float32)
+    classes, maps = _scratch("classes", shape, np.uint16), _scratch("maps", (*shape, 4), np.float32)
+    starts, row_runs = _scratch("starts", (size + 1,), np.int32), np.empty(height + 1, np.int32)
+    class_sums = _scratch("class sums", (size, class_count), np.float32)
     if not _segments.read_strip(
         block, *_scales(probabilities), known, *own, classes, maps, starts, row_runs, class_sums
     ):
         _refuse_probabilities(probabilities)
-    labels, segments, pairs = _label(scratch, classes, starts, row_runs)
+    labels, segments, pairs = _label(classes, starts, row_runs)
     runs = starts, row_runs, labels
-    segment = scratch("segment", (size + SLACK,), np.int32)
+    segment = _scratch("segment", (size + SLACK,), np.int32)
     _segments.fill_segments(*runs, segment)
-    boundary = scratch("boundary", shape, np.uint8)
+    boundary = _scratch("boundary", shape, np.uint8)
     _segments.find_boundary(classes, *own, boundary)
     _segments.sketch_segments(segment, boundary, *own, components[top:bottom])
-    hits = scratch("hits", shape, np.uint8)
+    hits = _scratch("hits", shape, np.uint8)
     hits[:] = 0
     regions = region_sizes = touching = None
     if truth is not None:
         truth = np.ascontiguousarray(truth[around], np.uint16)
-        missed = scratch("missed", shape, np.uint16)
+        missed = _scratch("missed", shape, np.uint16)
         _segments.compare_truth(classes, truth, class_count, VOID, NOTHING, missed, hits)
-        regions, region_sizes, touching = _find_missed(scratch, missed, classes, segment, own)
+        regions, region_sizes, touching = _find_missed(missed, classes, segment, own)
 
     column = _segments.FURTHER_COLUMN + 4 * len(further)
     sums = np.zeros((segments.count, column + 2 * class_count))
@@ -308,19 +308,19 @@ def _measure(scratch, components, probabilities, prediction, truth, further, row
     return _Strip(slice(top, bottom), segments, sums, regions, region_sizes, touching)
 
 
-def _find_missed(scratch, missed, classes, segment, own):
+def _find_missed(missed, classes, segment, own):
     """Regions of missed true classes in a strip, their sizes and the segments they touch."""
     (height, width), size = missed.shape, missed.size
     places, row_runs = np.empty(width + 1, np.int32), np.empty(width, np.int32)
     marks = np.zeros(width + SLACK, np.uint8)
-    run, rows = scratch("missed run", (size + SLACK,), np.int32), np.empty(height + 1, np.int32)
-    labels, lengths = scratch("regions", (size,), np.int32), scratch("lengths", (size,), np.int32)
+    run, rows = _scratch("missed run", (size + SLACK,), np.int32), np.empty(height + 1, np.int32)
+    labels, lengths = _scratch("regions", (size,), np.int32), _scratch("lengths", (size,), np.int32)
     count = _segments.find_regions(
         missed, NOTHING, places, row_runs, marks, *own, run, rows, labels, lengths
     )
     lengths = lengths[: rows[-1]]
     last, sizes = np.full(count + 1, -1, np.int32), np.zeros(count + 1)
-    pairs = scratch("touching", (6 * size + 1, 2), np.int32)
+    pairs = _scratch("touching", (6 * size + 1, 2), np.int32)
     found = _segments.pair_regions(
         *(missed, NOTHING, run, labels, lengths, classes, segment, *own, places, marks),
         *(last, sizes, pairs),
