@@ -327,6 +327,41 @@ def test_any_number_of_threads_gives_the_same_bits(threads):
         assert_same_result(compute_metrics_components(p, truth, further, threads=threads), expected)
 
 
+@pytest.mark.parametrize("class_count", [1, 3, 4, 19, 33, 70])
+def test_a_pixel_has_the_same_bits_wherever_it_lies(class_count):
+    # The kernel takes 16 pixels at a time in squares of 4, and what is left over one by one.
+    random = np.random.default_rng(class_count)
+    p = random.dirichlet([0.3] * class_count, (1, 37)).astype(np.float32)
+    whole = heatmaps(p)
+    for column in range(p.shape[1]):
+        for values, alone in zip(whole, heatmaps(p[:, column : column + 1]), strict=True):
+            assert_array_equal(values[:, column : column + 1], alone)
+
+
+def test_own_maps_are_summed_like_further_ones():
+    random = np.random.default_rng(0)
+    p = random.dirichlet([0.3] * 5, (9, 12)).repeat(7, axis=0).repeat(7, axis=1)
+    p = (p + random.uniform(0, 0.1, p.shape)).astype(np.float32)
+    p /= p.sum(axis=-1, keepdims=True)
+    copies = dict(zip(("e", "d", "v"), heatmaps(p), strict=True))
+    metrics, _ = compute_metrics_components(p, heatmaps=copies)
+    for name in copies:  # four numbers in one register, and one by one
+        for suffix in AGGREGATES:
+            assert_array_equal(metrics[name + suffix], metrics[name.upper() + suffix])
+
+
+@pytest.mark.parametrize("class_count", [4, 7, 19, 40])
+def test_probabilities_are_summed_singly_over_16_pixels_and_doubly_beyond(class_count):
+    random = np.random.default_rng(class_count)
+    p = random.dirichlet([0.3] * class_count, (1, 41)).astype(np.float32)
+    p[..., 0] = 1  # one segment; no sum is checked
+    stretches = [p[0, start : start + 16] for start in (0, 16, 32)]
+    sums = np.array([np.add.accumulate(stretch)[-1] for stretch in stretches], np.float64).sum(0)
+    metrics, _ = compute_metrics_components(p)
+    for k in range(class_count):
+        assert metrics[f"cprob{k}"] == np.float32(sums[k]) / np.float64(41)
+
+
 def test_a_number_of_threads_below_one_is_refused():
     with pytest.raises(ValueError, match="`threads` must be at least 1, got 0"):
         compute_metrics_components(one_hot([[0, 1]], 2), threads=0)

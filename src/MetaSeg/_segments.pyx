@@ -9,74 +9,171 @@ row are rows[row] to rows[row + 1] - 1. An image has ten times fewer runs than p
 what can be told from runs is.
 """
 
-from cython cimport floating
+from libc.string cimport memcpy
 
 cdef extern from "_pixels.h" nogil:
-    int score_block_of_pixels(
+    int score_row(
         const float* probabilities, Py_ssize_t pixels, Py_ssize_t class_count,
         float entropy_scale, float epsilon, float lowest, float highest,
         unsigned short* classes, float* maps,
     )
-    void add_probabilities(
-        const float* probabilities, Py_ssize_t pixels, Py_ssize_t class_count, double* sums,
+    int cut_row(const unsigned short* classes, int width, int first, int* starts)
+    void sum_runs(
+        const float* probabilities, const int* starts, int runs, Py_ssize_t class_count,
+        float* sums,
     )
+    void measure_row(
+        const float* maps, const unsigned char* boundary, const unsigned char* hits,
+        const int* starts, const int* labels, int runs, double row,
+        const float* class_sums, Py_ssize_t class_count,
+        double* sums, Py_ssize_t sum_count, Py_ssize_t class_column,
+    )
+    void compare_row(
+        const unsigned short* classes, const unsigned short* truth, int width,
+        unsigned short class_count, unsigned short no_label, unsigned short nothing,
+        unsigned short* missed, unsigned char* hits,
+    )
+    void define_many(
+        const double** rows, const double* classes, const double* missed, int n,
+        Py_ssize_t further, Py_ssize_t class_count, Py_ssize_t stride, double* out,
+    )
+    enum:
+        FURTHER
+        MANY
+    void fill_row(const int* starts, const int* numbers, int runs, int* filled)
+    int find_joints(
+        const unsigned short* other, const unsigned short* own, int width, unsigned short nothing,
+        unsigned char* marks, int* list,
+    )
+
+
+FURTHER_COLUMN = FURTHER  # of a table of sums: the first that further maps have, or classes
 
 
 def score_pixels(
     const float[:, :, ::1] probabilities,  # (H, W, C)
-    float entropy_scale,                   # 1 / ln C; 0 for one class
+    float entropy_scale,                   # 1 / log2 C; 0 for one class
     float epsilon,                         # keeps the logarithm finite at zero
     float lowest, float highest,           # probabilities allowed
     unsigned short[:, ::1] classes,        # (H, W) out: most probable class, the first of equals
-    float[:, :, ::1] maps,                 # (H, W, 3) out: E, D, V
+    float[:, :, ::1] maps,                 # (H, W, 4) out: E, D, V, 1
 ):
     """Find each pixel's class and the three heat maps; returns whether all values are allowed."""
-    cdef Py_ssize_t pixels = probabilities.shape[0] * probabilities.shape[1]
-    cdef bint allowed
+    cdef Py_ssize_t row
+    cdef bint allowed = True
     with nogil:
-        allowed = score_block_of_pixels(
-            &probabilities[0, 0, 0], pixels, probabilities.shape[2],
-            entropy_scale, epsilon, lowest, highest,
-            &classes[0, 0], &maps[0, 0, 0],
-        )
+        for row in range(probabilities.shape[0]):
+            allowed &= score_row(
+                &probabilities[row, 0, 0], probabilities.shape[1], probabilities.shape[2],
+                entropy_scale, epsilon, lowest, highest, &classes[row, 0], &maps[row, 0, 0],
+            )
+    return allowed
+
+
+def read_strip(
+    const float[:, :, ::1] probabilities,  # (H, W, C)
+    float entropy_scale,                   # this and the next three: as of score_pixels
+    float epsilon,
+    float lowest, float highest,
+    const unsigned short[:, ::1] known,    # (H, W) class of each pixel; None: the most probable one
+    Py_ssize_t top, Py_ssize_t bottom,     # first row to sum, and the first one below
+    unsigned short[:, ::1] classes,        # (H, W) out
+    float[:, :, ::1] maps,                 # (H, W, 4) out: E, D, V, 1
+    int[::1] starts,                       # (H * W + 1,) out: first pixel of each run, then H * W
+    int[::1] rows,                         # (H + 1,) out: first run of each row, then their number
+    float[:, ::1] class_sums,              # (H * W, C) out: probabilities summed over each run
+):
+    """Do all that needs the probabilities, while they are in the cache: score the pixels, cut the
+    rows into runs of equal class, sum over these; returns whether all values are allowed.
+    """
+    cdef int width = <int>probabilities.shape[1]
+    cdef Py_ssize_t class_count = probabilities.shape[2]
+    cdef Py_ssize_t row
+    cdef int run = 0
+    cdef bint allowed = True
+    cdef bint is_known = known is not None
+    with nogil:
+        for row in range(probabilities.shape[0]):
+            allowed &= score_row(
+                &probabilities[row, 0, 0], width, class_count,
+                entropy_scale, epsilon, lowest, highest, &classes[row, 0], &maps[row, 0, 0],
+            )
+            if is_known:
+                memcpy(&classes[row, 0], &known[row, 0], width * sizeof(unsigned short))
+            rows[row] = run
+            run += cut_row(&classes[row, 0], width, <int>row * width, &starts[run])
+            starts[run] = <int>(row + 1) * width
+            if top <= row < bottom:
+                sum_runs(
+                    &probabilities[row, 0, 0], &starts[rows[row]], run - rows[row], class_count,
+                    &class_sums[rows[row], 0],
+                )
+        rows[probabilities.shape[0]] = run
     return allowed
 
 
 # runs, and what hangs together
 
 
-def find_runs(
-    const unsigned short[:, ::1] values,  # (H, W)
-    int[::1] starts,                      # (H * W + 1,) out: first pixel of each run, then H * W
-    int[::1] rows,                        # (H + 1,) out: first run of each row, then their number
+cdef inline int* touch(
+    const int* a, int i, int end, const int* b, int j, int shift, int* pairs
+) noexcept nogil:
+    """List the pairs of runs of two rows that share a pixel's side or corner; returns their end.
+
+    Run `i` to run `end` - 1 of `a`, run `j` and so on of `b`, `shift` pixels away. After the two
+    runs comes the number of pairs of a pixel of one and a neighbour in the other. Without branches:
+    what may not hold is written and then written over.
+    """
+    cdef int left = a[i]
+    cdef int same_left = 1
+    cdef int same_right, right, a_right, b_right
+    while i < end:
+        a_right, b_right = a[i + 1], b[j + 1] + shift
+        right = min(a_right, b_right)
+        same_right = a_right == b_right
+        pairs[0], pairs[1], pairs[2] = i, j, 3 * (right - left) - same_left - same_right
+        pairs[3], pairs[4], pairs[5] = i, j + 1, 1  # corners
+        pairs[6], pairs[7], pairs[8] = i + 1, j, 1
+        pairs += 3 + 6 * (same_right & (i + 1 < end))
+        i += a_right == right
+        j += b_right == right
+        left, same_left = right, same_right
+    return pairs
+
+
+def find_touching(
+    const int[::1] starts,
+    const int[::1] rows,
+    int[:, ::1] pairs,   # (4 * runs, 3) out: run, run in the row below, pairs of their pixels
+    int[::1] row_pairs,  # (H,) out: first of the pairs of each row and the one below, and their end
 ):
-    """Cut the rows into runs of equal value; returns how many."""
-    cdef Py_ssize_t row, column
-    cdef int count = 0
-    cdef int pixel = 0
-    cdef int last
+    """List the runs that touch, row by row; returns how many."""
+    cdef int width = starts[rows[1]] - starts[0]
+    cdef int* end = &pairs[0, 0]
+    cdef Py_ssize_t row
     with nogil:
-        for row in range(values.shape[0]):
-            rows[row] = count
-            last = -1
-            for column in range(values.shape[1]):
-                starts[count] = pixel  # stays where the value is new
-                count += values[row, column] != last
-                last = values[row, column]
-                pixel += 1
-        rows[values.shape[0]] = count
-        starts[count] = pixel
-    return count
+        for row in range(rows.shape[0] - 2):
+            row_pairs[row] = <int>((end - &pairs[0, 0]) // 3)
+            end = touch(
+                &starts[0], rows[row], rows[row + 1], &starts[0], rows[row + 1], -width, end
+            )
+        row_pairs[rows.shape[0] - 2] = <int>((end - &pairs[0, 0]) // 3)
+    return (end - &pairs[0, 0]) // 3
 
 
-cdef inline long long find_root(long long* parent, long long item) noexcept nogil:
+ctypedef fused whole:
+    int
+    long long
+
+
+cdef inline whole find_root(whole* parent, whole item) noexcept nogil:
     while parent[item] != item:
         parent[item] = parent[parent[item]]
         item = parent[item]
     return item
 
 
-cdef inline void join(long long* parent, long long a, long long b) noexcept nogil:
+cdef inline void join(whole* parent, whole a, whole b) noexcept nogil:
     """Unite two trees under the smaller root."""
     a = find_root(parent, a)
     b = find_root(parent, b)
@@ -86,13 +183,13 @@ cdef inline void join(long long* parent, long long a, long long b) noexcept nogi
         parent[a] = b
 
 
-cdef inline long long number_trees(long long* parent, long long count) noexcept nogil:
+cdef inline int number_trees(int* parent, int count) noexcept nogil:
     """Replace each parent by the number of its tree, in the order of the roots; returns how many.
 
     A root comes before its tree, so it holds its number when the others ask for it.
     """
-    cdef long long item
-    cdef long long trees = 0
+    cdef int item
+    cdef int trees = 0
     for item in range(count):
         if parent[item] == item:
             parent[item] = trees
@@ -105,88 +202,45 @@ cdef inline long long number_trees(long long* parent, long long count) noexcept 
 def label_runs(
     const unsigned short[:, ::1] values,  # (H, W)
     const int[::1] starts,
-    const int[::1] rows,
-    long long[::1] labels,                # (runs,) out: number of each run's segment from 0
+    const int[:, ::1] pairs,              # (n, 3) runs that touch, see find_touching
+    int[::1] labels,                      # (runs,) out: number of each run's segment from 0
     unsigned short[::1] segment_values,   # (runs,) out: value of each segment
 ):
     """Number the 8-connected sets of equal value in raster order; returns how many."""
     cdef const unsigned short* value = &values[0, 0]
-    cdef int width = <int>values.shape[1]
-    cdef long long* parent = &labels[0]
-    cdef Py_ssize_t row
-    cdef int run, above, k, left, right
-    cdef long long count
+    cdef int runs = <int>labels.shape[0]
+    cdef int* parent = &labels[0]
+    cdef Py_ssize_t pair
+    cdef int run, count
     with nogil:
-        for run in range(rows[1]):
+        for run in range(runs):
             parent[run] = run
-        for row in range(1, values.shape[0]):
-            above = rows[row - 1]
-            for run in range(rows[row], rows[row + 1]):
-                parent[run] = run
-                left, right = starts[run] - width, starts[run + 1] - width
-                while starts[above + 1] < left:  # ends before it could touch a corner
-                    above += 1
-                k = above
-                while k < rows[row] and starts[k] <= right:
-                    if value[starts[k]] == value[starts[run]]:
-                        join(parent, run, k)
-                    k += 1
-        count = number_trees(parent, rows[values.shape[0]])
-        for run in range(rows[values.shape[0]]):
+        for pair in range(pairs.shape[0]):
+            if value[starts[pairs[pair, 0]]] == value[starts[pairs[pair, 1]]]:
+                join(parent, pairs[pair, 1], pairs[pair, 0])
+        count = number_trees(parent, runs)
+        for run in range(runs):
             segment_values[parent[run]] = value[starts[run]]
     return count
 
 
-# sums over segments; `top` and `bottom` are the first row to count and the first one below
-
-
-def count_neighbours(
-    const unsigned short[:, ::1] classes,  # (H, W)
+def fill_segments(
     const int[::1] starts,
     const int[::1] rows,
-    const long long[::1] labels,
-    Py_ssize_t top, Py_ssize_t bottom,
-    double[:, ::1] sums,                   # (S, F) in and out: columns `column` to `column + C - 1`
-    Py_ssize_t column,
+    const int[::1] labels,
+    int[::1] segments,      # (H * W + 15,) out: segment of each pixel
 ):
-    """Count the pairs of a pixel and one of its 8 neighbours of another class, by that class.
-
-    Counts the pairs within each row and with the row below it, for both pixels.
-    """
-    cdef const unsigned short* value = &classes[0, 0]
-    cdef int width = <int>classes.shape[1]
+    """Tell the segment of each pixel."""
     cdef Py_ssize_t row
-    cdef int run, below, k, left, right, count, own, other
     with nogil:
-        for row in range(top, bottom):
-            for run in range(rows[row], rows[row + 1] - 1):
-                sums[labels[run], column + value[starts[run + 1]]] += 1
-                sums[labels[run + 1], column + value[starts[run]]] += 1
-            if row + 1 == classes.shape[0]:
-                break
-            below = rows[row + 1]
-            for run in range(rows[row], rows[row + 1]):
-                own = value[starts[run]]
-                left, right = starts[run] + width, starts[run + 1] + width
-                while starts[below + 1] < left:
-                    below += 1
-                k = below
-                while k < rows[row + 2] and starts[k] <= right:
-                    other = value[starts[k]]
-                    if other != own:
-                        count = (
-                            overlap(left, right, starts[k] - 1, starts[k + 1] - 1)
-                            + overlap(left, right, starts[k], starts[k + 1])
-                            + overlap(left, right, starts[k] + 1, starts[k + 1] + 1)
-                        )
-                        sums[labels[run], column + other] += count
-                        sums[labels[k], column + own] += count
-                    k += 1
+        for row in range(rows.shape[0] - 1):
+            fill_row(
+                &starts[rows[row]], &labels[rows[row]], rows[row + 1] - rows[row],
+                &segments[starts[rows[row]]],
+            )
 
 
-cdef inline int overlap(int a, int a_end, int b, int b_end) noexcept nogil:
-    """How many pixels two stretches share."""
-    return max(0, min(a_end, b_end) - max(a, b))
+# sums over segments; `top` and `bottom` are the first row to count and the first one below
 
 
 def find_boundary(
@@ -227,86 +281,96 @@ cdef inline bint differs(
     )
 
 
+cdef inline void count_neighbours(
+    const unsigned short* value, const int* starts, const int* labels, int run, int end,
+    const int* pairs, const int* pairs_end, double* sums, Py_ssize_t width,
+) noexcept nogil:
+    """Count pairs of a pixel and one of its 8 neighbours of another class, by that class.
+
+    Counts those within a row, of run `run` to `end` - 1, and those of its `pairs` with the row
+    below, for both pixels, in a table of rows so wide.
+    """
+    cdef int a, b, a_class, b_class, count
+    for a in range(run, end - 1):
+        sums[labels[a] * width + value[starts[a + 1]]] += 1
+        sums[labels[a + 1] * width + value[starts[a]]] += 1
+    while pairs < pairs_end:
+        a, b = pairs[0], pairs[1]
+        a_class, b_class = value[starts[a]], value[starts[b]]
+        count = pairs[2] * (a_class != b_class)
+        sums[labels[a] * width + b_class] += count
+        sums[labels[b] * width + a_class] += count
+        pairs += 3
+
+
 def measure_segments(
+    const float[:, :, ::1] maps,           # (H, W, 4)
+    const unsigned short[:, ::1] classes,  # (H, W)
     const int[::1] starts,
     const int[::1] rows,
-    const long long[::1] labels,
+    const int[::1] labels,
+    const int[:, ::1] pairs,               # (n, 3) runs that touch, see find_touching
+    const int[::1] row_pairs,
     const unsigned char[:, ::1] boundary,  # (H, W)
+    const unsigned char[:, ::1] hits,      # (H, W) 1 where the true class is predicted
+    const float[:, ::1] class_sums,        # (runs or more, C) probabilities summed over each run
     Py_ssize_t top, Py_ssize_t bottom,
     Py_ssize_t first_row,                  # row of the image that is row 0 here
-    double[:, ::1] sums,                   # (S, F) in and out: from `column` on inner pixels,
-    Py_ssize_t column,                     # boundary pixels, sum of rows, sum of columns
+    double[:, ::1] sums,                   # (S, F) in and out: all but further maps, see
+    Py_ssize_t column,                     # define_segments; `column` is the first by class
 ):
-    """Sum the pixels of the segments and their positions."""
-    cdef Py_ssize_t width = boundary.shape[1]
-    cdef const unsigned char* on_boundary = &boundary[0, 0]
+    """Sum the pixels of the segments, their positions, maps, probabilities and neighbours."""
+    cdef Py_ssize_t class_count = class_sums.shape[1]
     cdef Py_ssize_t row
-    cdef int run, pixel, edge
-    cdef double size
-    cdef double* own
     with nogil:
         for row in range(top, bottom):
-            for run in range(rows[row], rows[row + 1]):
-                edge = 0
-                for pixel in range(starts[run], starts[run + 1]):
-                    edge += on_boundary[pixel]
-                size = starts[run + 1] - starts[run]
-                own = &sums[labels[run], column]
-                own[0] += size - edge
-                own[1] += edge
-                own[2] += size * (first_row + row)
-                own[3] += size * (starts[run] - row * width + (size - 1) / 2)
+            measure_row(
+                &maps[row, 0, 0], &boundary[row, 0], &hits[row, 0], &starts[rows[row]],
+                &labels[rows[row]], rows[row + 1] - rows[row], first_row + row,
+                &class_sums[rows[row], 0], class_count, &sums[0, 0], sums.shape[1], column,
+            )
+            count_neighbours(
+                &classes[0, 0], &starts[0], &labels[0], rows[row], rows[row + 1],
+                &pairs[0, 0] + 3 * row_pairs[row],
+                &pairs[0, 0] + 3 * row_pairs[min(row + 1, classes.shape[0] - 1)],
+                &sums[0, column + class_count], sums.shape[1],
+            )
 
 
-def sum_maps(
-    const floating[:, :, ::1] values,      # (H, W, M)
+def sum_further(
+    const double[:, :, ::1] maps,          # (M, H, W)
     const int[::1] starts,
     const int[::1] rows,
-    const long long[::1] labels,
+    const int[::1] labels,
     const unsigned char[:, ::1] boundary,  # (H, W)
     Py_ssize_t top, Py_ssize_t bottom,
-    double[:, ::1] sums,                   # (S, F) in and out: from `column` on each map's sum of
-    Py_ssize_t column,                     # values and of squares over the inner pixels, then over
-                                           # the boundary
+    double[:, ::1] sums,                   # (S, F) in and out: from `column` on of each map the
+    Py_ssize_t column,                     # values on inner pixels, of each their squares, and
+                                           # both on boundary pixels
 ):
     """Sum maps and their squares over the inner and the boundary pixels of each segment."""
     cdef const unsigned char* on_boundary = &boundary[0, 0]
-    cdef const floating* value = &values[0, 0, 0]
-    cdef int map_count = <int>values.shape[2]
-    cdef int run, pixel, m
-    cdef double v
+    cdef Py_ssize_t map_count = maps.shape[0]
+    cdef Py_ssize_t m
+    cdef const double* value
     cdef double* own
+    cdef double of[4]
+    cdef int run, pixel
     cdef double* part
     with nogil:
-        for run in range(rows[top], rows[bottom]):
-            own = &sums[labels[run], column]
-            for pixel in range(starts[run], starts[run + 1]):
-                part = own + 2 * map_count * on_boundary[pixel]
-                for m in range(map_count):
-                    v = value[map_count * pixel + m]
-                    part[2 * m] += v
-                    part[2 * m + 1] += v * v
-
-
-def sum_probabilities(
-    const float[:, :, ::1] probabilities,  # (H, W, C)
-    const int[::1] starts,
-    const int[::1] rows,
-    const long long[::1] labels,
-    Py_ssize_t top, Py_ssize_t bottom,
-    double[:, ::1] sums,                   # (S, F) in and out: columns `column` to `column + C - 1`
-    Py_ssize_t column,
-):
-    """Sum the probabilities of each class over the pixels of each segment."""
-    cdef Py_ssize_t class_count = probabilities.shape[2]
-    cdef const float* first = &probabilities[0, 0, 0]
-    cdef int run
-    with nogil:
-        for run in range(rows[top], rows[bottom]):
-            add_probabilities(
-                first + starts[run] * class_count, starts[run + 1] - starts[run], class_count,
-                &sums[labels[run], column],
-            )
+        for m in range(map_count):
+            value = &maps[m, 0, 0]
+            for run in range(rows[top], rows[bottom]):
+                of[0] = of[1] = of[2] = of[3] = 0
+                for pixel in range(starts[run], starts[run + 1]):
+                    part = of + 2 * on_boundary[pixel]
+                    part[0] += value[pixel]
+                    part[1] += value[pixel] * value[pixel]
+                own = &sums[labels[run], column + m]
+                own[0] += of[0]
+                own[map_count] += of[1]
+                own[2 * map_count] += of[2]
+                own[3 * map_count] += of[3]
 
 
 # the ground truth
@@ -319,96 +383,125 @@ def compare_truth(
     unsigned short no_label,               # true class that means no label
     unsigned short nothing,                # for pixels where nothing is missed
     unsigned short[:, ::1] missed,         # (H, W) out: the true class where another is predicted
+    unsigned char[:, ::1] hits,            # (H, W) out: 1 where it is predicted
 ):
-    """Collect what the prediction missed."""
-    cdef const unsigned short* predicted = &classes[0, 0]
-    cdef const unsigned short* true_class = &truth[0, 0]
-    cdef unsigned short* out = &missed[0, 0]
-    cdef Py_ssize_t pixel
-    cdef bint is_missed
+    """Collect what the prediction missed and what it hit."""
+    cdef Py_ssize_t row
     with nogil:
-        for pixel in range(classes.shape[0] * classes.shape[1]):
-            is_missed = (
-                (true_class[pixel] != predicted[pixel])
-                & (true_class[pixel] < class_count) & (true_class[pixel] != no_label)
+        for row in range(classes.shape[0]):
+            compare_row(
+                &classes[row, 0], &truth[row, 0], <int>classes.shape[1],
+                class_count, no_label, nothing, &missed[row, 0], &hits[row, 0],
             )
-            out[pixel] = true_class[pixel] if is_missed else nothing
 
 
-def count_hits(
-    const unsigned short[:, ::1] classes,  # (H, W) predicted class
-    const unsigned short[:, ::1] truth,    # (H, W) true class
-    unsigned short no_label,               # true class that means no label
-    const int[::1] starts,
-    const int[::1] rows,
-    const long long[::1] labels,
-    Py_ssize_t top, Py_ssize_t bottom,
-    double[:, ::1] sums,                   # (S, F) in and out: column `column`
-    Py_ssize_t column,
+def find_regions(
+    const unsigned short[:, ::1] missed,  # (H, W) missed true class
+    unsigned short nothing,               # in `missed`, where nothing is missed
+    int[::1] places,                      # (W + 1,) scratch
+    int[::1] row_runs,                    # (W,) scratch
+    unsigned char[::1] marks,             # (W + 7,) scratch, zeros on entry
+    Py_ssize_t top, Py_ssize_t bottom,    # the rows whose pixels count
+    int[::1] runs,                        # (H * W + 15,) out: run of each pixel, without those of
+                                          # `nothing`; -1 there
+    int[::1] rows,                        # (H + 1,) out: first run of each row, then their number
+    int[::1] regions,                     # (H * W,) out: region of each run from 0
+    int[::1] lengths,                     # (H * W,) out: pixels of each run that count
 ):
-    """Count the pixels of each segment that have its true class."""
-    cdef const unsigned short* predicted = &classes[0, 0]
-    cdef const unsigned short* true_class = &truth[0, 0]
-    cdef int run, pixel, count
-    cdef unsigned short own
+    """Number the 8-connected sets of equal value in raster order; returns how many."""
+    cdef int width = <int>missed.shape[1]
+    cdef int* parent = &regions[0]
+    cdef int* own
+    cdef Py_ssize_t row
+    cdef int i, column, found, is_missed
+    cdef int count = 0
     with nogil:
-        for run in range(rows[top], rows[bottom]):
-            own = predicted[starts[run]]
-            if own != no_label:
-                count = 0
-                for pixel in range(starts[run], starts[run + 1]):
-                    count += true_class[pixel] == own
-                sums[labels[run], column] += count
+        for row in range(missed.shape[0]):
+            rows[row] = count
+            own = &runs[row * width]
+            found = cut_row(&missed[row, 0], width, 0, &places[0])
+            places[found] = width
+            for i in range(found):
+                is_missed = missed[row, places[i]] != nothing
+                row_runs[i] = count if is_missed else -1
+                parent[count] = count
+                lengths[count] = (places[i + 1] - places[i]) * (top <= row < bottom)
+                count += is_missed
+            fill_row(&places[0], &row_runs[0], found, own)
+            if row == 0:
+                continue
+            found = find_joints(
+                &missed[row - 1, 0], &missed[row, 0], width, nothing, &marks[0], &places[0]
+            )
+            for i in range(found):
+                column = places[i]
+                if marks[column] & 1:
+                    join(parent, own[column], own[column - width])
+                if marks[column] & 2:
+                    join(parent, own[column], own[column - width - 1])
+                if marks[column] & 4:
+                    join(parent, own[column - 1], own[column - width])
+        rows[missed.shape[0]] = count
+        found = number_trees(parent, count)
+    return found
+
+
+cdef struct Touching:
+    int* last  # segment of each region's last pair
+    int* pairs  # the next region, segment
+
+
+cdef inline void add_pair(Touching* to, int region, int segment) noexcept nogil:
+    """Add a pair, unless it came last."""
+    to.pairs[0], to.pairs[1] = region, segment
+    to.pairs += 2 * (to.last[region] != segment)
+    to.last[region] = segment
 
 
 def pair_regions(
     const unsigned short[:, ::1] missed,   # (H, W) missed true class
     unsigned short nothing,                # in `missed`, where nothing is missed
-    const int[::1] region_starts,          # runs of `missed` and their regions
-    const int[::1] region_rows,
-    const long long[::1] regions,
+    const int[::1] runs,                   # (H * W or more,) run of `missed` of each pixel
+    const int[::1] regions,                # region of each of these runs
+    const int[::1] lengths,                # pixels of each of these runs
     const unsigned short[:, ::1] classes,  # (H, W) predicted class
-    const int[::1] starts,                 # runs of `classes` and their segments
-    const int[::1] rows,
-    const long long[::1] labels,
+    const int[::1] segments,               # (H * W or more,) segment of each pixel
     Py_ssize_t top, Py_ssize_t bottom,
-    long long[::1] last,                   # (regions,) scratch, -1 on entry
-    double[::1] sizes,                     # (regions,) out, zeros on entry: pixels
-    long long[:, ::1] pairs,               # (H * W + 5 * runs of `missed`, 2) out: region, segment
+    int[::1] places,                       # (W + 1,) scratch
+    unsigned char[::1] marks,              # (W + 7,) scratch, zeros on entry
+    int[::1] last,                         # (regions,) scratch, -1 on entry
+    double[::1] sizes,                     # (regions,) out, zeros on entry: pixels that count
+    int[:, ::1] pairs,                     # (6 * H * W + 1, 2) out: region, segment
 ):
     """List the missed regions and the segments of their class that touch; returns how many pairs.
 
-    Most pairs come once, but not all. A run of n pixels touches at most n + 5 runs of a class: one
-    on each side, and every other pixel of the n + 2 above and below.
+    Most pairs come once, but not all.
     """
-    cdef const unsigned short* missed_class = &missed[0, 0]
-    cdef const unsigned short* predicted = &classes[0, 0]
+    cdef int width = <int>missed.shape[1]
+    cdef Touching to
     cdef Py_ssize_t row, other
-    cdef Py_ssize_t count = 0
-    cdef int run, first, k, shift, left, right, own
+    cdef const int* own_runs
+    cdef const int* other_segments
+    cdef int i, column
     with nogil:
+        for i in range(<int>lengths.shape[0]):
+            sizes[regions[i]] += lengths[i]
+        to.last, to.pairs = &last[0], &pairs[0, 0]
         for row in range(top, bottom):
-            for run in range(region_rows[row], region_rows[row + 1]):
-                sizes[regions[run]] += region_starts[run + 1] - region_starts[run]
-            for other in range(max(row - 1, 0), min(row + 2, classes.shape[0])):
-                shift = <int>((other - row) * classes.shape[1])
-                first = rows[other]
-                for run in range(region_rows[row], region_rows[row + 1]):
-                    own = missed_class[region_starts[run]]
-                    if own == nothing:
-                        continue
-                    left, right = region_starts[run] + shift, region_starts[run + 1] + shift
-                    while starts[first + 1] < left:
-                        first += 1
-                    k = first
-                    while k < rows[other + 1] and starts[k] <= right:
-                        if predicted[starts[k]] == own and last[regions[run]] != labels[k]:
-                            last[regions[run]] = labels[k]
-                            pairs[count, 0] = regions[run]
-                            pairs[count, 1] = labels[k]
-                            count += 1
-                        k += 1
-    return count
+            own_runs = &runs[row * width]
+            for other in range(max(row - 1, 0), min(row + 2, missed.shape[0])):
+                other_segments = &segments[other * width]
+                for i in range(find_joints(
+                    &classes[other, 0], &missed[row, 0], width, nothing, &marks[0], &places[0]
+                )):
+                    column = places[i]
+                    if marks[column] & 1:
+                        add_pair(&to, regions[own_runs[column]], other_segments[column])
+                    if marks[column] & 2:
+                        add_pair(&to, regions[own_runs[column]], other_segments[column - 1])
+                    if marks[column] & 4:
+                        add_pair(&to, regions[own_runs[column - 1]], other_segments[column])
+    return (to.pairs - &pairs[0, 0]) // 2
 
 
 # the whole image
@@ -416,8 +509,8 @@ def pair_regions(
 
 def join_labels(
     long long[::1] parent,   # (N,) in and out: a forest over all labels of all strips
-    const long long[::1] a,  # (n,) labels of some runs in one strip
-    const long long[::1] b,  # (n,) labels of the same runs in the next strip
+    const int[::1] a,        # (n,) labels of some runs in one strip
+    const int[::1] b,        # (n,) labels of the same runs in the next strip
     long long a_first,       # index in `parent` of the first label of either strip
     long long b_first,
 ):
@@ -462,22 +555,72 @@ def add_rows(
                 target[target_rows[i], column] += source[source_rows[i], column]
 
 
-def draw_segments(
-    const int[::1] starts,
-    const int[::1] rows,
-    const long long[::1] labels,
-    const long long[::1] numbers,          # (S,) number of each segment in the image, from 0
+def define_segments(
+    const double[:, ::1] sums,             # (n, F) sums over segments of a strip
+    const long long[::1] which,            # (m,) those to work out
+    const unsigned short[::1] classes,     # (n,)
+    const double[::1] missed,              # (m,) pixels of missed regions that touch; NaN: unknown
+    Py_ssize_t further,                    # M further maps
+    Py_ssize_t first,                      # number of the first one in the image, from 0
+    double[:, ::1] metrics,                # (40 + 10 M + 2 C, S) out: in the order of
+                                           # `metric_names`; only of these segments
+):
+    """Work out all metrics of segments from their sums over pixels.
+
+    `sums` has columns of: pixels of the true class, sum of rows, sum of columns; of E, D, V and 1
+    the sums over inner pixels, of the squares, and both over boundary pixels; the same of the
+    further maps; probabilities by class; pairs with a pixel of another class by that class.
+    """
+    cdef Py_ssize_t class_count = (sums.shape[1] - FURTHER - 4 * further) // 2
+    cdef Py_ssize_t begin = 0
+    cdef Py_ssize_t n, i, segment
+    cdef const double* rows[MANY]
+    cdef double own_classes[MANY]
+    cdef double own_missed[MANY]
+    with nogil:
+        while begin < which.shape[0]:
+            n = min(which.shape[0] - begin, MANY)
+            for i in range(MANY):  # the last one takes the places that are left over
+                segment = begin + min(i, n - 1)
+                rows[i] = &sums[which[segment], 0]
+                own_classes[i] = classes[which[segment]]
+                own_missed[i] = missed[segment]
+            define_many(
+                rows, own_classes, own_missed, <int>n, further, class_count, metrics.shape[1],
+                &metrics[0, first + begin],
+            )
+            begin += MANY
+
+
+def sketch_segments(
+    const int[::1] segments,               # (H * W or more,) segment of each pixel
     const unsigned char[:, ::1] boundary,  # (H, W)
     Py_ssize_t top, Py_ssize_t bottom,
-    int[:, ::1] components,                # (bottom - top, W) out: number from 1, negative on the
-                                           # boundary
+    int[:, ::1] components,                # (bottom - top, W) out: segment in the strip from 1,
+                                           # negative on the boundary
 ):
-    """Draw the component map."""
-    cdef const unsigned char* on_boundary = &boundary[0, 0]
-    cdef int* component = &components[0, 0] - top * boundary.shape[1]
-    cdef int run, pixel, number
+    """Draw the component map of a strip with the strip's own numbers."""
+    cdef Py_ssize_t width = boundary.shape[1]
+    cdef Py_ssize_t row, column
+    cdef const int* own
+    cdef const unsigned char* on_boundary
+    cdef int* component
     with nogil:
-        for run in range(rows[top], rows[bottom]):
-            number = <int>numbers[labels[run]] + 1
-            for pixel in range(starts[run], starts[run + 1]):
-                component[pixel] = number - 2 * number * on_boundary[pixel]
+        for row in range(top, bottom):
+            own, on_boundary = &segments[row * width], &boundary[row, 0]
+            component = &components[row - top, 0]
+            for column in range(width):
+                component[column] = (own[column] + 1) * (1 - 2 * on_boundary[column])
+
+
+def renumber(
+    int[:, ::1] components,  # (H, W) in and out
+    const int[::1] numbers,  # (2 S + 1,) new number for -S, ..., S
+):
+    """Give each segment its number in the image."""
+    cdef const int* new = &numbers[numbers.shape[0] // 2]
+    cdef int* component = &components[0, 0]
+    cdef Py_ssize_t pixel
+    with nogil:
+        for pixel in range(components.shape[0] * components.shape[1]):
+            component[pixel] = new[component[pixel]]

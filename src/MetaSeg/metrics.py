@@ -6,6 +6,8 @@ via Aggregated Dispersion Measures of Softmax Probabilities", arXiv 1811.00648.
 """
 
 import functools
+import math
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -19,10 +21,9 @@ EPSILON = 2.0**-23  # float32 machine epsilon: keeps the logarithm finite at p =
 ROUNDING = 1e-4  # how far outside [0, 1] a probability may lie
 MAX_CLASSES = MAX_ID = 2**16 - 1
 MAX_PIXELS = 2**31 - 1  # segments are numbered in int32
-STRIP_BYTES = 2**23  # of probabilities, which are read twice and should still be in the cache
+STRIP_BYTES, STRIP_PIXELS = 2**24, 2**18  # at most: what is known of them stays in the cache
 MIN_STRIP_ROWS = 16  # each strip looks at two rows more
-TABLE_ROWS = 4096  # segments whose metrics are worked out at once, in the cache too
-HITS, PIXELS, MAPS, FURTHER = 0, 1, 5, 17  # columns of sums, see `_define`
+SLACK = 15  # numbers that the kernel may write beyond an image
 
 
 def heatmaps(probabilities):
@@ -56,7 +57,12 @@ def heatmaps(probabilities):
     height, width, _ = probabilities.shape
     maps = np.empty((3, height, width), np.float32)
     for top, bottom in _strip_rows(probabilities.shape):
-        maps[:, top:bottom] = np.moveaxis(_score(probabilities, slice(top, bottom))[2], 2, 0)
+        block = _read(probabilities, slice(top, bottom))
+        scored = np.empty((*block.shape[:2], 4), np.float32)
+        classes = np.empty(block.shape[:2], np.uint16)
+        if not _segments.score_pixels(block, *_scales(probabilities), classes, scored):
+            _refuse_probabilities(probabilities)
+        maps[:, top:bottom] = np.moveaxis(scored[:, :, :3], 2, 0)
     return tuple(maps)
 
 
@@ -129,7 +135,8 @@ def compute_metrics_components(
     - `ndist0` ... `ndist<C-1>`: of all pairs of a pixel in K and a neighbour of another class,
       the share whose neighbour has that class; 0 throughout when there is no such pair.
 
-    Sums are taken in float64. Source: Rottmann et al., arXiv 1811.00648.
+    Sums are taken in float64, but for probabilities of up to 16 pixels side by side: in float32.
+    Source: Rottmann et al., arXiv 1811.00648.
     """
     probabilities = _check_probabilities(probabilities)
     height, width, class_count = probabilities.shape
@@ -143,18 +150,19 @@ def compute_metrics_components(
     if threads < 1:
         raise ValueError(f"`threads` must be at least 1, got {threads}")
 
-    measure = functools.partial(_measure, probabilities, prediction, ground_truth, further.values())
+    components = np.empty((height, width), np.int32)
+    measure = functools.partial(
+        _measure, components, probabilities, prediction, ground_truth, further.values()
+    )
     with ThreadPoolExecutor(threads) as pool:
         each = pool.map if threads > 1 else map  # a thread beside this one costs 5%
         strips = list(each(measure, _strip_rows(probabilities.shape)))
         segments = _join([strip.segments for strip in strips])
-        missed = _missed_sizes(strips, segments)
+        missed = _missed_sizes(strips, segments).astype(np.float64)
         _gather_sums(strips, segments)
         values = np.empty((len(names), segments.count))
-        components = np.empty((height, width), np.int32)
-        list(each(functools.partial(_draw, segments, components), range(len(strips)), strips))
-        define = functools.partial(_define, missed, 3 + len(further), values)
-        list(each(define, _batches(strips, segments)))
+        finish = functools.partial(_finish, components, values, segments, missed, len(further))
+        list(each(finish, range(len(strips)), strips))
     metrics = dict(zip(names, values, strict=True))
     metrics["class"] = metrics["class"].astype(np.int64)
     return metrics, components
@@ -182,7 +190,7 @@ class _Labels:
     """What hangs together within a strip, numbered from 0 in raster order."""
 
     count: int
-    values: np.ndarray  # (count,) uint16, class of each
+    values: np.ndarray | None  # (count,) uint16, class of each
     upper: np.ndarray  # labels of the runs in the first two rows, which the strip above has too
     lower: np.ndarray  # labels of the runs in the last two rows, which the strip below has too
 
@@ -192,11 +200,8 @@ class _Strip:
     """What is known of a strip of rows by itself."""
 
     rows: slice  # of the image
-    own: tuple[int, int]  # first of these rows and first one below, counted from the row above
-    runs: tuple[np.ndarray, np.ndarray, np.ndarray]  # see `_label`
-    boundary: np.ndarray  # (h, W) uint8, 1 on the boundary
     segments: _Labels
-    sums: np.ndarray  # (S, 5 + 4 M + 2 C) sums over M maps and C classes, see `_define`
+    sums: np.ndarray  # (S, 7 + 4 M + 2 C) sums over M maps and C classes, see `define_segments`
     regions: _Labels | None  # of true classes that were missed; None without a ground truth
     region_sizes: np.ndarray | None  # (R,) in pixels
     touching: np.ndarray | None  # (n, 2) pairs of a region and a segment of its class
@@ -205,80 +210,123 @@ class _Strip:
 def _strip_rows(shape):
     """First row and first row below of each strip; the same whoever does the work."""
     height, width, class_count = shape
-    rows = max(STRIP_BYTES // (4 * width * class_count), MIN_STRIP_ROWS)
+    pixels = min(STRIP_BYTES // (4 * class_count), STRIP_PIXELS)
+    rows = max(pixels // width, MIN_STRIP_ROWS)
+    rows = math.ceil(height / math.ceil(height / rows))  # all alike, for threads
     return [(top, min(top + rows, height)) for top in range(0, height, rows)]
 
 
-def _score(probabilities, rows, prediction=None):
-    """Probabilities (h, W, C), classes (h, W) and maps (h, W, 3) of some rows."""
+def _read(probabilities, rows):
+    """Probabilities of some rows as the kernel reads them, (h, W, C)."""
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused
-        block = np.ascontiguousarray(probabilities[rows], np.float32)
-    height, width, class_count = block.shape
-    classes, maps = np.empty((height, width), np.uint16), np.empty((height, width, 3), np.float32)
-    scale = 1 / np.log(class_count) if class_count > 1 else 0.0
-    if not _segments.score_pixels(block, scale, EPSILON, -ROUNDING, 1 + ROUNDING, classes, maps):
-        _refuse_probabilities(probabilities)
-    if prediction is not None:
-        classes = np.ascontiguousarray(prediction[rows], np.uint16)
-    return block, classes, maps
+        return np.ascontiguousarray(probabilities[rows], np.float32)
 
 
-def _label(values):
-    """Runs and labels of a map (starts, first run of each row, labels), and what they make up."""
-    height, width = values.shape
-    starts, rows = np.empty(height * width + 1, np.int32), np.empty(height + 1, np.int32)
-    count = _segments.find_runs(values, starts, rows)
-    starts, labels = starts[: count + 1].copy(), np.empty(count, np.int64)
-    label_values = np.empty(count, np.uint16)
-    number = _segments.label_runs(values, starts, rows, labels, label_values)
-    upper, lower = labels[: rows[min(2, height)]], labels[rows[max(height - 2, 0)] :]
-    made_up = _Labels(number, label_values[:number].copy(), upper.copy(), lower.copy())
-    return (starts, rows, labels), made_up
+def _scales(probabilities):
+    """Scale of the entropy, what keeps it finite, and which probabilities are allowed."""
+    class_count = probabilities.shape[2]
+    scale = 1 / np.log2(class_count) if class_count > 1 else 0.0
+    return scale, EPSILON, -ROUNDING, 1 + ROUNDING
 
 
-def _measure(probabilities, prediction, truth, further, rows):
-    """Find the segments of a strip and sum over them."""
+class _Scratch(threading.local):
+    """Arrays of each thread, used again for every strip: new memory has to be cleared first."""
+
+    def __init__(self):
+        self.kept = {}
+
+    def __call__(self, name, shape, dtype):
+        """The array of that name, with whatever it holds."""
+        count = math.prod(shape)
+        if name not in self.kept or len(self.kept[name]) < count:
+            self.kept[name] = np.empty(count, dtype)
+        return self.kept[name][:count].reshape(shape)
+
+
+_scratch = _Scratch()
+
+
+def _label(classes, starts, rows):
+    """Labels of runs, what they make up, and which of them touch, row by row."""
+    size, count = classes.size, rows[-1]
+    pairs, row_pairs = _scratch("pairs", (4 * size, 3), np.int32), np.empty(len(classes), np.int32)
+    pairs = pairs[: _segments.find_touching(starts, rows, pairs, row_pairs)]
+    labels = _scratch("labels", (size,), np.int32)[:count]
+    values = _scratch("values", (size,), np.uint16)[:count]
+    number = _segments.label_runs(classes, starts, pairs, labels, values)
+    return labels, _ends(number, labels, rows, values[:number].copy()), (pairs, row_pairs)
+
+
+def _ends(count, labels, rows, values=None):
+    """What `_join` must know of the labels of runs."""
+    height = len(rows) - 1
+    upper, lower = labels[: rows[min(2, height)]], labels[rows[max(height - 2, 0)] : rows[height]]
+    return _Labels(count, values, upper.copy(), lower.copy())
+
+
+def _measure(components, probabilities, prediction, truth, further, rows):
+    """Find the segments of a strip, sum over them and draw them with the strip's own numbers."""
     top, bottom = rows
     above, below = max(top - 1, 0), min(bottom + 1, len(probabilities))
     around = slice(above, below)
     own = top - above, bottom - above
-    probabilities, classes, maps = _score(probabilities, around, prediction)
-    runs, segments = _label(classes)
-    class_count = probabilities.shape[2]
-
-    column = FURTHER + 4 * len(further)
-    sums = np.zeros((segments.count, column + 2 * class_count))
-    boundary = np.empty(classes.shape, np.uint8)
+    block = _read(probabilities, around)
+    height, width, class_count = block.shape
+    shape, size = (height, width), height * width
+    known = None if prediction is None else np.ascontiguousarray(prediction[around], np.uint16)
+    classes, maps = _scratch("classes", shape, np.uint16), _scratch("maps", (*shape, 4), np.float32)
+    starts, row_runs = _scratch("starts", (size + 1,), np.int32), np.empty(height + 1, np.int32)
+    class_sums = _scratch("class sums", (size, class_count), np.float32)
+    if not _segments.read_strip(
+        block, *_scales(probabilities), known, *own, classes, maps, starts, row_runs, class_sums
+    ):
+        _refuse_probabilities(probabilities)
+    labels, segments, pairs = _label(classes, starts, row_runs)
+    runs = starts, row_runs, labels
+    segment = _scratch("segment", (size + SLACK,), np.int32)
+    _segments.fill_segments(*runs, segment)
+    boundary = _scratch("boundary", shape, np.uint8)
     _segments.find_boundary(classes, *own, boundary)
-    _segments.measure_segments(*runs, boundary, *own, above, sums, PIXELS)
-    _segments.sum_maps(maps, *runs, boundary, *own, sums, MAPS)
-    if further:
-        maps = np.stack([values[around] for values in further], axis=2)
-        _segments.sum_maps(maps, *runs, boundary, *own, sums, FURTHER)
-    _segments.sum_probabilities(probabilities, *runs, *own, sums, column)
-    _segments.count_neighbours(classes, *runs, *own, sums, column + class_count)
+    _segments.sketch_segments(segment, boundary, *own, components[top:bottom])
+    hits = _scratch("hits", shape, np.uint8)
+    hits[:] = 0
     regions = region_sizes = touching = None
     if truth is not None:
         truth = np.ascontiguousarray(truth[around], np.uint16)
-        _segments.count_hits(classes, truth, VOID, *runs, *own, sums, HITS)
-        regions, region_sizes, touching = _miss(classes, truth, class_count, runs, own)
-    return _Strip(
-        slice(top, bottom), own, runs, boundary, segments, sums, regions, region_sizes, touching,
-    )  # fmt: skip
+        missed = _scratch("missed", shape, np.uint16)
+        _segments.compare_truth(classes, truth, class_count, VOID, NOTHING, missed, hits)
+        regions, region_sizes, touching = _find_missed(missed, classes, segment, own)
 
-
-def _miss(classes, truth, class_count, runs, own):
-    """Regions of missed true classes in a strip, their sizes and the segments they touch."""
-    missed = np.empty_like(classes)
-    _segments.compare_truth(classes, truth, class_count, VOID, NOTHING, missed)
-    region_runs, regions = _label(missed)
-    last, sizes = np.full(regions.count, -1), np.zeros(regions.count)
-    most = classes.size + 5 * len(region_runs[2])
-    pairs = np.empty((most, 2), np.int64)
-    count = _segments.pair_regions(
-        missed, NOTHING, *region_runs, classes, *runs, *own, last, sizes, pairs
+    column = _segments.FURTHER_COLUMN + 4 * len(further)
+    sums = np.zeros((segments.count, column + 2 * class_count))
+    _segments.measure_segments(
+        *(maps, classes, *runs, *pairs, boundary, hits, class_sums, *own, above, sums, column)
     )
-    return regions, sizes, pairs[:count].copy()
+    if further:
+        maps = np.stack([values[around] for values in further])
+        _segments.sum_further(maps, *runs, boundary, *own, sums, _segments.FURTHER_COLUMN)
+    return _Strip(slice(top, bottom), segments, sums, regions, region_sizes, touching)
+
+
+def _find_missed(missed, classes, segment, own):
+    """Regions of missed true classes in a strip, their sizes and the segments they touch."""
+    (height, width), size = missed.shape, missed.size
+    places, row_runs = np.empty(width + 1, np.int32), np.empty(width, np.int32)
+    marks = np.zeros(width + SLACK, np.uint8)
+    run, rows = _scratch("missed run", (size + SLACK,), np.int32), np.empty(height + 1, np.int32)
+    labels, lengths = _scratch("regions", (size,), np.int32), _scratch("lengths", (size,), np.int32)
+    count = _segments.find_regions(
+        missed, NOTHING, places, row_runs, marks, *own, run, rows, labels, lengths
+    )
+    lengths = lengths[: rows[-1]]
+    last, sizes = np.full(count + 1, -1, np.int32), np.zeros(count + 1)
+    pairs = _scratch("touching", (6 * size + 1, 2), np.int32)
+    found = _segments.pair_regions(
+        *(missed, NOTHING, run, labels, lengths, classes, segment, *own, places, marks),
+        *(last, sizes, pairs),
+    )
+    sizes = sizes[:count]
+    return _ends(count, labels, rows), sizes, pairs[:found].copy()
 
 
 @dataclass(frozen=True)
@@ -334,82 +382,20 @@ def _missed_sizes(strips, segments):
     )
 
 
-def _draw(segments, components, index, strip):
-    """Draw the segments of a strip with their final numbers."""
-    numbers = segments.numbers[segments.first[index] : segments.first[index + 1]]
-    drawn = components[strip.rows]
-    _segments.draw_segments(*strip.runs, numbers, strip.boundary, *strip.own, drawn)
-
-
-def _batches(strips, segments):
-    """First number, sums (n, F) and classes (n,) of all segments in order, thousands at a time."""
-    first, sums, classes = 0, [], []
-    for strip, begin, end in zip(strips, segments.first, segments.first[1:], strict=False):
-        own = np.flatnonzero(segments.roots[begin:end] == np.arange(begin, end))
-        for k in range(0, len(own), TABLE_ROWS):
-            rows = own[k : k + TABLE_ROWS]
-            sums.append(strip.sums[rows])
-            classes.append(strip.segments.values[rows])
-            count = sum(map(len, sums))
-            if count >= TABLE_ROWS:
-                yield first, np.concatenate(sums), np.concatenate(classes)
-                first, sums, classes = first + count, [], []
-    if sums:
-        yield first, np.concatenate(sums), np.concatenate(classes)
-
-
-def _define(missed, map_count, values, batch):
-    """Work out all metrics of some segments from their sums over pixels.
-
-    Parameters
-    ----------
-    missed : ndarray of shape (S,)
-        Pixels of the missed regions that touch; NaN without a ground truth.
-    map_count : int
-        M maps, with E, D and V.
-    values : ndarray of shape (10 + 10 M + 2 C, S), float64
-        Out: the metrics in the order of `metric_names`; only the columns of these segments.
-    batch : tuple
-        Number of the first segment; sums, ndarray of shape (n, 5 + 4 M + 2 C), float64: pixels of
-        the true class, inner pixels, boundary pixels, sum of rows, sum of columns; of E, D and V
-        each its sum and sum of squares on inner pixels, then on boundary pixels; the same of the
-        other maps; sums of probabilities by class; pairs with a pixel of another class by that
-        class. Last their classes, (n,).
-    """
-    first, sums, classes = batch
-    segments = slice(first, first + len(classes))
-    sums = np.ascontiguousarray(sums.T)
-    hits, (inner, boundary, x, y) = sums[HITS], sums[PIXELS:MAPS]
-    end = MAPS + 4 * map_count
-    moments = [
-        part.reshape(2, -1, 2, len(classes)) for part in (sums[MAPS:FURTHER], sums[FURTHER:end])
-    ]
-    moments = np.concatenate(moments, axis=1)  # (inner or boundary, map, value or square, n)
-    probabilities, neighbours = np.split(sums[end:], 2)
-
-    size = inner + boundary
-    iou = hits / (size + missed[segments])
-    iou0 = np.where(np.isnan(iou), np.nan, iou == 0)
-    counts = np.maximum([size, inner, boundary], 1)[:, None]
-    relative = np.stack([size, inner]) / counts[2]
-    moments = np.concatenate([moments.sum(axis=0, keepdims=True), moments])
-    means = moments[:, :, 0] / counts
-    variances = moments[:, :, 1] / counts - means**2
-    aggregates = [
-        means,
-        means[:2] * relative[:, None],
-        variances,
-        variances[:2] * relative[:, None],
-    ]
-    aggregates = np.concatenate(aggregates).swapaxes(0, 1)  # map by map
-    columns = [
-        [iou, iou0, classes, x / size, y / size],
-        aggregates.reshape(10 * map_count, -1),
-        [size, inner, boundary, *relative],
-        probabilities / size,
-        neighbours / np.maximum(neighbours.sum(axis=0), 1),
-    ]
-    np.concatenate(columns, out=values[:, segments])
+def _finish(components, values, segments, missed, further, index, strip):
+    """Give the segments of a strip their final numbers, and work out those that start there."""
+    begin, end = segments.first[index : index + 2]
+    numbers = segments.numbers[begin:end]
+    of_inner = (numbers + 1).astype(np.int32)
+    of_all = np.concatenate([-of_inner[::-1], [0], of_inner], dtype=np.int32)
+    _segments.renumber(components[strip.rows], of_all)
+    own = np.flatnonzero(segments.roots[begin:end] == np.arange(begin, end))
+    if len(own) > 0:
+        first = numbers[own[0]]
+        own_missed = missed[first : first + len(own)]
+        _segments.define_segments(
+            strip.sums, own, strip.segments.values, own_missed, further, first, values
+        )
 
 
 def _check_probabilities(probabilities):
