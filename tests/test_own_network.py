@@ -560,7 +560,7 @@ REFUSED = {
         PREDICT, dict(scores="[strangeness]"), r"`args\.scores` must be .*rejected_by_all",
     ),
     "pictures not predicted": (
-        MEASURE, dict(dataset="./texts"), r"run pred_images\.py with args\.dataset=texts first",
+        MEASURE, dict(dataset="./texts"), r"run pred_images\.py .* args\.dataset=texts first",
     ),
 }  # fmt: skip
 
