@@ -138,7 +138,10 @@ def lessons_of(labels, old_count, options):
 
 
 def iou_of(results, data, classes, count=None):
-    """IoU of each class by its name, NaN where it does not occur."""
+    """IoU of each class by its name, NaN where it does not occur.
+
+    Pixels of what the network does not know have no label.
+    """
     ids, confusion = class_ids.predicted_ids(data, classes, None), 0
     for index in results.indices("input")[:count]:
         stored = read_prediction(results.prediction(index), probabilities=False)
@@ -162,6 +165,18 @@ def precision_of(results, learnt):
         for name, counted in counts.items():
             counted.add(stored.scores[name], labels[stored.ground_truth])
     return {name: counted.metrics()["average_precision"] for name, counted in counts.items()}
+
+
+def mistaken_share(results, learnt, old_count):
+    """Share of the pixels of kinds that are still unknown where a new class is predicted."""
+    unknown = [key for key, (name, _) in streets.UNKNOWN.items() if name not in learnt]
+    mistaken = pixels = 0
+    for index in results.indices("input")[:JUDGED]:
+        stored = read_prediction(results.prediction(index), probabilities=False)
+        is_unknown = np.isin(stored.ground_truth, unknown)
+        pixels += is_unknown.sum()
+        mistaken += (stored.prediction[is_unknown] >= old_count).sum()
+    return float(mistaken / pixels)
 
 
 def predict(model, io_path):
@@ -232,6 +247,8 @@ def main():
         for name, known in ((old.name, card.classes), (grown.name, classes))
     ]
     rows.append((f"mIoU of old classes, {VAL.name}", *map(float, kept)))
+    share = mistaken_share(Results(COPY, grown.name, OOD.name), added, len(card.classes))
+    rows.append(("share of what is still unknown taken for a new class", None, share))
     before, after = (
         precision_of(Results(COPY, name, OOD.name), added) for name in (old.name, grown.name)
     )
