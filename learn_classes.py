@@ -122,7 +122,7 @@ def learn(args, log):
     path = choice.embeddings_file(args, model.name, log)
     objects, names, told = objects_of(args, path, with_objects, log)
     ids, added = lessons.choose_classes(names, card.classes, args["extend"])
-    counts = lessons.count_objects(log, objects, ids)
+    counts = lessons.count_objects(log, objects)
     found = lessons.Found(io_path, model, path, CONFIG.IOU_THRESHOLD)
     made_from = {
         "network": model.name,
@@ -151,7 +151,7 @@ def learn(args, log):
     if args["dry_run"]:
         return {}
     replayed = replayed_of(found, source, samples, with_objects, objects, card, log)
-    parts = lessons.split(pictures, replayed)
+    parts = lessons.split(pictures, replayed, objects)
     if args["pasted"] and added:
         new, old, judged = parts
         parts = Pasted(new, old, len(card.classes), args["pasted"], args["seed"]), old, judged

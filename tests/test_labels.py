@@ -86,3 +86,5 @@ def test_names_are_matched_from_their_end():
     assert match_names(names, paths) == {"b/0.png": 2, "upload/1.png": 3, "a\\0.png": 1}
     with pytest.raises(SettingError, match="any of 2 pictures"):
         match_names(["0.png"], paths)
+    with pytest.raises(SettingError, match="are both /data/b/1.png"):
+        match_names(["b/1.png", "c/1.png"], paths)

@@ -17,7 +17,13 @@ from configuration import CONFIG, DatasetConfig, ModelConfig
 from src.datasets import LabelledImages, list_images, read_ids, with_labels
 from src.errors import SettingError, WriteError
 from src.learning import lessons, rounds
-from src.learning.lessons import choose_classes, count_objects, tagged_objects
+from src.learning.lessons import (
+    Tagged,
+    choose_classes,
+    count_objects,
+    held_out_of,
+    tagged_objects,
+)
 from src.learning.training import Schedule
 from src.MetaSeg.stage import store_segments
 from src.records import ImageName, Prediction
@@ -214,7 +220,14 @@ def test_a_coco_file_gives_the_same_labels(world, tmp_path, form):
     learn(world, tags=None, coco=str(file), dry_run=True)
     for index in range(6):
         assert_array_equal(labels_at(world, index, "drawn"), expected_labels(index))
-    with pytest.raises(SettingError, match=r"of the category 'cow'; there are: drawn \(6\)"):
+    content["categories"].append({"id": 2, "name": "other"})
+    content["annotations"][1]["category_id"] = 2
+    file.write_text(json.dumps(content))
+    learn(world, tags=["drawn"], coco=str(file), dry_run=True)
+    assert not learnt_labels(learnt_folder(world.parents[2], "drawn"), "new", 1).exists()
+    with pytest.raises(
+        SettingError, match=r"of the category 'cow'; there are: drawn \(5\), other \(1\)"
+    ):
         learn(world, tags=["cow"], coco=str(file))
     file.write_text(file.read_text().replace("upload/", "upload/far_"))
     with pytest.raises(SettingError, match="is one of new: name their dataset"):
@@ -240,12 +253,25 @@ def test_objects_are_counted_and_few_are_warned_of(caplog):
     tags = [(*key, tag) for key, tag in zip(keys_of(table), "a" * 10 + "b", strict=True)]
     objects = tagged_objects(table, tags, ["a", "b"])
     assert [len(of.objects) for of in objects.values()] == [4, 4, 3]
-    assert count_objects(LOG, objects, {"a": 2, "b": 3}) == {"a": 10, "b": 1}
+    assert count_objects(LOG, objects) == {"a": 10, "b": 1}
     assert "called 'b': only 1" in caplog.text
     assert "'a'" not in caplog.text
 
 
 # learning
+
+
+def test_no_class_loses_more_than_a_fifth_of_its_pictures_to_validation():
+    tags = {0: "ab", 1: "a", 2: "a", 3: "a", 4: "a", 5: "b", 6: "a", 7: "b", 8: "b", 9: "b"}
+    objects = {
+        ImageName("new", index): Tagged([(tag, None) for tag in of * 2])
+        for index, of in tags.items()
+    }
+    assert held_out_of(sorted(objects), objects) == [("new", 0)]  # 6 pictures of a, 5 of b
+    del objects["new", 9]
+    assert held_out_of(sorted(objects), objects) == [("new", 1)]  # four of b are too few
+    del objects["new", 6], objects["new", 1]
+    assert held_out_of(sorted(objects), objects) == []
 
 
 def test_the_script_makes_a_network_that_has_learnt_from_tags(world):

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from src.store.of_objects import keys_of
 from src.store.paths import Results, learnt_from, learnt_labels, min_size_of
 
 FEW = 10  # objects of a class, of which fewer are hardly enough to learn from
-HELD_OUT = 5  # one in so many pictures with new classes is validated by, where there are as many
+HELD_OUT = 5  # one in so many pictures of each new class is validated by, where there are as many
 REPLAYED_HELD_OUT = 8  # pictures of old classes that are validated by, at most
 
 
@@ -58,9 +58,9 @@ class DrawnByHand:
         return self.drawn.objects
 
     def labels(self, known, ids):
-        """As of `Tagged`; objects of other names are left to what is known."""
+        """As of `Tagged`."""
         pairs = zip(self.drawn.masks(), self.objects, strict=True)
-        masks = [(mask, ids[name]) for mask, (name, _) in pairs if name in ids]
+        masks = [(mask, ids[name]) for mask, (name, _) in pairs]
         return labels_around(known.components, known.classes, known.is_trusted, masks)
 
 
@@ -135,12 +135,12 @@ def drawn_objects(log, path, samples, wanted=None):
         )
     if len(named) < len(drawn):
         log.warning("%s: %d pictures are in no dataset", path, len(drawn) - len(named))
-    found = {picture: DrawnByHand(drawn[name]) for name, picture in named.items()}
-    return {
-        picture: of
-        for picture, of in sorted(found.items())
-        if any(category in wanted for category, _ in of.objects)
-    }
+    found = {}
+    for name, picture in named.items():
+        shapes = [shape for shape in drawn[name].objects if shape[0] in wanted]
+        if shapes:
+            found[picture] = DrawnByHand(replace(drawn[name], objects=shapes))
+    return found
 
 
 def _check_wanted(wanted, there, setting, what):
@@ -160,10 +160,9 @@ def _paths_of(samples):
     return [item_of(samples, index)[2] for index in range(len(samples))]
 
 
-def count_objects(log, objects, ids):
+def count_objects(log, objects):
     """Number of objects of each name to learn, a dict; a warning where there are few."""
-    names = [name for of_picture in objects.values() for name, _ in of_picture.objects]
-    counts = {name: count for name, count in Counter(names).items() if name in ids}
+    counts = Counter(name for of_picture in objects.values() for name, _ in of_picture.objects)
     for name, count in counts.items():
         if count < FEW:
             log.warning(
@@ -171,7 +170,7 @@ def count_objects(log, objects, ids):
                 "more of them may be beside those that are tagged",
                 name, count, FEW,
             )  # fmt: skip
-    return counts
+    return dict(counts)
 
 
 def indices_of(objects):
@@ -442,12 +441,13 @@ def replayed_pictures(found, source, samples, ids, names):
     return Pictures(samples, [n for n in there if n not in names], found.trusted_labels)
 
 
-def split(lessons, replayed):
-    """What is learnt, what is replayed, what is validated by: three Pictures in a tuple.
+def split(lessons, replayed, objects):
+    """What is learnt, what is replayed, what is validated by: three sequences in a tuple.
 
-    With few pictures of new classes none is held out: an empty tuple.
+    `objects` are those of `write_pseudo_labels`. Where no class is in enough pictures, none is held
+    out: an empty tuple.
     """
-    held_out = lessons.names[HELD_OUT - 1 :: HELD_OUT]
+    held_out = held_out_of(lessons.names, objects)
     if not held_out:
         return lessons, replayed, ()
     count = min(REPLAYED_HELD_OUT, len(replayed) // HELD_OUT)
@@ -456,6 +456,19 @@ def split(lessons, replayed):
     rest = replayed.only(replayed.names[: len(replayed) - count])
     validation = Both(lessons.only(held_out), replayed.only(of_old))
     return lessons.only(kept), rest, validation
+
+
+def held_out_of(names, objects):
+    """The pictures to validate by, a list: of those of each class at most one in `HELD_OUT`."""
+    classes = {name: {tag for tag, _ in objects[name].objects} for name in names}
+    left = Counter(tag for of_picture in classes.values() for tag in of_picture)
+    left, held_out = {tag: count // HELD_OUT for tag, count in left.items()}, []
+    for name in names:
+        if all(left[tag] for tag in classes[name]):
+            held_out.append(name)
+            for tag in classes[name]:
+                left[tag] -= 1
+    return held_out
 
 
 @dataclass(frozen=True)

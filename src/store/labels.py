@@ -135,9 +135,9 @@ def match_names(names, paths):
     Raises
     ------
     SettingError
-        A name may be that of several pictures.
+        A name may be that of several pictures, or several names that of one.
     """
-    by_file, found = defaultdict(list), {}
+    by_file, found, taken = defaultdict(list), {}, set()
     parts_of = {key: _parts(path) for key, path in paths.items()}
     for key, parts in parts_of.items():
         by_file[parts[-1]].append(key)
@@ -150,8 +150,14 @@ def match_names(names, paths):
                 f"`args.coco`: {name} may be any of {len(best)} pictures, such as "
                 f"{paths[best[0]]} and {paths[best[1]]}: keep folders in `file_name`"
             )
+        if best and best[0] in taken:
+            raise SettingError(
+                f"`args.coco`: {name} and another file of it are both {paths[best[0]]}: leave one "
+                "of them out"
+            )
         if best:
             found[name] = best[0]
+            taken.add(best[0])
     return found
 
 
