@@ -16,11 +16,11 @@ from configuration import datasets as known_datasets
 from src import class_ids, entries, registry
 from src.embedding import networks as embedding_nets
 from src.embedding import objects
-from src.embedding.novelty import Trusted
 from src.embedding.report import report
 from src.embedding.stage import Embedding, embed_dataset
 from src.embedding.suspects import Judge, Rule, load_objects
 from src.embedding.suspicion import choose_suspicion, least_score, only_most
+from src.embedding.trusted import Trusted
 from src.embedding.vectors import CropEmbedder, WholeEmbedder
 from src.errors import SettingError
 from src.MetaSeg import meta_models as meta

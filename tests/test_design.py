@@ -148,6 +148,14 @@ sys.stdout.write(repr(touched))
     assert done.stdout == "[]"
 
 
+def test_the_explorer_starts_without_torch():
+    code = "import discover_embedding_space, sys; sys.stdout.write(str('torch' in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False"
+
+
 def test_imports_are_read_in_every_spelling():
     source = """
 import src.pictures

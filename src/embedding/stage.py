@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from src import pictures
-from src.embedding.novelty import Trusted, embed_known
+from src.embedding.novelty import embed_known
 from src.embedding.suspects import Judge, Loaded
 from src.embedding.table import collect, matching_rows
+from src.embedding.trusted import Trusted
 from src.embedding.vectors import Embedder, read_picture
 from src.run import processes
 from src.run.kept import Kept
