@@ -164,9 +164,22 @@ class Bench:
         if self.map.density is not None:
             self.press("d")
 
-    def describe_groups(self):
+    def group(self):
         labels = np.arange(len(self.explorer.segments)) % (GROUPS + 1) - 1
-        self.explorer.segments.describe_groups(labels)
+        self.explorer.change("grouping", **vars(state.grouped(self.explorer.state, labels)))
+        self.explorer.here = self.map
+
+    def overview(self):
+        grouping = self.explorer.grouping
+        grouping.show()
+        grouping.views[0].figure.canvas.draw()
+
+    def select_nothing(self):
+        self.explorer.selecting.clear()
+        self.explorer.here = self.map
+
+    def select_shown(self):
+        self.press("*")
 
     def redraw(self):
         self.canvas.draw()
@@ -213,7 +226,9 @@ def main():
     report_calls("filter by predicted IoU", bench.slide, 150)
     report_calls(f"{NEIGHBOURS} neighbours with thumbnails", bench.neighbours, 300)
     report_calls("density", bench.density, 100, prepare=bench.no_density)
-    report_calls(f"figures of {GROUPS} groups", bench.describe_groups, 1000)
+    report_calls("select all that shows", bench.select_shown, 150, prepare=bench.select_nothing)
+    bench.select_nothing()
+    report_calls(f"overview of {GROUPS} groups", bench.overview, 1000, prepare=bench.group)
     vectors = heaps(SEGMENTS, FEATURES, rng)
     _, seconds = timed(find_groups, vectors)
     report("groups found", seconds, 60, "s")

@@ -8,6 +8,7 @@ is that of a dataset, `label_mapping` or `pred_mapping`: name and RGB colour of 
 """
 
 import io
+from functools import lru_cache
 
 import matplotlib
 import numpy as np
@@ -23,6 +24,7 @@ ENTROPY_COLOURS = "inferno"  # dark = certain
 IOU_COLOURS = "RdYlBu"  # red = 0, blue = 1: also for who cannot tell red from green
 SCALE_COLOURS = "viridis"
 THUMBNAIL_SIDE_PX = 128
+KEPT_DECODED = 512  # thumbnails: 25 MB at most
 MOST_ENLARGED = 4
 CONTEXT = 0.15  # of the box's longer side, on each side
 
@@ -195,14 +197,20 @@ def blank_thumbnail(side=THUMBNAIL_SIDE_PX):
     return _jpeg(Image.new("RGB", (side, side), BLANK))
 
 
+@lru_cache(KEPT_DECODED)  # a sheet that is shown again has most of them
 def decode(jpeg):
-    """Picture of shape (H, W, 3) from the bytes of an image file; else OSError or ValueError."""
+    """Picture of shape (H, W, 3) from the bytes of an image file; else OSError or ValueError.
+
+    It is kept, and so cannot be written to.
+    """
     try:
-        return np.array(Image.open(io.BytesIO(jpeg), formats=["JPEG"]).convert("RGB"))
+        picture = np.array(Image.open(io.BytesIO(jpeg), formats=["JPEG"]).convert("RGB"))
     except OSError:
         raise
     except Exception as error:  # broken ones raise nearly anything
         raise ValueError(f"it is no JPEG: {error}") from error
+    picture.flags.writeable = False
+    return picture
 
 
 def thumbnail_sheet(thumbnails, columns, frames, side=160, caption=40, ground=WHITE):

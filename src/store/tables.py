@@ -322,9 +322,16 @@ def _check(columns):
             plain_name(text)
     if any(np.min(columns[name], initial=0) < 0 for name in ("image_index", "box")):
         raise ValueError("it has indices or boxes below 0")
-    for numbers, ious in zip(columns["segments"], columns["image_predicted_iou"], strict=True):
-        if not len(numbers) or np.min(numbers) < 1 or np.max(numbers) > len(ious):
-            raise ValueError(f"segments {list(numbers)} are not in a picture of {len(ious)}")
+    counts, sizes = (
+        np.array([len(values) for values in columns[name]], np.int64)
+        for name in ("segments", "image_predicted_iou")
+    )
+    numbers = np.concatenate([np.zeros(0, np.int64), *columns["segments"]])
+    is_elsewhere = (numbers < 1) | (numbers > np.repeat(sizes, counts))
+    wrong = np.repeat(np.arange(len(counts)), counts)[is_elsewhere]
+    for row in [*np.flatnonzero(counts == 0)[:1], *wrong[:1]]:
+        numbers = list(columns["segments"][row])
+        raise ValueError(f"segments {numbers} are not in a picture of {sizes[row]}")
     shapes = {name: columns[name].shape for name in VECTORS if name in columns}
     if any(len(shape) != 2 for shape in shapes.values()) or (
         len(columns["box"]) and shapes.get("plot_embeddings", (0, 2))[1] != 2
