@@ -110,7 +110,7 @@ def config():
 
 def judge_of(args, run, model, card):
     """What the settings ask for: a Judge; `card` is the ModelCard of the network."""
-    source, searched = searched_datasets(args)
+    source, searched = entries.searched_datasets(known_datasets, args["datasets"], args["io_path"])
     entry = registry.choose(meta_models, args["meta_model"], "meta model")
     entry = entry._replace(model_weights=args["meta_weights"] or entry.model_weights)
     places = [Results(args["io_path"], model.name, data.name) for data in searched]
@@ -144,14 +144,6 @@ def judge_of(args, run, model, card):
     if args["most"]:
         judge = replace(judge, rule=only_most(run, judge, args["most"]))
     return replace(judge, selection=selection_of(judge, meta_model and identity(entry)))
-
-
-def searched_datasets(args):
-    """Entry of the dataset that the networks learnt on, or None, and those to search."""
-    words = dict.fromkeys(map(str, args["datasets"]))
-    found = [entries.choose_dataset(known_datasets, word, args["io_path"]) for word in words]
-    is_first_learnt = len(found) > 1 and found[0].name in known_datasets
-    return (found[0], found[1:]) if is_first_learnt else (None, found)
 
 
 def selection_of(judge, meta_model):
@@ -206,7 +198,8 @@ def embedding_of(args, run, source, model, card):
     else:
         embedder = CropEmbedder(entry, crop_size, args["batch_size"], device)
     io_path = Path(args["io_path"]).resolve()
-    learnt = None if args["load_file"] else searched_datasets(args)[0]
+    words = args["datasets"] if args["load_file"] is None else []
+    learnt, _ = entries.searched_datasets(known_datasets, words, args["io_path"])
     return Embedding(
         source=source,
         embedder=embedder,

@@ -73,14 +73,6 @@ def config():
     )
 
 
-def chosen_datasets(args):
-    """Entry of the dataset that the network learnt on, or None, and those with the objects."""
-    words = dict.fromkeys(map(str, args["datasets"]))
-    found = [entries.choose_dataset(datasets, word, args["io_path"]) for word in words]
-    is_first_learnt = len(found) > 1 and found[0].name in datasets
-    return (found[0], found[1:]) if is_first_learnt else (None, found)
-
-
 def schedule_of(args):
     """How the network is trained."""
     return Schedule(
@@ -116,7 +108,7 @@ def learn(args, log):
     io_path = args["io_path"]
     model = entries.choose_model(models, args["model_name"], io_path)
     card = known_card(io_path, model, CONFIG.TRAIN_DATASET)
-    source, searched = chosen_datasets(args)
+    source, searched = entries.searched_datasets(datasets, args["datasets"], io_path)
     samples = lessons.with_transform([*searched, *([source] if source else [])], card)
     with_objects = {entry.name: samples[entry.name] for entry in searched}
     path = choice.embeddings_file(args, model.name, log)

@@ -68,6 +68,16 @@ def choose_dataset(entries, word, io_path, keeps=False):
     )
 
 
+def searched_datasets(entries, words, io_path):
+    """Entry of the dataset that the networks learnt on, or None, and a list of those to search.
+
+    Of several `words`, see `choose_dataset`, the first is the former where it is one of `entries`.
+    """
+    found = [choose_dataset(entries, word, io_path) for word in dict.fromkeys(map(str, words))]
+    is_first_learnt = len(found) > 1 and found[0].name in entries
+    return (found[0], found[1:]) if is_first_learnt else (None, found)
+
+
 def dataset_names(entries, words, io_path):
     """Names of datasets as tables have them, of names and folders; None stays None."""
     return words and [
