@@ -282,7 +282,7 @@ class Grouping:
         for view in self.views:
             explorer.windows.present(view.figure)  # the selection's sheet opens behind it
             explorer.here = view
-        explorer.say("type its name, Enter; one that begins with u: Space first")
+        explorer.say("type its name, Enter; Ctrl+z undoes")
 
     def _mask(self, rows):
         mask = np.zeros(len(self.explorer.segments), bool)
