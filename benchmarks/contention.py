@@ -26,7 +26,7 @@ STAGES = {  # that are measured, in the order in which they need each other
         "train_meta_nn.py", "args.val_dataset=streets", "args.meta_weights=meta.pth",
         "args.epochs=10", "args.overwrite=True",
     ),
-    "4 compute_embeddings.py": ("compute_embeddings.py", FEW, "args.overwrite=True"),
+    "4 compute_embeddings.py": ("compute_embeddings.py", "args.overwrite=True"),
     "5 discover_embedding_space.py": (
         "discover_embedding_space.py", "mainplot.save_path=map.png", "args.overwrite=True",
     ),
