@@ -1,6 +1,7 @@
 import csv
 import json
 import logging
+from functools import partial
 
 import numpy as np
 import pytest
@@ -148,7 +149,8 @@ def test_groups_are_kept_beside_the_table_until_they_are_found_anew(tmp_path):
     assert path.name == "embeddings_16_16_net_groups.json" and read_groups(path) == {}
     write_groups(path, {CAR: np.int64(0), TENT: -1})
     assert read_groups(path) == {CAR: 0, TENT: -1}
-    assert change_groups(path, {TENT: 0, SOFA: 1}) == {CAR: 0, TENT: 0, SOFA: 1}
+    known = read_groups(path)
+    assert change_groups(path, {TENT: 0, SOFA: 1}, known) == {CAR: 0, TENT: 0, SOFA: 1}
     write_groups(path, {SOFA: 2})
     assert read_groups(path) == {SOFA: 2}
     entry = {"dataset": "streets", "image_index": 0, "component_index": 3, "box": [0, 0, 9, 3]}
@@ -172,7 +174,7 @@ def test_groups_that_are_others_by_now_are_not_changed(tmp_path):
     assert change_groups(path, {CAR: 2, SOFA: 2}, known) == {CAR: 1, TENT: 1}
     assert change_groups(path, {SOFA: 2}, known) == {CAR: 1, TENT: 1, SOFA: 2}
     path.write_text("{")
-    for write in (write_groups, change_groups):
+    for write in (write_groups, partial(change_groups, known=known)):
         with pytest.raises(SettingError, match="groups.json is broken"):
             write(path, {CAR: 0})
     assert path.read_text() == "{"

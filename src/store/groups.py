@@ -43,13 +43,13 @@ def write_groups(path, groups):
     return groups
 
 
-def change_groups(path, changes, known=None):
+def change_groups(path, changes, known):
     """Change the groups of some objects, see `write_groups`; those of others stay.
 
     Parameters
     ----------
     changes : dict of tuple to int
-    known : dict of tuple to (int or None), optional
+    known : dict of tuple to (int or None)
         The groups of all objects as they were known to who changes some: where those in the file
         are others, nothing is changed. Of objects that the file lacks they are added.
 
@@ -66,7 +66,6 @@ def change_groups(path, changes, known=None):
     path = _prepared(path)
     with locked(path):
         groups = read_groups(path)
-        known = groups if known is None else known
         if any(groups.get(key, known.get(key)) != known.get(key) for key in changes):
             return groups
         lacking = {key: group for key, group in known.items() if group is not None}
