@@ -10,6 +10,7 @@ which every script takes as args.model_name=learnt/<name>. Needs stages 1, 2 and
 in stage 5. The same command goes on after a kill; the old network stays as it is.
 """
 
+from functools import partial
 from pathlib import Path
 
 from configuration import CONFIG, datasets, models
@@ -136,7 +137,8 @@ def learn(args, log):
         log.info("learnt/%s is up to date: %s", name, folder)
         return {}
     classes = card.classes | dict(enumerate(added.items(), start=len(card.classes)))
-    lessons.write_pseudo_labels(found, objects, ids, classes, folder)
+    images = partial(lessons.image_of, with_objects, card)
+    lessons.write_pseudo_labels(found, objects, ids, classes, folder, images)
     pictures = lessons.learnt_pictures(folder, with_objects, objects)
     sheets = write_sheets(pictures, card.mean, card.std, classes, ids, counts, folder)
     log.info("wrote labels of %d pictures, and %s to look at", len(objects), sheets[0])

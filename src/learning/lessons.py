@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from src.MetaSeg.stage import source_of
 from src.pictures import distinct_colours
 from src.progress import progress
 from src.records import NO_LABEL, ImageName
-from src.segmentation.inference import to_input
+from src.segmentation.inference import to_input, to_rgb
 from src.store import provenance, tables
 from src.store.arrays import read_components
 from src.store.files import prepare
@@ -38,11 +39,11 @@ class Tagged:
 
     objects: list[tuple]  # (tag, segment numbers, the largest segment first)
 
-    def labels(self, known, ids):
-        """Labels (H, W) of the picture, of which a Segments is known; `ids` are by name."""
+    def labels(self, known, ids, image):
+        """Labels (H, W) of a picture (H, W, 3), of which a Segments is known; `ids` by name."""
         learnt = [(segments, ids[name]) for name, segments in self.objects]
         return pseudo_labels(
-            known.components, known.classes, known.is_trusted, known.predicted_iou, learnt
+            known.components, known.classes, known.is_trusted, known.predicted_iou, learnt, image
         )
 
 
@@ -57,7 +58,7 @@ class DrawnByHand:
         """As of `Tagged`, with shapes."""
         return self.drawn.objects
 
-    def labels(self, known, ids):
+    def labels(self, known, ids, _image):
         """As of `Tagged`."""
         pairs = zip(self.drawn.masks(), self.objects, strict=True)
         masks = [(mask, ids[name]) for mask, (name, _) in pairs]
@@ -320,7 +321,7 @@ class Found:
             )
 
 
-def write_pseudo_labels(found, objects, ids, classes, folder):
+def write_pseudo_labels(found, objects, ids, classes, folder, images):
     """Write the labels of all pictures with objects to learn; others that are there go.
 
     Parameters
@@ -332,6 +333,8 @@ def write_pseudo_labels(found, objects, ids, classes, folder):
         Those of the network that is to be made.
     folder : path
         See `paths.learnt_folder`.
+    images : callable
+        Gives the picture (H, W, 3), uint8, of an ImageName.
 
     Raises
     ------
@@ -349,7 +352,7 @@ def write_pseudo_labels(found, objects, ids, classes, folder):
                 f"`args.coco`: picture {name} has {known.components.shape} (height, width) pixels, "
                 f"the file says {drawn.size}: export it in the size of the pictures"
             )
-        labels = of_picture.labels(known, ids)
+        labels = of_picture.labels(known, ids, images(name))
         write_labels(learnt_labels(folder, name.dataset, name.index), labels, classes)
 
 
@@ -372,13 +375,9 @@ class Pictures:
 
     def __getitem__(self, number):
         name = self.names[number]
-        try:
+        with _told(name):
             image, truth, _ = item_of(self.samples[name.dataset], name.index)
             labels = self.labels(name, truth)
-        except (OSError, ValueError) as error:
-            if isinstance(error, SettingError):
-                raise
-            raise SettingError(f"picture {name} cannot be read: {error}") from error
         if labels.shape != tuple(image.shape[1:]):
             raise SettingError(
                 f"picture {name} has {tuple(image.shape[1:])} (height, width) pixels, and had "
@@ -389,6 +388,26 @@ class Pictures:
     def only(self, names):
         """Some of these pictures."""
         return Pictures(self.samples, names, self.labels)
+
+
+@contextmanager
+def _told(name):
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if isinstance(error, SettingError):
+            raise
+        raise SettingError(f"picture {name} cannot be read: {error}") from error
+
+
+def image_of(samples, card, name):
+    """The picture (H, W, 3), uint8, of an ImageName; `samples` and `card` as in `with_transform`.
+
+    One that cannot be read is a SettingError.
+    """
+    with _told(name):
+        image, *_ = item_of(samples[name.dataset], name.index)
+    return to_rgb(image, card.mean, card.std)
 
 
 def with_transform(entries, card):

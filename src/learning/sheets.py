@@ -9,6 +9,7 @@ from PIL import Image
 
 from src.pictures import BLANK, colour_classes, outline_of
 from src.records import NO_LABEL
+from src.segmentation.inference import to_rgb
 from src.store.paths import learnt_sheet
 from src.store.reports import label, save_figure
 
@@ -62,9 +63,8 @@ def write_sheets(pictures, mean, std, classes, ids, counts, folder):
         of_sheet = range((number - 1) * on_sheet, min(number * on_sheet, len(pictures)))
         panels = []
         for k in of_sheet:
-            image, labels = (part.numpy() for part in pictures[k])
-            rgb = image.transpose(1, 2, 0) * np.float32(std) + np.float32(mean)
-            rgb = np.rint(255 * rgb.clip(0, 1)).astype(np.uint8)
+            image, labels = pictures[k]
+            rgb, labels = to_rgb(image, mean, std), labels.numpy()
             drawn = draw_labels(rgb, labels, classes, ids.values())
             panels.append((str(pictures.names[k]), _small(rgb), _small(drawn), np.unique(labels)))
         title = f"What is to be learnt: {len(pictures)} pictures"

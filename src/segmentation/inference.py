@@ -437,6 +437,12 @@ def _full(device, size):
     )
 
 
+def to_rgb(image, mean, std):
+    """The picture (H, W, 3), uint8, of what `to_input` made of it: a tensor (3, H, W)."""
+    rgb = image.numpy().transpose(1, 2, 0) * np.float32(std) + np.float32(mean)
+    return np.rint(255 * rgb.clip(0, 1)).astype(np.uint8)
+
+
 def device_of(network, otherwise):
     """The device of a network; that of a tensor where it has nothing that lies on one."""
     return next(chain(network.parameters(), network.buffers()), otherwise).device
