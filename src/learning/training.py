@@ -152,7 +152,7 @@ def train(network, old_count, lessons, replayed, validation, schedule, folder, m
                 losses.append(course.step(*batch, rate))
                 bar.update()
             hard, soft = np.mean(losses, axis=0).tolist()
-            if not math.isfinite(hard + soft):
+            if not (math.isfinite(hard + soft) and course.is_finite()):
                 _say_diverged(number, epochs)
                 break
             epochs.append(Epoch(number, hard, soft, course.iou(validation)))
@@ -228,6 +228,10 @@ class _Course:
             found = maps[0].argmax(0).cpu().numpy()
             confusion += confusion_matrix(found, labels.numpy(), self.classes)
         return class_iou(confusion).tolist() if confusion.any() else None
+
+    def is_finite(self):
+        """Whether all that learns is numbers: the last step of an epoch shows in no loss of it."""
+        return all(value.isfinite().all() for value in self.learns.values())
 
     def fingerprint(self):
         """What tells the network at the start from others: a list of numbers."""

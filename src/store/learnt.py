@@ -86,7 +86,7 @@ def read_learnt(io_path, name):
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         wrong = [key for key, fits in _FITS.items() if not fits(facts.get(key))]
         if wrong:
-            raise ValueError(f"its {wrong[0]} is {facts.get(wrong[0])!r}")
+            raise ValueError(f"its `{wrong[0]}` is {str(facts[wrong[0]])[:60]!r}")
     except FileNotFoundError as error:
         there = sorted(file.parent.name for file in path.parents[1].glob(f"*/{path.name}"))
         raise SettingError(

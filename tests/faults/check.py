@@ -4,9 +4,13 @@ import re
 
 import numpy as np
 import torch
+from clone import LEARN
+from PIL import Image
 
 from src.store import arrays, provenance, tables
+from src.store.learnt import read_learnt
 
+SUFFIXES = ".hdf5", ".p", ".pth", ".png"
 READERS = {  # by what a file's name begins with, and the kind whose format number it has
     "input": (lambda path: vars(arrays.read_prediction(path)), "prediction"),
     "metrics": (tables.read_table, "segments"),
@@ -47,6 +51,8 @@ def undisturbed(place, io_path, step):
 
 def images_done(place, io_path, step):
     """How many images of a step have all that it writes about them; 1 for a trained model."""
+    if step == LEARN:
+        return len([*io_path.glob("learnt/*/learnt.json")])
     numbers = [
         {found[1] for path in finals(folder) if (found := re.fullmatch(r"[a-z]+(\d*)", path.stem))}
         for folder in place.outputs(io_path, step)
@@ -57,7 +63,7 @@ def images_done(place, io_path, step):
 def finals(folder):
     """All files of the pipeline below a folder that have their final name."""
     paths = folder.rglob("[!.]*")
-    return sorted(path for path in paths if path.suffix in (".hdf5", ".p", ".pth"))
+    return sorted(path for path in paths if path.suffix in SUFFIXES or path.name == "learnt.json")
 
 
 def state(folder):
@@ -68,6 +74,10 @@ def state(folder):
 
 def content(path):
     """All that a file of the pipeline holds, as its reader gives it, with what it was made from."""
+    if path.suffix == ".json":
+        return read_learnt(path.parents[2], path.parent.name)
+    if path.suffix == ".png":
+        return np.asarray(Image.open(path))
     if path.suffix == ".pth":
         return _plain(torch.load(path, weights_only=True))
     read, kind = READERS[re.match("[a-z]+", path.name)[0]]

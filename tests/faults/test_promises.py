@@ -29,6 +29,7 @@ from faults.workplace import (
     DISCOVER,
     EAGER,
     EMBED,
+    LEARN,
     MEASURE,
     PREDICT,
     STEPS,
@@ -36,12 +37,16 @@ from faults.workplace import (
     draw,
     each,
     often,
+    save_layer,
 )
 from src.store.paths import tags_path
 from src.store.provenance import FORMATS, OTHER_FORMAT
 from src.store.tags import read_tags
 
 # 1, 2, 13: kills and interrupts
+
+
+MADE = {TRAIN: ("wrote", "not trained again"), LEARN: ("thing is there", "is up to date")}
 
 
 def stopped(place, step, io_path, number, rng, in_writing=False):
@@ -88,8 +93,8 @@ def test_every_final_file_is_whole_after_a_kill(place, killed):
 def test_a_rerun_after_a_kill_does_what_is_missing(place, killed):
     step, io_path = killed
     done, run = check.images_done(place, io_path, step), place.run(step, io_path)
-    if step == TRAIN:
-        check.end(run, says=["not trained again"] if done else ["wrote"])
+    if step in MADE:
+        check.end(run, says=[MADE[step][done]])
     else:
         check.end(run, counts=(COUNT - done, done, 0))
     check.undisturbed(place, io_path, step)
@@ -99,8 +104,8 @@ def test_a_rerun_after_a_kill_does_what_is_missing(place, killed):
 @pytest.mark.parametrize("attempt", range(often(5, 1)))
 @each(
     "step, number",
-    itertools.product(BY_IMAGE, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]),
-    [(PREDICT, signal.SIGINT), (EMBED, signal.SIGTERM)],
+    itertools.product([*BY_IMAGE, LEARN], [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]),
+    [(PREDICT, signal.SIGINT), (EMBED, signal.SIGTERM), (LEARN, signal.SIGINT)],
 )
 def test_a_signal_ends_a_run_cleanly_and_a_rerun_goes_on(place, io_path, step, number, attempt):
     rng = random.Random(f"{step} {number} {attempt}")
@@ -126,7 +131,7 @@ def test_a_second_run_changes_no_file_and_loads_no_network(place, finished, step
     check.end(place.run(step, finished, changes=NO_NETWORK))
     assert check.state(finished) == before
     check.undisturbed(place, finished, step)
-    if step in (PREDICT, EMBED):  # the others need none
+    if step in (PREDICT, EMBED, LEARN):  # the others need none
         again = place.run(step, finished, "args.overwrite=True", changes=NO_NETWORK)
         assert again.exitcode == 1
 
@@ -202,7 +207,7 @@ CHANGES = {  # of a World, and what stages 1, 2 and 4 plan then
         other(1, "labels"),
     ),
     "weights are others": (
-        lambda w: torch.save({"colours": torch.eye(3)}, w.weights),
+        lambda w: save_layer(torch.eye(3), w.weights),
         [*other(COUNT, "network.weights")[:2], f"{COUNT} to do, other net.weights, segments"],
     ),
     "the precision is another": (
@@ -356,7 +361,7 @@ def check_refused(place, step, io_path, words, **variables):
 
 @pytest.mark.promise(9)
 @each("part", [0.1, 0.3, 0.5, 0.7], [0.5])
-@each("step", BY_IMAGE, [EMBED])
+@each("step", [*BY_IMAGE, LEARN], [EMBED, LEARN])
 def test_a_full_or_read_only_disk_ends_a_run_with_one_sentence(place, io_path, step, part):
     target, whole = (place.outputs(folder, step)[-1] for folder in (io_path, place.reference))
     size = sum(path.stat().st_size for path in check.finals(whole))
@@ -371,7 +376,7 @@ def test_a_full_or_read_only_disk_ends_a_run_with_one_sentence(place, io_path, s
 
 
 @pytest.mark.promise(9)
-@each("step", BY_IMAGE, [PREDICT])
+@each("step", [*BY_IMAGE, LEARN], [PREDICT, LEARN])
 def test_a_folder_without_permission_ends_a_run_with_one_sentence(place, finished, step):
     target = place.outputs(finished, step)[-1]
     folders = [target, *target.rglob("*/")]
