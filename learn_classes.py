@@ -25,7 +25,7 @@ from src.learning.training import Epoch, Schedule, teach, trainable
 from src.model_card import known_card
 from src.run import choice
 from src.run.experiment import create_experiment
-from src.run.settings import NAME, NAMES, PATH, POSITIVE, SIZE, setting, shared_settings
+from src.run.settings import NAME, NAMES, PATH, RATE, SIZE, setting, shared_settings
 from src.segmentation.inference import choose_device
 from src.store.files import locked, prepare
 from src.store.groups import read_groups
@@ -65,7 +65,7 @@ def config():
         ),
         epochs=setting(SCHEDULE.epochs, "times that every picture is seen", at_least=1),
         batch_size=setting(SCHEDULE.batch_size, "pictures a step", at_least=1),
-        learning_rate=setting(SCHEDULE.learning_rate, "of Adam at the beginning", kind=POSITIVE),
+        learning_rate=setting(SCHEDULE.learning_rate, "of Adam at the beginning", kind=RATE),
         crop_size=setting(list(SCHEDULE.crop), "part of a picture that a step sees", kind=SIZE),
         pasted=setting(
             None,

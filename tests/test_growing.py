@@ -235,13 +235,33 @@ def test_stage_1_takes_a_learnt_network(learnt):
         ("[]", "learnt.json is broken"),
         ('{"format": 99}', "its format is 99, not 2"),
         ('{"format": 2, "base": {}, "layers": []}', "it lacks added, classes, made_from, mean"),
+        ({"base": {}}, "its `base` is '{}'"),
+        ({"base": {"module_name": 1, "class_name": "A", "kwargs": {}}}, "its `base` is"),
+        ({"layers": 5}, "its `layers` is '5'"),
+        ({"added": ["a"]}, "its `added` is"),
+        ({"classes": {}}, "its `classes` is '{}'"),
+        ({"made_from": None}, "its `made_from` is 'None'"),
+        ({"sha256": "../../a"}, "its `sha256` is"),
     ],
 )
 def test_what_is_no_learnt_network_is_told(content, message, learnt):
     path = learnt_facts(learnt_folder(learnt, "camp"))
+    if isinstance(content, dict):
+        content = json.dumps(json.loads(path.read_text()) | content)
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(SettingError, match=message):
         entries.choose_model(models, "learnt/camp", learnt)
+
+
+@pytest.mark.promise(12)
+def test_what_was_learnt_names_no_code_that_the_configuration_does_not(learnt, tmp_path):
+    path = learnt_facts(learnt_folder(learnt, "camp"))
+    call = {"command": f"touch {tmp_path / 'hacked'}"}
+    base = {"module_name": "os", "class_name": "system", "kwargs": call}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base": base}))
+    with pytest.raises(SettingError, match="made from os.system, which no entry of `models`"):
+        load_network(entries.choose_model(models, "learnt/camp", learnt), CPU)
+    assert not (tmp_path / "hacked").exists()
 
 
 def full(place):

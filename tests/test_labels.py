@@ -64,11 +64,46 @@ def test_polygons_and_runs_are_the_same_pixels(tmp_path, shape):
         ({"segmentation": None}, "annotation 7"),
         ({"category_id": 6}, "annotation 7 .*6 is missing"),
         ({"image_id": 9}, "annotation 7 .*9 is missing"),
+        ({"segmentation": [[1, 1, 1e300, 1, 2, 2]]}, "annotation 7 .*far outside"),
     ],
 )
 def test_what_is_no_shape_is_refused_by_the_number_of_its_annotation(tmp_path, wrong, words):
     with pytest.raises(SettingError, match=words):
         read_coco(write_coco(tmp_path / "c.json", **wrong))
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "words"),
+    [
+        ("categories", {"name": ""}, "name of a category is ''"),
+        ("categories", {"name": None}, "name of a category is None"),
+        ("categories", {"name": "\ud800"}, "name of a category is"),
+        ("images", {"height": float("inf")}, r"a/b.png has the height and width \(inf, 6.0\)"),
+        ("images", {"width": -6}, "a/b.png has the height and width"),
+        ("images", {"file_name": "c.png"}, "two of its pictures have the same `file_name`"),
+        ("images", {"id": 4}, "two of its pictures have the same `file_name` or `id`"),
+    ],
+)
+def test_what_is_no_category_or_picture_is_refused(tmp_path, kind, wrong, words):
+    path = write_coco(tmp_path / "c.json")
+    content = json.loads(path.read_text())
+    content[kind][0] |= wrong
+    path.write_text(json.dumps(content))
+    with pytest.raises(SettingError, match=words):
+        read_coco(path)
+
+
+@pytest.mark.parametrize("shape", [[[9, 9, 12, 9, 12, 12]], RUNS | {"counts": [24]}])
+def test_an_object_without_a_pixel_is_left_out_and_named(tmp_path, shape, caplog):
+    drawn = read_coco(write_coco(tmp_path / "c.json", shape))
+    assert not drawn["a/b.png"].objects
+    assert "annotation 7 shows no pixel of its picture" in caplog.text
+
+
+def test_names_of_categories_are_taken_without_spaces_around_them(tmp_path):
+    path = write_coco(tmp_path / "c.json")
+    path.write_text(path.read_text().replace("cow", " cow "))
+    assert [name for name, _ in read_coco(path)["a/b.png"].objects] == ["cow"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"categories": 1}'])

@@ -30,6 +30,7 @@ from src.records import ImageName, Prediction
 from src.segmentation.inference import load_network
 from src.store import provenance, tables
 from src.store.arrays import read_components, write_prediction
+from src.store.files import locked
 from src.store.learnt import read_learnt
 from src.store.of_objects import keys_of
 from src.store.paths import Results, learnt_checkpoint, learnt_folder, learnt_labels, tags_path
@@ -113,7 +114,8 @@ def store_stages(io_path, model, entry):
         predicted = np.where(ids == BLUE, RED, ids).astype(np.uint8)
         probabilities = np.eye(2, dtype=np.float32)[predicted]
         prediction = Prediction(probabilities, predicted, None, str(picture))
-        made_from = {"network": provenance.identity(model)}
+        image = provenance.content(picture)
+        made_from = {"network": provenance.identity(model), "image": image}
         write_prediction(results.prediction(index), prediction, made_from, "float32")
         of_segments = provenance.of_segments(made_from, same_ids(2))
         store_segments(results, index, prediction, of_segments)
@@ -345,13 +347,14 @@ def test_objects_are_added_to_a_class_that_is_there(world):
         ({"datasets": ["known"]}, "has no objects of known"),
         ({"name": "../thing"}, "must be a name without slashes"),
         ({"train": ["neck"]}, "no module 'neck'"),
+        ({"gpu": 99}, "must be the index of a GPU"),
         ({"coco": "/nowhere.json"}, "must be a COCO file"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_and_no_network_is_written(world, settings, words):
     with pytest.raises(SettingError, match=words):
         learn(world, **settings)
-    assert not [*world.parents[2].glob("learnt/*/*.json")]
+    assert not [*world.parents[2].glob("learnt/*/*")]
 
 
 def test_pictures_that_are_not_there_are_named(world):
@@ -364,9 +367,22 @@ def test_pictures_that_are_not_there_are_named(world):
 def test_a_picture_that_is_gone_is_named_before_the_training(world):
     picture, _ = Fields(learn_classes.datasets["new"].kwargs["root"]).samples[2]
     picture.write_bytes(b"")
-    with pytest.raises(SettingError, match="picture 2 of new cannot be read: .*02.jpg.png"):
+    with pytest.raises(SettingError, match="picture 2 of new .*02.jpg.png has changed since"):
         learn(world)
     assert not learnt_checkpoint(learnt_folder(world.parents[2], "thing")).exists()
+    picture.unlink()  # those behind it move up
+    with pytest.raises(SettingError, match="picture 2 of new .*03.jpg.png is in its place now"):
+        learn(world)
+    for path in picture.parent.glob("*.png"):
+        path.unlink()
+    with pytest.raises(SettingError, match="picture 0 of new .*does not have it any more"):
+        learn(world)
+
+
+def test_a_label_that_is_gone_is_named(world):
+    (learn_classes.datasets["known"].kwargs["root"] / "00.jpg.labels").unlink()
+    with pytest.raises(SettingError, match="picture 0 of known cannot be read"):
+        learn(world)
 
 
 def test_a_place_that_takes_no_file_is_named(world):
@@ -375,6 +391,39 @@ def test_a_place_that_takes_no_file_is_named(world):
     (folder / "labels").write_text("no folder")
     with pytest.raises(WriteError, match="cannot be written"):
         learn(world)
+
+
+def test_labels_that_may_not_be_replaced_are_named_and_stay(world):
+    learn(world, dry_run=True)
+    folder = learnt_folder(world.parents[2], "thing")
+    (folder / "labels" / "new" / "77.png").mkdir()  # as of an earlier look
+    with pytest.raises(WriteError, match="77.png cannot be written"):
+        learn(world)
+    assert_array_equal(labels_at(world, 5), expected_labels(5))
+
+
+def test_two_runs_do_not_make_one_network(world):
+    learn(world, dry_run=True)
+    folder = learnt_folder(world.parents[2], "thing")
+    with locked(folder), pytest.raises(SettingError, match="another run is making learnt/thing"):
+        learn(world, epochs=1)
+    learn(world, epochs=1)
+
+
+def test_a_network_whose_weights_are_damaged_is_made_again(world):
+    learn(world, epochs=1)
+    folder = learnt_folder(world.parents[2], "thing")
+    (weights,) = folder.glob("weights_*.pth")
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-9])
+    assert learn(world, epochs=1)
+    assert weights.read_bytes() == content
+    assert learn(world, epochs=1) == {}
+
+
+def test_a_tag_that_is_named_twice_is_one(world):
+    learn(world, tags=["thing", "thing"], dry_run=True)
+    assert_array_equal(labels_at(world, 0), expected_labels(0))
 
 
 def test_labels_of_an_earlier_look_go(world):

@@ -38,10 +38,10 @@ class Painted(nn.Module):
         return self.head(self.backbone(images))
 
 
-def grown():
+def grown(kind=Painted):
     torch.manual_seed(0)
-    base = {"module_name": "test_training", "class_name": "Painted", "kwargs": {}}
-    network = Learnt(base, ["head"], [1], Painted())
+    base = {"module_name": "test_training", "class_name": kind.__name__, "kwargs": {}}
+    network = Learnt(base, ["head"], [1], kind())
     network.input = {"size": None, "multiple_of": 1}
     return network
 
@@ -151,6 +151,20 @@ def test_a_loss_that_is_no_number_ends_the_training_with_the_best_epoch(tmp_path
 def test_a_loss_that_is_no_number_from_the_start_is_an_error(tmp_path):
     with pytest.raises(SettingError, match="loss of epoch 1 is not finite: choose a smaller"):
         train(grown(), 2, Broken(LESSONS, 0), [], [], QUICK, tmp_path)
+    assert not learnt_checkpoint(tmp_path).exists()
+
+
+class Rooted(Painted):
+    """Its output is that of Painted, and its gradient no number."""
+
+    def forward(self, images):
+        return super().forward(images) + (0 * self.head.bias[0]).sqrt()
+
+
+def test_weights_that_are_no_numbers_after_a_finite_loss_are_an_error(tmp_path):
+    network, one_step = grown(Rooted), Schedule(epochs=1, batch_size=4)
+    with pytest.raises(SettingError, match="epoch 1 is not finite"):
+        train(network, 2, LESSONS, [], [], one_step, tmp_path)
     assert not learnt_checkpoint(tmp_path).exists()
 
 

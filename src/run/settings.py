@@ -293,6 +293,7 @@ SIZE = some_whole_numbers("[height, width], two whole numbers >= 1 (in pixels)",
 NUMBER = number(whole=False)
 SHARE = Kind("a number from 0 to below 1", lambda value: NUMBER.fits(value) and 0 <= value < 1)
 POSITIVE = Kind("a number above 0", lambda value: NUMBER.fits(value) and value > 0)
+RATE = Kind("a number above 0, at most 1", lambda value: NUMBER.fits(value) and 0 < value <= 1)
 SHARD = Kind("k/n with k in 0..n-1, such as 0/4 to 3/4", _is_shard)
 SCHEDULER = Kind(
     "the address of a Dask scheduler such as tcp://host:8786, or local:N for N worker processes on "

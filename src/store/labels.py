@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import logging
 from collections import defaultdict
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from src.errors import SettingError
 from src.store.files import read_text, whole_file
 from src.store.tags import is_text
 
+_log = logging.getLogger(__name__)
 LONGEST = 100_000  # height and width of a picture, beyond which the number is a mistake
 GREY = (128, 128, 128)  # of what has no label
 
@@ -76,7 +78,11 @@ def read_coco(path):
             where = f"annotation {annotation.get('id')}"
             name, shape = names[annotation["category_id"]], annotation["segmentation"]
             picture = drawn[annotation["image_id"]]
-            picture.objects.append((name, _checked(shape, picture.size)))
+            shape = _checked(shape, picture.size)
+            if _pycocotools().area(_runs(shape, picture.size)):
+                picture.objects.append((name, shape))
+            else:
+                _log.warning("%s: %s shows no pixel of its picture, and is left out", path, where)
         return {name: drawn[key] for name, key in pictures.items()}
     except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else error
@@ -109,21 +115,14 @@ def _checked(shape, size):
             raise ValueError("a polygon needs three points, x and y each")
         if any(np.abs(of).max() > 2 * LONGEST for of in shape):  # memory goes with their distance
             raise ValueError("a point of its polygon lies far outside of its picture")
-        return _with_pixels(shape, size)
+        return shape
     if tuple(shape["size"]) != size:
         raise ValueError(f"its RLE has the size {shape['size']}, its picture {list(size)}")
     counts = shape["counts"]
     counts = _unpacked(counts) if isinstance(counts, str) else counts
     if any(type(count) is not int or count < 0 for count in counts) or sum(counts) != np.prod(size):
         raise ValueError("its RLE has another number of pixels than its picture")
-    return _with_pixels({"size": list(size), "counts": counts}, size)
-
-
-def _with_pixels(shape, size):
-    """The shape itself; a ValueError where it shows no pixel of a picture of that size."""
-    if not _pycocotools().area(_runs(shape, size)):
-        raise ValueError("it has no pixel in its picture")
-    return shape
+    return {"size": list(size), "counts": counts}
 
 
 def _runs(shape, size):
