@@ -148,7 +148,7 @@ def learn(args, log):
     parts = lessons.split(pictures, replayed, objects)
     if args["pasted"] and added:
         new, old, judged = parts
-        parts = Pasted(new, old, len(card.classes), args["pasted"], args["seed"]), old, judged
+        parts = Pasted(new, old, card, args["pasted"], args["seed"]), old, judged
     device = choose_device(args["gpu"], log)
     epochs = teach(model, card, added, parts, schedule, folder, made_from, device)
     best = max(epochs, key=Epoch.merit)
