@@ -26,7 +26,7 @@ from src.store.of_objects import keys_of
 from src.store.paths import Results, learnt_from, learnt_labels, min_size_of
 
 FEW = 10  # objects of a class, of which fewer are hardly enough to learn from
-HELD_OUT = 5  # one in so many pictures of each new class is validated by, where there are as many
+HELD_OUT = 10  # one in so many pictures of each new class is validated by, where there are as many
 REPLAYED_HELD_OUT = 8  # pictures of old classes that are validated by, at most
 
 
