@@ -343,7 +343,7 @@ def test_objects_are_added_to_a_class_that_is_there(world):
         ({"tags": ["cow"]}, r"carries the tag 'cow'; there are: thing \(6\)"),
         ({"tags": None}, r"`args.tags` must name what to learn"),
         ({"datasets": ["known"]}, "has no objects of known"),
-        ({"name": "../thing"}, "is no name"),
+        ({"name": "../thing"}, "must be a name without slashes"),
         ({"train": ["neck"]}, "no module 'neck'"),
         ({"coco": "/nowhere.json"}, "must be a COCO file"),
     ],

@@ -227,7 +227,14 @@ def test_what_was_taught_is_a_network_by_its_name(tmp_path):
     lessons = [(image, labels)], [(image, labels % 19)], [(image, labels)]
     plan = Schedule(epochs=2)
     epochs = teach(
-        entry, card, {"blue": (0, 0, 255)}, lessons, plan, folder, {"tags": ["blue"]}, CPU
+        entry,
+        card,
+        {"blue": (0, 0, 255)},
+        lessons,
+        plan,
+        folder,
+        {"network": "tiny", "tags": ["blue"]},
+        CPU,
     )
     facts = read_learnt(tmp_path, "blue")
     assert facts["made_from"]["tags"] == ["blue"]
