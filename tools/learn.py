@@ -230,7 +230,7 @@ def main():
     new_ids = {name: len(card.classes) + k for k, name in enumerate(added)}
     labels = labels_of(results, table, groups, tags, new_ids)
     lessons = lessons_of(labels, len(card.classes), options)
-    made_from = {"network": old.name, "tags": [*added], "objects": int((tags != "").sum())}
+    made_from = {"network": old.name, "tags": dict(Counter(tags[tags != ""].tolist()))}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     begun = time.perf_counter()
     teach(old, card, added, lessons, schedule, learnt_folder(COPY, NAME), made_from, device)
