@@ -125,7 +125,7 @@ def learn(args, log):
     made_from = {
         "network": model.name,
         "identity": identity(model),
-        "round": rounds.round_of(model) + 1,
+        "round": rounds.round_of(model),
         "tags": counts,
         "datasets": list(args["datasets"]),
         "pictures": lessons.indices_of(objects),

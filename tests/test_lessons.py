@@ -292,7 +292,7 @@ def test_the_script_makes_a_network_that_has_learnt_from_tags(world):
     before = learnt_labels(learnt_folder(io_path, "thing"), "new", 0).stat().st_mtime_ns
     assert learn(world) == {}  # it is there
     assert learnt_labels(learnt_folder(io_path, "thing"), "new", 0).stat().st_mtime_ns == before
-    assert rounds.round_of(entry) == 1
+    assert (rounds.round_of(entry), rounds.learnt_ids(entry)) == (2, range(2, 3))
     with pytest.raises(SettingError, match="choose another args.name"):
         learn(world, name="thing", seed=5)
     how = io_path, None, ["thing"], told, Schedule(seed=5)
@@ -428,8 +428,8 @@ def test_a_second_round_begins_with_the_tags_of_the_first(world, caplog):
     carry = partial(rounds.carry_tags, LOG, entry, table, path)
     carry()
     assert [tag for *_, tag in read_tags(tags_path(path))] == ["thing"] * 2
-    assert "round 1: learnt_thing has learnt thing" in caplog.text
-    assert "2 of 2 tags of round 0 go on" in caplog.text
+    told = "round 2: learnt/thing has learnt thing (6 objects)"
+    assert f"{told}  ·  2 of 2 tags of round 1 carried" in caplog.text
     change_tags(tags_path(path), {keys_of(table)[0]: ""})
     carry()
     assert len(read_tags(tags_path(path))) == 1  # what was taken away does not come back

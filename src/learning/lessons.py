@@ -296,7 +296,7 @@ class Found:
             raise
         except (KeyError, TypeError) as error:  # of another version, or of nobody knows what
             raise SettingError(
-                f"picture {name} cannot be learnt from, as stage 4 has kept too little of it: {again}"
+                f"picture {name} cannot be learnt from, stage 4 has kept too little of it: {again}"
             ) from error
         except (OSError, ValueError) as error:
             raise SettingError(f"picture {name} cannot be learnt from: {error}") from error
