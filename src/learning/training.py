@@ -25,6 +25,7 @@ from src.store.sealed import as_stored
 from src.store.weights import read_torch, write_torch
 
 DECAY = 0.97  # a step, of the running mean of the weights
+FIRST = 10  # times the learning rate, at which the last layers learn alone in the first epoch
 
 _log = logging.getLogger(__name__)
 
@@ -107,7 +108,8 @@ def teach(entry, card, added, lessons, schedule, folder, made_from, device):
 def train(network, old_count, lessons, replayed, validation, schedule, folder, made_from=None):
     """Train a grown network in place; at the end it is as in its best epoch.
 
-    Each epoch sees every lesson once, and as many of those replayed, drawn anew. What it is judged
+    Each epoch sees every lesson once, and as many of those replayed, drawn anew; in the first one
+    the last layers learn alone. What it is judged
     by and leaves is the running mean of the weights. After each, `folder` has what a run with the
     same arguments goes on from, to the same weights. Frozen modules, and the statistics of all
     batch norms, stay as they are.
@@ -154,12 +156,13 @@ def train(network, old_count, lessons, replayed, validation, schedule, folder, m
     with progress(total=total, initial=steps * len(epochs), desc="learning", unit="step") as bar:
         for number in range(len(epochs) + 1, schedule.epochs + 1):
             rng, losses = np.random.default_rng([schedule.seed, number]), []
+            factor = course.begin(number)
             if hasattr(lessons, "set_epoch"):
                 lessons.set_epoch(number)
             for batch in course.batches(lessons, replayed, rng):
                 left = 1 - ((number - 1) * steps + len(losses)) / total
                 rate = schedule.learning_rate * left**schedule.power
-                losses.append(course.step(*batch, rate))
+                losses.append(course.step(*batch, factor * rate))
                 bar.update()
             hard, soft = np.mean(losses, axis=0).tolist()
             if not math.isfinite(hard + soft):
@@ -194,6 +197,17 @@ class _Course:
         )
         self.device = next(network.parameters()).device
         self.best = None  # merit, and what the parameters that learn were then
+
+    def begin(self, number):
+        """Begin an epoch; gives the factor on the learning rate.
+
+        In the first one the last layers learn alone: their new weights, drawn by chance, would
+        spoil what lies before them (Kumar et al., arXiv 2202.10054).
+        """
+        is_first, last = number == 1, tuple(f"{layer}." for layer in self.network.layers)
+        for key, value in self.learns.items():
+            value.requires_grad_(key.startswith(last) or not is_first)
+        return FIRST if is_first else 1
 
     def step(self, images, labels, learning_rate):
         """One step of the optimiser; gives cross-entropy and distillation, (2,) list of float."""
