@@ -15,23 +15,26 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from sklearn.preprocessing import normalize
 
 import compute_embeddings
 import eval_segmentation
 import learn_classes
 import pred_images
-from configuration import CONFIG
+from configuration import CONFIG, models
 from src import class_ids
-from src.datasets import streets
+from src.datasets import read_image, streets
 from src.embedding.groups import NOISE, find_groups
 from src.embedding.table import read_table
+from src.entries import choose_model
 from src.evaluation.pixels import pixel_anomaly_metrics
+from src.pictures import overlay_classes
 from src.records import NO_LABEL
 from src.store.arrays import read_prediction
 from src.store.of_objects import keys_of
 from src.store.paths import Results, learnt_curves, learnt_folder, tags_path
-from src.store.reports import text_table
+from src.store.reports import save_figure, text_table
 from src.store.tags import change_tags, read_tags
 from tools.steps import run
 
@@ -131,6 +134,35 @@ def judge(names):
     ]
 
 
+def draw(names):
+    """Draw the judged picture in which most of the new classes is found; gives its path."""
+    learnt = choose_model(models, NEW, COPY)
+    classes = learnt.classes
+    before, after = (Results(COPY, model, OOD) for model in (OLD, learnt.name))
+    id_of = {name: key for key, (name, _) in classes.items()}
+    new_ids = np.full(256, NO_LABEL)  # by true ids
+    for key, (name, _) in streets.UNKNOWN.items():
+        new_ids[key] = id_of.get(name, NO_LABEL)
+
+    def found(index):
+        stored = read_prediction(after.prediction(index), probabilities=False)
+        return (stored.prediction == new_ids[stored.ground_truth]).sum()
+
+    best = max(after.indices("input"), key=found)
+    stored = [read_prediction(of.prediction(best), probabilities=False) for of in (before, after)]
+    image = np.array(read_image(stored[0].image_path))
+    figure = Figure(figsize=(12, 2.5), layout="constrained")
+    shown = [image, *(overlay_classes(image, each.prediction, classes) for each in stored)]
+    titles = "a street", "before", f"after: {' and '.join(names)}"
+    for axes, picture, title in zip(figure.subplots(1, 3), shown, titles, strict=True):
+        axes.imshow(picture)
+        axes.set_title(title)
+        axes.set_axis_off()
+    path = learnt_folder(COPY, NAME) / "before_after"
+    save_figure(path, figure, ("png",))
+    return f"{os.path.relpath(path)}.png"
+
+
 def main():
     """Find, tag, learn, judge, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -155,6 +187,7 @@ def main():
     learning = time.perf_counter() - begun
     print("\n" + text_table(("", "before", "after"), judge(names)))
     print(f"\nlearning {learning:.0f} s, all {time.perf_counter() - start:.0f} s")
+    print(f"picture  {draw(names)}")
     print(f"curves   {os.path.relpath(learnt_curves(learnt_folder(COPY, NAME)))}.png")
 
 
