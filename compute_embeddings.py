@@ -23,6 +23,7 @@ from src.embedding.suspicion import choose_suspicion, least_score, only_most
 from src.embedding.trusted import Trusted
 from src.embedding.vectors import CropEmbedder, WholeEmbedder
 from src.errors import SettingError
+from src.learning import rounds
 from src.MetaSeg import meta_models as meta
 from src.MetaSeg import segment_tables
 from src.model_card import known_card
@@ -96,7 +97,9 @@ def config():
         ),
         most=setting(None, "only so many, the most suspicious", none="all suspects", at_least=1),
         pred_classes=setting(
-            None, "names or ids of predicted classes to look at", none="those of the model"
+            None,
+            "names or ids of predicted classes to look at",
+            none="those of the model, without what it has learnt in rounds",
         ),
         **shared_settings(CONFIG, "min_height", "min_width", "min_crop_height", "min_crop_width"),
         crop_size=setting(None, "scale crops to this", none="each as it is", kind=SIZE),
@@ -128,7 +131,7 @@ def judge_of(args, run, model, card):
         suspicion=chosen,
         iou_threshold=(args["iou_threshold"] or CONFIG.IOU_THRESHOLD) if is_iou else None,
         least=least_score(args, chosen, places, CONFIG.ENTROPY_THRESHOLD),
-        classes=classes_to_search(args["pred_classes"], card),
+        classes=classes_to_search(args["pred_classes"], model, card),
         min_size=tuple(min_size),
         join=args["join"],
     )
@@ -225,20 +228,27 @@ def common_size(entries, name, height, width):
     return size
 
 
-def classes_to_search(pred_classes, card):
+def classes_to_search(pred_classes, model, card):
     """Sorted ids of the predicted classes to look at, None for all.
 
     Parameters
     ----------
     pred_classes : None, or name, id or list of both
-        None: `pred_class_selection` beside the class of the dataset that names the classes.
+        None: `pred_class_selection` beside the class of the dataset that names the classes, and
+        never a class that the network has learnt from what was found.
+    model : ModelConfig
     card : ModelCard
     """
-    if pred_classes is None:
-        source = card.trained_on
-        selection = source and registry.module_attribute(source, "pred_class_selection", None)
-        return None if selection is None else sorted(selection)
     known = card.classes
+    if pred_classes is None:
+        learnt, source = rounds.learnt_ids(model), card.trained_on
+        before = {key: value for key, value in known.items() if key not in learnt}
+        if learnt and before == class_ids.class_mapping(CONFIG.TRAIN_DATASET, "pred_mapping"):
+            source = CONFIG.TRAIN_DATASET
+        selection = source and registry.module_attribute(source, "pred_class_selection", None)
+        if selection is None:
+            return sorted(before) if learnt else None
+        return sorted(selection)
     id_of = {name.casefold(): key for key, (name, _) in known.items()}
     wanted = pred_classes if isinstance(pred_classes, list | tuple) else [pred_classes]
     ids = [id_of.get(str(word).casefold(), word) for word in wanted]

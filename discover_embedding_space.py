@@ -210,7 +210,7 @@ def main(args, tsne, mainplot, _log):
     how = args["overwrite"], args["keep_map"]
     table = only_datasets(path, read_with_maps(_log, path, reduction, *how), names)
     check_segment(path, table, mainplot["segment"])
-    carry_tags(_log, model, table, path)
+    table = carry_tags(_log, model, table, path)
     net = args["net"] or net_of(path)
     queries = Queries(_log, table, net, partial(embedder_of, net, table, model, card, _log))
     segments = segments_of(_log, table, card, io_path)

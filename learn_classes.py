@@ -125,7 +125,7 @@ def learn(args, log):
     made_from = {
         "network": model.name,
         "identity": identity(model),
-        "round": rounds.round_of(model) + 1,
+        "round": rounds.round_of(model),
         "tags": counts,
         "datasets": list(args["datasets"]),
         "pictures": lessons.indices_of(objects),
@@ -159,7 +159,7 @@ def learn(args, log):
         parts = lessons.split(pictures, replayed, objects)
         if args["pasted"] and added:
             new, old, judged = parts
-            parts = Pasted(new, old, len(card.classes), args["pasted"], args["seed"]), old, judged
+            parts = Pasted(new, old, card, args["pasted"], args["seed"]), old, judged
         epochs = teach(model, card, added, parts, schedule, folder, made_from, device)
     best = max(epochs, key=Epoch.merit)
     log.info(

@@ -99,6 +99,7 @@ class Explorer:
             self.table["plot_embeddings"],
             self._map_title(),
             segments.scales,
+            self._map_subtitle(),
         )
         self.here = self.map  # the window that was used last
         self.events = Events(self)
@@ -120,6 +121,11 @@ class Explorer:
         images = len(set(self.table.image_names()))
         what = f"{counted(len(self.segments), 'object')} of {counted(images, 'image')}"
         return f"Embedding space of {names}: {what}"
+
+    def _map_subtitle(self):
+        """What the network has learnt in earlier rounds; empty for one that never has."""
+        told = self.table.facts.get("round", "")
+        return told and one_line(told)
 
     # pictures without a window
 

@@ -207,10 +207,12 @@ class MapView(View):
     each point would take is a hundred times as long.
     """
 
-    def __init__(self, figure, points, title, scales):
+    def __init__(self, figure, points, title, scales, subtitle=""):
         super().__init__(figure)
         self.points = np.asarray(points, np.float64)
         self.title.set_text(title)
+        self.subtitle = self._line(MARGIN, verticalalignment="top", animated=False)
+        self.subtitle.set_text(subtitle)
         self.panel = Panel(figure, scales)
         self.axes = figure.add_axes((0, 0, 1, 1), xticks=[], yticks=[])
         self._room_px = None  # width and height of the axes where they were placed last
@@ -238,7 +240,10 @@ class MapView(View):
         width = self.panel.room()[0] - 2 * MARGIN
         lower, height = between_lines(self.figure)
         self.axes.set_position((MARGIN, lower, width, height))
-        self.title.room = width
+        self.title.room = self.subtitle.room = width
+        if self.subtitle.get_text():
+            self.title.set_y(1 - 0.12 / self.figure.get_figheight())
+            self.subtitle.set_y(1 - 0.36 / self.figure.get_figheight())
         before, self._room_px = self._room_px, self.axes.bbox.size.copy()
         if before is not None:
             lower, upper = self._limits()

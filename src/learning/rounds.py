@@ -20,16 +20,27 @@ _LONGEST = 60  # letters of a name that is made of tags
 
 def facts_of(model):
     """What is kept of a learnt network, see `read_learnt`; None: the entry is of another one."""
-    if model.module_name != "src.learning.growing":
+    if not _has_learnt(model):
         return None
     folder = Path(model.model_weights).parent
     return read_learnt(folder.parents[1], folder.name)
 
 
 def round_of(model):
-    """How often a network has learnt: 0 where it never has."""
-    facts = facts_of(model)
-    return facts["made_from"].get("round", 1) if facts else 0
+    """Round in which a network searches: 1 before it learns, then one more each time it has."""
+    return 1 + len(model.kwargs["added"]) if _has_learnt(model) else 1
+
+
+def learnt_ids(model):
+    """Ids of the classes that a network has learnt in all rounds: a range, may be empty."""
+    if not _has_learnt(model):
+        return range(0)
+    count = len(model.classes)
+    return range(count - sum(model.kwargs["added"]), count)
+
+
+def _has_learnt(model):
+    return model.module_name == "src.learning.growing"
 
 
 def choose_name(io_path, name, tags, made_from, schedule, overwrite=False):
@@ -83,23 +94,39 @@ def carry_tags(log, model, table, path):
     table : ObjectTable
     path : path
         Of the table.
+
+    Returns
+    -------
+    table : ObjectTable
+        Its facts have "round": in words, what the network has learnt and how many tags went on.
     """
     facts = facts_of(model)
     if facts is None:
-        return
-    made_from, io_path = facts["made_from"], Path(path).parents[2]
-    number, learnt = made_from.get("round", 1), ", ".join(made_from["tags"])
-    log.info("round %d: %s has learnt %s", number, model.name, learnt)
-    if tags_path(path).exists():
-        return
-    before = Results(io_path, made_from["network"]).all_embeddings()
-    same = [file for file in before if file.name == Path(path).name] or before[:1]
-    searched = set(zip(table["dataset"], table["image_index"].tolist(), strict=True))
-    tags = [tag for file in same for tag in _tags_of(file) if tag[:2] in searched]
-    carried = carried_tags(table, tags)
-    if carried:
-        change_tags(tags_path(path), carried)
-        log.info("%d of %d tags of round %d go on", len(carried), len(tags), number - 1)
+        return table
+    told = _told(model, facts["made_from"]["tags"])
+    if not tags_path(path).exists():
+        before = Results(Path(path).parents[2], facts["made_from"]["network"]).all_embeddings()
+        same = [file for file in before if file.name == Path(path).name] or before[:1]
+        searched = set(zip(table["dataset"], table["image_index"].tolist(), strict=True))
+        tags = [tag for file in same for tag in _tags_of(file) if tag[:2] in searched]
+        carried = carried_tags(table, tags)
+        if carried:
+            change_tags(tags_path(path), carried)
+            number = round_of(model) - 1
+            told += f"  ·  {len(carried)} of {len(tags)} tags of round {number} carried"
+    log.info("%s", told)
+    return table.with_facts(round=told)
+
+
+def _told(model, counts):
+    """What a network has learnt, the last round with its numbers of objects, a dict by tag."""
+    earlier = [model.classes[str(key)][0] for key in learnt_ids(model)]
+    earlier = [name for name in earlier if name not in counts]
+    (tag, count), *others = counts.items()
+    parts = [f"{tag} ({count} object{'s' * (count != 1)})", *(f"{t} ({n})" for t, n in others)]
+    after = f" after {', '.join(earlier)}" if earlier else ""
+    name = Path(model.model_weights).parent.name
+    return f"round {round_of(model)}: learnt/{name} has learnt {', '.join(parts)}{after}"
 
 
 def carried_tags(table, tags):

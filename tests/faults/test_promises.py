@@ -294,6 +294,36 @@ def test_a_damaged_file_is_noticed_and_made_again(place, finished, kind, number)
     check.undisturbed(place, finished, writer)
 
 
+@pytest.mark.promise(5)
+@pytest.mark.parametrize("number", range(often(6, 1)))
+def test_damaged_weights_that_were_learnt_are_learnt_again(place, finished, number):
+    (path,) = finished.glob("learnt/thing/weights_*.pth")
+    path.write_bytes(damaged(path.read_bytes(), f"learnt {number}"))
+    check.end(place.run(LEARN, finished), says=[MADE[LEARN][0]])
+    check.undisturbed(place, finished, LEARN)
+
+
+@pytest.mark.promise(5)
+@pytest.mark.parametrize("share", often([0, 0.2, 0.5, 0.99], [0.5]))
+def test_cut_facts_of_a_learnt_network_are_refused_by_name(place, finished, share):
+    path = finished / "learnt" / "thing" / "learnt.json"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    check.end(place.run(LEARN, finished), 1, says=[f"{path} is broken"])
+    check.end(place.run(PREDICT, finished, "args.model_name=learnt/thing"), 1, says=[str(path)])
+
+
+@pytest.mark.promise(10)
+@pytest.mark.parametrize("step", [LEARN])
+def test_one_of_two_runs_makes_a_network_and_the_other_says_so(place, io_path, step):
+    runs = [running.end() for running in [place.start(LEARN, io_path) for _ in range(2)]]
+    first, second = sorted(runs, key=lambda run: run.exitcode)
+    check.end(first)
+    if second.exitcode:  # else it came later
+        check.end(second, 1, says=["another run is making learnt/thing"])
+    check.undisturbed(place, io_path, LEARN)
+
+
 # 7: odd datasets; odd pictures are handed over in tests/test_bad_images.py
 
 DATASETS = {  # number of pictures, their height and width, IoU below which segments are suspicious
