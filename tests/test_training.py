@@ -170,6 +170,18 @@ def test_weights_that_are_no_numbers_after_a_finite_loss_are_an_error(tmp_path):
     assert not learnt_checkpoint(tmp_path).exists()
 
 
+class Greedy(Painted):
+    """Takes more memory than any machine has."""
+
+    def forward(self, images):
+        return super().forward(images) + torch.empty(2**52)[0]
+
+
+def test_too_little_memory_names_the_settings_that_need_less(tmp_path):
+    with pytest.raises(SettingError, match="4 parts of 8 x 8 pixels a step: lower args.batch_size"):
+        train(grown(Greedy), 2, LESSONS, [], [], QUICK, tmp_path)
+
+
 def test_without_lessons_there_is_nothing_to_learn(tmp_path):
     with pytest.raises(SettingError, match="no picture with labels of a new class"):
         train(grown(), 2, [], REPLAYED, [], QUICK, tmp_path)

@@ -3,6 +3,7 @@
 import copy
 import logging
 import math
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from statistics import fmean
 
@@ -17,7 +18,7 @@ from src.learning.growing import decoder_of, grow
 from src.progress import progress
 from src.records import NO_LABEL
 from src.segmentation.class_maps import class_maps, name_of
-from src.segmentation.inference import Computing
+from src.segmentation.inference import Computing, is_out_of_memory
 from src.store import paths, reports
 from src.store.learnt import write_learnt
 from src.store.provenance import digest
@@ -138,7 +139,7 @@ def train(network, old_count, lessons, replayed, validation, schedule, folder, m
     ------
     SettingError
         There is no lesson, or no module of a name; the loss is not finite in the first epoch. In
-        later ones that ends the training, with a warning.
+        later ones that ends the training, with a warning. A step takes more memory than there is.
     WriteError
         The disk takes no checkpoint.
     """
@@ -153,7 +154,8 @@ def train(network, old_count, lessons, replayed, validation, schedule, folder, m
     a_pass = len(lessons) + min(len(lessons), len(replayed))
     steps = math.ceil(a_pass / schedule.batch_size)
     total = steps * schedule.epochs
-    with progress(total=total, initial=steps * len(epochs), desc="learning", unit="step") as bar:
+    bar = progress(total=total, initial=steps * len(epochs), desc="learning", unit="step")
+    with bar, _memory_told(schedule):
         for number in range(len(epochs) + 1, schedule.epochs + 1):
             rng, losses = np.random.default_rng([schedule.seed, number]), []
             factor = course.begin(number)
@@ -172,6 +174,21 @@ def train(network, old_count, lessons, replayed, validation, schedule, folder, m
             course.keep(checkpoint, plan, epochs)
     course.take_best()
     return epochs
+
+
+@contextmanager
+def _memory_told(schedule):
+    """Say by a SettingError what needs less memory, where there is too little."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        height, width = schedule.crop
+        raise SettingError(
+            f"there is too little memory to learn from {schedule.batch_size} parts of {height} x "
+            f"{width} pixels a step: lower args.batch_size or args.crop_size"
+        ) from error
 
 
 def _say_diverged(number, epochs):

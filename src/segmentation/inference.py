@@ -194,6 +194,11 @@ def predict(network, image, computing=None):
     return _begin(network, image, computing or Computing())()[0]
 
 
+def is_out_of_memory(error):
+    """Whether an error of torch says that a device has not enough memory."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
 def predict_images(network, loaded, computing=None):
     """Predict one image after the other; a GPU is given the next one before it has finished.
 
@@ -271,7 +276,7 @@ def _begin(network, image, computing):
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             reason = str(error).partition("\n")[0]
             raise SettingError(f"`args.compile` must be False here: {reason}") from error
-        is_full = isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+        is_full = is_out_of_memory(error)
         if not is_full:
             raise
     if is_full:  # out of the clause: the error held on to what was computed
