@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from src.errors import WriteError
-from src.store.files import prepare, whole_file
+from src.errors import SettingError, WriteError
+from src.store.files import locked, prepare, remove, whole_file
 
 TOKEN = "0123456789abcdef"
 
@@ -112,3 +112,19 @@ def test_files_of_others_stay_however_old(tmp_path):
         os.utime(tmp_path / name, (0, 0))
     prepare(tmp_path)
     assert len([*tmp_path.iterdir()]) == 4
+
+
+def test_who_would_not_wait_is_told_that_another_run_is_at_a_file(tmp_path):
+    path = tmp_path / "a"
+    with locked(path), pytest.raises(SettingError, match="wait"), locked(path, "wait for it"):
+        pass
+    with locked(path, "wait for it"):
+        pass
+
+
+def test_what_cannot_be_deleted_is_named(tmp_path):
+    (tmp_path / "a").touch()
+    (tmp_path / "b").mkdir()
+    with pytest.raises(WriteError, match="b cannot be written"):
+        remove(tmp_path / "a", tmp_path / "missing", tmp_path / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
