@@ -18,14 +18,16 @@ from src import class_ids, entries
 from src.embedding.table import only_datasets, read_table
 from src.errors import SettingError
 from src.learning import lessons, rounds
+from src.learning.growing import grow
 from src.learning.pasting import Pasted
 from src.learning.sheets import write_sheets
-from src.learning.training import Epoch, Schedule, teach
+from src.learning.training import Epoch, Schedule, teach, trainable
 from src.model_card import known_card
 from src.run import choice
 from src.run.experiment import create_experiment
-from src.run.settings import NAMES, PATH, POSITIVE, SIZE, setting, shared_settings
+from src.run.settings import NAME, NAMES, PATH, POSITIVE, SIZE, setting, shared_settings
 from src.segmentation.inference import choose_device
+from src.store.files import locked, prepare
 from src.store.groups import read_groups
 from src.store.of_objects import keys_of
 from src.store.paths import groups_path, learnt_curves, learnt_folder, tags_path
@@ -51,7 +53,9 @@ def config():
         coco=setting(
             None, "COCO file of objects, polygons or RLE", none="those of args.tags", kind=PATH
         ),
-        name=setting(None, "what the network is called: learnt/<name>", none="like the tags"),
+        name=setting(
+            None, "what the network is called: learnt/<name>", none="like the tags", kind=NAME
+        ),
         extend=setting(False, "take tags that are classes already, and add their objects to these"),
         **shared_settings(
             CONFIG, "model_name", "net", "io_path", "min_height", "min_width", "gpu", "seed"
@@ -88,20 +92,21 @@ def schedule_of(args):
 
 def objects_of(args, path, samples, log):
     """Objects to learn by their pictures, their names in order, and what is told of them."""
+    wanted = args["tags"] and [*dict.fromkeys(args["tags"])]
     if args["coco"]:
-        objects = lessons.drawn_objects(log, args["coco"], samples, args["tags"])
-        names = args["tags"] or sorted({name for of in objects.values() for name, _ in of.objects})
+        objects = lessons.drawn_objects(log, args["coco"], samples, wanted)
+        names = wanted or sorted({name for of in objects.values() for name, _ in of.objects})
         return objects, names, {"coco": Path(args["coco"]).name}
-    if not args["tags"]:
+    if not wanted:
         raise SettingError("`args.tags` must name what to learn, such as [cow,tent]")
     table, tags = only_datasets(path, read_table(path), [*samples]), read_tags(tags_path(path))
-    objects = lessons.tagged_objects(table, tags, args["tags"])
+    objects = lessons.tagged_objects(table, tags, wanted)
     groups, told = read_groups(groups_path(path)), {}
     tag_of = {tuple(key): tag for *key, tag in tags}
     for key in keys_of(table):
-        if tag_of.get(key) in args["tags"] and groups.get(key, -1) >= 0:
+        if tag_of.get(key) in wanted and groups.get(key, -1) >= 0:
             told.setdefault(tag_of[key], set()).add(groups[key])
-    return objects, args["tags"], {"groups": {tag: sorted(of) for tag, of in told.items()}}
+    return objects, wanted, {"groups": {tag: sorted(of) for tag, of in told.items()}}
 
 
 def learn(args, log):
@@ -116,7 +121,7 @@ def learn(args, log):
     objects, names, told = objects_of(args, path, with_objects, log)
     ids, added = lessons.choose_classes(names, card.classes, args["extend"])
     counts = lessons.count_objects(log, objects)
-    found = lessons.Found(io_path, model, path, CONFIG.IOU_THRESHOLD)
+    found = lessons.Found(io_path, model, path, CONFIG.IOU_THRESHOLD, samples)
     made_from = {
         "network": model.name,
         "identity": identity(model),
@@ -136,21 +141,26 @@ def learn(args, log):
     if is_made:
         log.info("learnt/%s is up to date: %s", name, folder)
         return {}
-    classes = card.classes | dict(enumerate(added.items(), start=len(card.classes)))
-    images = partial(lessons.image_of, with_objects, card)
-    lessons.write_pseudo_labels(found, objects, ids, classes, folder, images)
-    pictures = lessons.learnt_pictures(folder, with_objects, objects)
-    sheets = write_sheets(pictures, card.mean, card.std, classes, ids, counts, folder)
-    log.info("wrote labels of %d pictures, and %s to look at", len(objects), sheets[0])
-    if args["dry_run"]:
-        return {}
-    replayed = replayed_of(found, source, samples, with_objects, objects, card, log)
-    parts = lessons.split(pictures, replayed, objects)
-    if args["pasted"] and added:
-        new, old, judged = parts
-        parts = Pasted(new, old, len(card.classes), args["pasted"], args["seed"]), old, judged
     device = choose_device(args["gpu"], log)
-    epochs = teach(model, card, added, parts, schedule, folder, made_from, device)
+    if not args["dry_run"]:  # what cannot learn is told before anything is written
+        trainable(grow(model, card, added)[0], schedule.modules)
+    classes = card.classes | dict(enumerate(added.items(), start=len(card.classes)))
+    prepare(folder.parent)
+    images = partial(lessons.image_of, with_objects, card)
+    refusal = f"another run is making learnt/{name}: wait for its end, or choose another args.name"
+    with locked(folder, refusal):
+        lessons.write_pseudo_labels(found, objects, ids, classes, folder, images)
+        pictures = lessons.learnt_pictures(folder, with_objects, objects)
+        sheets = write_sheets(pictures, card.mean, card.std, classes, ids, counts, folder)
+        log.info("wrote labels of %d pictures, and %s to look at", len(objects), sheets[0])
+        if args["dry_run"]:
+            return {}
+        replayed = replayed_of(found, source, samples, with_objects, objects, card, log)
+        parts = lessons.split(pictures, replayed, objects)
+        if args["pasted"] and added:
+            new, old, judged = parts
+            parts = Pasted(new, old, card, args["pasted"], args["seed"]), old, judged
+        epochs = teach(model, card, added, parts, schedule, folder, made_from, device)
     best = max(epochs, key=Epoch.merit)
     log.info(
         "learnt/%s is there, as of epoch %d of %d; take it by args.model_name=learnt/%s in all "

@@ -100,7 +100,7 @@ def choose_model(entries, word, io_path, keeps=False):
     Raises
     ------
     SettingError
-        There is no such entry, file or folder.
+        There is no such entry, file or folder; what was learnt was made from none of them.
     """
     if word in entries:
         return entries[word]
@@ -119,11 +119,23 @@ def choose_model(entries, word, io_path, keeps=False):
     }
     if kind == "learnt":
         facts = learnt.fields_of(io_path, which)
+        _check_base(entries, word, facts["kwargs"]["base"])
     name = names.free_name(io_path, "models", wanted, stands_for, entries)
     if keeps:
         names.note(io_path, "models", name, stands_for=stands_for)
     of_entries = type(next(iter(entries.values())))
     return of_entries(name=name, module_name=module, class_name=class_name, **facts)
+
+
+def _check_base(entries, word, base):
+    """Refuse a learnt network that was made from no class known here: importing one runs code."""
+    known = {(entry.module_name, entry.class_name) for entry in entries.values()}
+    known |= {of_kind[:2] for of_kind in KINDS.values()}
+    if (base["module_name"], base["class_name"]) not in known:
+        raise SettingError(
+            f"model {word!r} was made from {base['module_name']}.{base['class_name']}, which no "
+            "entry of `models` in configuration.py names: add the entry of that network again"
+        )
 
 
 def _spelt_out(entries, word, io_path):

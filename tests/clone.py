@@ -26,7 +26,7 @@ PREDICT, MEASURE, TRAIN, EMBED, DISCOVER = SCRIPTS = (
     "compute_embeddings.py",
     "discover_embedding_space.py",
 )
-SEARCH = "search_classes.py"
+SEARCH, LEARN = "search_classes.py", "learn_classes.py"
 SPLITS = {"blocks": 4, "blocks_val": 3, "blocks_ood": 3}  # number of pictures
 MODULE = '''
 """What a user brings: a dataset and a network."""
@@ -109,7 +109,7 @@ class Checkout:
         self._logs.mkdir()
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(REPOSITORY / "src", self.folder / "src", ignore=ignored)
-        for name in ("configuration.py", *SCRIPTS, SEARCH):
+        for name in ("configuration.py", *SCRIPTS, SEARCH, LEARN):
             shutil.copy(REPOSITORY / name, self.folder / name)
 
     def call(self, script, *words, results=None):

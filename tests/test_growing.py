@@ -1,8 +1,10 @@
 """Networks with room for further classes: what stays, what is added, and who cannot grow."""
 
+import errno
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,10 +25,11 @@ from src.model.deepv3 import DeepWV3Plus
 from src.segmentation.class_maps import find_maps
 from src.segmentation.inference import load_network
 from src.store.arrays import read_prediction
-from src.store.learnt import read_learnt, write_learnt
-from src.store.paths import Results, learnt_facts, learnt_folder, learnt_weights
+from src.store.learnt import has_weights, read_learnt, write_learnt
+from src.store.paths import Results, learnt_facts, learnt_folder
 
 ADDED = {"tent": (154, 205, 50), "cow": (150, 75, 0)}
+MADE_FROM = {"network": "tiny", "tags": ["tent", "cow"]}
 CPU = torch.device("cpu")
 WIDTH = 0.0625
 
@@ -182,7 +185,7 @@ def learnt(tmp_path):
     card = cards.card_of(entry, CONFIG.TRAIN_DATASET, {})
     network, facts = grow(entry, card, ADDED)
     folder = learnt_folder(tmp_path, "camp")
-    write_learnt(folder, network.state_dict(), facts | {"made_from": {"tags": ["tent", "cow"]}})
+    write_learnt(folder, network.state_dict(), facts | {"made_from": MADE_FROM})
     return tmp_path
 
 
@@ -195,9 +198,9 @@ def test_what_was_learnt_is_a_network_by_its_name(learnt):
     assert card.classes[19] == ("tent", (154, 205, 50))
     assert card.mean == (0.485, 0.456, 0.406)
     network = load_network(entry, CPU)
-    state = torch.load(learnt_weights(learnt_folder(learnt, "camp")), weights_only=True)
+    state = torch.load(entry.model_weights, weights_only=True)
     assert all(torch.equal(state[key], value) for key, value in network.state_dict().items())
-    assert read_learnt(learnt, "camp")["made_from"] == {"tags": ["tent", "cow"]}
+    assert read_learnt(learnt, "camp")["made_from"] == MADE_FROM
 
 
 def test_what_was_learnt_can_learn_more(learnt):
@@ -207,6 +210,7 @@ def test_what_was_learnt_can_learn_more(learnt):
     assert (facts["base"]["class_name"], facts["layers"]) == ("DeepWV3Plus", ["final.6"])
     assert facts["added"] == [2, 1]
     assert [facts["classes"][k][0] for k in (19, 20, 21)] == ["tent", "cow", "boat"]
+    facts["made_from"] = MADE_FROM
     write_learnt(learnt_folder(learnt, "boats"), network.state_dict(), facts)
     again = load_network(entries.choose_model(models, "learnt/boats", learnt), CPU)
     images = torch.rand(1, 3, 32, 32)
@@ -229,8 +233,8 @@ def test_stage_1_takes_a_learnt_network(learnt):
         (None, "no learnt network 'camp'; there are: none"),
         ("{", "learnt.json is broken"),
         ("[]", "learnt.json is broken"),
-        ('{"format": 99}', "its format is 99, not 1"),
-        ('{"format": 1, "base": {}, "layers": []}', "it lacks added, classes, mean"),
+        ('{"format": 99}', "its format is 99, not 2"),
+        ('{"format": 2, "base": {}, "layers": []}', "it lacks added, classes, made_from, mean"),
     ],
 )
 def test_what_is_no_learnt_network_is_told(content, message, learnt):
@@ -240,17 +244,25 @@ def test_what_is_no_learnt_network_is_told(content, message, learnt):
         entries.choose_model(models, "learnt/camp", learnt)
 
 
+def full(place):
+    """What takes the place of Path.replace on a disk with no room for files called like that."""
+    replace = Path.replace
+
+    def move(path, to):
+        if to.name.startswith(place):
+            raise OSError(errno.ENOSPC, "", str(path))
+        return replace(path, to)
+
+    return move
+
+
 def test_where_the_disk_takes_no_weights_the_network_before_stays(learnt, monkeypatch):
     folder = learnt_folder(learnt, "camp")
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-
-    def full(*_):
-        raise WriteError("no room")
-
-    monkeypatch.setattr("src.store.weights.write_torch", full)
-    with pytest.raises(WriteError, match="no room"):
-        write_learnt(folder, {}, {"base": {}})
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    for place in (learnt_facts(folder).name, "weights_"):
+        with monkeypatch.context() as patch, pytest.raises(WriteError, match="No space left"):
+            patch.setattr(Path, "replace", full(place))
+            write_learnt(folder, {"a": torch.ones(1)}, {"base": {}})
+        assert has_weights(learnt, "camp")
 
 
 def test_a_network_by_its_name_needs_no_torch(learnt):

@@ -70,6 +70,7 @@ def test_an_object_ends_where_the_colours_of_the_picture_change():
     disc = (rows - 20) ** 2 + (columns - 30) ** 2 < 100
     noise = np.random.default_rng(0).integers(0, 20, (40, 60, 1))
     picture = (np.where(disc[..., None], (200, 30, 30), (90, 90, 90)) + noise).astype(np.uint8)
+    picture[2:5, 50:55] = 200, 30, 30  # something else of its colour
     rough = (rows > 14) & (rows < 34) & (columns > 26) & (columns < 42)  # half of it, and ground
     assert 0.3 < (rough & disc).sum() / (rough | disc).sum() < 0.5
     assert_array_equal(to_edges(picture, rough), disc)

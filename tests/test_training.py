@@ -16,6 +16,7 @@ from src.learning.training import Epoch, Schedule, draw_curves, losses_of, teach
 from src.segmentation.inference import load_network
 from src.store.learnt import read_learnt
 from src.store.paths import learnt_checkpoint, learnt_curves, learnt_folder
+from src.store.weights import read_torch
 
 RED, GREEN, BLUE = torch.eye(3)[:, :, None, None]
 QUICK = Schedule(epochs=6, batch_size=4, learning_rate=0.1, crop=(8, 8))
@@ -136,16 +137,17 @@ class Broken(Killed):
 
 
 def test_a_loss_that_is_no_number_ends_the_training_with_the_best_epoch(tmp_path, caplog):
-    network, expected = grown(), grown()
+    network = grown()
     short = train(network, 2, Broken(LESSONS, 7), [], [], QUICK, tmp_path / "broken")
     assert [epoch.number for epoch in short] == [1, 2]
     assert "the loss of epoch 3 is not finite: the training ends here" in caplog.text
     with pytest.raises(KeyboardInterrupt):
-        train(expected, 2, Killed(LESSONS, 6), [], [], QUICK, tmp_path / "killed")
+        train(grown(), 2, Killed(LESSONS, 6), [], [], QUICK, tmp_path / "killed")
     best = max(short, key=Epoch.merit)
     assert best == short[-1]  # so that the parameters are those after the second epoch
-    for key, value in expected.state_dict().items():
-        assert torch.equal(network.state_dict()[key], value)
+    kept = read_torch(learnt_checkpoint(tmp_path / "killed"))["means"]
+    for key, value in trainable(network).items():
+        assert torch.equal(value, kept[key])
 
 
 def test_a_loss_that_is_no_number_from_the_start_is_an_error(tmp_path):
@@ -180,7 +182,8 @@ def test_losses_are_those_of_the_paper():
     hard, soft = losses_of(logits, labels, old)
     new, known = 1 / (1 + 1 / 4 * 3 / 4), 1 / (1 + 1 / 2 * 1 / 2)
     assert hard.item() == pytest.approx((new * math.log(2) + 2 * known * math.log(3)) / 4)
-    assert soft.item() == pytest.approx(math.log(2))  # of two old classes that are alike
+    # of two old classes that are alike; three where the label is an old class
+    assert soft.item() == pytest.approx((2 * math.log(2) + 2 * math.log(3)) / 4)
 
 
 def test_a_batch_without_labels_teaches_by_the_old_network_alone():
@@ -191,8 +194,9 @@ def test_a_batch_without_labels_teaches_by_the_old_network_alone():
 
 
 def test_the_best_epoch_is_that_of_the_highest_mean_iou_or_of_the_smallest_loss():
-    assert Epoch(1, 0.5, 0.25, [1.0, math.nan, 0.5]).merit() == 0.75
-    assert Epoch(1, 0.5, 0.25, None).merit() == -0.75
+    assert Epoch(1, 0.5, 0.25, [1.0, math.nan, 1.0, 0.5], 3).merit() == 0.75  # old, new: half each
+    assert Epoch(1, 0.5, 0.25, [1.0, math.nan], 1).merit() == 1
+    assert Epoch(1, 0.5, 0.25, None, 2).merit() == -0.75
 
 
 def test_networks_of_one_size_see_whole_pictures(tmp_path):
@@ -204,9 +208,9 @@ def test_networks_of_one_size_see_whole_pictures(tmp_path):
 
 
 def test_learning_curves_are_a_picture(tmp_path):
-    epochs = [Epoch(k, 1 / k, 1, [0.5, math.nan, k / 3]) for k in (1, 2, 3)]
+    epochs = [Epoch(k, 1 / k, 1, [0.5, math.nan, k / 3], 2) for k in (1, 2, 3)]
     draw_curves(epochs, ["road", "sky", "tent"], 2, tmp_path / "a")
-    draw_curves([Epoch(1, 0.5, 0.5, None)], ["road", "sky", "tent"], 2, tmp_path / "b")
+    draw_curves([Epoch(1, 0.5, 0.5, None, 2)], ["road", "sky", "tent"], 2, tmp_path / "b")
     assert (tmp_path / "a.png").is_file() and (tmp_path / "b.png").is_file()
 
 
@@ -223,7 +227,14 @@ def test_what_was_taught_is_a_network_by_its_name(tmp_path):
     lessons = [(image, labels)], [(image, labels % 19)], [(image, labels)]
     plan = Schedule(epochs=2)
     epochs = teach(
-        entry, card, {"blue": (0, 0, 255)}, lessons, plan, folder, {"tags": ["blue"]}, CPU
+        entry,
+        card,
+        {"blue": (0, 0, 255)},
+        lessons,
+        plan,
+        folder,
+        {"network": "tiny", "tags": ["blue"]},
+        CPU,
     )
     facts = read_learnt(tmp_path, "blue")
     assert facts["made_from"]["tags"] == ["blue"]

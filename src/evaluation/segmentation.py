@@ -68,10 +68,20 @@ class Judged:
         """
         return mean_iou(self.iou[:, ~self.classes.is_new]), mean_iou(self.iou)
 
+    def unknown_as_new(self):
+        """Share of the pixels of classes that no network knows that each takes for new ones, (M,).
+
+        NaN where there is no such pixel.
+        """
+        unknown = self.confusion[:, self.classes.count :]
+        pixels = unknown.sum(axis=(1, 2))
+        taken = unknown[..., np.flatnonzero(self.classes.is_new)].sum(axis=(1, 2))
+        return np.where(pixels > 0, taken / np.maximum(pixels, 1), np.nan)
+
     def figures(self):
-        """By network `miou_old`, `miou` (see `means`) and `iou_<class>`: a dict of numbers."""
-        names = "miou_old", "miou", *(f"iou_{name}" for name in self.classes.names)
-        rows = reports.plain(np.column_stack([*self.means(), self.iou]))
+        """By network `miou_old`, `miou`, `unknown_as_new` and `iou_<class>`: a dict of numbers."""
+        names = "miou_old", "miou", "unknown_as_new", *(f"iou_{n}" for n in self.classes.names)
+        rows = reports.plain(np.column_stack([*self.means(), self.unknown_as_new(), self.iou]))
         return {
             model: dict(zip(names, row, strict=False))
             for model, row in zip(self.models, rows, strict=True)
@@ -269,6 +279,11 @@ def report_new(log, path, judged, dataset):
     rows = [[*key, *map(_listed, ways)] for key, ways in mixed.items()]
     log.info("%s, what new classes are taken for\n%s", dataset, reports.text_table(header, rows))
     reports.write_latex(f"{path}.tex", header, rows)
+    shares = judged.unknown_as_new().tolist()
+    if np.isfinite(shares).all():
+        rows = zip(judged.models, shares, strict=True)
+        text = reports.text_table(("network", "share of its pixels"), [*rows])
+        log.info("%s, what no network knows is taken for a new class\n%s", dataset, text)
 
 
 def iou_rows(judged):

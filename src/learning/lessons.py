@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -20,13 +20,13 @@ from src.records import NO_LABEL, ImageName
 from src.segmentation.inference import to_input, to_rgb
 from src.store import provenance, tables
 from src.store.arrays import read_components
-from src.store.files import prepare
+from src.store.files import prepare, remove
 from src.store.labels import Drawn, match_names, read_coco, write_labels
 from src.store.of_objects import keys_of
 from src.store.paths import Results, learnt_from, learnt_labels, min_size_of
 
 FEW = 10  # objects of a class, of which fewer are hardly enough to learn from
-HELD_OUT = 5  # one in so many pictures of each new class is validated by, where there are as many
+HELD_OUT = 10  # one in so many pictures of each new class is validated by, where there are as many
 REPLAYED_HELD_OUT = 8  # pictures of old classes that are validated by, at most
 
 
@@ -121,6 +121,8 @@ def drawn_objects(log, path, samples, wanted=None):
     drawn = {name: of for name, of in read_coco(path).items() if of.objects}
     there = [category for of in drawn.values() for category, _ in of.objects]
     wanted = list(dict.fromkeys(there)) if wanted is None else wanted
+    if not there:
+        raise SettingError(f"`args.coco` {path}: no picture in it has an object: export it again")
     _check_wanted(wanted, there, "args.tags", f"object in {path} is of the category")
     pictures = {
         ImageName(dataset, index): picture
@@ -156,9 +158,15 @@ def _check_wanted(wanted, there, setting, what):
 
 
 def _paths_of(samples):
+    return [_path_of(samples, index) for index in range(len(samples))]
+
+
+def _path_of(samples, index):
+    if index >= len(samples):
+        raise ValueError("its dataset does not have it any more; run pred_images.py again")
     if isinstance(samples, LabelledImages):
-        return [path for path, _ in samples.samples]
-    return [item_of(samples, index)[2] for index in range(len(samples))]
+        return samples.samples[index][0]
+    return item_of(samples, index)[2]
 
 
 def count_objects(log, objects):
@@ -257,6 +265,7 @@ class Found:
     model: object  # entry of the network
     path: str  # of the table of embedded objects
     iou_threshold: float  # segments of a lower predicted IoU are not trusted
+    samples: dict = field(default_factory=dict)  # datasets by name, to see that pictures are these
 
     def segments(self, name):
         """The Segments of a picture, an ImageName.
@@ -266,24 +275,31 @@ class Found:
         Raises
         ------
         SettingError
-            Stage 4 does not know the picture, or knew it as it was before, or by another network.
+            Stage 4 does not know the picture, or knew it as it was before, or by another network;
+            another picture is in its place.
         """
         results = Results(self.io_path, self.model.name, name.dataset)
+        again = f"run compute_embeddings.py with args.datasets=[{name.dataset}] again"
         try:
             table, made_from = tables.read_objects(results.vectors(name.index, self.path))
             source = source_of(results, name.index, results.components(name.index)) or {}
-            self._check_network((source.get("prediction") or {}).get("network"))
+            prediction = source.get("prediction") or {}
+            self._check_network(prediction.get("network"))
+            if name.dataset in self.samples:
+                path = _path_of(self.samples[name.dataset], name.index)
+                provenance.check_image(prediction, path)
             if made_from["segments"] != provenance.digest(source):
-                raise ValueError("its segments were measured again since it was searched")
+                raise ValueError(f"its segments were measured again since it was searched; {again}")
             of = table.facts["segments"]
             components = read_components(results.components(name.index))
-        except (KeyError, OSError, ValueError) as error:
-            if isinstance(error, SettingError):
-                raise
+        except SettingError:
+            raise
+        except (KeyError, TypeError) as error:  # of another version, or of nobody knows what
             raise SettingError(
-                f"picture {name} cannot be learnt from ({error}): run compute_embeddings.py with "
-                f"args.datasets=[{name.dataset}] first"
+                f"picture {name} cannot be learnt from, stage 4 has kept too little of it: {again}"
             ) from error
+        except (OSError, ValueError) as error:
+            raise SettingError(f"picture {name} cannot be learnt from: {error}") from error
         rule, iou = rule_of(made_from["selection"], min_size_of(self.path)), of["predicted_iou"]
         is_doubtful = rule.is_suspicious(of["suspicion"], iou) | of["is_chosen"]
         is_trusted = ~(is_doubtful | (iou < self.iou_threshold))
@@ -341,9 +357,8 @@ def write_pseudo_labels(found, objects, ids, classes, folder, images):
     SettingError, WriteError
         See `Found.segments`; a picture was drawn in another size; the disk takes no more.
     """
-    prepare(*{learnt_labels(folder, name.dataset, name.index).parent for name in objects})
-    for path in learnt_from(folder):
-        path.unlink()
+    paths = {name: learnt_labels(folder, name.dataset, name.index) for name in objects}
+    prepare(*{path.parent for path in paths.values()})
     for name in progress(sorted(objects), desc="labels", unit="image", delay=2):
         known, of_picture = found.segments(name), objects[name]
         drawn = of_picture.drawn if isinstance(of_picture, DrawnByHand) else None
@@ -352,8 +367,8 @@ def write_pseudo_labels(found, objects, ids, classes, folder, images):
                 f"`args.coco`: picture {name} has {known.components.shape} (height, width) pixels, "
                 f"the file says {drawn.size}: export it in the size of the pictures"
             )
-        labels = of_picture.labels(known, ids, images(name))
-        write_labels(learnt_labels(folder, name.dataset, name.index), labels, classes)
+        write_labels(paths[name], of_picture.labels(known, ids, images(name)), classes)
+    remove(*{*learnt_from(folder)} - {*paths.values()})
 
 
 # what a network is given
@@ -447,9 +462,12 @@ def replayed_pictures(found, source, samples, ids, names):
     def true_labels(_name, truth):
         return ids[np.minimum(truth.numpy(), NO_LABEL)]
 
-    if source is not None and item_of(samples[source], 0)[1] is not None:
-        every = [ImageName(source, index) for index in range(len(samples[source]))]
-        return Pictures(samples, every, true_labels)
+    every = [ImageName(source, index) for index in range(len(samples[source]) if source else 0)]
+    if every:
+        with _told(every[0]):
+            truth = item_of(samples[source], 0)[1]
+        if truth is not None:
+            return Pictures(samples, every, true_labels)
     datasets = samples if source is None else [source]
     there = [name for dataset in datasets for name in found.pictures(dataset)]
     if source is not None and not there:

@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+from scipy.ndimage import label
 
 from src.records import NO_LABEL
 
@@ -36,12 +37,12 @@ def pseudo_labels(components, classes, is_trusted, predicted_iou, learnt, image)
         Class ids; 255 = no label.
     """
     numbers, is_trusted, masks = np.abs(components), is_trusted.copy(), []
-    for segments, label in learnt:
+    for segments, key in learnt:
         of_object = predicted_iou[segments - 1]
         is_trusted[segments - 1] = False
         belongs = ~(of_object > of_object[0] + MARGIN)  # unknown ones do
         mask = np.isin(numbers, segments[belongs])
-        masks.append((to_edges(image, mask), label))
+        masks.append((to_edges(image, mask), key))
     return labels_around(components, classes, is_trusted, masks)
 
 
@@ -59,7 +60,7 @@ def to_edges(image, mask):
     Returns
     -------
     mask : ndarray of shape (H, W), bool
-        The one given where hardly any of it would be left.
+        Only what is connected with some of the one given, or that where hardly any would be left.
     """
     box = _box(mask)
     around = tuple(_wider(span, length) for span, length in zip(box, mask.shape, strict=True))
@@ -76,7 +77,10 @@ def to_edges(image, mask):
     cv2.grabCut(colours, states, None, *models, ITERATIONS, cv2.GC_INIT_WITH_MASK)
     found = np.zeros_like(mask)
     found[around] = (states == cv2.GC_FGD) | (states == cv2.GC_PR_FGD)
-    return found if (found & mask).sum() >= KEPT * mask.sum() else mask
+    if (found & mask).sum() < KEPT * mask.sum():
+        return mask
+    parts, _ = label(found)
+    return np.isin(parts, np.unique(parts[found & mask]))
 
 
 def _wider(span, length):
@@ -112,8 +116,8 @@ def labels_around(components, classes, is_trusted, masks):
         inside = np.bincount(numbers[_box(mask)].ravel(), minlength=len(ids))
         ids[inside >= INSIDE * sizes] = NO_LABEL
     labels = ids[numbers]
-    for mask, label in masks:
-        labels[mask] = label
+    for mask, key in masks:
+        labels[mask] = key
     return labels
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from src.errors import SettingError
-from src.store.learnt import read_learnt
+from src.store.learnt import has_weights, read_learnt
 from src.store.of_objects import keys_of
 from src.store.paths import Results, learnt_facts, learnt_folder, tags_path
 from src.store.sealed import as_stored
@@ -69,9 +69,9 @@ def choose_name(io_path, name, tags, made_from, schedule, overwrite=False):
     for candidate in [name] if name else itertools.chain([words], numbered):
         if not learnt_facts(learnt_folder(io_path, candidate)).is_file():
             return candidate, False
-        there = as_stored(read_learnt(io_path, candidate).get("made_from", {}))
+        there = as_stored(read_learnt(io_path, candidate)["made_from"])
         if all(there.get(key) == value for key, value in expected.items()):
-            return candidate, not overwrite
+            return candidate, not overwrite and has_weights(io_path, candidate)
         if name and overwrite:
             return candidate, False
     raise SettingError(

@@ -4,6 +4,7 @@ import copy
 import logging
 import math
 from dataclasses import asdict, dataclass
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -22,6 +23,9 @@ from src.store.learnt import write_learnt
 from src.store.provenance import digest
 from src.store.sealed import as_stored
 from src.store.weights import read_torch, write_torch
+
+DECAY = 0.97  # a step, of the running mean of the weights
+FIRST = 10  # times the learning rate, at which the last layers learn alone in the first epoch
 
 _log = logging.getLogger(__name__)
 
@@ -53,12 +57,15 @@ class Epoch:
     cross_entropy: float  # mean over its steps
     distillation: float  # likewise
     iou: list[float] | None  # of each class in the pictures to validate by; NaN: it is in none
+    old_count: int  # number of old classes, which come first
 
     def merit(self):
-        """What the best epoch has most of: the mean IoU, else the negative loss."""
+        """What the best epoch has most of: mean of old and new classes' mean IoU, else -loss."""
         if self.iou is None:
             return -self.cross_entropy - self.distillation
-        return float(np.nanmean(self.iou))
+        parts = self.iou[: self.old_count], self.iou[self.old_count :]
+        known = [[value for value in part if not math.isnan(value)] for part in parts]
+        return fmean(fmean(part) for part in known if part)
 
 
 def teach(entry, card, added, lessons, schedule, folder, made_from, device):
@@ -101,9 +108,11 @@ def teach(entry, card, added, lessons, schedule, folder, made_from, device):
 def train(network, old_count, lessons, replayed, validation, schedule, folder, made_from=None):
     """Train a grown network in place; at the end it is as in its best epoch.
 
-    Each epoch sees every lesson once, and as many of those replayed, drawn anew. After each,
-    `folder` has what a run with the same arguments goes on from, to the same weights. Frozen
-    modules, and the statistics of all batch norms, stay as they are.
+    Each epoch sees every lesson once, and as many of those replayed, drawn anew; in the first one
+    the last layers learn alone. What it is judged
+    by and leaves is the running mean of the weights. After each, `folder` has what a run with the
+    same arguments goes on from, to the same weights. Frozen modules, and the statistics of all
+    batch norms, stay as they are.
 
     Parameters
     ----------
@@ -113,7 +122,8 @@ def train(network, old_count, lessons, replayed, validation, schedule, folder, m
         Number of old classes, whose ids come first.
     lessons, replayed, validation : sequence of (Tensor, Tensor)
         Image (3, H, W), float32, normalised, and labels (H, W), int64: ids of the grown network,
-        255 = no label. Each is read when it is needed. `replayed` and `validation` may be empty;
+        255 = no label. Each is read when it is needed. Lessons that change with the epoch have a
+        `set_epoch`, as samplers of torch have. `replayed` and `validation` may be empty;
         without the latter the best epoch is that of the smallest loss.
     schedule : Schedule
     folder : path
@@ -146,16 +156,19 @@ def train(network, old_count, lessons, replayed, validation, schedule, folder, m
     with progress(total=total, initial=steps * len(epochs), desc="learning", unit="step") as bar:
         for number in range(len(epochs) + 1, schedule.epochs + 1):
             rng, losses = np.random.default_rng([schedule.seed, number]), []
+            factor = course.begin(number)
+            if hasattr(lessons, "set_epoch"):
+                lessons.set_epoch(number)
             for batch in course.batches(lessons, replayed, rng):
                 left = 1 - ((number - 1) * steps + len(losses)) / total
                 rate = schedule.learning_rate * left**schedule.power
-                losses.append(course.step(*batch, rate))
+                losses.append(course.step(*batch, factor * rate))
                 bar.update()
             hard, soft = np.mean(losses, axis=0).tolist()
             if not math.isfinite(hard + soft):
                 _say_diverged(number, epochs)
                 break
-            epochs.append(Epoch(number, hard, soft, course.iou(validation)))
+            epochs.append(Epoch(number, hard, soft, course.iou(validation), old_count))
             course.keep(checkpoint, plan, epochs)
     course.take_best()
     return epochs
@@ -176,11 +189,25 @@ class _Course:
         self.old = copy.deepcopy(network).requires_grad_(False)
         self.classes = old_count + sum(network.added[-1:])
         self.learns = trainable(network, schedule.modules)
+        self.kept = copy.deepcopy(self.old)  # the running mean
+        self.means = {key: self.kept.network.get_parameter(key) for key in self.learns}
+        self.steps = 0
         self.optimiser = torch.optim.Adam(
             self.learns.values(), schedule.learning_rate, weight_decay=schedule.weight_decay
         )
         self.device = next(network.parameters()).device
         self.best = None  # merit, and what the parameters that learn were then
+
+    def begin(self, number):
+        """Begin an epoch; gives the factor on the learning rate.
+
+        In the first one the last layers learn alone: their new weights, drawn by chance, would
+        spoil what lies before them (Kumar et al., arXiv 2202.10054).
+        """
+        is_first, last = number == 1, tuple(f"{layer}." for layer in self.network.layers)
+        for key, value in self.learns.items():
+            value.requires_grad_(key.startswith(last) or not is_first)
+        return FIRST if is_first else 1
 
     def step(self, images, labels, learning_rate):
         """One step of the optimiser; gives cross-entropy and distillation, (2,) list of float."""
@@ -197,6 +224,11 @@ class _Course:
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
+        self.steps += 1
+        share = 1 - min(DECAY, self.steps / (self.steps + 9))  # the beginning is soon forgotten
+        with torch.no_grad():
+            for key, value in self.learns.items():
+                self.means[key].lerp_(value, share)
         return [hard.item(), soft.item()]
 
     def batches(self, lessons, replayed, rng):
@@ -224,7 +256,7 @@ class _Course:
         confusion = np.zeros((self.classes, self.classes), np.int64)
         for image, labels in (validation[k] for k in range(len(validation))):
             with self.autocast():
-                maps = self.maps(self.network, image[None].to(self.device))
+                maps = self.maps(self.kept, image[None].to(self.device))
             found = maps[0].argmax(0).cpu().numpy()
             confusion += confusion_matrix(found, labels.numpy(), self.classes)
         return class_iou(confusion).tolist() if confusion.any() else None
@@ -235,11 +267,13 @@ class _Course:
 
     def keep(self, path, plan, epochs):
         """Write what `resume` goes on from, and remember the best epoch."""
-        state = {key: value.detach().clone() for key, value in self.learns.items()}
+        means = {key: value.clone() for key, value in self.means.items()}
         if self.best is None or epochs[-1].merit() > self.best["merit"]:
-            self.best = {"merit": epochs[-1].merit(), "state": state}
+            self.best = {"merit": epochs[-1].merit(), "state": means}
+        state = {key: value.detach() for key, value in self.learns.items()}
         content = {"plan": plan, "epochs": [asdict(epoch) for epoch in epochs], "best": self.best}
-        write_torch(path, content | {"state": state, "optimiser": self.optimiser.state_dict()})
+        content |= {"state": state, "means": means, "steps": self.steps}
+        write_torch(path, content | {"optimiser": self.optimiser.state_dict()})
 
     def resume(self, path, plan):
         """The epochs that are done, by the checkpoint where it belongs to the same plan."""
@@ -250,9 +284,10 @@ class _Course:
             if content["plan"] != plan:
                 _log.info("%s is of other settings or pictures: the training begins anew", path)
                 return []
-            self.take(content["state"])
+            _fill(self.learns, content["state"])
+            _fill(self.means, content["means"])
             self.optimiser.load_state_dict(content["optimiser"])
-            self.best = content["best"]
+            self.best, self.steps = content["best"], content["steps"]
             return [Epoch(**epoch) for epoch in content["epochs"]]
         except Exception as error:  # a damaged file raises nearly anything
             _log.warning("%s cannot be read (%s): the training begins anew", path, error)
@@ -260,12 +295,13 @@ class _Course:
 
     def take_best(self):
         """Give the network the parameters of its best epoch."""
-        self.take(self.best["state"])
+        _fill(self.learns, self.best["state"])
 
-    @torch.no_grad()
-    def take(self, state):
-        for key, value in self.learns.items():
-            value.copy_(state[key])
+
+@torch.no_grad()
+def _fill(parameters, values):
+    for key, parameter in parameters.items():
+        parameter.copy_(values[key])
 
 
 def trainable(network, modules=None):
@@ -313,7 +349,8 @@ def losses_of(logits, labels, old_logits):
 
     As in the code published with arXiv 2201.01073: a class that is the share h of a batch has the
     weight 1 / (1 + h (1 - h)), sums are divided by the number of all pixels, and the distillation
-    looks at the old classes alone, at every pixel.
+    looks at the old classes, at every pixel. Where the label is one of them it looks at the new
+    ones too, of which the old network has none: else many known things are taken for new.
 
     Parameters
     ----------
@@ -331,7 +368,10 @@ def losses_of(logits, labels, old_logits):
     share = torch.bincount(labels.flatten(), minlength=NO_LABEL + 1)[:classes] / labels.numel()
     weights = 1 / (1 + share * (1 - share))
     hard = cross_entropy(logits, labels, weights, ignore_index=NO_LABEL, reduction="sum")
-    soft = -(softmax(old_logits, 1) * log_softmax(logits[:, :old_count], 1)).sum(1).mean()
+    among_all = log_softmax(logits, 1)[:, :old_count]
+    among_old = log_softmax(logits[:, :old_count], 1)
+    expected = torch.where((labels < old_count)[:, None], among_all, among_old)
+    soft = -(softmax(old_logits, 1) * expected).sum(1).mean()
     return hard / labels.numel(), soft
 
 

@@ -273,6 +273,11 @@ _QUOTE_HINT = "quote it to keep it text: '{name}=\"{value}\"'"
 _LIST_HINT = "write {name}=[{value}], and commas between several"
 
 ANYTHING = Kind("anything", lambda value: True, _as_list)
+NAME = Kind(
+    "a name without slashes",
+    lambda value: _is_text(value) and re.fullmatch(r"[^/\\\0]+", value) and value.strip(" ."),
+    lambda value: str(value) if type(value) is int else value,
+)
 PATH = Kind(
     "the path of a file or folder",
     lambda value: _is_text(value) and value.strip() != "",  # "" would be the folder in here

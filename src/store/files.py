@@ -10,9 +10,9 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
-from src.errors import WriteError
+from src.errors import SettingError, WriteError
 
 _DAY = 86400  # seconds, after which a part of another machine's file is taken for abandoned
 _NAMES = "ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EFBIG"
@@ -103,18 +103,22 @@ def read_ahead(path):
 
 
 @contextmanager
-def locked(path):
+def locked(path, refusal=None):
     """Keep other runs that ask for it too from writing a file, while this one reads and writes.
+
+    `refusal` is what to say where another run is at it; None: wait for its end.
 
     Raises
     ------
-    WriteError
-        The disk takes no file here.
+    SettingError, WriteError
+        Another run is at it; the disk takes no file here.
     """
     path = Path(path)
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
-        held = lock.acquire()
+        held = lock.acquire(timeout=-1 if refusal is None else 0)
+    except Timeout as error:
+        raise SettingError(refusal) from error
     except OSError as error:
         raise _refusal(path, error) from error
     with held:
@@ -140,6 +144,15 @@ def prepare(*folders):
             with suppress(OSError):  # another run may sweep too, or finish the file
                 if _is_abandoned(part):
                     part.unlink()
+
+
+def remove(*paths):
+    """Delete files; a WriteError where that is not allowed, or one is a folder."""
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _refusal(path, error) from error
 
 
 def _refusal(path, error):

@@ -10,7 +10,9 @@ from PIL import Image
 
 from src.errors import SettingError
 from src.store.files import read_text, whole_file
+from src.store.tags import is_text
 
+LONGEST = 100_000  # height and width of a picture, beyond which the number is a mistake
 GREY = (128, 128, 128)  # of what has no label
 
 
@@ -44,11 +46,8 @@ class Drawn:
 
     def masks(self):
         """Pixels (H, W), bool, of each object."""
-        coco, (height, width) = _pycocotools(), self.size
-        for _, drawn in self.objects:
-            runs = coco.frPyObjects(drawn, height, width)
-            runs = coco.merge(runs) if isinstance(runs, list) else runs
-            yield coco.decode(runs).astype(bool)
+        for _, shape in self.objects:
+            yield _pycocotools().decode(_runs(shape, self.size)).astype(bool)
 
 
 def read_coco(path):
@@ -68,15 +67,17 @@ def read_coco(path):
     where = "it"
     try:
         content = json.loads(read_text(path))
-        names = {of["id"]: str(of["name"]) for of in content["categories"]}
-        by_id = {of["id"]: of for of in content["images"]}
-        drawn = {key: Drawn((int(of["height"]), int(of["width"]))) for key, of in by_id.items()}
+        names = {of["id"]: _name_of(of) for of in content["categories"]}
+        pictures = {str(of["file_name"]): of["id"] for of in content["images"]}
+        drawn = {of["id"]: Drawn(_size_of(of)) for of in content["images"]}
+        if len({*pictures.values()}) < len(content["images"]):
+            raise ValueError("two of its pictures have the same `file_name` or `id`")
         for annotation in content["annotations"]:
             where = f"annotation {annotation.get('id')}"
             name, shape = names[annotation["category_id"]], annotation["segmentation"]
             picture = drawn[annotation["image_id"]]
             picture.objects.append((name, _checked(shape, picture.size)))
-        return {str(by_id[key]["file_name"]): picture for key, picture in drawn.items()}
+        return {name: drawn[key] for name, key in pictures.items()}
     except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else error
         raise SettingError(
@@ -85,20 +86,51 @@ def read_coco(path):
         ) from error
 
 
+def _name_of(category):
+    name = category["name"]
+    if not (is_text(name) and name.strip()):
+        raise ValueError(f"the name of a category is {name!r}")
+    return name.strip()
+
+
+def _size_of(picture):
+    """Height and width."""
+    size = float(picture["height"]), float(picture["width"])
+    if not all(0 < length <= LONGEST and length.is_integer() for length in size):
+        raise ValueError(f"{picture['file_name']} has the height and width {size}")
+    return tuple(map(int, size))
+
+
 def _checked(shape, size):
     """A shape as pycocotools takes it, which crashes at some that are none."""
     if isinstance(shape, list):
         wrong = [of for of in shape if len(of) < 6 or len(of) % 2 or not np.isfinite(of).all()]
         if not shape or wrong:
             raise ValueError("a polygon needs three points, x and y each")
-        return shape
+        if any(np.abs(of).max() > 2 * LONGEST for of in shape):  # memory goes with their distance
+            raise ValueError("a point of its polygon lies far outside of its picture")
+        return _with_pixels(shape, size)
     if tuple(shape["size"]) != size:
         raise ValueError(f"its RLE has the size {shape['size']}, its picture {list(size)}")
     counts = shape["counts"]
     counts = _unpacked(counts) if isinstance(counts, str) else counts
     if any(type(count) is not int or count < 0 for count in counts) or sum(counts) != np.prod(size):
         raise ValueError("its RLE has another number of pixels than its picture")
-    return {"size": list(size), "counts": counts}
+    return _with_pixels({"size": list(size), "counts": counts}, size)
+
+
+def _with_pixels(shape, size):
+    """The shape itself; a ValueError where it shows no pixel of a picture of that size."""
+    if not _pycocotools().area(_runs(shape, size)):
+        raise ValueError("it has no pixel in its picture")
+    return shape
+
+
+def _runs(shape, size):
+    """A shape as pycocotools packs it."""
+    coco = _pycocotools()
+    runs = coco.frPyObjects(shape, *size)
+    return coco.merge(runs) if isinstance(runs, list) else runs
 
 
 def _unpacked(text):

@@ -146,9 +146,14 @@ def learnt_facts(folder):
     return Path(folder, "learnt.json")
 
 
-def learnt_weights(folder):
-    """Path of the weights of such a network."""
-    return Path(folder, "weights.pth")
+def learnt_weights(folder, sha256):
+    """Path of the weights of such a network, by what they are."""
+    return Path(folder, f"weights_{sha256[:12]}.pth")
+
+
+def all_learnt_weights(folder):
+    """Paths of all weights that are there: a list."""
+    return [*Path(folder).glob("weights_*.pth")]
 
 
 def learnt_checkpoint(folder):

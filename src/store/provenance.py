@@ -142,6 +142,16 @@ def check_inputs(prediction):
             )
 
 
+def check_image(prediction, path):
+    """Refuse a picture, by a ValueError, that is another than the predicted one.
+
+    `prediction` is as for `check_inputs`; `path` is where the dataset has the picture now.
+    """
+    noted = prediction.get("image")
+    if isinstance(noted, dict) and _SEEN in noted and why_differs(noted, content(path, noted)):
+        raise ValueError(f"{path} is in its place now; run pred_images.py again")
+
+
 def _inputs_of(prediction):
     noted = (prediction.get(name) for name in ("image", "labels", "output"))
     return [of_file for of_file in noted if isinstance(of_file, dict) and _SEEN in of_file]

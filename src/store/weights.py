@@ -168,10 +168,15 @@ def read_torch(path):
 
 def write_torch(path, content):
     """Write what `read_torch` reads, whole or not at all."""
+    with whole_file(path) as part:
+        part.write_bytes(as_torch(content))
+
+
+def as_torch(content):
+    """The bytes that `write_torch` writes."""
     buffer = io.BytesIO()  # what torch raises of a full disk does not say so
     torch.save(content, buffer)
-    with whole_file(path) as part:
-        part.write_bytes(buffer.getbuffer())
+    return buffer.getbuffer()
 
 
 def _plain_globals():

@@ -11,21 +11,41 @@ from contextlib import contextmanager, suppress
 import clone
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from starting import start
 
-from src.store.paths import Results
+from src.store.of_objects import keys_of
+from src.store.paths import Results, tags_path
+from src.store.tables import read_embeddings
+from src.store.tags import change_tags
 
 PREDICT, MEASURE, TRAIN, EMBED, DISCOVER = clone.SCRIPTS
-STEPS = PREDICT, MEASURE, TRAIN, EMBED
+LEARN = clone.LEARN
+STEPS = PREDICT, MEASURE, TRAIN, EMBED, LEARN
 BY_IMAGE = PREDICT, MEASURE, EMBED
+LEARNING = "args.epochs=4", "args.batch_size=2", "args.learning_rate=0.01"
 EAGER = {"src.run.processes._LOOK": 0, "src.run.processes._STARTING": 0}  # processes for any work
 COLOURS = {0: (128, 64, 128), 1: (0, 0, 142), 2: (70, 130, 180), 100: (60, 95, 160)}
-MODULE = """
+MODULE = '''
 import os
 from pathlib import Path
 
 from src.run.processes import _each
+
+
+class Colours(torch.nn.Module):
+    """As NearestColour, by a layer that can learn."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Conv2d(3, 3, 1)
+
+    def features(self, images):
+        return torch.nn.functional.avg_pool2d(images, 4)
+
+    def forward(self, images):
+        return self.head(images)
 
 
 class Pictures(LabelledImages):
@@ -43,12 +63,12 @@ def die_once(function, indices):
         return _each(function, indices)
     death.touch()
     os.kill(os.getpid(), 9)
-"""
+'''
 ENTRIES = """
 import ctypes, importlib, json, own
 
 _weights = os.environ["FAULTS_WEIGHTS"]
-models["nearest_colour"] = models["nearest_colour"]._replace(model_weights=_weights)
+models["nearest_colour"] = ModelConfig("nearest_colour", "own", "Colours", {}, _weights)
 _root = {"root": os.environ["FAULTS_PICTURES"]}
 datasets |= _by_name(DatasetConfig("pictures", "own", "Pictures", _root))
 for _name, _value in json.loads(os.environ["FAULTS_CHANGES"]).items():
@@ -113,6 +133,7 @@ class Workplace(clone.Clone):
             path = self.folder / name
             path.write_text(path.read_text() + code)
         self.weights, self._numbers = self.folder / "weights" / "colours.pth", itertools.count()
+        save_layer(torch.load(self.weights)["colours"], self.weights)
         self.pictures = draw(folder / "data" / "pictures", COUNT, *often((384, 512), (48, 64)))
         self.reference = folder / "reference"  # results of all stages, undisturbed
         self.seconds = {}  # that each stage took for them
@@ -122,6 +143,8 @@ class Workplace(clone.Clone):
             run = self.run(step, self.reference)
             assert run.exitcode == 0, f"{step} cannot do its work undisturbed:\n{run.log}"
             self.seconds[step] = time.monotonic() - began
+            if step == EMBED:
+                tag_objects(self.reference)
 
     def start(self, step, io_path, *settings, options=(), changes=None, **variables):
         """Start a stage on a folder of results: a Running.
@@ -156,6 +179,7 @@ class Workplace(clone.Clone):
             MEASURE: ["args.dataset=pictures"],
             TRAIN: [weights, *(f"{name}=pictures" for name in names), "args.epochs=6"],
             EMBED: [weights, "args.datasets=[blocks,pictures]"],
+            LEARN: ["args.tags=[thing]", "args.datasets=[blocks,pictures]", *LEARNING],
             DISCOVER: [f"mainplot.save_path={io_path / 'map.png'}"],
         }[step]
 
@@ -181,12 +205,27 @@ class Workplace(clone.Clone):
             MEASURE: [results.folder("metrics"), results.folder("components")],
             TRAIN: [io_path / "meta"],
             EMBED: [io_path / "embeddings"],
+            LEARN: [io_path / "learnt"],
         }[step]
 
     def remove(self, io_path, step):
         """Delete what a step has written."""
         for folder in self.outputs(io_path, step):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def save_layer(colours, path):
+    """Write the weights by which Colours takes the nearest of some (3, 3), in [0, 1]."""
+    weight, bias = 40 * colours[:, :, None, None], -20 * colours.square().sum(1)
+    torch.save({"head.weight": weight, "head.bias": bias}, path)
+
+
+def tag_objects(io_path):
+    """Tag the first object of each of the pictures that are searched."""
+    (path,) = io_path.glob("embeddings/*/embeddings*.p")
+    table = read_embeddings(path)
+    keys = {key[:2]: key for key in reversed(keys_of(table)) if key[0] == "pictures"}
+    change_tags(tags_path(path), dict.fromkeys(keys.values(), "thing"))
 
 
 def draw(folder, count, height=48, width=64):
