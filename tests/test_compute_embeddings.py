@@ -26,6 +26,7 @@ from src.errors import RunError, SettingError
 from src.MetaSeg import meta_models as meta
 from src.MetaSeg import segment_tables
 from src.MetaSeg.metrics import compute_metrics_components
+from src.model_card import card_of
 from src.records import ImageName, Prediction
 from src.run import processes
 from src.store import arrays, provenance, seen, tables
@@ -943,6 +944,20 @@ def test_the_selection_of_the_training_dataset_holds_unless_another_is_asked_for
     assert_array_equal(world.table()["component_index"], [3])
     world.run(pred_classes=["car"])
     assert_array_equal(world.table()["component_index"], [2])
+
+
+@pytest.mark.parametrize("old", [{}, {1: ("boat", (0, 0, 9))}])
+def test_a_learnt_class_is_known_and_searched_only_where_it_is_asked_for(world, old):
+    known = {**world.modules.Blocks.pred_mapping, **old}
+    classes = known | {3: ("cow", (9, 9, 0)), 4: ("tent", (9, 9, 9))}
+    facts = {"base": {}, "layers": ["head"], "added": [1, 1]}
+    entry = ModelConfig("learnt_it", "src.learning.growing", "Learnt", facts, None, classes)
+    card = card_of(entry, CONFIG.TRAIN_DATASET, {})
+    assert compute_embeddings.classes_to_search(None, entry, card) == [0, 1, 2]
+    assert compute_embeddings.classes_to_search(["cow", 0], entry, card) == [0, 3]
+    world.modules.pred_class_selection = {2}  # of the dataset that named the classes before
+    wanted = [0, 1, 2] if old else [2]
+    assert compute_embeddings.classes_to_search(None, entry, card) == wanted
 
 
 @pytest.mark.parametrize(

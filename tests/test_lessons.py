@@ -2,7 +2,7 @@
 
 import json
 import logging
-from functools import partial
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -12,7 +12,10 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 from torch import nn
 
+import compute_embeddings
+import discover_embedding_space
 import learn_classes
+import pred_images
 from configuration import CONFIG, DatasetConfig, ModelConfig
 from src.datasets import LabelledImages, list_images, read_ids, with_labels
 from src.errors import SettingError, WriteError
@@ -25,6 +28,7 @@ from src.learning.lessons import (
     tagged_objects,
 )
 from src.learning.training import Schedule
+from src.MetaSeg import main as stage_2
 from src.MetaSeg.stage import store_segments
 from src.records import ImageName, Prediction
 from src.segmentation.inference import load_network
@@ -34,7 +38,7 @@ from src.store.files import locked
 from src.store.learnt import has_weights, read_learnt
 from src.store.of_objects import keys_of
 from src.store.paths import Results, learnt_checkpoint, learnt_folder, learnt_labels, tags_path
-from src.store.tags import change_tags, read_tags
+from src.store.tags import change_tags
 
 LOG = logging.getLogger(__name__)
 RED, GREEN, BLUE = 0, 1, 2
@@ -69,6 +73,13 @@ class TwoColours(nn.Module):
 
     def forward(self, images):
         return self.head(self.backbone(images))
+
+
+class MeanColour(nn.Module):
+    """The vector of a crop."""
+
+    def forward(self, crops):
+        return crops.mean((2, 3))
 
 
 def paint(index, is_new):
@@ -472,19 +483,64 @@ def test_tags_go_on_where_the_object_is_found_again():
     assert rounds.carried_tags(table, []) == {}
 
 
-def test_a_second_round_begins_with_the_tags_of_the_first(world, caplog):
-    caplog.set_level(logging.INFO)
-    io_path = world.parents[2]
-    learn(world, epochs=1)
-    entry = learn_classes.entries.choose_model(learn_classes.models, "learnt/thing", io_path)
-    path = Results(io_path, entry.name, "new").embeddings((1, 1), "net")
-    table = tables.read_embeddings(world).take([0, 5])
-    carry = partial(rounds.carry_tags, LOG, entry, table, path)
-    carry()
-    assert [tag for *_, tag in read_tags(tags_path(path))] == ["thing"] * 2
-    told = "round 2: learnt/thing has learnt thing (6 objects)"
-    assert f"{told}  ·  2 of 2 tags of round 1 carried" in caplog.text
-    change_tags(tags_path(path), {keys_of(table)[0]: ""})
-    carry()
-    assert len(read_tags(tags_path(path))) == 1  # what was taken away does not come back
-    rounds.carry_tags(LOG, learn_classes.models["two"], table, world)
+@pytest.fixture
+def explored(world, monkeypatch):
+    """A function that searches `new` with a network, in all stages, and gives the Explorer.
+
+    Pictures 0 to 3 have a yellow object, too, which is hard to tell from red and from green.
+    """
+    known = {name: getattr(learn_classes, name) for name in ("datasets", "models")}
+    nets = {"colour": ModelConfig("colour", "test_lessons", "MeanColour", {}, None)}
+    for script in (pred_images, stage_2, discover_embedding_space):
+        for name, value in known.items():
+            monkeypatch.setattr(script, name, value)
+    monkeypatch.setattr(compute_embeddings, "known_datasets", known["datasets"])
+    monkeypatch.setattr(compute_embeddings, "models", known["models"])
+    monkeypatch.setattr(compute_embeddings, "embedding_networks", nets)
+    shown = []
+    monkeypatch.setattr(
+        discover_embedding_space, "write_pictures", lambda log, explorer, *_: shown.append(explorer)
+    )
+    for picture, _ in Fields(known["datasets"]["new"].kwargs["root"]).samples[:4]:
+        pixels = np.array(Image.open(picture))
+        pixels[5:7, 9:11] = 255, 240, 0
+        Image.fromarray(pixels).save(picture)
+
+    def explore(model):
+        common = {"model_name": model, "io_path": str(world.parents[2])}
+        one = common | {"dataset": "new", "num_cores": 1}
+        found = {"datasets": ["new"], "net": "colour", "suspicion": "entropy", "num_cores": 1}
+        pred_images.ex.run(config_updates={"args": one | {"gpu": None}})
+        stage_2.ex.run(config_updates={"args": one})
+        compute_embeddings.ex.run(config_updates={"args": common | found | {"gpu": None}})
+        settings = {"args": common | {"method": "pca"}, "mainplot": {"save_path": "map.png"}}
+        discover_embedding_space.ex.run(config_updates=settings)
+        return shown[-1]
+
+    return explore
+
+
+def test_every_round_searches_for_what_is_left_with_the_tags_of_the_one_before(world, explored):
+    first = explored("two")
+    assert first.map.subtitle.get_text() == ""
+    path, keys = first.keeping.table_path, keys_of(first.table)
+    tags = {key: "hole" if key[3][0] == 9 else "thing" for key in keys}  # by their left edges
+    assert Counter(tags.values()) == {"thing": 6, "hole": 4}
+    change_tags(tags_path(path), tags)
+    learn(path, net="colour")
+    second = explored("learnt/thing")
+    learnt = "round 2: learnt/thing has learnt thing (6 objects)"
+    assert second.map.subtitle.get_text() == f"{learnt}; 4 tags of round 1 carried"
+    assert [second.tag_of(row) for row in range(len(second.table))] == ["hole"] * 4
+    change_tags(tags_path(second.keeping.table_path), {keys_of(second.table)[0]: ""})
+    again = explored("learnt/thing")
+    assert again.map.subtitle.get_text() == learnt
+    assert [again.tag_of(row) for row in range(4)] == ["", "hole", "hole", "hole"]
+    settings = {"tags": ["hole"], "epochs": 1, "learning_rate": 1e-9}  # so as to learn nothing
+    learn(path, net="colour", model_name="learnt/thing", **settings)
+    told = read_learnt(world.parents[2], "hole")["made_from"]
+    assert (told["network"], told["tags"], told["round"]) == ("learnt_thing", {"hole": 3}, 2)
+    third = explored("learnt/hole")
+    learnt = "round 3: learnt/hole has learnt hole (3 objects) after thing"
+    assert third.map.subtitle.get_text() == f"{learnt}; 3 tags of round 2 carried"
+    assert [third.tag_of(row) for row in range(4)] == ["", "hole", "hole", "hole"]

@@ -59,16 +59,16 @@ SCORES = ["max_logit", "energy", "nearest_logits", "combined"]
 
 
 def copy_results():
-    """Copy what the demo has made for its network, but for what is copied already."""
-    for kind in ("input", "metrics", "components", "embeddings", "scores", "names"):
-        source, copy = (Path(path, kind) for path in (IO_PATH, COPY))
-        if source.is_dir() and not copy.is_dir():
-            shutil.copytree(source, copy)
+    """Copy what the demo has made for its network."""
+    for kind in ("input", "metrics", "components", "embeddings", "scores"):
+        folder = Path(kind, OLD)
+        shutil.copytree(IO_PATH / folder, COPY / folder, dirs_exist_ok=True)
 
 
 def call(script, **settings):
     """Run a script on the copy; gives what it returns."""
-    named = (f"args.{name}={value}" for name, value in settings.items())
+    texts = {k: f"[{','.join(map(str, v))}]" for k, v in settings.items() if isinstance(v, list)}
+    named = (f"args.{name}={value}" for name, value in (settings | texts).items())
     return run(script.ex, f"{script.__name__}.py", f"args.io_path={COPY}", *named)
 
 

@@ -242,7 +242,7 @@ class MapView(View):
         self.axes.set_position((MARGIN, lower, width, height))
         self.title.room = self.subtitle.room = width
         if self.subtitle.get_text():
-            self.title.set_y(1 - 0.12 / self.figure.get_figheight())
+            self.title.set_y(1 - 0.14 / self.figure.get_figheight())
             self.subtitle.set_y(1 - 0.36 / self.figure.get_figheight())
         before, self._room_px = self._room_px, self.axes.bbox.size.copy()
         if before is not None:

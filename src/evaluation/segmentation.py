@@ -279,9 +279,11 @@ def report_new(log, path, judged, dataset):
     rows = [[*key, *map(_listed, ways)] for key, ways in mixed.items()]
     log.info("%s, what new classes are taken for\n%s", dataset, reports.text_table(header, rows))
     reports.write_latex(f"{path}.tex", header, rows)
-    header, rows = ["network", "share"], [*zip(judged.models, judged.unknown_as_new(), strict=True)]
-    text = reports.text_table(header, rows)
-    log.info("%s, share of what no network knows that is taken for a new class\n%s", dataset, text)
+    shares = judged.unknown_as_new().tolist()
+    if np.isfinite(shares).all():
+        rows = zip(judged.models, shares, strict=True)
+        text = reports.text_table(("network", "share of its pixels"), [*rows])
+        log.info("%s, what no network knows is taken for a new class\n%s", dataset, text)
 
 
 def iou_rows(judged):

@@ -103,30 +103,32 @@ def carry_tags(log, model, table, path):
     facts = facts_of(model)
     if facts is None:
         return table
-    told = _told(model, facts["made_from"]["tags"])
+    told = _told(model, facts)
     if not tags_path(path).exists():
         before = Results(Path(path).parents[2], facts["made_from"]["network"]).all_embeddings()
         same = [file for file in before if file.name == Path(path).name] or before[:1]
-        searched = set(zip(table["dataset"], table["image_index"].tolist(), strict=True))
-        tags = [tag for file in same for tag in _tags_of(file) if tag[:2] in searched]
-        carried = carried_tags(table, tags)
+        carried = carried_tags(table, [tag for file in same for tag in _tags_of(file)])
         if carried:
             change_tags(tags_path(path), carried)
-            number = round_of(model) - 1
-            told += f"  ·  {len(carried)} of {len(tags)} tags of round {number} carried"
+            told += f"; {_counted(len(carried), 'tag')} of round {round_of(model) - 1} carried"
     log.info("%s", told)
     return table.with_facts(round=told)
 
 
-def _told(model, counts):
-    """What a network has learnt, the last round with its numbers of objects, a dict by tag."""
-    earlier = [model.classes[str(key)][0] for key in learnt_ids(model)]
+def _told(model, facts):
+    """What a network has learnt, in the last round with the numbers of objects."""
+    counts = facts["made_from"]["tags"]
+    earlier = [facts["classes"][str(key)][0] for key in learnt_ids(model)]
     earlier = [name for name in earlier if name not in counts]
     (tag, count), *others = counts.items()
-    parts = [f"{tag} ({count} object{'s' * (count != 1)})", *(f"{t} ({n})" for t, n in others)]
+    parts = [f"{tag} ({_counted(count, 'object')})", *(f"{tag} ({n})" for tag, n in others)]
     after = f" after {', '.join(earlier)}" if earlier else ""
     name = Path(model.model_weights).parent.name
     return f"round {round_of(model)}: learnt/{name} has learnt {', '.join(parts)}{after}"
+
+
+def _counted(count, noun):
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def carried_tags(table, tags):
