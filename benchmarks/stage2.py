@@ -1,7 +1,7 @@
 """How much the whole of stage 2 takes beside its kernel: reading, measuring, writing.
 
-One float32 prediction of 1024 x 2048 pixels and 19 classes stands under many names, so it comes
-from the memory of the system and not from the disk.
+One prediction of 1024 x 2048 pixels and 19 classes stands under many names, so it comes from the
+memory of the system and not from the disk.
 """
 
 import logging
@@ -20,14 +20,16 @@ from src.store import arrays
 from src.store.paths import Results
 
 IMAGES = 100
+MB = 1e6
+FORMS = "float32", "compact"
 
 
-def store(results, field, ground_truth):
+def store(results, field, ground_truth, form):
     """Write the prediction once and link it to the other names."""
     paths = [results.prediction(index) for index in range(IMAGES)]
     prediction = field.argmax(-1).astype(np.uint8)
     stored = Prediction(field, prediction, ground_truth, "noise.png")
-    arrays.write_prediction(paths[0], stored, {}, "float32")
+    arrays.write_prediction(paths[0], stored, {}, form)
     for path in paths[1:]:
         os.link(paths[0], path)
     return paths[0]
@@ -43,17 +45,24 @@ def run_stage(results, num_cores):
 
 
 def main():
-    """Print the table."""
+    """Print a table for each form of the probabilities."""
     field, ground_truth = make_image(**F0)
+    for form in FORMS:
+        measure(field, ground_truth, form)
+
+
+def measure(field, ground_truth, form):
+    """Print how long an image takes."""
     with tempfile.TemporaryDirectory() as folder:
         results = Results(folder, "none", "noise")
-        path = store(results, field, ground_truth)
+        path = store(results, field, ground_truth, form)
         kernel, reading = median_ms(
             partial(compute_metrics_components, field, ground_truth),
-            partial(arrays.read_prediction, path),
+            partial(arrays.read_prediction, path, as_stored=True),
         )
         speeds = {cores: run_stage(results, cores) for cores in (1, 2)}
         components = results.components(0)
+        print(f"\n{form}, {path.stat().st_size / MB:.0f} MB")
         print(f"kernel alone           {kernel:8.0f} ms an image")
         print(f"reading alone          {reading:8.0f} ms an image")
         for cores, speed in speeds.items():

@@ -409,6 +409,19 @@ def test_inputs_are_read_however_they_lie_in_memory(tmp_path):
             assert_same_result(compute_metrics_components(variant, variant_truth), expected)
 
 
+@pytest.mark.parametrize("class_count", [1, 3, 19, 40])
+def test_steps_are_measured_to_the_bit_as_the_numbers_that_they_stand_for(class_count):
+    random = np.random.default_rng(0)
+    steps = random.integers(0, 2**16, (7, 37, class_count)).astype(np.uint16)
+    steps[0, :2] = [[0], [2**16 - 1]]
+    exact = steps * np.float32(1 / 65535)
+    expected = compute_metrics_components(exact)
+    planes = np.moveaxis(np.moveaxis(steps, 2, 0).copy(), 0, 2)
+    for variant in (steps, planes, planes.repeat(2, axis=1)[:, ::2], steps.astype(">u2")):
+        assert_same_result(compute_metrics_components(variant), expected)
+        assert_array_equal(heatmaps(variant), heatmaps(exact))
+
+
 def test_inputs_are_left_as_they_are():
     p, truth = one_hot([[0, 1], [1, 1]], 2), np.array([[0, 0], [1, 1]], np.uint16)
     depth = np.arange(4.0).reshape(2, 2)

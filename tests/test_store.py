@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 import h5py
+import hdf5plugin
 import numpy as np
 import pytest
 from hypothesis import given
@@ -75,6 +76,28 @@ def test_the_compact_form_is_rounded_to_65535_steps_and_keeps_the_prediction(pat
     assert again.probabilities[0, 0, 0] == again.probabilities[0, 0, 1]  # tied now
     assert_array_equal(again.probabilities[0, 1], [1, 0])
     assert_array_equal(again.prediction, [[1, 0]])
+
+
+@pytest.mark.parametrize("form", ["compact", "float32"])
+def test_probabilities_as_stored_are_measured_to_the_bit_as_those_read(path, prediction, form):
+    arrays.write_prediction(path, prediction, MADE_FROM, form)
+    read, stored = arrays.read_prediction(path), arrays.read_prediction(path, as_stored=True)
+    assert stored.probabilities.dtype == {"compact": np.uint16, "float32": np.float32}[form]
+    metrics, components = compute_metrics_components(read.probabilities, read.ground_truth)
+    again, same = compute_metrics_components(stored.probabilities, stored.ground_truth)
+    assert_array_equal(same, components)
+    assert_array_equal([*again.values()], [*metrics.values()])
+
+
+def test_steps_of_older_files_are_read(path, prediction):
+    arrays.write_prediction(path, prediction, MADE_FROM)
+    expected = arrays.read_prediction(path).probabilities
+    with h5py.File(path, "a") as file:
+        steps = file["probabilities"][()]
+        del file["probabilities"], file.attrs["made_from"]  # so that no checksum is asked for
+        older = hdf5plugin.Blosc2(cname="zstd", clevel=1, filters=hdf5plugin.Blosc2.SHUFFLE)
+        file.create_dataset("probabilities", data=steps, chunks=(3, 16, 6), compression=older)
+    assert_array_equal(arrays.read_prediction(path).probabilities, expected)
 
 
 @pytest.mark.parametrize("form", ["compact", "float32"])

@@ -111,23 +111,54 @@ static inline void separate(
             p[c][i] = pixels[i * class_count + c];
 }
 
-/* Copy four maps of n pixels pixel by pixel. */
-static inline void interleave(const float p[4][BLOCK], int n, float *restrict maps)
+/* Copy `count` classes, or maps, of n pixels pixel by pixel: the way back. */
+static inline void interleave(
+    const float p[][BLOCK], int n, ptrdiff_t class_count, int count, float *restrict pixels)
 {
 #ifdef HAS_FOUR
-    for (int i = 0; n == BLOCK && i < BLOCK; i += 4) {
-        four row[4];
-        for (int k = 0; k < 4; k++)
-            memcpy(&row[k], &p[k][i], sizeof row[k]);
-        transpose(row);
-        memcpy(maps + 4 * i, row, sizeof row);
+    for (int c = 0; n == BLOCK && count >= 4 && c < count; c += 4) {
+        const int first = c < count - 4 ? c : count - 4;
+        for (int i = 0; i < BLOCK; i += 4) {
+            four row[4];
+            for (int k = 0; k < 4; k++)
+                memcpy(&row[k], &p[first + k][i], sizeof row[k]);
+            transpose(row);
+            for (int k = 0; k < 4; k++)
+                memcpy(pixels + (i + k) * class_count + first, &row[k], sizeof row[k]);
+        }
     }
-    if (n == BLOCK)
+    if (n == BLOCK && count >= 4)
         return;
 #endif
     for (int i = 0; i < n; i++)
-        for (int k = 0; k < 4; k++)
-            maps[4 * i + k] = p[k][i];
+        for (int c = 0; c < count; c++)
+            pixels[i * class_count + c] = p[c][i];
+}
+
+/* Lay the classes of a row side by side, which come as whole multiples of `step`, class by class and
+   `stride` numbers apart. */
+FOR_EACH_PROCESSOR
+static void join_steps(
+    const uint16_t *restrict steps, ptrdiff_t stride, ptrdiff_t pixels, ptrdiff_t class_count,
+    float step, float *restrict probabilities)
+{
+    float p[GROUP][BLOCK];
+    for (ptrdiff_t start = 0; start < pixels; start += BLOCK) {
+        const int n = pixels - start < BLOCK ? (int)(pixels - start) : BLOCK;
+        for (ptrdiff_t c0 = 0; c0 < class_count; c0 += GROUP) {
+            const int count = class_count - c0 < GROUP ? (int)(class_count - c0) : GROUP;
+            for (int c = 0; c < count; c++) {
+                const uint16_t *own = steps + (c0 + c) * stride + start;
+                if (n == BLOCK) /* a number that compilers know */
+                    for (int i = 0; i < BLOCK; i++)
+                        p[c][i] = own[i] * step;
+                else
+                    for (int i = 0; i < n; i++)
+                        p[c][i] = own[i] * step;
+            }
+            interleave(p, n, class_count, count, probabilities + start * class_count + c0);
+        }
+    }
 }
 
 /* What is known of the pixels of a block after some of their classes. */
@@ -202,7 +233,7 @@ static int score_row(
             block_maps[2][i] = 1.0f - of.first[i];
             block_maps[3][i] = 1.0f; /* its sums are numbers of pixels */
         }
-        interleave(block_maps, n, maps + 4 * start);
+        interleave(block_maps, n, 4, 4, maps + 4 * start);
         for (int i = 0; i < n; i++) {
             classes[start + i] = (uint16_t)of.best[i];
             /* NaN takes no part in a comparison but stays in the total */

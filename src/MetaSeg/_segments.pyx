@@ -17,6 +17,10 @@ cdef extern from "_pixels.h" nogil:
         float entropy_scale, float epsilon, float lowest, float highest,
         unsigned short* classes, float* maps,
     )
+    void join_steps(
+        const unsigned short* steps, Py_ssize_t stride, Py_ssize_t pixels, Py_ssize_t class_count,
+        float step, float* probabilities,
+    )
     int cut_row(const unsigned short* classes, int width, int first, int* starts)
     void sum_runs(
         const float* probabilities, const int* starts, int runs, Py_ssize_t class_count,
@@ -48,6 +52,22 @@ cdef extern from "_pixels.h" nogil:
 
 
 FURTHER_COLUMN = FURTHER  # of a table of sums: the first that further maps have, or classes
+
+
+def join_planes(
+    const unsigned short[:, :, :] planes,  # (C, H, W) steps, the pixels of a row side by side
+    float step,
+    float[:, :, ::1] probabilities,        # (H, W, C) out: multiples of the step
+):
+    """Read probabilities that are stored in steps, class by class."""
+    cdef Py_ssize_t stride = planes.strides[0] // sizeof(unsigned short)
+    cdef Py_ssize_t row
+    with nogil:
+        for row in range(planes.shape[1]):
+            join_steps(
+                &planes[0, row, 0], stride, planes.shape[2], planes.shape[0], step,
+                &probabilities[row, 0, 0],
+            )
 
 
 def score_pixels(

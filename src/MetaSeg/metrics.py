@@ -20,6 +20,7 @@ NOTHING = 2**16 - 1  # where no true class is missed; no predicted class has thi
 EPSILON = 2.0**-23  # float32 machine epsilon: keeps the logarithm finite at p = 0
 ROUNDING = 1e-4  # how far outside [0, 1] a probability may lie
 MAX_CLASSES = MAX_ID = 2**16 - 1
+STEPS = 2**16 - 1  # from 0 to 1, where probabilities come in steps
 MAX_PIXELS = 2**31 - 1  # segments are numbered in int32
 STRIP_BYTES, STRIP_PIXELS = 2**24, 2**18  # at most: what is known of them stays in the cache
 MIN_STRIP_ROWS = 16  # each strip looks at two rows more
@@ -76,7 +77,8 @@ def compute_metrics_components(
     probabilities : array_like of shape (H, W, C)
         Probability of each class, finite and in [0, 1] but for rounding. Read as float32; a
         float32 array in C order is not copied and may be read-only or memory-mapped.
-        At most 65535 classes and 2^31 - 1 pixels.
+        uint16 means steps of 1 / 65535, read quickest where each class is a map of its own in
+        memory. At most 65535 classes and 2^31 - 1 pixels.
     ground_truth : array_like of shape (H, W), optional
         True class of each pixel as whole numbers 0 to 65535 in the ids of the prediction;
         255 = no label, and an id from C on is a class that is never predicted.
@@ -218,6 +220,13 @@ def _strip_rows(shape):
 
 def _read(probabilities, rows):
     """Probabilities of some rows as the kernel reads them, (h, W, C)."""
+    if probabilities.dtype.type is np.uint16:
+        planes = np.moveaxis(np.asarray(probabilities[rows], np.uint16), 2, 0)
+        if planes.strides[2] != planes.itemsize:
+            planes = np.ascontiguousarray(planes)
+        block = _scratch("block", (*planes.shape[1:], len(planes)), np.float32)
+        _segments.join_planes(planes, 1 / STEPS, block)
+        return block
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused
         return np.ascontiguousarray(probabilities[rows], np.float32)
 

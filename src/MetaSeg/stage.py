@@ -53,7 +53,7 @@ def measure_image(index, results, predicted_ids, heatmaps, ahead):
     path = results.prediction(index)
     # before it is read: stage 1 may write another one meanwhile
     made_from = _made_from(results, index, predicted_ids, heatmaps)
-    prediction = arrays.read_prediction(path)
+    prediction = arrays.read_prediction(path, as_stored=True)
     files.read_ahead(results.prediction(index + ahead))
     if prediction.probabilities is None:
         raise SettingError(

@@ -3,11 +3,15 @@
 import json
 import os
 import re
-import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+
+try:
+    from isal.isal_zlib import crc32  # takes a third of the time
+except ImportError:  # not built for this processor
+    from zlib import crc32
 
 from src.store.files import whole_file
 from src.store.paths import MAKERS
@@ -33,7 +37,7 @@ class _Checked:
         self._file, self.checksum = file, 0
 
     def write(self, content):
-        self.checksum = zlib.crc32(content, self.checksum)
+        self.checksum = crc32(content, self.checksum)
         return self._file.write(content)
 
 
@@ -59,7 +63,7 @@ def is_sealed(path):
         file.seek(0)
         while left:
             block = file.read(min(left, _BLOCK))
-            left, checksum = left - len(block), zlib.crc32(block, checksum)
+            left, checksum = left - len(block), crc32(block, checksum)
     if seal != _seal(checksum):
         raise broken(path, ValueError("its checksum is not that of its content"))
     return True
