@@ -275,16 +275,17 @@ def test_objects_are_counted_and_few_are_warned_of(caplog):
 
 
 def test_no_class_loses_more_than_a_tenth_of_its_pictures_to_validation():
-    tags = {0: "ab"} | dict.fromkeys(range(1, 11), "a") | dict.fromkeys(range(11, 20), "b")
+    tags = {0: "ab"} | dict.fromkeys(range(1, 31), "a") | dict.fromkeys(range(31, 60), "b")
     objects = {
         ImageName("new", index): Tagged([(tag, None) for tag in of * 2])
         for index, of in tags.items()
     }
-    assert held_out_of(sorted(objects), objects) == [("new", 0)]  # 11 pictures of a, 10 of b
-    del objects["new", 19]
-    assert held_out_of(sorted(objects), objects) == [("new", 1)]  # nine of b are too few
-    del objects["new", 2], objects["new", 1]
-    assert held_out_of(sorted(objects), objects) == []
+    held_out = [0, 1, 2, 31, 32]  # three of 31 pictures of a, three of 30 of b
+    assert held_out_of(sorted(objects), objects) == [("new", index) for index in held_out]
+    del objects["new", 59]
+    assert held_out_of(sorted(objects), objects) == [("new", index) for index in (1, 2, 3)]
+    del objects["new", 30], objects["new", 29]
+    assert held_out_of(sorted(objects), objects) == []  # too few of both
 
 
 def test_the_script_makes_a_network_that_has_learnt_from_tags(world):

@@ -1,9 +1,10 @@
 """Measure on the demo how its network learns what was found; `make demo` comes first.
 
-What is suspicious in the pictures from 40 on of `streets_ood` is grouped by its looks. A group of
-which most objects are of one unknown kind gets its name as a tag: the only use of the ground truth.
-The network learns these tags. Pictures 0 to 39 judge the new classes, `streets_val` the old ones.
-All is done by the scripts, in a copy of the demo's results, the folder `learning` in them.
+What is suspicious in the pictures from 20 on of `streets_ood` is grouped by its looks. A group of
+ten or more objects, nearly all of one unknown kind, gets its name as a tag: the only use of the
+ground truth. The network learns these tags. Pictures 0 to 19 judge the new classes, `streets_val`
+the old ones. All is done by the scripts, in a copy of the demo's results, the folder `learning` in
+them.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from src.embedding.groups import NOISE, find_groups
 from src.embedding.table import read_table
 from src.entries import choose_model
 from src.evaluation.pixels import pixel_anomaly_metrics
+from src.learning.lessons import FEW
 from src.pictures import overlay_classes
 from src.records import NO_LABEL
 from src.store.arrays import read_prediction
@@ -43,13 +45,14 @@ COPY = IO_PATH / "learning"
 NAME = "demo"
 OLD, NEW = CONFIG.MODEL_NAME, f"learnt/{NAME}"
 TRAIN, VAL, OOD = CONFIG.TRAIN_DATASET.name, CONFIG.VAL_DATASET.name, CONFIG.DATASET.name
-JUDGED = 40  # pictures of `streets_ood`, the first ones; the others are learnt from
+JUDGED = 20  # pictures of `streets_ood`, the first ones; the others are learnt from
 NETS = "segmentation", "efficientnet_lite0"  # whose vectors, joined, are grouped
-MODULES = ["mod7", "aspp", "bot_fine", "bot_aspp", "final"]  # that learn
-LESSON = {  # the other settings of learn_classes.py
+LESSON = {  # settings of learn_classes.py
     "name": NAME,
     "net": NETS[0],
     "datasets": [TRAIN, OOD],
+    "train": ["mod7", "aspp", "bot_fine", "bot_aspp", "final"],
+    "learning_rate": 1e-3,
     "batch_size": 6,
     "crop_size": [192, 256],
     "overwrite": True,
@@ -72,18 +75,13 @@ def call(script, **settings):
     return run(script.ex, f"{script.__name__}.py", f"args.io_path={COPY}", *named)
 
 
-def tag_groups(results, wanted=None):
-    """Tag the pure groups of what may be learnt from, and nothing else; gives their names.
-
-    `wanted` are the only names to give; None: all.
-    """
+def tag_groups(results):
+    """Tag the pure groups of what may be learnt from, and nothing else; gives their names."""
     paths = [results.embeddings(streets.min_segment_size, net) for net in NETS]
     tables = map(read_table, paths)
     tables = [t.take((t["dataset"] == OOD) & (t["image_index"] >= JUDGED)) for t in tables]
     vectors = np.hstack([normalize(table["embeddings"]) for table in tables])
     tags = tags_of(tables[0], find_groups(vectors, CONFIG.SEED))
-    if wanted:
-        tags[~np.isin(tags, wanted)] = ""
     path = tags_path(paths[0])
     earlier = {tuple(key): "" for *key, _ in read_tags(path)}
     change_tags(path, earlier | dict(zip(keys_of(tables[0]), tags, strict=True)))
@@ -91,12 +89,15 @@ def tag_groups(results, wanted=None):
 
 
 def tags_of(table, groups):
-    """Names (N,) of the objects in groups that are nearly all of one unknown kind, "" elsewhere."""
+    """Names (N,) of the objects in groups that are nearly all of one unknown kind, "" elsewhere.
+
+    Groups of fewer objects than learn_classes.py asks for get none.
+    """
     tags = np.full(len(table), "", object)
     for group in set(groups.tolist()) - {NOISE}:
         rows = np.flatnonzero(groups == group)
         (kind, count), *_ = Counter(table["true_id"][rows].tolist()).most_common(1)
-        if kind in streets.UNKNOWN and count >= PURE * len(rows):
+        if kind in streets.UNKNOWN and count >= PURE * len(rows) >= PURE * FEW:
             tags[rows] = streets.UNKNOWN[kind][0]
             print(f"{tags[rows[0]]:12}{count} of {len(rows)} objects of a group")
     return tags
@@ -167,21 +168,17 @@ def main():
     """Find, tag, learn, judge, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--classes", nargs="*", help="names to learn; all that are found if none is given")
     add("--pictures", dest="pasted", type=int, default=90, help="with pasted objects, an epoch")
     add("--epochs", type=int, default=9)
-    add("--learning-rate", type=float, default=1e-3)
-    add("--modules", dest="train", nargs="*", default=MODULES)
     add("--seed", type=int, default=0)
     options = vars(parser.parse_args())
-    wanted = options.pop("classes")
     start = time.perf_counter()
     if not Results(IO_PATH, OLD, OOD).all_embeddings():
         sys.exit(f"{IO_PATH} has no results of the demo: run `make demo` first")
     copy_results()
     for net in NETS:
         call(compute_embeddings, net=net)
-    names = tag_groups(Results(COPY, OLD, OOD), wanted)
+    names = tag_groups(Results(COPY, OLD, OOD))
     begun = time.perf_counter()
     call(learn_classes, tags=names, **LESSON, **options)
     learning = time.perf_counter() - begun

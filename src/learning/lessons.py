@@ -26,7 +26,8 @@ from src.store.of_objects import keys_of
 from src.store.paths import Results, learnt_from, learnt_labels, min_size_of
 
 FEW = 10  # objects of a class, of which fewer are hardly enough to learn from
-HELD_OUT = 5  # one in so many pictures of each new class is validated by, where there are as many
+HELD_OUT = 10  # one in so many pictures of each new class is validated by, where there are
+ENOUGH = 30  # pictures of it: of fewer, those held out would be missed, and say little
 REPLAYED_HELD_OUT = 8  # pictures of old classes that are validated by, at most
 
 
@@ -496,10 +497,14 @@ def split(lessons, replayed, objects):
 
 
 def held_out_of(names, objects):
-    """The pictures to validate by, a list: of those of each class at most one in `HELD_OUT`."""
+    """The pictures to validate by, a list: of those of each class at most one in `HELD_OUT`.
+
+    Of a class in fewer than `ENOUGH` pictures there is none.
+    """
     classes = {name: {tag for tag, _ in objects[name].objects} for name in names}
     left = Counter(tag for of_picture in classes.values() for tag in of_picture)
-    left, held_out = {tag: count // HELD_OUT for tag, count in left.items()}, []
+    left = {tag: count // HELD_OUT if count >= ENOUGH else 0 for tag, count in left.items()}
+    held_out = []
     for name in names:
         if all(left[tag] for tag in classes[name]):
             held_out.append(name)
