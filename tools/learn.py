@@ -31,6 +31,7 @@ from src.embedding.table import read_table
 from src.entries import choose_model
 from src.evaluation.pixels import pixel_anomaly_metrics
 from src.learning.lessons import FEW
+from src.model_card import known_card
 from src.pictures import overlay_classes
 from src.records import NO_LABEL
 from src.store.arrays import read_prediction
@@ -122,10 +123,11 @@ def judge(names):
     call(pred_images, model_name=NEW, dataset=TRAIN, fit_scores=True)
     call(pred_images, model_name=NEW, dataset=VAL)
     call(pred_images, model_name=NEW, dataset=OOD, num_images=JUDGED, scores=SCORES)
-    judged = {"datasets": [VAL, OOD], "num_images": JUDGED}
-    figures = call(eval_segmentation, model_names=[OLD, NEW], **judged)
-    on_val, on_ood = figures[VAL].values(), figures[OOD].values()
-    precisions = [precisions_of(model, names) for model in figures[OOD]]
+    both = {"model_names": [OLD, NEW]}
+    on_val = call(eval_segmentation, datasets=[VAL], **both)[VAL].values()
+    on_ood = call(eval_segmentation, datasets=[OOD], num_images=JUDGED, **both)[OOD]
+    precisions = [precisions_of(model, names) for model in on_ood]
+    on_ood = on_ood.values()
     still = "what is still unknown"
     return [
         *((f"IoU of {name}", *(of[f"iou_{name}"] for of in on_ood)) for name in names),
@@ -138,7 +140,7 @@ def judge(names):
 def draw(names):
     """Draw the judged picture in which most of the new classes is found; gives its path."""
     learnt = choose_model(models, NEW, COPY)
-    classes = learnt.classes
+    classes = known_card(COPY, learnt, CONFIG.TRAIN_DATASET).classes
     before, after = (Results(COPY, model, OOD) for model in (OLD, learnt.name))
     id_of = {name: key for key, (name, _) in classes.items()}
     new_ids = np.full(256, NO_LABEL)  # by true ids
@@ -152,7 +154,7 @@ def draw(names):
     best = max(after.indices("input"), key=found)
     stored = [read_prediction(of.prediction(best), probabilities=False) for of in (before, after)]
     image = np.array(read_image(stored[0].image_path))
-    figure = Figure(figsize=(12, 2.5), layout="constrained")
+    figure = Figure(figsize=(12, 2.3), layout="constrained")
     shown = [image, *(overlay_classes(image, each.prediction, classes) for each in stored)]
     titles = "a street", "before", f"after: {' and '.join(names)}"
     for axes, picture, title in zip(figure.subplots(1, 3), shown, titles, strict=True):
@@ -169,7 +171,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--pictures", dest="pasted", type=int, default=90, help="with pasted objects, an epoch")
-    add("--epochs", type=int, default=9)
+    add("--epochs", type=int, default=11)
     add("--seed", type=int, default=0)
     options = vars(parser.parse_args())
     start = time.perf_counter()

@@ -25,7 +25,7 @@ from src.store.provenance import digest
 from src.store.sealed import as_stored
 from src.store.weights import read_torch, write_torch
 
-DECAY = 0.97  # a step, of the running mean of the weights
+DECAY = 0.99  # a step, of the running mean of the weights
 FIRST = 10  # times the learning rate, at which the last layers learn alone in the first epoch
 
 _log = logging.getLogger(__name__)
@@ -61,9 +61,12 @@ class Epoch:
     old_count: int  # number of old classes, which come first
 
     def merit(self):
-        """What the best epoch has most of: mean of old and new classes' mean IoU, else -loss."""
+        """What the best epoch has most of: the mean of old and new classes' mean IoU.
+
+        Where none is known it is the last one: what a loss is of changes with the epoch.
+        """
         if self.iou is None:
-            return -self.cross_entropy - self.distillation
+            return self.number
         parts = self.iou[: self.old_count], self.iou[self.old_count :]
         known = [[value for value in part if not math.isnan(value)] for part in parts]
         return fmean(fmean(part) for part in known if part)
@@ -125,7 +128,7 @@ def train(network, old_count, lessons, replayed, validation, schedule, folder, m
         Image (3, H, W), float32, normalised, and labels (H, W), int64: ids of the grown network,
         255 = no label. Each is read when it is needed. Lessons that change with the epoch have a
         `set_epoch`, as samplers of torch have. `replayed` and `validation` may be empty;
-        without the latter the best epoch is that of the smallest loss.
+        without the latter the best epoch is the last one.
     schedule : Schedule
     folder : path
     made_from : dict, optional
