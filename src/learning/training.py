@@ -25,7 +25,7 @@ from src.store.provenance import digest
 from src.store.sealed import as_stored
 from src.store.weights import read_torch, write_torch
 
-DECAY = 0.99  # a step, of the running mean of the weights
+DECAY = 0.97  # a step, of the running mean of the weights
 FIRST = 10  # times the learning rate, at which the last layers learn alone in the first epoch
 
 _log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from PIL import Image
 from src.store import arrays, provenance, tables
 from src.store.learnt import read_learnt
 
-SUFFIXES = ".hdf5", ".p", ".pth", ".png"
+SUFFIXES = ".hdf5", ".p", ".pth"
 READERS = {  # by what a file's name begins with, and the kind whose format number it has
     "input": (lambda path: vars(arrays.read_prediction(path)), "prediction"),
     "metrics": (tables.read_table, "segments"),
@@ -61,9 +61,10 @@ def images_done(place, io_path, step):
 
 
 def finals(folder):
-    """All files of the pipeline below a folder that have their final name."""
-    paths = folder.rglob("[!.]*")
-    return sorted(path for path in paths if path.suffix in SUFFIXES or path.name == "learnt.json")
+    """All files of the pipeline below a folder that have their final name; no pictures of it."""
+    files = [path for path in folder.rglob("[!.]*") if path.suffix in SUFFIXES]
+    learnt = [*folder.rglob("learnt.json"), *folder.rglob("labels/**/[!.]*.png")]
+    return sorted(files + learnt)
 
 
 def state(folder):
