@@ -29,7 +29,7 @@ from src.store.learnt import has_weights, read_learnt, write_learnt
 from src.store.paths import Results, learnt_facts, learnt_folder
 
 ADDED = {"tent": (154, 205, 50), "cow": (150, 75, 0)}
-MADE_FROM = {"network": "tiny", "tags": ["tent", "cow"]}
+MADE_FROM = {"network": "tiny", "tags": {"tent": 12, "cow": 9}}
 CPU = torch.device("cpu")
 WIDTH = 0.0625
 

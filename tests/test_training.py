@@ -251,11 +251,11 @@ def test_what_was_taught_is_a_network_by_its_name(tmp_path):
     folder = learnt_folder(tmp_path, "blue")
     image, labels = torch.rand(3, 16, 24), torch.full((16, 24), 19)
     lessons = [(image, labels)], [(image, labels % 19)], [(image, labels)]
-    plan, made_from = Schedule(epochs=2), {"network": "tiny", "tags": ["blue"]}
+    plan, made_from = Schedule(epochs=2), {"network": "tiny", "tags": {"blue": 1}}
     added = {"blue": (0, 0, 255)}
     epochs = teach(entry, card, added, lessons, plan, folder, made_from, CPU)
     facts = read_learnt(tmp_path, "blue")
-    assert facts["made_from"]["tags"] == ["blue"]
+    assert facts["made_from"]["tags"] == {"blue": 1}
     assert facts["made_from"]["schedule"]["weight_decay"] == 1e-4
     assert [epoch["number"] for epoch in facts["made_from"]["epochs"]] == [1, 2] == [
         epoch.number for epoch in epochs

@@ -35,7 +35,8 @@ _log = logging.getLogger(__name__)
 class Schedule:
     """How a network is trained; the defaults are those of Uhlemeyer et al., arXiv 2201.01073.
 
-    Where the paper is silent, they are those of the code published with it.
+    Where the paper is silent, they are those of the code published with it. Not theirs are the
+    first epoch, the running mean and part of the distillation: see `train` and `losses_of`.
     """
 
     seed: int = 0  # the same seed, the same weights
@@ -113,10 +114,9 @@ def train(network, old_count, lessons, replayed, validation, schedule, folder, m
     """Train a grown network in place; at the end it is as in its best epoch.
 
     Each epoch sees every lesson once, and as many of those replayed, drawn anew; in the first one
-    the last layers learn alone. What it is judged
-    by and leaves is the running mean of the weights. After each, `folder` has what a run with the
-    same arguments goes on from, to the same weights. Frozen modules, and the statistics of all
-    batch norms, stay as they are.
+    the last layers learn alone. What it is judged by and leaves is the running mean of the weights.
+    After each, `folder` has what a run with the same arguments goes on from, to the same weights.
+    Frozen modules, and the statistics of all batch norms, stay as they are.
 
     Parameters
     ----------
@@ -127,8 +127,8 @@ def train(network, old_count, lessons, replayed, validation, schedule, folder, m
     lessons, replayed, validation : sequence of (Tensor, Tensor)
         Image (3, H, W), float32, normalised, and labels (H, W), int64: ids of the grown network,
         255 = no label. Each is read when it is needed. Lessons that change with the epoch have a
-        `set_epoch`, as samplers of torch have. `replayed` and `validation` may be empty;
-        without the latter the best epoch is the last one.
+        `set_epoch`, as samplers of torch have. `replayed` and `validation` may be empty; without
+        the latter the best epoch is the last one.
     schedule : Schedule
     folder : path
     made_from : dict, optional

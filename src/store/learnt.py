@@ -24,7 +24,7 @@ def _is_dict_of(**kinds):
 
 def _is_origin(value):
     of = value if isinstance(value, dict) else {}
-    is_told = isinstance(of.get("network"), str) and isinstance(of.get("tags"), dict | list)
+    is_told = isinstance(of.get("network"), str) and isinstance(of.get("tags"), dict)
     return is_told and type(of.get("round", 1)) is int
 
 
