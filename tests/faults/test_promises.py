@@ -462,15 +462,16 @@ def peak(place, step, name, count, *size):
         largest, own = 0, words.get(before, [])
         running = place.start(before, folder, *own, FAULTS_PICTURES=pictures)
         while running.is_alive():
-            largest = max(largest, memory_of(psutil.Process(running.pid)))
+            largest = max(largest, memory_of(running.pid))
             time.sleep(0.02)
         check.end(running.end())
     return largest
 
 
-def memory_of(process):
+def memory_of(pid):
     """Bytes that a process and all it has started have for themselves."""
     with suppress(psutil.Error):  # one may be gone
+        process = psutil.Process(pid)
         family = process, *process.children(recursive=True)
         return sum(member.memory_full_info().uss for member in family)
     return 0
