@@ -6,8 +6,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import gaussian_kde
 from sklearn.datasets import load_digits
 from sklearn.manifold import trustworthiness
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from src.embedding import space as embedding_space
+from src.embedding.groups import find_groups
 from src.embedding.space import (
     ALGORITHMS,
     METHODS,
@@ -100,6 +102,29 @@ def test_what_only_scikit_learn_can_do_is_done_by_it(option, monkeypatch):
     expected = reduce(blobs()[0], "tsne", max_iter=250, **option)
     monkeypatch.setattr(embedding_space, "FFT_POINTS", 0)
     assert_array_equal(reduce(blobs()[0], "tsne", max_iter=250, **option), expected)
+
+
+def most_threads():
+    """Of the pools in the process: how many the largest may use here."""
+    return max(pool["num_threads"] for pool in threadpool_info())
+
+
+def test_few_points_take_one_thread_and_many_take_all(monkeypatch):
+    embeddings, seen = blobs()[0], []
+
+    def note(*_):  # called by what computes, which has shown enough then
+        seen.append(most_threads())
+        raise InterruptedError
+
+    def threads_of(function, **options):
+        with threadpool_limits(2), pytest.raises(InterruptedError):
+            function(embeddings, **options)
+        return seen.pop()
+
+    assert threads_of(reduce, metric=note) == 1
+    assert threads_of(find_groups, progress=note) == 1
+    monkeypatch.setattr(embedding_space, "ONE_THREAD_TSNE_POINTS", len(embeddings) - 1)
+    assert threads_of(reduce, metric=note) == 2
 
 
 def test_a_new_segment_lies_among_its_neighbours_and_a_duplicate_on_its_twin():

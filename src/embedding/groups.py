@@ -5,7 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.embedding.space import MAX_PCA_COLUMNS, checked_table, principal_columns
+from src.embedding.space import (
+    MAX_PCA_COLUMNS,
+    checked_table,
+    one_thread_for,
+    principal_columns,
+)
 
 NOISE = -1  # the label of objects in no group
 LATER = -2  # of those that came after groups were found
@@ -66,13 +71,14 @@ def find_groups(vectors, seed=0, progress=None):
     from sklearn.cluster import HDBSCAN
 
     points = principal_columns(vectors, MAX_PCA_COLUMNS, seed)
-    found = HDBSCAN(
-        min_cluster_size=min_group_size(count),
-        min_samples=MIN_SAMPLES,
-        metric="precomputed",
-        max_cluster_size=max(3 * count // 4, LEAST_SIZE),
-        copy=False,
-    ).fit_predict(_graph(points, progress or (lambda done, total: None)))
+    with one_thread_for(count):
+        found = HDBSCAN(
+            min_cluster_size=min_group_size(count),
+            min_samples=MIN_SAMPLES,
+            metric="precomputed",
+            max_cluster_size=max(3 * count // 4, LEAST_SIZE),
+            copy=False,
+        ).fit_predict(_graph(points, progress or (lambda done, total: None)))
     return _largest_first(found.astype(np.int64))
 
 

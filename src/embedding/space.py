@@ -13,6 +13,7 @@ import warnings
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
+from threadpoolctl import threadpool_limits
 
 METHODS = ("tsne", "isomap", "pca")
 METRICS = ("euclid", "cos")
@@ -23,6 +24,8 @@ FFT_POINTS = 6_000  # beyond, openTSNE is faster: 2 times at 10,000, 0.5 times a
 EXAGGERATED_ITERATIONS = 125  # at its start; 250, as in scikit-learn, made no better map
 ITERATIONS = 400  # of it, where `max_iter` says nothing
 EXACT_POINTS = 200_000  # beyond, exact neighbours take most of the time, which grows with N²
+ONE_THREAD_POINTS = 10_000  # of PCA, k-means, HDBSCAN; PCA of 5,000 takes 4 times as long on two
+ONE_THREAD_TSNE_POINTS = 1_000  # beyond, two threads are 1.5 times as fast, where both have a core
 TREES = 50  # of the search for approximate ones
 FFT_OPTIONS = {  # what both know; openTSNE calls `max_iter` otherwise
     "perplexity", "learning_rate", "early_exaggeration", "max_iter", "n_jobs", "verbose",
@@ -277,6 +280,15 @@ def checked_table(values, name):
     return values
 
 
+def one_thread_for(count, few=ONE_THREAD_POINTS):
+    """A context in which libraries compute by one thread, where `count` points are `few` at most.
+
+    Threads would wait for each other longer than they work, and longer beside other programs. What
+    computes is imported before: what is loaded later is not limited.
+    """
+    return threadpool_limits(1 if count <= few else None)
+
+
 def _allowed(value, known, name):
     if value not in known:
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, known))}, got {value!r}")
@@ -319,7 +331,8 @@ def principal_columns(embeddings, limit, seed):
         return np.zeros((len(embeddings), columns))  # PCA would divide by no variance
     from sklearn.decomposition import PCA
 
-    return PCA(columns, random_state=seed).fit_transform(embeddings).astype(np.float64)
+    with one_thread_for(len(embeddings)):
+        return PCA(columns, random_state=seed).fit_transform(embeddings).astype(np.float64)
 
 
 def _fit_columns(points, dimensions):
@@ -339,7 +352,8 @@ def _tsne(points, dimensions, seed, options):
     settings.setdefault("learning_rate", 200.0)
     settings.setdefault("init", start.astype(np.float32))
     settings.setdefault("method", "barnes_hut" if dimensions < 4 else "exact")
-    return TSNE(dimensions, random_state=seed, **settings).fit_transform(points)
+    with one_thread_for(len(points), ONE_THREAD_TSNE_POINTS):
+        return TSNE(dimensions, random_state=seed, **settings).fit_transform(points)
 
 
 def _fft_tsne(points, start, seed, settings):
@@ -395,7 +409,8 @@ def _k_means(points, count, seed):
     from sklearn.cluster import KMeans
 
     starts = 10 if len(points) <= 20_000 else 3  # beyond, the time would be felt, not the gain
-    return KMeans(count, n_init=starts, random_state=seed).fit(points)
+    with one_thread_for(len(points)):
+        return KMeans(count, n_init=starts, random_state=seed).fit(points)
 
 
 def _spectral(points, count, seed):
