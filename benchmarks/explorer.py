@@ -2,12 +2,18 @@
 
 Start and memory are those of `discover_embedding_space.py` as a whole, from a file with maps to the
 picture it writes. All else is drawn to the end on a raster of 1200 x 800 pixels, as windows show.
+
+    python benchmarks/explorer.py --map
+
+measures instead how long it takes to make the map, which are minutes.
 """
 
+import argparse
 import resource
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import asdict
 from itertools import cycle
 from pathlib import Path
@@ -18,6 +24,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from measuring import timed
 from PIL import Image
+from sklearn.neighbors import NearestNeighbors
 
 from configuration import CONFIG
 from src import class_ids, pictures
@@ -29,7 +36,7 @@ from src.embedding import duplicates
 from src.embedding.groups import find_groups
 from src.embedding.maps import Reduction
 from src.embedding.ranking import more_like
-from src.embedding.space import nearest
+from src.embedding.space import MAX_PCA_COLUMNS, nearest, principal_columns, reduce
 from src.store.tables import write_embeddings
 from tests.factories import object_table
 
@@ -42,6 +49,7 @@ REDUCTION = Reduction("tsne", 2, CONFIG.SEED)  # of the stored maps
 NEIGHBOURS = 49
 GROUPS = 50
 TIMES = 15
+KEPT, SAMPLE = 10, 2000  # neighbours that a map should keep, of so many segments
 
 
 class IdleCanvas(FigureCanvasAgg):
@@ -196,6 +204,28 @@ def report_rankings(rng):
     report_calls("text query, encoded", lambda: nearest(vectors, words, SEGMENTS, "cos"), 300)
 
 
+def report_map(rng):
+    """Print how long it takes to make a map, by all threads together too, and what it keeps."""
+    vectors = heaps(SEGMENTS, RANKED_FEATURES, rng)
+    columns = principal_columns(vectors, MAX_PCA_COLUMNS, CONFIG.SEED)
+    start = time.process_time()
+    points, seconds = timed(reduce, columns, seed=CONFIG.SEED)
+    used = time.process_time() - start
+    print(f"{SEGMENTS:,} vectors of {columns.shape[1]} values")
+    report("map made", seconds, 120, "s")
+    report("processor time of that", used, 240, "s")
+    rows = rng.choice(SEGMENTS, SAMPLE, replace=False)
+    ones, others = (neighbours_of(rows, table) for table in (columns, points))
+    kept = [np.isin(*pair).mean() for pair in zip(ones, others, strict=True)]
+    print(f"{KEPT} nearest neighbours that are so on the map, too: {np.mean(kept):.2f}")
+
+
+def neighbours_of(rows, table):
+    """The nearest others (len(rows), KEPT) of rows of a table without duplicates."""
+    search = NearestNeighbors(n_neighbors=KEPT + 1).fit(table)
+    return search.kneighbors(table[rows], return_distance=False)[:, 1:]
+
+
 def report(what, value, goal, unit, told=""):
     """Print a line of the table."""
     print(f"{what:46} {value:8.2f} {unit:2}   goal {goal:6g}{told}", flush=True)
@@ -212,7 +242,12 @@ def report_calls(what, function, goal, prepare=lambda: None):
 
 def main():
     """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--map", action="store_true", help="only make a map")
     rng = np.random.default_rng(0)
+    if parser.parse_args().map:
+        report_map(rng)
+        return
     table = make_table(SEGMENTS, FEATURES, rng)
     with tempfile.TemporaryDirectory() as folder:
         seconds, gigabytes = start(folder, table)

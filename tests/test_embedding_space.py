@@ -80,7 +80,9 @@ def test_both_implementations_keep_the_neighbourhoods(by_fft, monkeypatch):
     assert_allclose(kept[0], kept[1], atol=0.01)
 
 
-def test_the_map_by_fft_is_the_same_on_any_number_of_threads(by_fft):
+@pytest.mark.parametrize("exact_points", [0, 120])
+def test_the_map_by_fft_is_the_same_on_any_number_of_threads(exact_points, by_fft, monkeypatch):
+    monkeypatch.setattr(embedding_space, "EXACT_POINTS", exact_points)
     embeddings, groups = blobs(40)
     options = {"max_iter": 60, "learning_rate": 5}
     points = reduce(embeddings, "tsne", n_jobs=1, **options)
