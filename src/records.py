@@ -74,7 +74,8 @@ class ObjectTable:
         Of a whole table: `novelty`, float32, how far its vector is from those of known segments,
         see `embedding.novelty`; NaN where none are there.
 
-        Some tables also have `embeddings` (N, F), float32; `thumbnail`, bytes (JPEG);
+        Some tables also have `embeddings` (N, F), float32; `thumbnail`, bytes (JPEG),
+        which may be `store.stored_bytes.StoredBytes`;
         `annotated`; and from stage 5 `nn_embeddings` (N, D) and `plot_embeddings` (N, 2), float32,
         NaN where an object has come since.
     facts : dict

@@ -59,6 +59,7 @@ def test_a_missing_file_is_named_with_those_that_are_there(path):
 def test_only_the_named_datasets_are_shown_and_wrong_names_are_told(path):
     table = read_table(path)
     assert only_datasets(path, table, None) is table
+    assert only_datasets(path, table, ["alleys", "streets"]) is table  # and no copy of it
     shown = only_datasets(path, table, ["alleys"])
     assert_array_equal(shown["dataset"], ["alleys"] * 4)
     assert_array_equal(shown["component_index"], [2, 4, 6, 8])

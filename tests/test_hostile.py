@@ -283,6 +283,8 @@ STRANGE = {
     "a box below 0": dict(box=[-9, 0, 4, 4]),
     "a dataset that is no text": dict(dataset="\udcff"),
     "a thumbnail in words": dict(thumbnail="x"),
+    "a thumbnail beyond the end": dict(thumbnail_sizes=10**6),
+    "a thumbnail before the beginning": dict(thumbnail_sizes=-1),
 }
 
 

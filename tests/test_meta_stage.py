@@ -10,6 +10,7 @@ from numpy.testing import assert_array_equal
 from sklearn.linear_model import LinearRegression
 
 import train_meta_nn
+from configuration import meta_models as meta_models_of
 from configuration import models
 from src.MetaSeg import meta_models, meta_stage, segment_tables
 from src.records import Prediction
@@ -98,6 +99,22 @@ def test_a_meta_model_that_learnt_unlabelled_ground_as_wrong_is_trained_again(tm
     for count, reason in ((0, None), (3, "other unlabelled")):
         segments = {"images": {"a": 1, "b": 1}, "unlabelled": count}
         assert meta_stage.why_stale(tmp_path / "meta.pth", there, segments) == reason
+
+
+def test_there_is_no_meta_model_without_the_picture_of_its_training(tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    results, options = Results(tmp_path, "net", "val"), {"seed": 0, "epochs": 1}
+    entry, path = meta_models_of["meta_nn"], tmp_path / "meta.pth"
+    training = meta_stage.Training(entry, path, None, results, results, options, least=256)
+    tables = [table_of([4, 9, 256, 400], [0, 0, 0.4, 0.8])] * 2
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(meta_stage.analysis, "draw_losses", killed)
+        meta_stage._fit_and_store(training, tables, {}, lambda *_: None)
+    assert not path.is_file()  # and the next run trains it
+    meta_stage._fit_and_store(training, tables, {}, lambda *_: None)
+    assert path.is_file() and path.with_suffix(".png").is_file()
 
 
 def test_caches_of_the_original_are_learnt_from_without_the_networks_weights(reference, tmp_path):

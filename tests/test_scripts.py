@@ -155,7 +155,7 @@ def test_the_embeddings_table_has_a_row_an_object_of_suspicious_segments(clone, 
     assert table["dataset"] == ["blocks_ood"] * 3 and table["model_name"] == ["nearest_colour"] * 3
     assert table["embeddings"].shape == (rows, 3)
     assert table["nn_embeddings"].shape == table["plot_embeddings"].shape == (rows, 2)
-    for name in ("box", "component_index", "image_level_index", "pred", "iou", "thumbnail"):
+    for name in ("box", "component_index", "image_level_index", "pred", "iou", "thumbnail_sizes"):
         assert len(table[name]) == rows, name
     left, upper, right, lower = table["box"].T
     assert (right - left >= 6).all() and (lower - upper >= 6).all()

@@ -532,11 +532,47 @@ def test_a_table_of_objects_has_a_row_an_object(tmp_path):
 def test_a_table_of_objects_is_stored_in_the_form_of_the_original(tmp_path):
     path, table = tmp_path / "embeddings_2_2_a.p", embedded(tmp_path)
     tables.write_embeddings(path, table, MADE_FROM)
-    np.testing.assert_equal(tables.read_table(path), nested() | SINGLE)
+    stored = nested() | SINGLE | {"thumbnail_sizes": np.array([1, 1, 1])}
+    del stored["thumbnail"]  # which follow the pickle
+    np.testing.assert_equal(tables.read_table(path), stored)
     again = tables.read_embeddings(path)
     assert again.facts == table.facts
     for name, column in table.columns.items():
         np.testing.assert_equal(again[name].tolist(), column.tolist(), err_msg=name)
+
+
+def test_thumbnails_stay_in_the_file_and_outlive_it(tmp_path):
+    path, table = tmp_path / "embeddings_2_2_a.p", embedded(tmp_path)
+    thumbnails = [b"of the first", b"", b"of the third"]
+    table = table.with_columns(thumbnail=tables.as_column(thumbnails))
+    tables.write_embeddings(path, table, MADE_FROM)
+    assert path.read_bytes().count(b"of the firstof the third") == 1
+    before = tables.read_embeddings(path)
+    tables.write_embeddings(path, before.take([2, 0]), MADE_FROM)  # in its own place
+    assert tables.read_embeddings(path)["thumbnail"].tolist() == [thumbnails[2], thumbnails[0]]
+    path.unlink()
+    assert before["thumbnail"].tolist() == thumbnails
+    assert before.take([False, False, True])["thumbnail"][0] == b"of the third"
+
+
+def test_a_thumbnail_of_a_file_that_was_cut_meanwhile_cannot_be_read(tmp_path):
+    path = tmp_path / "embeddings_2_2_a.p"
+    tables.write_embeddings(path, embedded(tmp_path), MADE_FROM)
+    thumbnails = tables.read_embeddings(path)["thumbnail"]
+    os.truncate(path, thumbnails.starts[1])
+    assert thumbnails[0] == b"1"
+    with pytest.raises(OSError, match="0 bytes from .* on where 1 belong"):
+        thumbnails[1]
+
+
+def test_a_wrong_bit_in_a_thumbnail_is_found_before_it_is_shown(tmp_path):
+    path = tmp_path / "embeddings_2_2_a.p"
+    tables.write_embeddings(path, embedded(tmp_path), MADE_FROM)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"123crc32", b"133crc32"))
+    assert path.read_bytes() != content
+    with pytest.raises(SettingError, match="embeddings_2_2_a.p cannot be read .*checksum"):
+        tables.read_embeddings(path)
 
 
 def test_the_objects_of_one_picture_come_back_as_they_were_given(tmp_path):

@@ -141,12 +141,12 @@ def _fit_and_store(training, tables, made_from, report):
     trained = meta_training.fit(
         training.entry, *tables, report=note, progress_path=progress, **training.options
     )
+    if losses:  # drawn first: once the model is there, this is not done again
+        learnt, judged = training.learnt.dataset, training.judged.dataset
+        analysis.draw_losses(path.with_suffix(""), losses, learnt, judged)
     meta.save_meta_model(path, trained, made_from)
     for other in path.parent.glob(f".{path.name}.*.training"):  # of trainings given up
         other.unlink(missing_ok=True)
-    if losses:
-        learnt, judged = training.learnt.dataset, training.judged.dataset
-        analysis.draw_losses(path.with_suffix(""), losses, learnt, judged)
 
 
 def made_from_of(training, learnt, judged):

@@ -59,6 +59,8 @@ class Keeping:
 
     def _labels(self, groups):
         """The groups in a file as those of the rows, (N,) int64; None where no row has one."""
+        if not groups:
+            return None
         labels = [groups.get(key, LATER) for key in self.explorer.segments.tag_keys()]
         labels = np.array(labels, np.int64)
         return None if (labels == LATER).all() else labels

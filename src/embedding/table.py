@@ -279,4 +279,6 @@ def only_datasets(path, table, names):
             f"{path} has no objects of {', '.join(missing)}, only of {', '.join(there)}; run "
             "compute_embeddings.py with them first"
         )
+    if not set(there) - set(names):
+        return table  # and no second copy of all vectors
     return table.take(np.isin(table["dataset"].astype(str), names))

@@ -1,7 +1,9 @@
 """Tables: a pickle of one dict of NumPy arrays and plain values each."""
 
 import json
+import os
 import zlib
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from src.store.sealed import (
     is_sealed,
     sealed_file,
 )
+from src.store.stored_bytes import OpenFile, StoredBytes
 
 MAPS = ("nn_embeddings", "plot_embeddings")  # from stage 5
 VECTORS = ("embeddings", *MAPS)
@@ -49,6 +52,7 @@ _OF_ROWS = {
     **{name: name for name in VECTORS},
 }
 _SEGMENTS = "segments", "segment_counts"  # of all rows one after the other; how many each has
+_SIZES = "thumbnail_sizes"  # in bytes, of thumbnails that follow the pickle one after the other
 
 
 def write_table(path, table, made_from):
@@ -64,8 +68,12 @@ def write_table(path, table, made_from):
     made_from : dict
     """
     with sealed_file(path) as file:
-        # from protocol 5 on NumPy neither writes nor reads by way of a copy
-        Pickler(file, protocol=5).dump({**table, "made_from": as_stored(made_from)})
+        _dump(file, table, made_from)
+
+
+def _dump(file, table, made_from):
+    # from protocol 5 on NumPy neither writes nor reads by way of a copy
+    Pickler(file, protocol=5).dump({**table, "made_from": as_stored(made_from)})
 
 
 def read_table(path):
@@ -85,6 +93,13 @@ def read_table(path):
 
 def read_pickle(path):
     """All that a pickle holds, its "made_from" included; see `read_table`."""
+    with _unpickled(path) as (content, _):
+        return content
+
+
+@contextmanager
+def _unpickled(path):
+    """Give what a pickle holds, and its file, read up to the pickle's end."""
     path = existing(path)
     has_seal = is_sealed(path)
     with path.open("rb") as file:
@@ -94,14 +109,17 @@ def read_pickle(path):
                 raise ValueError(UNSEALED)
         except Exception as error:  # a broken pickle raises nearly anything
             raise broken(path, error) from error
-    return content
+        yield content, file
 
 
 # the table of embedded objects
 
 
 def write_embeddings(path, table, made_from):
-    """Store an ObjectTable in the nested form of the original; see `write_table`."""
+    """Store an ObjectTable in the nested form of the original; see `write_table`.
+
+    Thumbnails follow the pickle, so that they can be left in the file until they are looked at.
+    """
     names = zip(table["dataset"], table["image_index"].tolist(), strict=True)
     position, first, image_level_index = {}, [], np.empty(len(table), np.int64)
     for row, name in enumerate(names):
@@ -113,18 +131,31 @@ def write_embeddings(path, table, made_from):
     columns = {_OF_IMAGES[name]: table[name][first] for name in _OF_IMAGES if name in table}
     # as they are: two columns that are one array are stored once
     columns |= {_OF_ROWS[name]: table[name] for name in _OF_ROWS if name in table}
+    thumbnails = columns.pop("thumbnail", ())
     for name, values in columns.items():
         content[name] = values.tolist() if values.dtype == object else values
     # one after the other, as many small arrays take long to read
     content["segments"] = np.concatenate([np.zeros(0, np.int64), *table["segments"]])
     content["segment_counts"] = np.array([len(of) for of in table["segments"]], np.int64)
-    write_table(path, table.facts | content, made_from)
+    if "thumbnail" in table:
+        content[_SIZES] = _sizes(thumbnails)
+    with sealed_file(path) as file:
+        _dump(file, table.facts | content, made_from)
+        for picture in thumbnails:
+            file.write(picture or b"")
+
+
+def _sizes(thumbnails):
+    if isinstance(thumbnails, StoredBytes):
+        return thumbnails.sizes
+    return np.array([len(picture or b"") for picture in thumbnails], np.int64)
 
 
 def read_embeddings(path):
     """Read the table of embedded objects, by this system or the original: an ObjectTable.
 
-    It has vectors; its facts also "made_from", a dict, None for the original's files.
+    It has vectors; its facts also "made_from", a dict, None for the original's files. Thumbnails
+    stay in the file, see `StoredBytes`; those of an older one are read.
 
     Raises
     ------
@@ -132,20 +163,35 @@ def read_embeddings(path):
         The file is missing; it is broken, or is no such table.
     """
     try:
-        content = read_pickle(path)
+        with _unpickled(path) as (content, file):
+            try:
+                return _object_table(content, file)
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                raise broken(path, error) from error
     except ValueError as error:
         raise SettingError(str(error)) from error
-    try:
-        columns = _columns(content)
-        _check(columns)
-        known = {"image_level_index", *_OF_IMAGES.values(), *_OF_ROWS.values(), *_SEGMENTS}
-        facts = {name: value for name, value in content.items() if name not in known}
-        for name in ("made_from", "reduced_by"):
-            if not isinstance(facts.get(name), dict | None):
-                raise TypeError(f"its {name} must be a dict, got {facts[name]!r}")
-        return ObjectTable(columns, {"made_from": None} | facts)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise SettingError(str(broken(path, error))) from error
+
+
+def _object_table(content, file):
+    columns = _columns(content)
+    if _SIZES in content:
+        columns["thumbnail"] = _stored_thumbnails(file, _whole(content[_SIZES]))
+    _check(columns)
+    known = {"image_level_index", *_OF_IMAGES.values(), *_OF_ROWS.values(), *_SEGMENTS, _SIZES}
+    facts = {name: value for name, value in content.items() if name not in known}
+    for name in ("made_from", "reduced_by"):
+        if not isinstance(facts.get(name), dict | None):
+            raise TypeError(f"its {name} must be a dict, got {facts[name]!r}")
+    return ObjectTable(columns, {"made_from": None} | facts)
+
+
+def _stored_thumbnails(file, sizes):
+    """The column of thumbnails that follow what has been read of a file."""
+    start = file.tell()
+    left = os.fstat(file.fileno()).st_size - start
+    if np.min(sizes, initial=0) < 0 or np.max(sizes, initial=0) > left or sizes.sum() > left:
+        raise ValueError(f"its thumbnails do not fit into {left} bytes")
+    return StoredBytes(OpenFile(file), start + np.cumsum(sizes) - sizes, sizes)
 
 
 def write_objects(path, table, made_from):
@@ -337,7 +383,8 @@ def _check(columns):
         len(columns["box"]) and shapes.get("plot_embeddings", (0, 2))[1] != 2
     ):
         raise ValueError(f"its vectors have the shapes {shapes}")
-    for picture in columns.get("thumbnail", ()):
+    thumbnails = columns.get("thumbnail", ())
+    for picture in () if isinstance(thumbnails, StoredBytes) else thumbnails:
         if not isinstance(picture, bytes | None):
             raise TypeError(f"a thumbnail is a {type(picture).__name__}")
 
