@@ -80,6 +80,15 @@ def test_what_does_not_learn_stays_and_so_do_the_statistics_of_batch_norms(tmp_p
     assert changed == {"network.head.weight", "network.head.bias"}
 
 
+def test_of_old_classes_what_is_kept_goes_back_a_part_of_the_way(tmp_path):
+    network, one_step = grown(), Schedule(epochs=1, learning_rate=0.1, weight_decay=0)
+    train(network, 2, LESSONS, [], [], one_step, tmp_path)
+    # the first step of Adam is the rate, ten times that in the first epoch: of it the mean has 0.9,
+    # and of that what is kept of old classes 0.6
+    changes = network.network.head.bias.abs().tolist()
+    assert changes == pytest.approx([0.54, 0.54, 0.9], rel=1e-4)
+
+
 class Killed:
     """Lessons whose reading fails once, after some of them."""
 

@@ -52,8 +52,8 @@ LESSON = {  # settings of learn_classes.py
     "name": NAME,
     "net": NETS[0],
     "datasets": [TRAIN, OOD],
-    "train": ["mod7", "aspp", "bot_fine", "bot_aspp", "final"],
-    "learning_rate": 1e-3,
+    "train": [*(f"mod{k}" for k in range(2, 8)), "aspp", "bot_fine", "bot_aspp", "final"],
+    "learning_rate": 2e-3,
     "batch_size": 6,
     "crop_size": [192, 256],
     "overwrite": True,
@@ -171,7 +171,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--pictures", dest="pasted", type=int, default=90, help="with pasted objects, an epoch")
-    add("--epochs", type=int, default=11)
+    add("--epochs", type=int, default=16)
     add("--seed", type=int, default=0)
     options = vars(parser.parse_args())
     start = time.perf_counter()

@@ -26,6 +26,7 @@ from src.store.sealed import as_stored
 from src.store.weights import read_torch, write_torch
 
 DECAY = 0.97  # a step, of the running mean of the weights
+STAYS = 0.4  # share of the old weights in those that are kept
 FIRST = 10  # times the learning rate, at which the last layers learn alone in the first epoch
 
 _log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class Schedule:
     """How a network is trained; the defaults are those of Uhlemeyer et al., arXiv 2201.01073.
 
     Where the paper is silent, they are those of the code published with it. Not theirs are the
-    first epoch, the running mean and part of the distillation: see `train` and `losses_of`.
+    first epoch, what is kept and part of the distillation: see `train` and `losses_of`.
     """
 
     seed: int = 0  # the same seed, the same weights
@@ -114,8 +115,9 @@ def train(network, old_count, lessons, replayed, validation, schedule, folder, m
     """Train a grown network in place; at the end it is as in its best epoch.
 
     Each epoch sees every lesson once, and as many of those replayed, drawn anew; in the first one
-    the last layers learn alone. What it is judged by and leaves is the running mean of the weights.
-    After each, `folder` has what a run with the same arguments goes on from, to the same weights.
+    the last layers learn alone. What it is judged by and leaves is the running mean of the weights,
+    mixed with the old ones, which keeps the old classes (Wortsman et al., arXiv 2109.01903). After
+    each, `folder` has what a run with the same arguments goes on from, to the same weights.
     Frozen modules, and the statistics of all batch norms, stay as they are.
 
     Parameters
@@ -210,8 +212,9 @@ class _Course:
         self.old = copy.deepcopy(network).requires_grad_(False)
         self.classes = old_count + sum(network.added[-1:])
         self.learns = trainable(network, schedule.modules)
-        self.kept = copy.deepcopy(self.old)  # the running mean
+        self.kept = copy.deepcopy(self.old)  # see `average`
         self.means = {key: self.kept.network.get_parameter(key) for key in self.learns}
+        self.last = tuple(f"{layer}." for layer in network.layers)
         self.steps = 0
         self.optimiser = torch.optim.Adam(
             self.learns.values(), schedule.learning_rate, weight_decay=schedule.weight_decay
@@ -225,9 +228,9 @@ class _Course:
         In the first one the last layers learn alone: their new weights, drawn by chance, would
         spoil what lies before them (Kumar et al., arXiv 2202.10054).
         """
-        is_first, last = number == 1, tuple(f"{layer}." for layer in self.network.layers)
+        is_first = number == 1
         for key, value in self.learns.items():
-            value.requires_grad_(key.startswith(last) or not is_first)
+            value.requires_grad_(key.startswith(self.last) or not is_first)
         return FIRST if is_first else 1
 
     def step(self, images, labels, learning_rate):
@@ -247,11 +250,19 @@ class _Course:
         loss.backward()
         self.optimiser.step()
         self.steps += 1
-        share = 1 - min(DECAY, self.steps / (self.steps + 9))  # the beginning is soon forgotten
-        with torch.no_grad():
-            for key, value in self.learns.items():
-                self.means[key].lerp_(value, share)
+        self.average()
         return [hard.item(), soft.item()]
+
+    @torch.no_grad()
+    def average(self):
+        """Take the weights as they are now into the running mean of what is kept."""
+        share = 1 - min(DECAY, self.steps / (self.steps + 9))  # the beginning is soon forgotten
+        added = self.classes - self.old_count
+        for key, value in self.learns.items():
+            mixed = value.lerp(self.old.network.get_parameter(key), STAYS)
+            if added and key.startswith(self.last):
+                mixed[-added:] = value[-added:]  # of new classes, which were nothing before
+            self.means[key].lerp_(mixed, share)
 
     def batches(self, lessons, replayed, rng):
         """Images (N, 3, H, W) and labels (N, H, W) of the steps of an epoch."""
