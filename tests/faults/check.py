@@ -9,6 +9,7 @@ from PIL import Image
 
 from src.store import arrays, provenance, tables
 from src.store.learnt import read_learnt
+from src.store.stored_bytes import StoredBytes
 
 SUFFIXES = ".hdf5", ".p", ".pth"
 READERS = {  # by what a file's name begins with, and the kind whose format number it has
@@ -93,4 +94,4 @@ def _plain(value):
     if isinstance(value, torch.Tensor):
         return value.numpy()
     is_mixed = isinstance(value, np.ndarray) and value.dtype.hasobject
-    return value.tolist() if is_mixed else value
+    return value.tolist() if is_mixed or isinstance(value, StoredBytes) else value
