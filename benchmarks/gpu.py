@@ -12,6 +12,7 @@ first of a part. Stage 3 computes on the CPU everywhere.
 
 import argparse
 import logging
+import math
 import sys
 import tempfile
 import time
@@ -126,9 +127,12 @@ def measured(each, device, speeds):
     except Exception as error:
         traceback.print_exc()
         return Line(f"failed: {type(error).__name__}")
-    first = speeds.setdefault(each.part, speed)
+    figure, times = "too short to tell", ""
+    if not math.isnan(speed):
+        first = speeds.setdefault(each.part, speed)
+        figure, times = f"{speed:.3g} {each.unit}", f"{speed / first:.1f}"
     gpu = f"{torch.cuda.max_memory_allocated(device) / 1e9:.1f}" if on_gpu else "-"
-    return Line(f"{speed:.3g} {each.unit}", f"{speed / first:.1f}", gpu, f"{beside / 1e9:.1f}")
+    return Line(figure, times, gpu, f"{beside / 1e9:.1f}")
 
 
 def measurements(sizes, device, folder, is_tiny):
@@ -150,7 +154,8 @@ def speed(run, counts):
     few, many = counts
     run(few)  # warms up
     seconds = [timed(run, count)[1] for count in counts]
-    return (many - few) / max(seconds[1] - seconds[0], 1e-9)
+    more = seconds[1] - seconds[0]
+    return (many - few) / more if more > 0 else math.nan  # as small as chance: tiny runs
 
 
 # stage 1

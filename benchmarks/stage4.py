@@ -1,10 +1,12 @@
 """What stage 4 takes beside its network: 100,000 objects of 20,000 pictures, and one picture more.
 
 One small picture, its prediction and its segments stand under all names. The vectors are random.
+A number of pictures may follow on the command line.
 """
 
 import logging
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from src.run.runner import Runner
 from src.store import arrays, tables
 from src.store.paths import Results
 
-PICTURES, OBJECTS = 20_000, 5  # in each
+OBJECTS = 5  # in each picture
 FEATURES = 1920  # as densenet201 gives them
 SIZE, CLASSES = 64, 19
 LOG = logging.getLogger("benchmark")
@@ -69,15 +71,15 @@ def link(results, indices):
             os.link(path_of(0), path_of(index))
 
 
-def store_vectors(embedding):
+def store_vectors(embedding, count):
     """Write the vectors of picture 0 as those of the others."""
     table, made_from = tables.read_objects(embedding.file_of(ImageName("noise", 0)))
-    for index in range(1, PICTURES):
+    for index in range(1, count):
         other = table.with_columns(image_index=np.full(OBJECTS, index))
         embedding.store(ImageName("noise", index), (other, made_from))
 
 
-def main():
+def main(count=20_000):
     """Print the table."""
     with tempfile.TemporaryDirectory() as folder:
         results = Results(folder, "none", "noise")
@@ -89,11 +91,11 @@ def main():
         )  # fmt: skip
         run = Runner(LOG)
         embed_dataset(run, embedding)
-        link(results, range(1, PICTURES))
-        store_vectors(embedding)
+        link(results, range(1, count))
+        store_vectors(embedding, count)
         embed_dataset(run, embedding)
         measure("a second run", embed_dataset, run, embedding)
-        link(results, [PICTURES])
+        link(results, [count])
         measure("one picture more", embed_dataset, run, embedding)
         names = judge.measured_images()
         embedding.path.unlink()
@@ -107,4 +109,4 @@ def measure(what, function, *args):
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(int, sys.argv[1:]))
