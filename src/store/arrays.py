@@ -64,8 +64,9 @@ def read_prediction(path, probabilities=True, as_stored=False):
     where no pixel has a label; `probabilities`, nearly all of the file, and `heatmaps` where they
     are left out or not stored.
 
-    Probabilities `as_stored`, for those who check them, may also be uint16 in steps of 1 / 65535,
-    with a map of its own in memory for each class; this takes half the time.
+    Probabilities `as_stored`, for those who check them, are not copied where they are float32: what
+    is read is the file itself. They may also be uint16 in steps of 1 / 65535, with a map of its own
+    in memory for each class; this takes half the time.
 
     Raises
     ------
@@ -220,6 +221,9 @@ def _read_steps(file, name, size, as_stored=False):
     stored = _dataset(file, name, size)
     if as_stored and stored.dtype == np.uint16:
         return np.moveaxis(stored[()], 0, 2)
+    if as_stored and stored.dtype == np.float32 and stored.chunks is None:
+        values = np.memmap(file.filename, np.float32, "r", stored.id.get_offset(), stored.shape)
+        return np.asarray(values)
     if stored.dtype.kind == "f":
         values = np.asarray(stored, np.float32)
         if not (as_stored or _is_in_range(values)):
