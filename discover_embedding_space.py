@@ -24,7 +24,7 @@ from src.discover.overview import write_overview
 from src.discover.query import Queries, read_part
 from src.discover.segments import Segments
 from src.embedding import duplicates, space
-from src.embedding.budget import choose_pictures, reason
+from src.embedding.budget import UNITS, choose_pictures, reason
 from src.embedding.groups import ORDERS
 from src.embedding.maps import Reduction, read_with_maps
 from src.embedding.table import only_datasets, read_table
@@ -78,6 +78,7 @@ def config():
         budget=setting(
             None, "how many pictures to list for labelling, no window", none="no list", at_least=1
         ),
+        budget_of=setting("pictures", "what args.budget counts", choices=UNITS),
         browser=setting(False, "explore in a web browser, also from another computer"),
         address=setting("127.0.0.1", "network interface that browsers reach; this one is local"),
         port=setting(8988, "their port, or the next that is free", at_least=0, at_most=65535),
@@ -140,11 +141,14 @@ def report_duplicates(args, names, model, card, log):
 
 def list_pictures(args, names, model, log):
     """Write which pictures to label first, with reasons, see `budget.choose_pictures`."""
-    path, budget = file_of(args, model, log), args["budget"]
+    path, budget, unit = file_of(args, model, log), args["budget"], args["budget_of"]
     table = only_datasets(path, read_table(path), names)
     labels = groups_of(log, table, path, args["seed"])
-    choices = choose_pictures(table, labels, budget, args["seed"])
-    folder = Path(args["io_path"], "pictures", "explorer", f"{path.stem}_to_label_{budget}")
+    choices = choose_pictures(table, labels, budget, args["seed"], unit)
+    if not choices:
+        raise SettingError(f"every picture has more than args.budget={budget} objects: raise it")
+    name = f"{path.stem}_to_label_{budget}{'_objects' if unit == 'objects' else ''}"
+    folder = Path(args["io_path"], "pictures", "explorer", name)
     rows = [choice.row for choice in choices]
     objects = [choice.n_objects for choice in choices]
     reasons = [reason(table, choice) for choice in choices]

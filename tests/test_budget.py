@@ -78,6 +78,20 @@ def test_a_picture_is_chosen_once_and_with_all_its_objects():
     assert len(choose_pictures(table, np.array([0, 0, 0, 0]), 2)) == 2
 
 
+def test_a_budget_of_objects_passes_over_pictures_that_have_more_than_are_left():
+    table = table_of([0, 5, 9, 3, 6, 8], [0.9, 0.1, 0.8, 0.7, 0.6, 0.2], [0, 0, 1, 1, 1, 2])
+
+    def chosen(budget, unit="objects"):
+        choices = choose_pictures(table, np.full(6, -1), budget, unit=unit)
+        return [(choice.row, choice.n_objects) for choice in choices]
+
+    # (ln 7/2 + ln 7/3 + ln 7/4) / 2 = 1.33, (ln 7 + ln 7/6) / root 3 = 1.21, ln 7/5 / root 2 = 0.24
+    assert chosen(3, "pictures") == chosen(6) == [(2, 3), (0, 2), (5, 1)]
+    assert chosen(5) == [(2, 3), (0, 2)]
+    assert chosen(4) == [(2, 3), (5, 1)]
+    assert chosen(2) == [(0, 2)]
+
+
 def test_objects_in_no_group_come_by_suspicion_and_the_unknown_last():
     table = table_of([3, 3, 3], [np.nan, 0.5, 0.75], [0, 1, 2])
     assert rows_of(table, [-1, -1, -1]) == [2, 1, 0]

@@ -255,7 +255,7 @@ def test_classes_of_one_kind_are_one_group_and_one_name_in_exports(tmp_path):
 
 
 def test_a_budget_of_pictures_is_listed_for_people_and_for_cvat(path, tmp_path):
-    args = dict(load_file=path, budget=5, seed=0, io_path=tmp_path)
+    args = dict(load_file=path, budget=5, budget_of="pictures", seed=0, io_path=tmp_path)
     script.list_pictures(args, None, None, LOG)
     folder = tmp_path / "pictures" / "explorer" / "embeddings_8_8_net_to_label_5"
     with (folder / "pictures.csv").open(encoding="utf-8", newline="") as file:
@@ -280,10 +280,20 @@ def test_a_budget_of_pictures_is_listed_for_people_and_for_cvat(path, tmp_path):
     )
 
 
+def test_a_budget_of_objects_is_never_exceeded(path, tmp_path):
+    args = dict(load_file=path, budget=5, budget_of="objects", seed=0, io_path=tmp_path)
+    script.list_pictures(args, None, None, LOG)
+    folder = tmp_path / "pictures" / "explorer" / "embeddings_8_8_net_to_label_5_objects"
+    assert (folder / "images.txt").read_text() == "a.png\n"  # of two with 4 objects each
+    with pytest.raises(SettingError, match="every picture has more than args.budget=3 objects"):
+        script.list_pictures(args | {"budget": 3}, None, None, LOG)
+
+
 def test_a_list_of_pictures_goes_by_the_groups_that_are_kept(path, tmp_path):
     alleys = keys_of(read_table(path))[1::2]
     write_groups(groups_path(path), dict.fromkeys(alleys, 2))
-    script.list_pictures(dict(load_file=path, budget=5, seed=0, io_path=tmp_path), None, None, LOG)
+    args = dict(load_file=path, budget=5, budget_of="pictures", seed=0, io_path=tmp_path)
+    script.list_pictures(args, None, None, LOG)
     folder = tmp_path / "pictures" / "explorer" / "embeddings_8_8_net_to_label_5"
     with (folder / "pictures.csv").open(encoding="utf-8", newline="") as file:
         reasons = [row["reason"].partition("; ")[2] for row in csv.DictReader(file)]

@@ -6,6 +6,8 @@ import numpy as np
 
 from src.embedding.space import MAX_PCA_COLUMNS, principal_columns
 
+UNITS = "pictures", "objects"  # of a budget
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -20,7 +22,7 @@ class Choice:
     gain: float  # of the picture, see `choose_pictures`
 
 
-def choose_pictures(table, labels, budget, seed=0):
+def choose_pictures(table, labels, budget, seed=0, unit="pictures"):
     """Choose pictures to label, again and again the one with most expected gain for its effort.
 
     In the spirit of MetaBox+ (Colling et al., arXiv 2010.01884), which weighs how badly a region is
@@ -44,9 +46,11 @@ def choose_pictures(table, labels, budget, seed=0):
     labels : ndarray of shape (N,), int64
         Group of each row, see `find_groups`; below 0: none.
     budget : int
-        Pictures, at most.
+        Pictures, or objects in all of them, at most.
     seed : int
         Of the search for the 50 principal components, in which distances are taken.
+    unit : one of `UNITS`
+        Of the budget.
 
     Returns
     -------
@@ -65,8 +69,9 @@ def choose_pictures(table, labels, budget, seed=0):
     effort = np.sqrt(1 + n_objects)
     half = np.array([_radius(points[rows]) / 2 for rows in members])[group]
     away, labelled = np.full(count, np.inf), np.zeros(len(sizes), np.int64)
-    is_left, choices = np.ones(len(n_objects), bool), []
-    for _ in range(min(budget, len(n_objects))):
+    cost = n_objects if unit == "objects" else np.ones_like(n_objects)
+    is_left, choices = cost <= budget, []
+    while is_left.any():
         gains = surprise * np.minimum(away / half, 1) / np.sqrt(1 + labelled)[group]
         gain = np.where(is_left, np.bincount(picture, gains) / effort, -1)
         best = np.argmax(gain)
@@ -75,7 +80,8 @@ def choose_pictures(table, labels, budget, seed=0):
         of_group = int(sizes[group[row]]), int(labelled[group[row]])
         found = int(labels[row]), *of_group, len(rows), float(gain[best])
         choices.append(Choice(row, int(place[row]), *found))
-        is_left[best] = False
+        is_left[best], budget = False, budget - cost[best]
+        is_left &= cost <= budget
         for row in rows:
             labelled[group[row]] += 1
             near = members[group[row]]
