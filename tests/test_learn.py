@@ -51,3 +51,8 @@ def test_only_large_groups_of_nearly_one_unknown_kind_are_named():
     kinds = [COW] * 8 + [TENT] * 2, [COW] * 7 + [TENT] * 3, [CAR] * 10, [COW] * 10, [COW] * 9
     tags = learn.tags_of(object_table(49, true_id=np.concatenate(kinds)), groups)
     assert_array_equal(tags, ["cow"] * 10 + [""] * 39)
+
+
+def test_suspects_are_counted_in_the_judged_pictures_alone(results):
+    assert learn.suspects_of(results, ["cow"]) == [SIZE, SIZE, SIZE]  # cows, tents, cars
+    assert learn.suspects_of(results, ["cow", "tent"]) == [2 * SIZE, 0, SIZE]

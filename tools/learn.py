@@ -31,6 +31,7 @@ from src.embedding.table import read_table
 from src.entries import choose_model
 from src.evaluation.pixels import pixel_anomaly_metrics
 from src.learning.lessons import FEW
+from src.MetaSeg import main as metaseg
 from src.model_card import known_card
 from src.pictures import overlay_classes
 from src.records import NO_LABEL
@@ -73,7 +74,8 @@ def call(script, **settings):
     """Run a script on the copy; gives what it returns."""
     texts = {k: f"[{','.join(map(str, v))}]" for k, v in settings.items() if isinstance(v, list)}
     named = (f"args.{name}={value}" for name, value in (settings | texts).items())
-    return run(script.ex, f"{script.__name__}.py", f"args.io_path={COPY}", *named)
+    name = f"{script.__name__.replace('.', '/')}.py"
+    return run(script.ex, name, f"args.io_path={COPY}", *named)
 
 
 def tag_groups(results):
@@ -118,22 +120,36 @@ def precisions_of(model, learnt):
     return [pixel_anomaly_metrics(of_score)["average_precision"] for of_score in frames]
 
 
+def suspects_of(results, names):
+    """Number of suspicious objects of the judged pictures: learnt, still unknown, known; a list."""
+    table = read_table(results.embeddings(streets.min_segment_size, NETS[0]))
+    table = table.take((table["dataset"] == OOD) & (table["image_index"] < JUDGED))
+    learnt = [key for key, (name, _) in streets.UNKNOWN.items() if name in names]
+    is_learnt, is_unknown = (np.isin(table["true_id"], of) for of in (learnt, [*streets.UNKNOWN]))
+    return [is_learnt.sum(), (is_unknown & ~is_learnt).sum(), (~is_unknown).sum()]
+
+
 def judge(names):
     """The rows of a table: what, before, after."""
     call(pred_images, model_name=NEW, dataset=TRAIN, fit_scores=True)
     call(pred_images, model_name=NEW, dataset=VAL)
     call(pred_images, model_name=NEW, dataset=OOD, num_images=JUDGED, scores=SCORES)
+    call(metaseg, model_name=NEW, dataset=OOD)
+    call(compute_embeddings, model_name=NEW, net=NETS[0])
     both = {"model_names": [OLD, NEW]}
     on_val = call(eval_segmentation, datasets=[VAL], **both)[VAL].values()
     on_ood = call(eval_segmentation, datasets=[OOD], num_images=JUDGED, **both)[OOD]
     precisions = [precisions_of(model, names) for model in on_ood]
+    suspects = [suspects_of(Results(COPY, model, OOD), names) for model in on_ood]
     on_ood = on_ood.values()
+    kinds = "of what is learnt", "of what is still unknown", "of old classes"
     still = "what is still unknown"
     return [
         *((f"IoU of {name}", *(of[f"iou_{name}"] for of in on_ood)) for name in names),
         (f"mIoU of old classes, {VAL}", *(of["miou_old"] for of in on_val)),
         (f"share of {still} taken for a new class", *(of["unknown_as_new"] for of in on_ood)),
         *((f"AP of {still}, {s}", *of) for s, *of in zip(SCORES, *precisions, strict=True)),
+        *((f"suspicious objects {of}", *n) for of, *n in zip(kinds, *suspects, strict=True)),
     ]
 
 
@@ -171,7 +187,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--pictures", dest="pasted", type=int, default=90, help="with pasted objects, an epoch")
-    add("--epochs", type=int, default=16)
+    add("--epochs", type=int, default=14)
     add("--seed", type=int, default=0)
     options = vars(parser.parse_args())
     start = time.perf_counter()

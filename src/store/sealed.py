@@ -1,6 +1,7 @@
 """Files that say what they were made from and end in a checksum, which others do not mind."""
 
 import json
+import os
 import re
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,15 +53,17 @@ def is_sealed(path):
     ValueError
         It has one, but not that of its content.
     """
-    length, checksum = len(_seal(0)), 0
-    if path.stat().st_size < length:
-        return False
-    content = np.memmap(path, mode="r")  # a copy of it would take as long as the checksum
-    seal = content[-length:].tobytes()
-    if not seal.startswith(_SEAL):
-        return False
-    for start in range(0, len(content) - length, _BLOCK):
-        checksum = crc32(content[:-length][start : start + _BLOCK], checksum)
+    length = len(_seal(0))
+    with path.open("rb") as file:
+        left, checksum = file.seek(0, os.SEEK_END) - length, 0
+        file.seek(max(left, 0))
+        seal = file.read()
+        if not seal.startswith(_SEAL):
+            return False
+        file.seek(0)
+        while left:
+            block = file.read(min(left, _BLOCK))
+            left, checksum = left - len(block), crc32(block, checksum)
     if seal != _seal(checksum):
         raise broken(path, ValueError("its checksum is not that of its content"))
     return True
