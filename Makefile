@@ -36,8 +36,8 @@ bench: $(READY) ## measure speed
 	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/embeddings.py
 	$(BIN)/python benchmarks/gpu.py
-	$(BIN)/python benchmarks/stage4.py 1000
-	$(BIN)/python benchmarks/done.py 1000
+	$(BIN)/python benchmarks/stage4.py 500
+	$(BIN)/python benchmarks/done.py 500
 	$(BIN)/python benchmarks/explorer.py
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/cluster.py

@@ -19,7 +19,7 @@ from src.run.runner import Runner
 from src.store import arrays
 from src.store.paths import Results
 
-IMAGES = 40
+IMAGES = 20
 MB = 1e6
 FORMS = "float32", "compact"
 
