@@ -89,6 +89,25 @@ def test_probabilities_as_stored_are_measured_to_the_bit_as_those_read(path, pre
     assert_array_equal([*again.values()], [*metrics.values()])
 
 
+@pytest.mark.parametrize("layout", [h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED])
+@pytest.mark.parametrize("before", [0, 512])
+def test_float32_is_found_wherever_another_program_has_put_it(path, prediction, layout, before):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w", userblock_size=before) as file:
+        file["prediction"] = file["ground_truths"] = prediction.prediction
+        file["image_path"] = ["a.png"]
+        how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        how.set_layout(layout)
+        if layout == h5py.h5d.CHUNKED:
+            how.set_chunk((8, 6, 3))
+        values = np.ascontiguousarray(prediction.probabilities, np.float32)
+        space = h5py.h5s.create_simple(values.shape)
+        stored = h5py.h5d.create(file.id, b"probabilities", h5py.h5t.IEEE_F32LE, space, how)
+        stored.write(h5py.h5s.ALL, h5py.h5s.ALL, values)
+    read = arrays.read_prediction(path, as_stored=True).probabilities
+    assert_array_equal(read, values)
+
+
 def test_steps_of_older_files_are_read(path, prediction):
     arrays.write_prediction(path, prediction, MADE_FROM)
     expected = arrays.read_prediction(path).probabilities

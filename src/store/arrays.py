@@ -221,9 +221,9 @@ def _read_steps(file, name, size, as_stored=False):
     stored = _dataset(file, name, size)
     if as_stored and stored.dtype == np.uint16:
         return np.moveaxis(stored[()], 0, 2)
-    if as_stored and stored.dtype == np.float32 and stored.chunks is None:
-        values = np.memmap(file.filename, np.float32, "r", stored.id.get_offset(), stored.shape)
-        return np.asarray(values)
+    place = stored.id.get_offset()  # None: in parts, or among what describes it
+    if as_stored and stored.dtype == np.float32 and place is not None:
+        return np.asarray(np.memmap(file.filename, np.float32, "r", place, stored.shape))
     if stored.dtype.kind == "f":
         values = np.asarray(stored, np.float32)
         if not (as_stored or _is_in_range(values)):
