@@ -120,6 +120,11 @@ def learn(args, log):
     path = choice.embeddings_file(args, model.name, log)
     objects, names, told = objects_of(args, path, with_objects, log)
     ids, added = lessons.choose_classes(names, card.classes, args["extend"])
+    if args["pasted"] and not added:
+        raise SettingError(
+            "args.pasted pastes objects of new classes, and all of these are classes already: leave "
+            "it out"
+        )
     counts = lessons.count_objects(log, objects)
     found = lessons.Found(io_path, model, path, CONFIG.IOU_THRESHOLD, samples)
     made_from = {
@@ -157,7 +162,7 @@ def learn(args, log):
             return {}
         replayed = replayed_of(found, source, samples, with_objects, objects, card, log)
         parts = lessons.split(pictures, replayed, objects)
-        if args["pasted"] and added:
+        if args["pasted"]:
             new, old, judged = parts
             parts = Pasted(new, old, card, args["pasted"], args["seed"]), old, judged
         epochs = teach(model, card, added, parts, schedule, folder, made_from, device)

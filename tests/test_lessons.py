@@ -343,6 +343,8 @@ def test_without_labels_the_pictures_that_were_searched_are_seen_again(world, da
 def test_objects_are_added_to_a_class_that_is_there(world):
     keys = keys_of(tables.read_embeddings(world))
     change_tags(tags_path(world), dict.fromkeys(keys, "Green"))
+    with pytest.raises(SettingError, match="args.pasted pastes objects of new classes"):
+        learn(world, tags=["Green"], extend=True, pasted=4)
     learn(world, tags=["Green"], extend=True, epochs=1)
     assert len(read_learnt(world.parents[2], "Green")["classes"]) == 2
     assert labels_at(world, 0, "Green")[5, 3] == GREEN
