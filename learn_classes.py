@@ -122,8 +122,7 @@ def learn(args, log):
     ids, added = lessons.choose_classes(names, card.classes, args["extend"])
     if args["pasted"] and not added:
         raise SettingError(
-            "args.pasted pastes objects of new classes, and all of these are classes already: leave "
-            "it out"
+            "args.pasted pastes objects of new classes, and these are classes already: leave it out"
         )
     counts = lessons.count_objects(log, objects)
     found = lessons.Found(io_path, model, path, CONFIG.IOU_THRESHOLD, samples)
